@@ -1,0 +1,1 @@
+"""Real Postgres, Redis and Kafka in unittest test cases."""

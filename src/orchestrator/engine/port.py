@@ -1,0 +1,256 @@
+"""The port: what the rest of the package may ask of a container engine.
+
+`DockerEngine` implements it through docker-py. Nothing above this room sees docker-py's types or
+errors: every method raises `EngineError` (or `EngineUnavailableError` when no daemon answers).
+"Not found" on a removal is success: several reapers may be at work at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """What to create. Sizes are bytes.
+
+    Attributes:
+        ports: Container port such as ``"5432/tcp"`` to the host port it is published on.
+        bind_address: The host address the ports are published on.
+        tmpfs: Container path to mount options, such as ``{"/data": "size=64m"}``.
+    """
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    network: str | None = None
+    aliases: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] | None = None
+    entrypoint: Sequence[str] | None = None
+    user: str | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
+    bind_address: str = "127.0.0.1"
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    shm_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerState:
+    """A container as the daemon sees it now.
+
+    Attributes:
+        status: Docker's word: created, running, paused, restarting, exited, dead.
+        health: Docker's healthcheck word, or None without a healthcheck.
+        networks: Network name to the container's address on it.
+    """
+
+    id: str
+    name: str
+    image_id: str
+    status: str
+    exit_code: int
+    oom_killed: bool
+    error: str
+    health: str | None
+    networks: Mapping[str, str]
+
+    @property
+    def running(self) -> bool:
+        """Whether its first process is alive."""
+        return self.status in ("running", "paused", "restarting")
+
+    @property
+    def ended(self) -> bool:
+        """Whether its first process has ended."""
+        return self.status in ("exited", "dead", "removing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One labelled container, network, volume or image, as a listing shows it.
+
+    Attributes:
+        kind: ``"container"``, ``"network"``, ``"volume"`` or ``"image"``.
+        id: What a removal takes.
+        name: What a person recognises.
+        status: For containers, Docker's word such as ``running``; empty otherwise.
+    """
+
+    kind: str
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    status: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInfo:
+    """An image on this machine.
+
+    Attributes:
+        id: The config digest (``sha256:…``).
+        repo_digests: ``name@sha256:…`` for every repository it was pulled from.
+    """
+
+    id: str
+    tags: Sequence[str]
+    repo_digests: Sequence[str]
+    os: str
+    architecture: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullProgress:
+    """One step of a pull.
+
+    Attributes:
+        layer: The layer it speaks of, or empty for the image as a whole.
+        current: Bytes done of the layer.
+        total: Bytes of the layer, 0 when unknown.
+    """
+
+    layer: str
+    status: str
+    current: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """The daemon in a few words."""
+
+    version: str
+    api_version: str
+    os: str
+    architecture: str
+    cpus: int
+    memory: int
+    storage_driver: str
+    root_dir: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecResult:
+    """What a command in a container did."""
+
+    exit_code: int
+    output: str
+
+
+class Engine(Protocol):
+    """A container engine."""
+
+    @property
+    def host(self) -> str:
+        """The address at which published ports are reached from this process."""
+
+    @property
+    def bind_address(self) -> str:
+        """The address on the daemon's machine to publish ports on."""
+
+    def close(self) -> None:
+        """Close every connection to the daemon."""
+
+    def info(self) -> EngineInfo:
+        """Ask the daemon about itself."""
+
+    # Images
+
+    def image(self, reference: str, /) -> ImageInfo | None:
+        """The image under a reference, digest or id, or None when it is not on this machine."""
+
+    def pull_image(
+        self, reference: str, /, *, platform: str | None = None
+    ) -> Iterator[PullProgress]:
+        """Pull an image; the work happens while the steps are read."""
+
+    def tag_image(self, reference: str, /, *, as_reference: str) -> None:
+        """Give an image another name."""
+
+    # Networks
+
+    def create_network(
+        self, name: str, /, *, labels: Mapping[str, str], subnet: str | None = None
+    ) -> str:
+        """Create a bridge network and return its id."""
+
+    def remove_network(self, network: str, /) -> None:
+        """Remove a network; foreign endpoints are disconnected by force first."""
+
+    def subnets(self) -> Sequence[str]:
+        """The subnets of all networks of this daemon, ours or not."""
+
+    def connect_network(
+        self, network: str, /, *, container: str, aliases: Sequence[str] = ()
+    ) -> None:
+        """Attach a container to a network."""
+
+    def disconnect_network(self, network: str, /, *, container: str) -> None:
+        """Detach a container from a network."""
+
+    # Containers
+
+    def create_container(self, spec: ContainerSpec, /) -> str:
+        """Create a container and return its id."""
+
+    def start_container(self, container: str, /) -> None:
+        """Start a created or stopped container."""
+
+    def container(self, container: str, /) -> ContainerState | None:
+        """The container now, or None when it is gone."""
+
+    def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
+        """Send a signal to the container's first process."""
+
+    def restart_container(self, container: str, /) -> None:
+        """Kill the container and start it again."""
+
+    def pause_container(self, container: str, /) -> None:
+        """Freeze every process in the container."""
+
+    def unpause_container(self, container: str, /) -> None:
+        """Thaw a frozen container."""
+
+    def remove_container(self, container: str, /) -> None:
+        """Kill and remove a container with its anonymous volumes."""
+
+    def logs(
+        self,
+        container: str,
+        /,
+        *,
+        tail: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> str:
+        """The container's stdout and stderr in order."""
+
+    def exec(
+        self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
+    ) -> ExecResult:
+        """Run a command in the container and wait for it."""
+
+    def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
+        """Write files into a created or running container."""
+
+    # Everything by label
+
+    def labelled(self, labels: Mapping[str, str], /) -> Sequence[Listed]:
+        """Containers (also stopped), networks, volumes and images that carry all these labels."""
+
+    def remove_volume(self, volume: str, /) -> None:
+        """Remove a volume by force."""
+
+    def remove_image(self, image: str, /) -> None:
+        """Remove an image."""

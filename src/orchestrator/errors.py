@@ -1,0 +1,153 @@
+"""Everything that can go wrong, as one tree.
+
+OrchestratorError
+├── DeclarationError              the test class is wrong
+│   └── InvalidReferenceError     an image reference cannot be read
+├── SettingsError                 an ORCHESTRATOR_* value is malformed
+├── EngineError                   the daemon said no
+│   └── EngineUnavailableError    there is no daemon; the message says what to run
+├── LockError                     images.lock
+│   ├── ImageNotLockedError       the image has no entry and no digest
+│   └── DigestMismatchError       the image is not the one that was locked
+├── ServiceError                  one container
+│   ├── ServiceExitedError        it ended instead of becoming ready
+│   ├── ServiceNotReadyError      it did not become ready in time
+│   └── ServiceNotRunningError    it was used outside its life
+├── MissingDriverError            a Python driver is not installed
+└── ReapError                     something would not go away
+
+Every error pickles with its attributes, so that parallel runners can carry it between processes.
+Errors of docker-py, requests and the drivers never appear on their own: they are causes
+(``__cause__``) of one of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OrchestratorError(Exception):
+    """Base of every error this package raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state, not by constructor: subclasses take keyword arguments."""
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(cls: type[OrchestratorError], args: tuple[Any, ...]) -> OrchestratorError:
+    """Make the error again without calling its constructor."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
+
+
+class DeclarationError(OrchestratorError):
+    """The test class is wrong: an unknown option, a bad value, a missing ``super()``."""
+
+
+class InvalidReferenceError(DeclarationError):
+    """An image reference cannot be read."""
+
+
+class SettingsError(OrchestratorError):
+    """An ``ORCHESTRATOR_*`` environment variable has a value that cannot be used."""
+
+
+class EngineError(OrchestratorError):
+    """The Docker daemon refused or failed.
+
+    Attributes:
+        status: The HTTP status of the daemon's answer, or None when there was no answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineUnavailableError(EngineError):
+    """No Docker daemon answers. The message says what to run."""
+
+
+class LockError(OrchestratorError):
+    """``images.lock`` is missing, malformed or does not cover an image."""
+
+
+class ImageNotLockedError(LockError):
+    """An image is neither in ``images.lock`` nor given with a digest."""
+
+
+class DigestMismatchError(LockError):
+    """An image is present under the locked reference, but its bytes are not the locked ones."""
+
+
+class ServiceError(OrchestratorError):
+    """One service failed.
+
+    Attributes:
+        service: The alias of the service in its test class.
+        logs: The last log lines of its container, secrets masked; empty when it wrote none.
+    """
+
+    def __init__(self, message: str, *, service: str, logs: str = "") -> None:
+        tail = f"\nLast log lines of {service}:\n{_indent(logs)}" if logs else ""
+        super().__init__(f"{message}{tail}")
+        self.service = service
+        self.logs = logs
+
+
+class ServiceExitedError(ServiceError):
+    """The container ended while it should have been running.
+
+    Attributes:
+        exit_code: The exit status of its first process.
+        oom_killed: Whether the kernel killed it for lack of memory.
+    """
+
+    def __init__(
+        self, message: str, *, service: str, exit_code: int, oom_killed: bool, logs: str = ""
+    ) -> None:
+        super().__init__(message, service=service, logs=logs)
+        self.exit_code = exit_code
+        self.oom_killed = oom_killed
+
+
+class ServiceNotReadyError(ServiceError):
+    """The readiness probe did not succeed before the deadline; its last error is the cause.
+
+    Attributes:
+        probe: The probe, in words.
+        seconds: How long it was tried, in seconds.
+        attempts: How often it was tried.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: str,
+        probe: str,
+        seconds: float,
+        attempts: int,
+        logs: str = "",
+    ) -> None:
+        super().__init__(message, service=service, logs=logs)
+        self.probe = probe
+        self.seconds = seconds
+        self.attempts = attempts
+
+
+class ServiceNotRunningError(ServiceError):
+    """A service was used before its class set it up, or after it was torn down."""
+
+
+class MissingDriverError(OrchestratorError):
+    """A Python driver is not installed. The message names the extra that brings it."""
+
+
+class ReapError(OrchestratorError):
+    """Something could not be removed. The message says what was left behind, and why."""
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.rstrip().splitlines())

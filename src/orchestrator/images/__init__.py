@@ -1,0 +1,1 @@
+"""The supply of images: references, the lock file, pulling."""

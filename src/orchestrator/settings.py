@@ -1,0 +1,123 @@
+"""``ORCHESTRATOR_*``: the environment variables, read when first needed, checked on reading."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX = "ORCHESTRATOR_"
+SUBNETS = ipaddress.IPv4Network("10.216.0.0/14")
+_NARROWEST_RANGE = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment asks for. README has the table for users.
+
+    Attributes:
+        images_lock: The lock file to use instead of the one found by walking up.
+        unlocked: ``"refuse"`` or ``"allow"`` images that are not locked.
+        pull: ``"missing"`` pulls an image that is not there; ``"never"`` refuses.
+        skip_without_docker: Skip test classes, instead of failing them, when there is no daemon.
+        run: The run id shared by the workers of one run; None starts a run of one's own.
+        host: The address at which published ports are reached, when the guess is wrong.
+        subnets: Where explicit subnets come from when Docker's own pools are used up.
+        engine_timeout: Seconds the daemon has for one answer.
+        log_lines: How many log lines of each service a failure shows.
+    """
+
+    images_lock: Path | None = None
+    unlocked: str = "refuse"
+    pull: str = "missing"
+    skip_without_docker: bool = False
+    run: str | None = None
+    host: str | None = None
+    subnets: ipaddress.IPv4Network = SUBNETS
+    engine_timeout: float = 60.0
+    log_lines: int = 50
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the variables that are set; an empty value counts as not set.
+
+        Raises:
+            SettingsError: A value cannot be used; the message names the variable.
+        """
+        environ = os.environ if environ is None else environ
+        values = {
+            name: _read(environ, name, parse)
+            for name, parse in _PARSERS.items()
+            if environ.get(PREFIX + name.upper())
+        }
+        return cls(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+
+def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], object]) -> object:
+    variable = PREFIX + name.upper()
+    try:
+        return parse(environ[variable])
+    except ValueError as error:
+        raise SettingsError(f"{variable}={environ[variable]!r} cannot be used: {error}") from None
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("expected 1 or 0")
+    return words[text.lower()]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError("expected a number of seconds") from None
+    if not 0 < seconds < float("inf"):
+        raise ValueError("expected a positive number of seconds")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("expected a whole number, 0 or more")
+    return int(text)
+
+
+def _network(text: str) -> ipaddress.IPv4Network:
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError:
+        raise ValueError("expected an IPv4 range such as 10.216.0.0/14") from None
+    if network.prefixlen > _NARROWEST_RANGE:
+        raise ValueError("expected a range of at least 256 addresses (/24 or larger)")
+    return network
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "images_lock": Path,
+    "unlocked": _choice("refuse", "allow"),
+    "pull": _choice("missing", "never"),
+    "skip_without_docker": _flag,
+    "run": str,
+    "host": str,
+    "subnets": _network,
+    "engine_timeout": _seconds,
+    "log_lines": _count,
+}
