@@ -1,1 +1,54 @@
-"""The commands, one file each."""
+"""``python -m orchestrator``: one file per command.
+
+A command is a module of this room with a one-line docstring (its help), ``configure(parser)``,
+which adds its arguments, and ``run(arguments)``, which does the work and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = ("doctor", "ps", "pull", "reap")
+USER_ERROR: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    A user's mistake and a refusing daemon end as one readable message on stderr and status 2.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except OrchestratorError as error:
+        print(f"orchestrator {arguments.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator",
+        description="Real services in unittest test cases, and what to do about them by hand.",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"orchestrator.cli.{name}")
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
