@@ -1,0 +1,127 @@
+"""Connections to the daemon: a small pool of docker-py clients, and docker-py's errors as ours."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from orchestrator.errors import EngineError, EngineUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.engine.endpoint import Endpoint
+
+
+class ClientPool:
+    """Clients to one daemon, each lent to one thread at a time.
+
+    docker-py's client is not safe to share between threads (docker-py issue 3229), and services
+    start side by side.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        self.endpoint = endpoint
+        self._timeout = timeout
+        self._version = "auto"
+        self._idle: queue.SimpleQueue[docker.APIClient] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
+        """Lend a client for one request; ``doing`` completes "the daemon failed to …".
+
+        Args:
+            doing: What is asked, for the error message.
+            timeout: Seconds for each answer, when this request needs another than the pool's.
+
+        Raises:
+            EngineUnavailableError: No daemon answers.
+            EngineError: The daemon refused, failed or did not answer in time.
+        """
+        with map_errors(doing, endpoint=self.endpoint, timeout=timeout or self._timeout):
+            client = self._take()
+            client.timeout = math.ceil(timeout or self._timeout)
+            try:
+                yield client
+            except requests.exceptions.RequestException:
+                client.close()  # its connection is in an unknown state
+                raise
+            except docker.errors.APIError:
+                self._idle.put(client)
+                raise
+            except BaseException:
+                client.close()
+                raise
+            self._idle.put(client)
+
+    def _take(self) -> docker.APIClient:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            client = docker.APIClient(
+                base_url=self.endpoint.url,
+                version=self._version,
+                timeout=math.ceil(self._timeout),
+                tls=self._tls(),
+                use_ssh_client=True,
+            )
+            self._version = client.api_version  # later clients need not ask again
+            return client
+
+    def _tls(self) -> Any:
+        if self.endpoint.tls is None:
+            return False
+        folder = self.endpoint.tls
+        return docker.tls.TLSConfig(
+            client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+            ca_cert=str(folder / "ca.pem") if (folder / "ca.pem").exists() else None,
+            verify=self.endpoint.verify,
+        )
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+@contextlib.contextmanager
+def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[None]:
+    """Raise docker-py's and requests' errors as ours."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        reason = error.explanation or str(error)
+        raise EngineError(
+            f"The Docker daemon failed to {doing}: {_text(reason)}", status=error.status_code
+        ) from error
+    except requests.exceptions.Timeout as error:
+        raise EngineError(
+            f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
+            f"when asked to {doing}"
+        ) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise EngineUnavailableError(_unavailable(error, endpoint)) from error
+
+
+def _text(reason: str | bytes) -> str:
+    return (reason.decode(errors="replace") if isinstance(reason, bytes) else reason).strip()
+
+
+def _unavailable(error: Exception, endpoint: Endpoint) -> str:
+    if "Permission denied" in str(error):
+        return (
+            f"This user may not use the Docker daemon at {endpoint.url}: permission denied. "
+            "Run `sudo usermod -aG docker $USER` and log in again."
+        )
+    return (
+        f"No Docker daemon answers at {endpoint.url}: {error}. Start it "
+        "(`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to another one. "
+        "`python -m orchestrator doctor` looks closer."
+    )

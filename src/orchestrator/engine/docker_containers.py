@@ -1,0 +1,188 @@
+"""Containers, through docker-py."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.engine.port import ContainerState, ExecResult
+from orchestrator.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from orchestrator.engine.docker_client import ClientPool
+    from orchestrator.engine.port import ContainerSpec
+
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+_REMOVAL_DEADLINE: Final = 15.0
+_NANO_CPUS: Final = 1_000_000_000
+
+
+class DockerContainers:
+    """The part of `DockerEngine` that concerns containers."""
+
+    _pool: ClientPool
+
+    def create_container(self, spec: ContainerSpec, /) -> str:
+        """Create a container and return its id."""
+        with self._pool.client(f"create container {spec.name}") as client:
+            config = client.create_container_config(
+                spec.image,
+                command=_argv(spec.command),
+                environment=dict(spec.env),
+                entrypoint=_argv(spec.entrypoint),
+                user=spec.user,
+                labels=dict(spec.labels),
+                ports=[tuple(port.split("/")) for port in spec.ports],
+                host_config=_host_config(client, spec),
+                networking_config=_networking(client, spec),
+            )
+            container: str = client.create_container_from_config(config, spec.name)["Id"]
+            return container
+
+    def start_container(self, container: str, /) -> None:
+        """Start a created or stopped container."""
+        with self._pool.client(f"start container {container[:12]}") as client:
+            client.start(container)
+
+    def container(self, container: str, /) -> ContainerState | None:
+        """The container now, or None when it is gone."""
+        try:
+            with self._pool.client(f"inspect container {container[:12]}") as client:
+                found = client.inspect_container(container)
+        except EngineError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        state = found["State"]
+        return ContainerState(
+            id=found["Id"],
+            name=found["Name"].lstrip("/"),
+            image_id=found["Image"],
+            status=state["Status"],
+            exit_code=state["ExitCode"],
+            oom_killed=state["OOMKilled"],
+            error=state["Error"],
+            health=(state.get("Health") or {}).get("Status"),
+            networks={
+                name: network["IPAddress"]
+                for name, network in found["NetworkSettings"]["Networks"].items()
+            },
+        )
+
+    def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
+        """Send a signal to the container's first process."""
+        with self._pool.client(f"signal container {container[:12]}") as client:
+            client.kill(container, signal)
+
+    def restart_container(self, container: str, /) -> None:
+        """Kill the container and start it again."""
+        with self._pool.client(f"restart container {container[:12]}") as client:
+            client.restart(container, timeout=0)
+
+    def pause_container(self, container: str, /) -> None:
+        """Freeze every process in the container."""
+        with self._pool.client(f"pause container {container[:12]}") as client:
+            client.pause(container)
+
+    def unpause_container(self, container: str, /) -> None:
+        """Thaw a frozen container."""
+        with self._pool.client(f"unpause container {container[:12]}") as client:
+            client.unpause(container)
+
+    def remove_container(self, container: str, /) -> None:
+        """Kill and remove a container with its anonymous volumes.
+
+        Returns when it is gone, also when somebody else is removing it.
+        """
+        try:
+            with self._pool.client(f"remove container {container[:12]}") as client:
+                client.remove_container(container, v=True, force=True)
+        except EngineError as error:
+            if error.status == CONFLICT:
+                self._await_removal(container, conflict=error)
+            elif error.status != NOT_FOUND:
+                raise
+
+    def _await_removal(self, container: str, *, conflict: EngineError) -> None:
+        deadline = time.monotonic() + _REMOVAL_DEADLINE
+        while self.container(container) is not None:
+            if time.monotonic() > deadline:
+                raise conflict
+            time.sleep(0.02)
+
+    def logs(
+        self,
+        container: str,
+        /,
+        *,
+        tail: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> str:
+        """The container's stdout and stderr in order; bytes that are not UTF-8 are replaced."""
+        with self._pool.client(f"read the logs of container {container[:12]}") as client:
+            output: bytes = client.logs(
+                container,
+                tail="all" if tail is None else tail,
+                since=None if since is None else since.timestamp(),
+                until=None if until is None else until.timestamp(),
+            )
+        return output.decode(errors="replace")
+
+    def exec(
+        self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
+    ) -> ExecResult:
+        """Run a command in the container and wait for it."""
+        # Only the command's name is told: arguments may hold passwords.
+        with self._pool.client(f"run {argv[0]} in container {container[:12]}") as client:
+            process = client.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
+            output: bytes = client.exec_start(process)
+            exit_code: int = client.exec_inspect(process)["ExitCode"]
+        return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
+
+    def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
+        """Write files into a created or running container, readable by every user there."""
+        with self._pool.client(f"write files into container {container[:12]}") as client:
+            client.put_archive(container, "/", _tar(files))
+
+
+def _argv(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+def _host_config(client: Any, spec: ContainerSpec) -> Any:
+    # No restart policy, ever: `always` brings a container back after a reboot.
+    return client.create_host_config(
+        port_bindings={port: (spec.bind_address, host) for port, host in spec.ports.items()},
+        network_mode=spec.network,
+        tmpfs=dict(spec.tmpfs) or None,
+        mem_limit=spec.memory,
+        memswap_limit=spec.memory,
+        nano_cpus=None if spec.cpus is None else int(spec.cpus * _NANO_CPUS),
+        pids_limit=spec.pids,
+        shm_size=spec.shm_size,
+    )
+
+
+def _networking(client: Any, spec: ContainerSpec) -> Any:
+    if spec.network is None:
+        return None
+    endpoint = client.create_endpoint_config(aliases=list(spec.aliases))
+    return client.create_networking_config({spec.network: endpoint})
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size = len(content)
+            member.mode = 0o755 if content.startswith(b"#!") else 0o644
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,69 @@
+"""From where published ports are reached: a local daemon, a remote one, or from a container."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from orchestrator.engine.endpoint import Endpoint
+
+LOOPBACK: Final = "127.0.0.1"
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
+_ROUTES: Final = Path("/proc/net/route")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How this process reaches a published port.
+
+    Attributes:
+        host: The address to connect to.
+        bind_address: The address on the daemon's machine to publish on.
+    """
+
+    host: str
+    bind_address: str
+
+
+def find_reach(endpoint: Endpoint, *, host: str | None = None) -> Reach:
+    """Decide how published ports are reached.
+
+    A daemon on this machine publishes on the loopback only. From inside a container beside the
+    daemon, its loopback is out of reach: ports are published on the address of our bridge, which
+    no other machine can reach. A remote daemon has to publish on its network.
+    """
+    remote = endpoint.hostname
+    if remote and not _is_loopback(remote):
+        return Reach(host=host or remote, bind_address=EVERYWHERE)
+    gateway = _gateway() if _in_container() else None
+    if gateway:
+        return Reach(host=host or gateway, bind_address=host or gateway)
+    return Reach(host=host or LOOPBACK, bind_address=LOOPBACK)
+
+
+def _is_loopback(hostname: str) -> bool:
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(hostname)).is_loopback
+    except (OSError, ValueError):
+        return False
+
+
+def _in_container() -> bool:
+    return Path("/.dockerenv").exists() or os.environ.get("container") in ("podman", "docker")  # noqa: SIM112
+
+
+def _gateway() -> str | None:
+    """The default gateway of this network namespace (Linux keeps it as little-endian hex)."""
+    try:
+        rows = [line.split() for line in _ROUTES.read_text(encoding="ascii").splitlines()[1:]]
+    except OSError:
+        return None
+    for row in rows:
+        if row[1] == "00000000":
+            return str(ipaddress.IPv4Address(bytes.fromhex(row[2])[::-1]))
+    return None
