@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.docker_client import ClientPool
@@ -29,7 +30,12 @@ class DockerEngine(DockerContainers, DockerNetworks, DockerImages):
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, host: str | None = None) -> None:
         self._pool = ClientPool(endpoint, timeout=timeout)
-        self._reach: Reach = find_reach(endpoint, host=host)
+        self._endpoint = endpoint
+        self._host = host
+
+    @cached_property
+    def _reach(self) -> Reach:
+        return find_reach(self._endpoint, bridge=self.bridge_gateway, host=self._host)
 
     @property
     def host(self) -> str:

@@ -69,6 +69,17 @@ class DockerNetworks:
                 if "Subnet" in config
             ]
 
+    def bridge_gateway(self) -> str | None:
+        """The address of the default bridge on the daemon's machine, or None without one."""
+        try:
+            with self._pool.client("inspect the default bridge") as client:
+                configs = client.inspect_network("bridge")["IPAM"]["Config"] or []
+        except EngineError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        return next((config["Gateway"] for config in configs if "Gateway" in config), None)
+
     def connect_network(
         self, network: str, /, *, container: str, aliases: Sequence[str] = ()
     ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.engine.endpoint import Endpoint
 
 LOOPBACK: Final = "127.0.0.1"
@@ -30,20 +32,39 @@ class Reach:
     bind_address: str
 
 
-def find_reach(endpoint: Endpoint, *, host: str | None = None) -> Reach:
+def find_reach(
+    endpoint: Endpoint, *, bridge: Callable[[], str | None], host: str | None = None
+) -> Reach:
     """Decide how published ports are reached.
 
     A daemon on this machine publishes on the loopback only. From inside a container beside the
     daemon, its loopback is out of reach: ports are published on the address of our bridge, which
     no other machine can reach. A remote daemon has to publish on its network.
+
+    Args:
+        endpoint: Where the daemon is.
+        bridge: Asks the daemon for the gateway address of its default bridge; called only when
+            this process looks like one in a container.
+        host: What the user says the address is.
     """
     remote = endpoint.hostname
     if remote and not _is_loopback(remote):
         return Reach(host=host or remote, bind_address=EVERYWHERE)
-    gateway = _gateway() if _in_container() else None
-    if gateway:
+    if _in_container() and (gateway := _gateway()) and not _is_ours(bridge()):
         return Reach(host=host or gateway, bind_address=host or gateway)
     return Reach(host=host or LOOPBACK, bind_address=LOOPBACK)
+
+
+def _is_ours(address: str | None) -> bool:
+    """Whether an address is one of this network namespace: then so is the daemon's loopback."""
+    if address is None:
+        return True
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+        return True
 
 
 def _is_loopback(hostname: str) -> bool:
