@@ -1,1 +1,16 @@
-"""The supply of images: references, the lock file, pulling."""
+"""The supply of images: references, the lock file, pulling, archives."""
+
+from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, find_lock, read_lock
+from orchestrator.images.reference import Reference, parse_reference
+from orchestrator.images.resolve import resolve_image
+
+__all__ = [
+    "LockFile",
+    "LockedImage",
+    "LockedPlatform",
+    "Reference",
+    "find_lock",
+    "parse_reference",
+    "read_lock",
+    "resolve_image",
+]

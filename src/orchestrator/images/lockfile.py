@@ -1,0 +1,258 @@
+"""``images.lock``: which bytes each image is. Finding it, reading it, checking every word of it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import InvalidReferenceError, LockError
+from orchestrator.images.layout import line_of
+from orchestrator.images.reference import Reference, is_digest, parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.settings import Settings
+
+FILE_NAME: Final = "images.lock"
+VERSION: Final = 1
+DEFAULT: Final = Path(__file__).with_name("default.lock")
+ENTRY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
+_LARGEST: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedPlatform:
+    """What an image is on one platform.
+
+    Attributes:
+        manifest: The digest of its manifest, or None when only the daemon was asked.
+        config: The digest of its config: Docker's image id, which survives ``docker load``.
+    """
+
+    config: str
+    manifest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedImage:
+    """One image, and how to know that it is the right one.
+
+    Attributes:
+        name: The entry's name; for an image given by reference, the reference as written.
+        reference: Tag and digest. Without digest only where ``ORCHESTRATOR_UNLOCKED=allow``.
+        platforms: ``os/architecture[/variant]`` to what the image is there.
+    """
+
+    name: str
+    reference: Reference
+    platforms: Mapping[str, LockedPlatform] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the index."""
+        return self.reference.digest
+
+    def __str__(self) -> str:
+        return str(self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockFile:
+    """A lock file that has been read.
+
+    Attributes:
+        path: Where it is.
+        text: Its text, comments and all.
+        entries: Entry name to image, in the order of the file.
+    """
+
+    path: Path
+    text: str
+    entries: Mapping[str, LockedImage]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the packaged lock, which serves projects that have none."""
+        return self.path == DEFAULT
+
+    def find(self, reference: Reference, /) -> LockedImage | None:
+        """The entry with the same registry, repository and tag."""
+        wanted = reference.tagged
+        return next((e for e in self.entries.values() if e.reference.tagged == wanted), None)
+
+
+def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
+    """Find and read the lock file.
+
+    ``ORCHESTRATOR_IMAGES_LOCK`` counts first, then ``images.lock`` in the working directory (or
+    ``start``) and every folder above it, then the lock that comes with this package.
+
+    Raises:
+        LockError: It is missing where the variable points, or malformed.
+    """
+    if settings.images_lock is not None:
+        return read_lock(settings.images_lock, named_by="ORCHESTRATOR_IMAGES_LOCK")
+    folder = _working_directory(start)
+    for candidate in (folder, *folder.parents):
+        path = candidate / FILE_NAME
+        if path.is_file():
+            return read_lock(path)
+    return read_lock(DEFAULT)
+
+
+def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
+    """Read one lock file.
+
+    Raises:
+        LockError: It cannot be read or is malformed; the message has file, line and entry.
+    """
+    source = f" (named by {named_by})" if named_by else ""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LockError(f"{path}{source} cannot be read: {reason}") from error
+    if len(raw) > _LARGEST:
+        raise LockError(f"{path}{source} is larger than 1 MiB: that is no lock file")
+    return parse_lock(raw, path=path)
+
+
+def parse_lock(raw: bytes, *, path: Path) -> LockFile:
+    """Check the content of a lock file.
+
+    Raises:
+        LockError: It is malformed; the message has file, line and entry.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise LockError(f"{path}:{line}: not UTF-8 text") from error
+    text = text.replace("\r\n", "\n")
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LockError(_syntax(path, str(error))) from error
+    except (RecursionError, ValueError) as error:  # brackets without end, integers without end
+        raise LockError(f"{path}: not TOML that can be read: {type(error).__name__}") from error
+    return LockFile(path=path, text=text, entries=_Check(path, text).document(document))
+
+
+def _working_directory(start: Path | None) -> Path:
+    try:
+        return (start or Path.cwd()).resolve()
+    except (OSError, RuntimeError) as error:
+        raise LockError(f"the working directory cannot be read: {error}") from error
+
+
+def _syntax(path: Path, message: str) -> str:
+    """Move the line that `tomllib` appends to the front, where editors look for it."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
+    if match is None:
+        return f"{path}: {message}"
+    return f"{path}:{match[2]}: {match[1]} (column {match[3]})"
+
+
+class _Check:
+    """Turns what `tomllib` read into entries, or says where it is wrong."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._text = text
+
+    def document(self, document: dict[str, Any]) -> Mapping[str, LockedImage]:
+        if "version" not in document:
+            raise self._error("there is no version; expected 'version = 1' at the top")
+        version = document["version"]
+        if version != VERSION or isinstance(version, bool):
+            raise self._error(
+                f"version is {version!r}; this orchestrator reads version {VERSION}. "
+                "A newer one may be needed"
+            )
+        if unknown := sorted(document.keys() - {"version", "images"}):
+            raise self._error(f"unknown key {unknown[0]!r}; expected version and [images.NAME]")
+        images = document.get("images", {})
+        if not isinstance(images, dict):
+            raise self._error("images is not a table; expected [images.NAME]")
+        entries = {name: self._entry(name, table) for name, table in images.items()}
+        self._check_agreement(entries)
+        return MappingProxyType(entries)
+
+    def _entry(self, name: str, table: Any) -> LockedImage:
+        if not ENTRY_NAME.fullmatch(name):
+            raise self._error("a name may hold letters, digits, '-' and '_'", name)
+        if not isinstance(table, dict):
+            raise self._error(f"expected a table [images.{name}]", name)
+        if unknown := sorted(table.keys() - {"reference", "digest", "platforms"}):
+            raise self._error(
+                f"unknown key {unknown[0]!r}; expected reference, digest, platforms",
+                name,
+                unknown[0],
+            )
+        for key in ("reference", "digest"):
+            if not isinstance(table.get(key), str):
+                what = "is missing" if key not in table else "is not text"
+                raise self._error(f"{key} {what}", name, key)
+        self._check_digest(table["digest"], "digest", name, "digest")
+        try:
+            reference = parse_reference(table["reference"])
+        except InvalidReferenceError as error:
+            raise self._error(str(error), name, "reference") from error
+        if reference.digest:
+            raise self._error("the digest goes into its own key", name, "reference")
+        return LockedImage(
+            name=name,
+            reference=reference.with_digest(table["digest"]),
+            platforms=self._platforms(name, table.get("platforms", {})),
+        )
+
+    def _platforms(self, name: str, table: Any) -> Mapping[str, LockedPlatform]:
+        if not isinstance(table, dict):
+            raise self._error("platforms is not a table", name, "platforms")
+        return MappingProxyType({key: self._platform(name, key, table[key]) for key in table})
+
+    def _platform(self, name: str, key: str, table: Any) -> LockedPlatform:
+        if not _PLATFORM.fullmatch(key):
+            raise self._error(
+                f"{key!r} is not a platform; expected one like 'linux/amd64'", name, "platforms"
+            )
+        if not isinstance(table, dict) or not table.keys() <= {"manifest", "config"}:
+            raise self._error(f"{key}: expected manifest and config", name, "platforms")
+        if "config" not in table:
+            raise self._error(f"{key}: config is missing", name, "platforms")
+        for part, digest in table.items():
+            self._check_digest(digest, f"{key}: {part}", name, "platforms")
+        return LockedPlatform(config=table["config"], manifest=table.get("manifest"))
+
+    def _check_digest(self, digest: Any, what: str, name: str, key: str) -> None:
+        if not is_digest(digest):
+            size = f" ({len(digest)} characters)" if isinstance(digest, str) else ""
+            raise self._error(
+                f"{what} is not a digest{size}; expected sha256: and 64 lower-case hex digits",
+                name,
+                key,
+            )
+
+    def _check_agreement(self, entries: dict[str, LockedImage]) -> None:
+        seen: dict[str, LockedImage] = {}
+        for entry in entries.values():
+            other = seen.setdefault(entry.reference.tagged, entry)
+            if other.digest != entry.digest:
+                raise self._error(
+                    f"{entry.reference.familiar} is also locked by entry {other.name!r}, "
+                    "with another digest",
+                    entry.name,
+                )
+
+    def _error(self, message: str, entry: str | None = None, key: str | None = None) -> LockError:
+        line = line_of(self._text, entry=entry, key=key) if entry else None
+        place = f"{self._path}:{line}" if line else f"{self._path}"
+        where = f"entry {entry!r}: " if entry else ""
+        return LockError(f"{place}: {where}{message}")

@@ -1,0 +1,154 @@
+"""Image references: reading them strictly, writing them in full.
+
+The grammar is the one of the distribution project's `reference` package, which Docker uses: a
+registry is present when the first part has a dot, a colon or is ``localhost``; repositories are
+lower case; a tag has at most 128 characters; a digest names its algorithm.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestrator.errors import InvalidReferenceError
+
+DOCKER_HUB: Final = "docker.io"
+_HUB_NAMES: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_LONGEST_NAME: Final = 255
+
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_REGISTRY: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_PART: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """An image reference in full: nothing about it is left to a default.
+
+    Attributes:
+        registry: Host, with a port where one is given; ``docker.io`` for Docker Hub.
+        repository: Path in the registry; Docker Hub's own images begin with ``library/``.
+        tag: The tag, or None for a reference by digest alone.
+        digest: ``sha256:…`` of the index, or None.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Registry and repository."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def tagged(self) -> str:
+        """The reference without its digest."""
+        return f"{self.name}:{self.tag}" if self.tag else self.name
+
+    @property
+    def pinned(self) -> str:
+        """The reference by digest alone: what the daemon is asked for.
+
+        Raises:
+            InvalidReferenceError: There is no digest.
+        """
+        if not self.digest:
+            raise InvalidReferenceError(f"image reference {self} has no digest")
+        return f"{self.name}@{self.digest}"
+
+    @property
+    def familiar(self) -> str:
+        """The reference as people write it: without ``docker.io/library/`` and the digest."""
+        return self.tagged.removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
+
+    def with_digest(self, digest: str | None) -> Reference:
+        """The same reference with another digest."""
+        return replace(self, digest=digest)
+
+    def __str__(self) -> str:
+        return f"{self.tagged}@{self.digest}" if self.digest else self.tagged
+
+
+def is_digest(text: object) -> bool:
+    """Whether this is a whole sha256 digest."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def parse_reference(text: str) -> Reference:
+    """Read an image reference such as ``postgres:15-alpine`` and write it out in full.
+
+    A reference with neither tag nor digest means the tag ``latest``, as it does for Docker.
+
+    Raises:
+        InvalidReferenceError: It cannot be read; the message says which part is wrong.
+    """
+    if not isinstance(text, str):
+        raise InvalidReferenceError(
+            f"image reference {text!r} is not text; write it as 'postgres:15-alpine'"
+        )
+    if not text:
+        raise _invalid(text, "it is empty")
+    if text != text.strip():
+        raise _invalid(text, "it begins or ends with a blank")
+    if "://" in text:
+        raise _invalid(text, "a reference has no scheme; leave out everything up to '://'")
+    rest, at, digest = text.partition("@")
+    if at and not is_digest(digest):
+        raise _invalid(text, f"{digest!r} is not a digest; expected sha256: and 64 hex digits")
+    name, tag = _split_tag(rest)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise _invalid(text, f"{tag!r} is not a tag; expected letters, digits, '_', '.', '-'")
+    registry, repository = _split_registry(name)
+    _check_name(text, registry, repository)
+    if registry in _HUB_NAMES:
+        registry = DOCKER_HUB
+        repository = repository if "/" in repository else f"library/{repository}"
+    if tag is None and not digest:
+        tag = "latest"
+    return Reference(registry=registry, repository=repository, tag=tag, digest=digest or None)
+
+
+def _split_tag(rest: str) -> tuple[str, str | None]:
+    """A colon after the last slash begins the tag; one before it belongs to a port."""
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    return f"{head}{slash}{last}", tag if colon else None
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        return first, rest
+    return DOCKER_HUB, name
+
+
+def _check_name(text: str, registry: str, repository: str) -> None:
+    if not _REGISTRY.fullmatch(registry):
+        raise _invalid(text, f"{registry!r} is not a registry host")
+    if not repository:
+        raise _invalid(text, "it names no repository")
+    for part in repository.split("/"):
+        if not part:
+            raise _invalid(text, "an empty part between slashes")
+        if part != part.lower():
+            raise _invalid(text, f"{part!r} must be lower case")
+        if not _PART.fullmatch(part):
+            raise _invalid(
+                text,
+                f"{part!r} may hold lower-case letters and digits, with '.', '_', '__' or '-' "
+                "between them",
+            )
+    if len(f"{registry}/{repository}") > _LONGEST_NAME:
+        raise _invalid(text, f"its name is longer than {_LONGEST_NAME} characters")
+
+
+def _invalid(text: str, reason: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"image reference {text!r} cannot be read: {reason}. "
+        "Expected something like 'postgres:15-alpine' or 'ghcr.io/team/app:1.2'"
+    )
