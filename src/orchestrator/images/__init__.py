@@ -1,5 +1,6 @@
 """The supply of images: references, the lock file, pulling, archives."""
 
+from orchestrator.images.ensure import ensure_image
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, find_lock, read_lock
 from orchestrator.images.reference import Reference, parse_reference
 from orchestrator.images.resolve import resolve_image
@@ -9,6 +10,7 @@ __all__ = [
     "LockedImage",
     "LockedPlatform",
     "Reference",
+    "ensure_image",
     "find_lock",
     "parse_reference",
     "read_lock",

@@ -1,0 +1,96 @@
+"""Whether the locked bytes of an image are on this machine.
+
+A registry digest names the index; the daemon remembers it for what it pulled, but the classic store
+forgets it over ``docker save`` and ``docker load``. The config digest (Docker's image id) survives
+that, so a locked platform is as good a proof. The containerd store uses the digest of the index or
+of the manifest as image id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import DigestMismatchError
+
+if TYPE_CHECKING:
+    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.images.lockfile import LockedImage
+    from orchestrator.images.reference import Reference
+
+# Tags under this name record what `load` verified, for entries whose lock knows no config digest.
+LOADED = "orchestrator/loaded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """What was found.
+
+    Attributes:
+        info: The image with the locked bytes, or None.
+        other: The image that has the locked tag but other bytes, or None.
+    """
+
+    info: ImageInfo | None = None
+    other: ImageInfo | None = None
+
+
+def find_image(
+    engine: Engine, image: LockedImage, *, mirrored: Reference | None = None
+) -> Presence:
+    """Look for an image: one question to the daemon when its tag is right, a few when it is not.
+
+    Args:
+        engine: The daemon to ask.
+        image: The image to look for.
+        mirrored: The name under which a mirror delivers it, when that is another one.
+    """
+    reference = image.reference
+    other = None
+    if reference.tag:
+        tagged = engine.image(reference.tagged)
+        if tagged and (not reference.digest or is_locked(tagged, image)):
+            return Presence(info=tagged)
+        other = tagged
+    for name in _other_names(image, mirrored):
+        found = engine.image(name)
+        if found is not None:
+            return Presence(info=found, other=other)
+    return Presence(other=other)
+
+
+def is_locked(info: ImageInfo, image: LockedImage) -> bool:
+    """Whether an image on this machine has the locked bytes."""
+    proofs = {image.digest}
+    for platform in image.platforms.values():
+        proofs |= {platform.config, platform.manifest}
+    digests = {digest.rpartition("@")[2] for digest in info.repo_digests}
+    return info.id in proofs or not proofs.isdisjoint(digests)
+
+
+def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
+    """The error for a tag that has other bytes than the locked ones."""
+    digests = ", ".join(d.rpartition("@")[2] for d in other.repo_digests) or f"image id {other.id}"
+    entry = image.name if image.name != str(image.reference) else image.reference.familiar
+    return DigestMismatchError(
+        f"{image.reference.familiar} is on this machine with other bytes than the locked ones:\n"
+        f"  locked: {image.digest}\n"
+        f"  here:   {digests}\n"
+        f"Bring the locked one: python -m orchestrator pull\n"
+        f"or lock what the registry has now: python -m orchestrator lock --update {entry}"
+    )
+
+
+def loaded_tag(digest: str) -> str:
+    """The tag that records that `load` verified an image against this digest."""
+    return f"{LOADED}:{digest.replace(':', '-')}"
+
+
+def _other_names(image: LockedImage, mirrored: Reference | None) -> list[str]:
+    if not image.digest:
+        return []
+    names = [image.reference.pinned]
+    if mirrored and mirrored.name != image.reference.name:
+        names.append(mirrored.pinned)
+    names += dict.fromkeys(platform.config for platform in image.platforms.values())
+    return [*names, loaded_tag(image.digest)]

@@ -1,0 +1,159 @@
+"""The lock file: what is read, and the error for everything else."""
+
+import os
+import tempfile
+import unittest
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import LockError
+from orchestrator.images.lockfile import DEFAULT, LockedPlatform, find_lock, parse_lock, read_lock
+from orchestrator.settings import Settings
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+PATH = Path("images.lock")
+GOOD = f"""version = 1
+
+[images.redis]  # the cache
+reference = "redis:7"
+digest = "{A}"
+platforms."linux/amd64" = {{ manifest = "{B}", config = "{C}" }}
+"""
+
+
+def changed(old: str, new: str) -> bytes:
+    """The good lock file with one thing wrong."""
+    assert old in GOOD
+    return GOOD.replace(old, new).encode()
+
+
+class ParseLockTest(unittest.TestCase):
+    """`parse_lock`."""
+
+    def test_entry(self) -> None:
+        """An entry has its reference in full, its digest and its platforms."""
+        [entry] = parse_lock(GOOD.encode(), path=PATH).entries.values()
+        self.assertEqual("redis", entry.name)
+        self.assertEqual(f"docker.io/library/redis:7@{A}", str(entry))
+        self.assertEqual({"linux/amd64": LockedPlatform(config=C, manifest=B)}, entry.platforms)
+
+    def test_empty(self) -> None:
+        """A lock without entries is fine."""
+        self.assertEqual({}, parse_lock(b"version = 1", path=PATH).entries)
+
+    def test_dos_line_ends(self) -> None:
+        """Line ends of Windows do not matter."""
+        lock = parse_lock(GOOD.replace("\n", "\r\n").encode(), path=PATH)
+        self.assertEqual(["redis"], list(lock.entries))
+
+    def test_errors(self) -> None:
+        """Each mistake is named with file, line and entry."""
+        entry = "entry 'redis': "
+        for raw, message in {
+            changed('digest = "', "digest = "): "images.lock:5: ",
+            changed(f'"{A}"', '"sha256:abc"'): f"images.lock:5: {entry}digest is not a digest (10",
+            changed(f'"{A}"', "5"): f"images.lock:5: {entry}digest is not text",
+            changed("digest = ", "digset = "): f"images.lock:5: {entry}unknown key 'digset'",
+            changed(f'digest = "{A}"\n', ""): f"images.lock:3: {entry}digest is missing",
+            changed("redis:7", "Redis:7"): f"images.lock:4: {entry}image reference 'Redis:7'",
+            changed("redis:7", f"redis:7@{A}"): f"images.lock:4: {entry}the digest goes into",
+            changed("config", "confog"): f"images.lock:6: {entry}linux/amd64: expected manifest",
+            changed(f', config = "{C}"', ""): f"images.lock:6: {entry}linux/amd64: config is mis",
+            changed(C, "sha256:1"): f"images.lock:6: {entry}linux/amd64: config is not a digest",
+            changed("linux/amd64", "linux"): f"images.lock:6: {entry}'linux' is not a platform",
+            changed("version = 1", "version = 2"): "images.lock: version is 2; this",
+            changed("version = 1", "version = true"): "images.lock: version is True; this",
+            changed("version = 1", ""): "images.lock: there is no version",
+            changed("version = 1", "version = 1\nx = 1"): "images.lock: unknown key 'x'",
+            GOOD.encode() * 2: "images.lock:8: ",
+            (GOOD + "[images.redis]").encode(): "images.lock:7: ",
+            (GOOD + '[images."a b"]').encode(): "images.lock: entry 'a b': a name may hold",
+            b"version = 1\nimages = 1": "images.lock: images is not a table",
+            b"version = 1\nimages.redis = 1": "entry 'redis': expected a table",
+            b"version = 1\n\xff": "images.lock:2: not UTF-8",
+            b"a = " + b"[" * 100_000: "images.lock: not TOML",
+            b"a = " + b"9" * 5_000: "images.lock: not TOML",
+        }.items():
+            with self.subTest(message), self.assertRaises(LockError) as caught:
+                parse_lock(raw, path=PATH)
+            self.assertIn(message, str(caught.exception))
+
+    def test_conflict(self) -> None:
+        """One reference under two names must have one digest."""
+        twin = GOOD.partition("\n")[2].replace("images.redis", "images.cache")
+        lock = parse_lock((GOOD + twin).encode(), path=PATH)
+        self.assertEqual(["redis", "cache"], list(lock.entries))
+        with self.assertRaisesRegex(LockError, "images.lock:8: entry 'cache': redis:7 is also"):
+            parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes(self, raw: bytes) -> None:
+        """Any bytes are a lock file or a LockError."""
+        self._read(raw)
+
+    @given(st.text(max_size=200))
+    def test_any_text(self, text: str) -> None:
+        """Any text is a lock file or a LockError."""
+        self._read(("version = 1\n" + text).encode(errors="surrogatepass"))
+
+    @given(st.integers(0, len(GOOD)), st.integers(0, 30), st.text(max_size=12))
+    def test_damaged(self, start: int, length: int, inserted: str) -> None:
+        """A good lock file with a damaged place is a lock file or a LockError."""
+        damaged = GOOD[:start] + inserted + GOOD[start + length :]
+        self._read(damaged.encode(errors="surrogatepass"))
+
+    def _read(self, raw: bytes) -> None:
+        try:
+            parse_lock(raw, path=PATH)
+        except LockError as error:
+            self.assertIn("images.lock", str(error))
+
+
+class FindLockTest(unittest.TestCase):
+    """`find_lock`."""
+
+    def setUp(self) -> None:
+        """Work in an own folder."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
+
+    def test_walks_up(self) -> None:
+        """The lock file of a folder above is found."""
+        (self.folder / "images.lock").write_text(GOOD, encoding="utf-8")
+        (deep := self.folder / "a" / "b").mkdir(parents=True)
+        self.assertEqual(self.folder / "images.lock", find_lock(Settings(), start=deep).path)
+
+    def test_variable_counts_first(self) -> None:
+        """The variable counts before the working directory."""
+        (self.folder / "images.lock").write_text("broken", encoding="utf-8")
+        (other := self.folder / "other.lock").write_text(GOOD, encoding="utf-8")
+        found = find_lock(Settings(images_lock=other), start=self.folder)
+        self.assertEqual(other, found.path)
+
+    def test_missing(self) -> None:
+        """A variable that points nowhere is named in the error."""
+        settings = Settings(images_lock=self.folder / "none.lock")
+        with self.assertRaisesRegex(LockError, "none.lock .*ORCHESTRATOR_IMAGES_LOCK.*No such"):
+            find_lock(settings)
+
+    def test_default(self) -> None:
+        """Without any, the packaged lock serves."""
+        lock = find_lock(Settings(), start=self.folder)
+        self.assertTrue(lock.is_default)
+        self.assertEqual({"kafka", "postgres", "redis"}, set(lock.entries))
+
+    def test_default_is_the_projects_own(self) -> None:
+        """The packaged lock and the project's own lock the same images."""
+        own = read_lock(Path(__file__).parents[3] / "images.lock")
+        self.assertEqual(dict(own.entries), dict(read_lock(DEFAULT).entries))
+
+    def test_unreadable(self) -> None:
+        """What is no readable file is a LockError."""
+        large = self.folder / "large"
+        large.write_bytes(b"#" * (1 << 20) + b"##")
+        for path in (self.folder, large, Path("a\0b"), self.folder / "loop"):
+            if path.name == "loop":
+                os.symlink("loop", path)  # noqa: PTH211  # the link's target is relative
+            with self.subTest(path), self.assertRaises(LockError):
+                read_lock(path)

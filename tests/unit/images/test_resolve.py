@@ -1,0 +1,97 @@
+"""From what a service asks for to one locked image."""
+
+import unittest
+from pathlib import Path
+
+from orchestrator.errors import ImageNotLockedError, InvalidReferenceError
+from orchestrator.images import LockedImage, resolve_image
+from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
+from orchestrator.settings import Settings
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+LOCK = parse_lock(
+    f"""version = 1
+[images.redis]
+reference = "redis:7"
+digest = "{A}"
+platforms."linux/amd64" = {{ config = "{C}" }}
+[images.other]
+reference = "ghcr.io/team/app:1"
+digest = "{B}"
+""".encode(),
+    path=Path("images.lock"),
+)
+ALLOW = Settings(unlocked="allow")
+
+
+def resolve(
+    image: str | None, *, default: str = "redis", settings: Settings | None = None
+) -> LockedImage:
+    """Resolve against the lock of this module."""
+    return resolve_image(image, default=default, lock=LOCK, settings=settings or Settings())
+
+
+class ResolveImageTest(unittest.TestCase):
+    """`resolve_image`."""
+
+    def test_service_entry(self) -> None:
+        """Without image= the service's own entry counts."""
+        self.assertEqual(LOCK.entries["redis"], resolve(None))
+
+    def test_entry_by_name(self) -> None:
+        """image= may name another entry."""
+        self.assertEqual(LOCK.entries["other"], resolve("other"))
+
+    def test_locked_reference(self) -> None:
+        """A locked reference has the digest of its entry, however it is written."""
+        for text in ("redis:7", "docker.io/redis:7", "docker.io/library/redis:7"):
+            with self.subTest(text):
+                self.assertEqual(LOCK.entries["redis"], resolve(text))
+
+    def test_own_digest(self) -> None:
+        """A reference with a digest needs no entry, and no entry changes its digest."""
+        self.assertEqual(f"docker.io/library/redis:7@{B}", str(resolve(f"redis:7@{B}").reference))
+
+    def test_own_digest_knows_platforms(self) -> None:
+        """The platforms of an entry with the same digest are known."""
+        self.assertEqual(C, resolve(f"redis@{A}").platforms["linux/amd64"].config)
+
+    def test_not_locked(self) -> None:
+        """The error has the command that locks the reference."""
+        with self.assertRaisesRegex(
+            ImageNotLockedError, r"images.lock does not lock 'redis:8'.* lock redis:8 "
+        ):
+            resolve("redis:8")
+
+    def test_service_not_locked(self) -> None:
+        """A missing entry of a known service is suggested with the packaged reference."""
+        with self.assertRaisesRegex(
+            ImageNotLockedError, r"no entry 'postgres'.* lock postgres:15-alpine "
+        ):
+            resolve(None, default="postgres")
+
+    def test_unknown_service_not_locked(self) -> None:
+        """A missing entry of an unknown service asks for a reference."""
+        with self.assertRaisesRegex(ImageNotLockedError, "lock mysql=REFERENCE"):
+            resolve(None, default="mysql", settings=ALLOW)
+
+    def test_allowed(self) -> None:
+        """ORCHESTRATOR_UNLOCKED=allow lets a reference through without digest."""
+        image = resolve("redis:8", settings=ALLOW)
+        self.assertEqual("docker.io/library/redis:8", str(image))
+        self.assertIsNone(image.digest)
+
+    def test_allowed_service(self) -> None:
+        """It lets a service fall back to the packaged entry."""
+        expected = read_lock(DEFAULT).entries["postgres"]
+        self.assertEqual(expected, resolve(None, default="postgres", settings=ALLOW))
+
+    def test_packaged_lock_is_named(self) -> None:
+        """Who has no lock file reads that."""
+        with self.assertRaisesRegex(ImageNotLockedError, "there is no images.lock"):
+            resolve_image("a:1", default="x", lock=read_lock(DEFAULT), settings=Settings())
+
+    def test_bad_reference(self) -> None:
+        """What is neither entry nor reference is an InvalidReferenceError."""
+        with self.assertRaises(InvalidReferenceError):
+            resolve("Redis")
