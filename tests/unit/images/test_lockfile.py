@@ -67,7 +67,7 @@ class ParseLockTest(unittest.TestCase):
             changed("version = 1", "version = true"): "images.lock: version is True; this",
             changed("version = 1", ""): "images.lock: there is no version",
             changed("version = 1", "version = 1\nx = 1"): "images.lock: unknown key 'x'",
-            GOOD.encode() * 2: "images.lock:8: ",
+            GOOD.encode() * 2: "images.lock:9: ",
             (GOOD + "[images.redis]").encode(): "images.lock:7: ",
             (GOOD + '[images."a b"]').encode(): "images.lock: entry 'a b': a name may hold",
             b"version = 1\nimages = 1": "images.lock: images is not a table",
