@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# Debian packages. Sourced by ci/setup and ci/check.
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# install_packages PACKAGE...: through apt, whose lists may be missing on a fresh machine.
+install_packages() {
+    has apt-get || fail "this machine has no apt-get; install by hand: $*"
+    [[ $EUID == 0 ]] || fail "not root; run: sudo apt-get install $*"
+    say "installing Debian packages: $*"
+    # needrestart would otherwise restart the Docker daemon under whoever is using it.
+    export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+    logged apt-update apt-get -o DPkg::Lock::Timeout=300 update
+    logged apt-install apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
+}
