@@ -1,0 +1,84 @@
+"""Removing a session's things: in a hurry while its owner lives, with patience when it is dead.
+
+Both take a reaper (``listed()`` and ``remove(things)``), so that they work over raw HTTP and over
+the full engine alike. Both end only with a listing that came back empty: a removal that was accepted
+proves nothing, and a create whose client vanished may still be on its way.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .thing import SilentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    from .thing import Thing
+
+    class Reaper(Protocol):
+        """Lists and removes the things of one session."""
+
+        def listed(self) -> list[Thing]:
+            """What is there now."""
+
+        def remove(self, things: Iterable[Thing]) -> None:
+            """Try once to remove these."""
+
+
+PATIENCE = 120.0  # seconds for a daemon that is away, and for things that do not go
+LATE_CREATE = 60.0  # seconds for a create that was sent and never answered
+QUIET = 2.0  # seconds without anything new
+_SHORT = 0.02
+_LONG = 0.5
+
+
+def clear(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
+    """Remove everything within a bounded time.
+
+    Returns:
+        The names of all things seen, and the things that are still there.
+
+    Raises:
+        SilentError: The daemon stopped answering; what is left is unknown.
+    """
+    deadline = time.monotonic() + seconds
+    seen: list[str] = []
+    pause = _SHORT
+    while things := reaper.listed():
+        seen += [thing.name for thing in things]
+        if time.monotonic() > deadline:
+            return seen, things
+        reaper.remove(things)
+        if any(thing.reason for thing in things):
+            time.sleep(pause)
+            pause = min(2 * pause, _LONG)
+    return seen, []
+
+
+def bury(reaper: Reaper, intents: set[str]) -> None:
+    """Remove everything a dead owner left, and what its last creates still bring forth.
+
+    Args:
+        reaper: Removes the things of the dead session.
+        intents: Names of things whose create was announced, and whose end was not.
+    """
+    now = time.monotonic()
+    died = quiet = now
+    pause = _SHORT
+    while now - quiet < (LATE_CREATE if intents else QUIET) and now - died < PATIENCE:
+        try:
+            things = reaper.listed()
+            reaper.remove(things)
+        except SilentError:  # away or hanging: it may come back
+            quiet = time.monotonic()
+        else:
+            intents.difference_update(thing.name for thing in things)
+            if things:
+                quiet = time.monotonic()
+                pause = _SHORT
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONG)
+        now = time.monotonic()

@@ -1,0 +1,125 @@
+"""The watchdog: a process that sleeps until its owner is dead, then buries what it left.
+
+It wakes on the end of the socket to its owner, or on the owner's pidfd, whichever comes first: the
+socket also ends when the owner execs and on systems without pidfd; the pidfd also fires when children
+forked behind Python's back hold the socket open. Between the two there is no timer at all.
+
+Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when a listing was empty.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ACKNOWLEDGED = b"watching\n"
+_NONE = "-"
+_IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Watch the owner at the other end of standard input.
+
+    Args:
+        arguments: The session's label (``name=value``), the daemon's address or ``-``, the number of
+            the inherited pidfd or ``-``, and the command that buries by other means, if any.
+    """
+    label, address, pidfd, *command = arguments
+    _detach()
+    owner = os.dup(0)
+    _away_from_the_terminal()
+    os.write(owner, ACKNOWLEDGED)
+    if address != _NONE:  # imported now: at the owner's death the files may be gone
+        from .burial import bury
+        from .daemon import parse_address
+        from .raw import RawReaper
+    intents = _wait(owner, None if pidfd == _NONE else int(pidfd))
+    if intents is None:
+        return
+    if address == _NONE:
+        os.execv(command[0], [*command, label, *sorted(intents)])  # noqa: S606  # no shell wanted
+    bury(RawReaper(parse_address(address), label, patience=30), intents)
+
+
+def _detach() -> None:
+    """Leave the owner's process tree and ignore what is meant for it.
+
+    The watchdog must outlive a terminal that closes and a CI runner that signals all it can find; the
+    owner then ends too, and so does the wait.
+    """
+    if os.fork():
+        os._exit(0)
+    for name in _IGNORED:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _away_from_the_terminal() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _wait(owner: int, pidfd: int | None) -> set[str] | None:
+    """Sleep until the owner is dead: the names it was creating. None when it said bye."""
+    poller = select.poll()
+    poller.register(owner, select.POLLIN)
+    if pidfd is not None:
+        poller.register(pidfd, select.POLLIN)
+    lines = _Lines()
+    while True:
+        ready = {fd for fd, _event in poller.poll()}
+        dead = pidfd in ready
+        if dead:
+            os.set_blocking(owner, False)  # the last words may still lie in the socket
+        ended = _read(owner, lines, everything=dead)
+        if lines.bye:
+            return None
+        if dead or ended:
+            return lines.intents
+
+
+def _read(owner: int, lines: _Lines, *, everything: bool) -> bool:
+    """Take in what the owner wrote; True at the end of the socket."""
+    while True:
+        try:
+            data = os.read(owner, 65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        if not data:
+            return True
+        lines.feed(data)
+        if not everything:
+            return False
+
+
+class _Lines:
+    """What the owner's lines amount to."""
+
+    def __init__(self) -> None:
+        self.intents: set[str] = set()
+        self.bye = False
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            name = line[1:].decode(errors="replace")
+            if line.startswith(b"+"):
+                self.intents.add(name)
+            elif line.startswith(b"-"):
+                self.intents.discard(name)
+            elif line == b"bye":
+                self.bye = True
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,128 @@
+"""Whether the owner of something is alive: yes, no, or cannot be told from here.
+
+Only a proof counts as dead. Age is none, and a free pid is none by itself. What cannot be proved
+(another host, another container seen from inside a container, another user's hidden process) is
+"unknown", and unknown owners are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.sessions.identity import pid_namespace, process_start
+
+if TYPE_CHECKING:
+    from orchestrator.sessions.identity import Identity
+
+_PROC: Final = Path("/proc")
+_INITIAL_PIDNS: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO in the kernel's proc_ns.h
+
+
+class Liveness(StrEnum):
+    """What is known about an owner."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+def liveness(owner: Identity, *, here: Identity) -> Liveness:
+    """Judge an owner from the process ``here``."""
+    if not owner.boot or not here.boot:
+        return Liveness.UNKNOWN
+    if owner.boot != here.boot:
+        return Liveness.DEAD if _same_machine(owner, here) else Liveness.UNKNOWN
+    if owner.pidns == here.pidns:
+        return _in_our_namespace(owner)
+    return _in_another_namespace(owner, here=here)
+
+
+def _same_machine(owner: Identity, here: Identity) -> bool:
+    """Whether a different boot id means "before the reboot" and not "on another machine".
+
+    The host name alone proves nothing: a farm of machines may share it. Without a machine id
+    (containers often have none) nothing can be said.
+    """
+    machine = here.host.rpartition("/")[2]
+    return bool(machine) and owner.host == here.host
+
+
+def _in_our_namespace(owner: Identity) -> Liveness:
+    if _proc_is_foreign():
+        return Liveness.UNKNOWN
+    try:
+        start = process_start(owner.pid)
+    except PermissionError:
+        return Liveness.UNKNOWN
+    if start is None:
+        return Liveness.UNKNOWN if _hidden(owner.pid) else Liveness.DEAD
+    if start == owner.start:
+        return Liveness.ALIVE
+    return Liveness.UNKNOWN if _clocks_differ(owner.pid) else Liveness.DEAD
+
+
+def _in_another_namespace(owner: Identity, *, here: Identity) -> Liveness:
+    """Search every process we can see for one with the owner's namespace, pid and start time.
+
+    Only from the initial namespace does "not found" mean "not there".
+    """
+    blind = here.pidns != _INITIAL_PIDNS or _proc_is_foreign()
+    for entry in os.listdir(_PROC):
+        if not entry.isdigit():
+            continue
+        try:
+            if pid_namespace(entry) != owner.pidns or _inner_pid(entry) != owner.pid:
+                continue
+            start = process_start(entry)
+        except PermissionError:
+            blind = True
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        else:
+            if start == owner.start:
+                return Liveness.ALIVE
+            blind = blind or (start is not None and _clocks_differ(int(entry)))
+    return Liveness.UNKNOWN if blind else Liveness.DEAD
+
+
+def _inner_pid(pid: str) -> int:
+    """The pid inside the innermost namespace (proc(5), NSpid)."""
+    for line in (_PROC / pid / "status").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return 0
+
+
+def _proc_is_foreign() -> bool:
+    """Whether /proc shows another namespace's pids (unshare without a new mount of /proc)."""
+    try:
+        return os.readlink(_PROC / "self") != str(os.getpid())
+    except OSError:
+        return False
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process exists although /proc does not show it (mount option hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:  # it is there: it became visible, or ended (a zombie still takes signals), meanwhile
+        return process_start(pid) is not None
+    except PermissionError:
+        return True
+
+
+def _clocks_differ(pid: int) -> bool:
+    """Whether start times cannot be compared: time namespaces shift them (time_namespaces(7))."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/time").st_ino != os.stat("/proc/self/ns/time").st_ino
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
