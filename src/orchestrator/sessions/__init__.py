@@ -1,1 +1,19 @@
-"""Who owns what, and what happens when the owner dies."""
+"""Who owns what, and what happens when the owner dies. README.md here draws it."""
+
+from orchestrator.sessions.inventory import Owned, inventory
+from orchestrator.sessions.liveness import Liveness
+from orchestrator.sessions.own import own_session
+from orchestrator.sessions.reaper import ReapReport, Spared, reap, remove_session
+from orchestrator.sessions.session import Session
+
+__all__ = [
+    "Liveness",
+    "Owned",
+    "ReapReport",
+    "Session",
+    "Spared",
+    "inventory",
+    "own_session",
+    "reap",
+    "remove_session",
+]

@@ -91,7 +91,7 @@ def pid_namespace(pid: int | str = "self") -> int:
     if pid == "self" and not (_PROC / "self").exists():
         return 0
     try:
-        return os.stat(_PROC / str(pid) / "ns" / "pid").st_ino
+        return (_PROC / str(pid) / "ns" / "pid").stat().st_ino
     except FileNotFoundError:
         raise ProcessLookupError(pid) from None
 

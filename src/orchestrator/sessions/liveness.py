@@ -27,6 +27,7 @@ class Liveness(StrEnum):
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
+    MALFORMED = "malformed"  # its label cannot be read
 
 
 def liveness(owner: Identity, *, here: Identity) -> Liveness:
@@ -70,7 +71,7 @@ def _in_another_namespace(owner: Identity, *, here: Identity) -> Liveness:
     Only from the initial namespace does "not found" mean "not there".
     """
     blind = here.pidns != _INITIAL_PIDNS or _proc_is_foreign()
-    for entry in os.listdir(_PROC):
+    for entry in (path.name for path in _PROC.iterdir()):
         if not entry.isdigit():
             continue
         try:
@@ -99,7 +100,7 @@ def _inner_pid(pid: str) -> int:
 def _proc_is_foreign() -> bool:
     """Whether /proc shows another namespace's pids (unshare without a new mount of /proc)."""
     try:
-        return os.readlink(_PROC / "self") != str(os.getpid())
+        return str((_PROC / "self").readlink()) != str(os.getpid())
     except OSError:
         return False
 
@@ -121,8 +122,12 @@ def _hidden(pid: int) -> bool:
 def _clocks_differ(pid: int) -> bool:
     """Whether start times cannot be compared: time namespaces shift them (time_namespaces(7))."""
     try:
-        return os.stat(f"/proc/{pid}/ns/time").st_ino != os.stat("/proc/self/ns/time").st_ino
+        return _time_namespace(pid) != _time_namespace("self")
     except FileNotFoundError:
         return False
     except PermissionError:
         return True
+
+
+def _time_namespace(pid: int | str) -> int:
+    return (_PROC / str(pid) / "ns" / "time").stat().st_ino

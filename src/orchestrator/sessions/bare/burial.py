@@ -1,8 +1,8 @@
 """Removing a session's things: in a hurry while its owner lives, with patience when it is dead.
 
 Both take a reaper (``listed()`` and ``remove(things)``), so that they work over raw HTTP and over
-the full engine alike. Both end only with a listing that came back empty: a removal that was accepted
-proves nothing, and a create whose client vanished may still be on its way.
+the full engine alike. Both end only with a listing that came back empty: a removal that was
+accepted proves nothing, and a create whose client vanished may still be on its way.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _OK = (200, 204, 304, 404)  # "not found" is success: somebody else was quicker
 _LISTED = 200
+_FOREVER = float("inf")
 
 
 class RawReaper:
@@ -26,12 +27,16 @@ class RawReaper:
         address: The daemon's unix socket or (host, port).
         label: ``name=value``.
         patience: Seconds for one answer.
+        until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
 
-    def __init__(self, address: Address, label: str, *, patience: float) -> None:
+    def __init__(
+        self, address: Address, label: str, *, patience: float, until: float = _FOREVER
+    ) -> None:
         self._address = address
         self._filters = _quoted(json.dumps({"label": [label]}))
         self._patience = patience
+        self._until = until
 
     def listed(self) -> list[Thing]:
         """Everything that has the label, containers first.
@@ -54,7 +59,7 @@ class RawReaper:
         ]
 
     def remove(self, things: Iterable[Thing]) -> None:
-        """Try once to remove these; each one's ``reason`` then says why it is still there, if so."""
+        """Try once to remove these; the ``reason`` of each then says why it did not go, if so."""
         rest = list(things)
         self._delete([thing for thing in rest if thing.kind == "container"])
         rest = [thing for thing in rest if thing.kind != "container"]
@@ -83,7 +88,8 @@ class RawReaper:
         self._ask(*leave)
 
     def _ask(self, *requests: Request) -> list[Answer]:
-        return exchange(self._address, requests, deadline=time.monotonic() + self._patience)
+        deadline = min(time.monotonic() + self._patience, self._until)
+        return exchange(self._address, requests, deadline=deadline)
 
 
 def _path(thing: Thing) -> str:
@@ -122,6 +128,4 @@ def _reason(answer: Answer) -> str:
 def _quoted(text: str) -> str:
     """Percent-encode (urllib.parse costs the watchdog 0.5 MiB)."""
     safe = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~"
-    return "".join(
-        chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode()
-    )
+    return "".join(chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode())

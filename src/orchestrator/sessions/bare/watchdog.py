@@ -1,10 +1,10 @@
 """The watchdog: a process that sleeps until its owner is dead, then buries what it left.
 
 It wakes on the end of the socket to its owner, or on the owner's pidfd, whichever comes first: the
-socket also ends when the owner execs and on systems without pidfd; the pidfd also fires when children
-forked behind Python's back hold the socket open. Between the two there is no timer at all.
+socket also ends when the owner execs, and on systems without pidfd; the pidfd also fires when
+children forked behind Python's back hold the socket open. There is no timer at all.
 
-Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when a listing was empty.
+Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when nothing is left.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str]) -> None:
     """Watch the owner at the other end of standard input.
 
     Args:
-        arguments: The session's label (``name=value``), the daemon's address or ``-``, the number of
-            the inherited pidfd or ``-``, and the command that buries by other means, if any.
+        arguments: The session's label (``name=value``), the daemon's address or ``-``, the number
+            of the inherited pidfd or ``-``, and the command that buries by other means, if any.
     """
     label, address, pidfd, *command = arguments
     _detach()
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
 def _detach() -> None:
     """Leave the owner's process tree and ignore what is meant for it.
 
-    The watchdog must outlive a terminal that closes and a CI runner that signals all it can find; the
-    owner then ends too, and so does the wait.
+    The watchdog must outlive a terminal that closes and a CI runner that signals all it can find;
+    the owner then ends too, and so does the wait.
     """
     if os.fork():
         os._exit(0)

@@ -1,0 +1,62 @@
+"""Owning a session: made when a process first needs one, before it creates anything."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.sessions.ending import end
+from orchestrator.sessions.session import Session
+from orchestrator.sessions.signals import arm_signals, disarm_signals
+from orchestrator.sessions.slot import SLOT
+from orchestrator.sessions.sweep import sweep
+
+if TYPE_CHECKING:
+    from orchestrator.engine import Endpoint
+    from orchestrator.engine.port import Engine
+    from orchestrator.settings import Settings
+
+_EXIT_SECONDS: Final = 10.0
+
+
+def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    """The session of the calling process.
+
+    The first call sweeps what dead owners left, arms the exit and signal handlers and starts the
+    watchdog. A forked child gets a session of its own.
+
+    Raises:
+        EngineUnavailableError: No daemon answers.
+    """
+    arm_signals()
+    with SLOT.lock:
+        return SLOT.get(endpoint) or _begin(engine, endpoint=endpoint, settings=settings)
+
+
+def _begin(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    session = Session(endpoint=endpoint, run=settings.run)
+    if not SLOT.armed:
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=SLOT.after_fork)
+        SLOT.armed = True
+    try:
+        session.watch(
+            meanwhile=lambda: sweep(engine, endpoint=endpoint, here=session.owner, own=SLOT.ids())
+        )
+    except BaseException:
+        session.bye()
+        session.disown()
+        raise
+    SLOT.put(session)
+    return session
+
+
+def _at_exit() -> None:
+    """The second layer. Class clean-ups come first; on Ctrl-C unittest skips them."""
+    sessions = SLOT.sessions()
+    if not sessions:  # also in a forked child that ends by sys.exit
+        return
+    disarm_signals()
+    for session in sessions:
+        end(session, seconds=_EXIT_SECONDS)

@@ -1,0 +1,175 @@
+"""A session: one process, and everything it has the daemon create."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import re
+import threading
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine import labels
+from orchestrator.errors import EngineError, OrchestratorError
+from orchestrator.sessions.gate import Gate
+from orchestrator.sessions.identity import this_process
+from orchestrator.sessions.signals import arm_signals
+from orchestrator.sessions.spawn import Watchdog, WatchdogError, start_watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from orchestrator.engine import Endpoint
+
+_LOG: Final = logging.getLogger(__name__)
+_LONGEST_NAME: Final = 63  # a DNS label: Docker resolves container names
+_UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
+
+
+class Session:
+    """The owner's side of everything created in one process.
+
+    Attributes:
+        id: The session's uuid, drawn by this process and never inherited by a child.
+        run: The run it belongs to.
+        endpoint: The daemon that holds its things.
+    """
+
+    def __init__(self, *, endpoint: Endpoint, run: str | None = None) -> None:
+        self.id = str(uuid.uuid4())
+        self.run = run or self.id
+        self.endpoint = endpoint
+        self.owner = this_process()
+        self.gate = Gate()
+        self._numbers = itertools.count(1)
+        self._intents: dict[str, None] = {}
+        self._watchdogs: list[Watchdog] = []  # the last one is spoken to
+        self._watchdog_lock = threading.Lock()
+
+    def labels(
+        self,
+        *,
+        test_class: str | None = None,
+        service: str | None = None,
+        scope: str | None = None,
+    ) -> dict[str, str]:
+        """The labels that go into every create call of this session."""
+        given = {labels.CLASS: test_class, labels.SERVICE: service, labels.SCOPE: scope}
+        return {
+            labels.MARK: "1",
+            labels.SESSION: self.id,
+            labels.RUN: self.run,
+            labels.OWNER: self.owner.to_label(),
+            labels.CREATED: datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **{name: value for name, value in given.items() if value is not None},
+        }
+
+    def name(self, hint: str) -> str:
+        """A name for a container, network or volume: unique on the daemon, and readable.
+
+        Names are chosen before the create call, so that a create that was never answered can still
+        be recognised.
+        """
+        stem = f"orchestrator-{self.id[:8]}-{next(self._numbers)}"
+        readable = _UNFIT.sub("-", hint).strip("-._")
+        return f"{stem}-{readable}"[:_LONGEST_NAME].rstrip("-._")
+
+    @contextlib.contextmanager
+    def creating(self, kind: str, name: str) -> Iterator[None]:
+        """Hold this around the call that creates something under this name.
+
+        The watchdog learns of it first: when the process dies in the middle of the call, it waits
+        for the thing to appear and removes it.
+
+        Raises:
+            OrchestratorError: The process is ending and its things are being removed; or it is a
+                forked child, which does not own this session.
+        """
+        if os.getpid() != self.owner.pid:
+            raise OrchestratorError(
+                f"Process {os.getpid()} cannot create {kind} {name} in the session of process "
+                f"{self.owner.pid}, from which it was forked: set services up in the child itself."
+            )
+        ticket = self.gate.enter()
+        if ticket is None:
+            raise OrchestratorError(
+                f"Did not create {kind} {name}: this process is ending, and what it created is "
+                "being removed."
+            )
+        try:
+            arm_signals()
+            self._intend(name)
+            try:
+                yield
+            except EngineError as error:
+                if error.status is not None:  # the daemon said no; without an answer, who knows
+                    self._settled(name)
+                raise
+            else:
+                self._settled(name)
+        finally:
+            self.gate.leave(ticket)
+
+    @property
+    def unsettled(self) -> frozenset[str]:
+        """Names whose create was begun and never answered; they may still appear."""
+        return frozenset(tuple(self._intents))
+
+    def settle(self, names: Iterable[str]) -> None:
+        """These did appear after all, and were removed."""
+        for name in names:
+            self._intents.pop(name, None)
+
+    def watch(self, *, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Have a watchdog watch this process.
+
+        Without one, the exit handlers and the next start's sweep still clean up; so a failure to
+        start it is logged, not raised.
+
+        Args:
+            meanwhile: What to do while it starts.
+        """
+        try:
+            starting = start_watchdog(self.id, endpoint=self.endpoint)
+            try:
+                meanwhile()
+            finally:
+                watchdog = starting.acknowledged()
+                self._watchdogs.append(watchdog)
+            watchdog.say(*(f"+{name}" for name in self.unsettled))
+        except WatchdogError as error:
+            _LOG.warning("%s; if this process is killed, the next start cleans up", error)
+
+    def bye(self) -> None:
+        """Tell the watchdogs that nothing is left to do."""
+        for watchdog in self._watchdogs:
+            with contextlib.suppress(WatchdogError):
+                watchdog.say("bye")
+
+    def disown(self) -> None:
+        """In a forked child: let go of the parent's watchdog, or it would wait for both."""
+        for watchdog in self._watchdogs:
+            watchdog.close()
+
+    def _intend(self, name: str) -> None:
+        self._intents[name] = None
+        if self._say(f"+{name}"):
+            return
+        with self._watchdog_lock:  # somebody killed or stopped it: have another
+            if not self._say(f"+{name}"):
+                # The old one's socket stays open: should it wake, its owner must not look dead.
+                self.watch()
+
+    def _settled(self, name: str) -> None:
+        self._intents.pop(name, None)
+        self._say(f"-{name}")
+
+    def _say(self, line: str) -> bool:
+        try:
+            self._watchdogs[-1].say(line)
+        except (WatchdogError, IndexError):
+            return False
+        return True

@@ -1,0 +1,160 @@
+"""Starting the watchdog, and the socket on which its owner speaks to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine import labels
+from orchestrator.errors import OrchestratorError
+from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED
+from orchestrator.sessions.clearing import raw_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.engine import Endpoint
+
+_ROOM: Final = Path(__file__).resolve().parent
+_BARE: Final = "from bare.watchdog import main; main(sys.argv[1:])"
+_FULL: Final = "from orchestrator.sessions.remote import main; main(sys.argv[1:])"
+# What the watchdog's Python and the docker client need, and nothing by which a CI runner could know
+# it for a child of the job: some kill every process that carries their tag in its environment.
+_KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
+_START_SECONDS: Final = 10.0
+_SEND_SECONDS: Final = 5.0
+
+
+class WatchdogError(OrchestratorError):
+    """The watchdog did not start, or is gone."""
+
+
+class Watchdog:
+    """The owner's end of the socket. Its messages are small enough never to be torn apart."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._silent = False
+
+    def say(self, *lines: str) -> None:
+        """Write lines to the watchdog.
+
+        Raises:
+            WatchdogError: It is gone.
+        """
+        # A program may have set SIGPIPE back to its deadly default; macOS lacks the flag.
+        flags = getattr(socket, "MSG_NOSIGNAL", 0)
+        if self._silent:
+            raise WatchdogError("the watchdog does not listen")
+        try:
+            self._connection.sendall("".join(f"{line}\n" for line in lines).encode(), flags)
+        except OSError as error:
+            self._silent = True  # half a line may have been written
+            raise WatchdogError(f"the watchdog does not listen: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the socket; in the owner that is its death notice."""
+        self._connection.close()
+
+
+class Starting:
+    """A watchdog on its way up; what it costs can be spent on something else meanwhile."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self._process = process
+        self._connection = connection
+
+    def acknowledged(self) -> Watchdog:
+        """Wait until it watches.
+
+        Raises:
+            WatchdogError: It does not.
+        """
+        try:
+            answer = self._connection.recv(len(ACKNOWLEDGED), socket.MSG_WAITALL)
+            self._process.wait(_START_SECONDS)  # the first of its two forks
+        except (OSError, subprocess.TimeoutExpired) as error:
+            answer = str(error).encode()
+        if answer != ACKNOWLEDGED:
+            self._connection.close()
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+            raise WatchdogError(f"the watchdog did not start: {answer.decode() or 'it ended'}")
+        self._connection.settimeout(_SEND_SECONDS)
+        return Watchdog(self._connection)
+
+
+def start_watchdog(session: str, *, endpoint: Endpoint) -> Starting:
+    """Start a process that buries this session when the calling process is dead.
+
+    Raises:
+        WatchdogError: It cannot be started.
+    """
+    if not sys.executable:
+        raise WatchdogError("the watchdog did not start: this Python does not know its executable")
+    ours, theirs = socket.socketpair()
+    ours.settimeout(_START_SECONDS)
+    pidfd = _own_pidfd()
+    argv = [
+        *_python("-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_BARE}"),
+        str(_ROOM),
+        f"{labels.SESSION}={session}",
+        raw_address(endpoint) or "-",
+        "-" if pidfd is None else str(pidfd),
+        *(() if raw_address(endpoint) else _by_other_means(endpoint)),
+    ]
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(os.environ),
+            start_new_session=True,
+            pass_fds=() if pidfd is None else (pidfd,),
+        )
+    except OSError as error:
+        ours.close()
+        raise WatchdogError(f"the watchdog did not start: {error}") from error
+    finally:
+        theirs.close()
+        if pidfd is not None:
+            os.close(pidfd)
+    return Starting(process, ours)
+
+
+def _own_pidfd() -> int | None:
+    """A handle on this very process: no pid that could be reused, in no other namespace."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):  # macOS; a kernel before 5.3; a strict seccomp profile
+        return None
+
+
+def _by_other_means(endpoint: Endpoint) -> Iterable[str]:
+    """The command that buries over TLS or ssh, with the whole package: the label comes after it."""
+    folder = None if endpoint.tls is None else str(endpoint.tls.absolute())
+    where = {"url": endpoint.url, "tls": folder, "verify": endpoint.verify}
+    path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  # "" means here
+    set_path = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1))"
+    return _python("-c", f"{set_path}; {_FULL}", json.dumps(path), json.dumps(where))
+
+
+def _python(*arguments: str) -> list[str]:
+    return [os.path.abspath(sys.executable), *arguments]  # noqa: PTH100  # a venv's link must stay
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT or name.startswith("DOCKER_")
+    }
