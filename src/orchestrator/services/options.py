@@ -1,0 +1,151 @@
+"""What the values of a declaration must look like."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
+
+from orchestrator.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from orchestrator.services.service import Service
+
+Scope = Literal["class", "test", "process"]
+
+_UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
+_LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
+_ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
+
+
+def check_alias(alias: str) -> None:
+    """Raise DeclarationError unless the attribute's name can be a DNS name.
+
+    The pattern is Docker's for a name on a network; 63 bytes are DNS's limit for a label.
+    """
+    if not _ALIAS.fullmatch(alias):
+        raise DeclarationError(
+            f"{alias!r} cannot name a service: the attribute's name is its host name on the "
+            "class's network. Use ASCII letters, digits and underscores, at most 63."
+        )
+
+
+def check_common(service: Service) -> None:
+    """Raise DeclarationError for a value, of the options every service has, that cannot work."""
+    _check(service, "image", service.image is None or _is_text(service.image), "a reference")
+    check_environment(service, "env", service.env)
+    if service.command is not None:
+        _check(service, "command", _is_words(service.command), "a list of arguments")
+    memory_in_bytes(service)
+    _check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
+    _check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
+    _check_files(service)
+    choice(service, "scope", service.scope, ("class",))
+    _check(
+        service,
+        "depends_on",
+        not isinstance(service.depends_on, str) and isinstance(service.depends_on, Sequence),
+        "a list of services of this class",
+    )
+
+
+def choice(service: Service, option: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise DeclarationError unless a value is one of the allowed words."""
+    _check(service, option, value in allowed, " or ".join(map(repr, allowed)))
+
+
+def check_environment(service: Service, option: str, values: Mapping[str, str]) -> None:
+    """Raise DeclarationError unless names and values are texts."""
+    good = isinstance(values, Mapping) and all(
+        _is_text(name) and "=" not in name and isinstance(value, str)
+        for name, value in values.items()
+    )
+    _check(service, option, good, "a mapping of text to text")
+
+
+def memory_in_bytes(service: Service) -> int | None:
+    """The memory limit in bytes, or None without one."""
+    memory = service.memory
+    if memory is None:
+        return None
+    size = -1
+    if isinstance(memory, str) and (match := _SIZE.fullmatch(memory.strip())):
+        size = int(match[1]) * _UNITS[match[2].lower()]
+    elif isinstance(memory, int) and not isinstance(memory, bool):
+        size = memory
+    _check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
+    return size
+
+
+def _check_files(service: Service) -> None:
+    files = service.files
+    good = isinstance(files, Mapping) and all(
+        isinstance(path, str) and path.startswith("/") and isinstance(content, (str, Path, bytes))
+        for path, content in files.items()
+    )
+    _check(service, "files", good, "a mapping of absolute container path to host path or bytes")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_words(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, (str, bytes))
+        and all(isinstance(word, str) for word in value)
+    )
+
+
+def _is_positive(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and value > 0
+        and math.isfinite(value)
+    )
+
+
+def _check(service: Service, option: str, good: bool, expected: str) -> None:  # noqa: FBT001
+    if not good:
+        value = getattr(service, option)
+        raise DeclarationError(
+            f"{type(service).__name__}({option}={value!r}) cannot be used: expected {expected}"
+        )
+
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+"""The default of an option that is a mapping."""
+
+
+def private(default: Any) -> Any:
+    """A field that is no option: a handle's own state."""
+    return field(init=False, default=default, repr=False)
+
+
+def is_size(value: object) -> bool:
+    """Whether a value is a number of bytes, or text such as ``"2mb"``."""
+    if isinstance(value, str):
+        return _SIZE.fullmatch(value.strip()) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def check_password(service: Service, password: str | None) -> None:
+    """Raise DeclarationError unless a password can be given to a server."""
+    good = password is None or (_is_text(password) and "\0" not in password)
+    if not good:  # the value itself stays out of the message
+        raise DeclarationError(
+            f"{type(service).__name__}(password=…) cannot be used: expected text without NUL"
+        )
+
+
+def spellings(secret: str | None) -> Sequence[str]:
+    """A secret as it is, and as it stands in a URL."""
+    return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []

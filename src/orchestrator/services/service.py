@@ -1,0 +1,260 @@
+"""`Service`: what a test class declares, and what it holds while the service runs.
+
+One class is both. As declared in a class body it is a frozen value that touches nothing. When the
+class is set up, a copy of it is bound to a container; the descriptor hands out that copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, dataclass_transform
+
+from orchestrator.errors import DeclarationError, ServiceNotRunningError
+from orchestrator.services import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from orchestrator.engine.port import ContainerState, Engine, ExecResult
+    from orchestrator.probes import Probe
+    from orchestrator.services.options import Scope
+
+HANDLES = "_orchestrator_handles"
+"""Where a test class, and each test, keeps its running services by declaration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """The container behind a handle.
+
+    Attributes:
+        ports: Container port such as ``"5432/tcp"`` to the host port.
+        password: A random password of this session, for servers that want one.
+    """
+
+    alias: str
+    engine: Engine
+    container: str
+    container_id: str
+    ports: Mapping[str, int]
+    password: str
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False)
+class _Declaration:
+    """Makes every subclass a frozen dataclass, and its unknown options our error."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True, eq=False)(cls)
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Check the names of the options, before the dataclass would raise a TypeError."""
+        known = [item.name for item in dataclasses.fields(cls) if item.init]  # type: ignore[arg-type]
+        if args:
+            raise DeclarationError(
+                f"{cls.__name__} takes options by name only, such as {known[0]}={args[0]!r}"
+            )
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+                raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
+        return super().__new__(cls)
+
+
+class Service(_Declaration):
+    """A server in a container, for one test class.
+
+    Attributes:
+        image: A reference, or the name of an entry of images.lock; the service's own entry without.
+        env: Environment variables of the container, over the service's own.
+        command: Replaces the container's command.
+        memory: The most memory it may use: bytes, or text such as ``"512m"``.
+        cpus: The most processors it may use, such as ``0.5``.
+        startup_timeout: Seconds it has to become ready.
+        files: Container path to a host path or bytes, written before the container starts.
+        scope: How long the container lives: ``"class"``, ``"test"`` or ``"process"``.
+        depends_on: Services (or their names) that must be ready before this one starts.
+    """
+
+    lock_entry: ClassVar[str] = ""
+    container_port: ClassVar[int] = 0
+    url_scheme: ClassVar[str] = "tcp"
+
+    image: str | None = None
+    env: Mapping[str, str] = options.NOTHING
+    command: Sequence[str] | None = None
+    memory: int | str | None = None
+    cpus: float | None = None
+    startup_timeout: float = 60.0
+    files: Mapping[str, str | Path | bytes] = options.NOTHING
+    scope: Scope = "class"
+    depends_on: Sequence[Service | str] = ()
+    _declared_as: str = options.private("a service")
+    _runtime: Runtime | None = options.private(None)
+
+    def __post_init__(self) -> None:
+        options.check_common(self)
+        self.check_options()
+
+    # What a subclass says about its server
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value of one's own options that cannot work."""
+
+    def server_env(self) -> Mapping[str, str]:
+        """The environment variables its image needs."""
+        return {}
+
+    def server_command(self) -> Sequence[str] | None:
+        """The arguments its image needs, or None for the image's own command."""
+        return None
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """The files its image needs."""
+        return {}
+
+    def container_ports(self) -> Sequence[str]:
+        """The container ports to publish, the main one first, such as ``["5432/tcp"]``."""
+        return [f"{self.container_port}/tcp"]
+
+    def readiness(self) -> Probe | None:
+        """What tells that the server is ready; None when it is as soon as it runs."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Do once what the class needs of the ready server, such as migrations."""
+
+    @contextmanager
+    def isolated(self, test: str) -> Iterator[Self]:  # noqa: ARG002 - services that clean up name things by it
+        """Give one test clean state: hand out its handle, drop the state afterwards."""
+        yield self
+
+    def server_info(self) -> Mapping[str, object]:
+        """What `info` tells about the server beside image, host and ports."""
+        return {}
+
+    def release(self) -> None:
+        """Close what this handle opened."""
+
+    # What a test uses
+
+    @property
+    def host(self) -> str:
+        """The address of the published ports."""
+        return self._running.engine.host
+
+    @property
+    def port(self) -> int:
+        """The published main port."""
+        return next(iter(self._running.ports.values()))
+
+    def port_of(self, container_port: int | str) -> int:
+        """Where a container port such as ``5432`` or ``"53/udp"`` is published."""
+        name = container_port if isinstance(container_port, str) else f"{container_port}/tcp"
+        ports = self._running.ports
+        if name not in ports:
+            raise DeclarationError(
+                f"{self.alias} does not publish port {name}; it publishes {', '.join(ports)}"
+            )
+        return ports[name]
+
+    @property
+    def url(self) -> str:
+        """Where a program on this machine finds the server."""
+        return f"{self.url_scheme}://{self.host}:{self.port}"
+
+    @property
+    def internal_url(self) -> str:
+        """Where another container of the class finds the server."""
+        return f"{self.url_scheme}://{self.alias}:{self.container_port}"
+
+    @property
+    def alias(self) -> str:
+        """Its attribute's name, which is its DNS name on the class's network."""
+        return self._running.alias
+
+    @property
+    def container_id(self) -> str:
+        """The id of its container."""
+        return self._running.container_id
+
+    def logs(self, tail: int | None = None, *, since: datetime | None = None) -> str:
+        """What the container wrote, secrets masked.
+
+        Args:
+            tail: Only so many of the last lines.
+            since: Only what was written from then on.
+        """
+        running = self._running
+        return self.masked(running.engine.logs(running.container, tail=tail, since=since))
+
+    def exec(self, argv: Sequence[str]) -> ExecResult:
+        """Run a command in the container and wait for it."""
+        return self._running.engine.exec(self._running.container, argv)
+
+    def state(self) -> ContainerState | None:
+        """The container now, or None when it is gone."""
+        return self._running.engine.container(self._running.container)
+
+    def info(self) -> dict[str, object]:
+        """Image, host, ports and what the server says of itself: to print when a test fails."""
+        return {
+            "image": self.image,
+            "host": self.host,
+            "ports": dict(self._running.ports),
+            "container": self.container_id[:12],
+            **self.server_info(),
+        }
+
+    # How it is bound
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self:
+        """Hand out the running service of this test, else of its class, else the declaration."""
+        for place in (instance, owner):
+            handle = getattr(place, "__dict__", {}).get(HANDLES, {}).get(self)
+            if handle is not None:
+                return cast("Self", handle)
+        return self
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "_declared_as", f"{owner.__name__}.{name}")
+
+    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+        """A copy of this declaration that is bound to a container."""
+        return self._copy(_runtime=runtime, **changes)
+
+    def _copy(self, **changes: Any) -> Self:
+        """A copy with other attributes; what the original opened and cached stays with it."""
+        copy = dataclasses.replace(self)
+        for item in dataclasses.fields(self):
+            object.__setattr__(copy, item.name, getattr(self, item.name))
+        for name, value in changes.items():
+            object.__setattr__(copy, name, value)
+        return copy
+
+    @property
+    def _running(self) -> Runtime:
+        if self._runtime is None:
+            raise ServiceNotRunningError(
+                f"{self._declared_as} is not running. It runs from the class's setUpClass to its "
+                "end; a setUpClass of your own must call super().setUpClass() first.",
+                service=self._declared_as,
+            )
+        return self._runtime
+
+    def secrets(self) -> Sequence[str]:
+        """What is never shown in logs, errors and info."""
+        return ()
+
+    def masked(self, text: str) -> str:
+        """A text without this service's secrets."""
+        for secret in self.secrets():
+            text = text.replace(secret, "***")
+        return text
