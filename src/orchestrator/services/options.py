@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
@@ -21,6 +20,7 @@ Scope = Literal["class", "test", "process"]
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
+_IDENTIFIER: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
 
 
@@ -121,13 +121,14 @@ def _check(service: Service, option: str, good: bool, expected: str) -> None:  #
         )
 
 
-NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-"""The default of an option that is a mapping."""
+def mapping() -> Any:
+    """A field for an option that is a mapping, empty without one."""
+    return field(default_factory=dict)
 
 
-def private(default: Any) -> Any:
+def private(default: Any, *, init: Literal[False] = False) -> Any:
     """A field that is no option: a handle's own state."""
-    return field(init=False, default=default, repr=False)
+    return field(init=init, default=default, repr=False)
 
 
 def is_size(value: object) -> bool:
@@ -149,3 +150,23 @@ def check_password(service: Service, password: str | None) -> None:
 def spellings(secret: str | None) -> Sequence[str]:
     """A secret as it is, and as it stands in a URL."""
     return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []
+
+
+def check_identifier(service: Service, option: str, value: object) -> None:
+    """Raise DeclarationError unless a value can name something on a server (63 bytes at most)."""
+    good = isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
+    _check(service, option, good, "a name of 1 to 63 bytes")
+
+
+def read_file(service: Service, option: str, file: str | Path) -> bytes:
+    """The bytes of a file of the user's.
+
+    Raises:
+        DeclarationError: It cannot be read.
+    """
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise DeclarationError(
+            f"{type(service).__name__}({option}=…) cannot read {str(file)!r}: {error.strerror}"
+        ) from error

@@ -61,7 +61,7 @@ class Redis(Service):
 
     maxmemory: str | int | None = None
     maxmemory_policy: Policy | None = None
-    settings: Mapping[str, str] = options.NOTHING
+    settings: Mapping[str, str] = options.mapping()
     isolation: Isolation = "flush"
     password: str | None = None
     _test: str = options.private("")

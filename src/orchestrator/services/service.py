@@ -45,7 +45,12 @@ class Runtime:
     password: str
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False)
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(options.mapping, options.private),
+)
 class _Declaration:
     """Makes every subclass a frozen dataclass, and its unknown options our error."""
 
@@ -88,12 +93,12 @@ class Service(_Declaration):
     url_scheme: ClassVar[str] = "tcp"
 
     image: str | None = None
-    env: Mapping[str, str] = options.NOTHING
+    env: Mapping[str, str] = options.mapping()
     command: Sequence[str] | None = None
     memory: int | str | None = None
     cpus: float | None = None
     startup_timeout: float = 60.0
-    files: Mapping[str, str | Path | bytes] = options.NOTHING
+    files: Mapping[str, str | Path | bytes] = options.mapping()
     scope: Scope = "class"
     depends_on: Sequence[Service | str] = ()
     _declared_as: str = options.private("a service")
