@@ -28,7 +28,9 @@ _INTERNAL: Final = 19092
 _CONTROLLER: Final = 9093
 _CLUSTER: Final = "b3JjaGVzdHJhdG9yLTAwMQ"  # 16 bytes in base64, as kafka-storage wants it
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_METADATA: Final = struct.pack("!hhih2si?", 3, 4, 1, 2, b"id", 0, False)
+# A Metadata request, version 4, for no topic: key, version, correlation id, client id, topics, no.
+_METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0)
+_METADATA_HEAD: Final = struct.Struct("!iiii")  # length, correlation id, throttle time, brokers
 _POLL: Final = 0.1
 # A broker for tests: one node, small, quick to start and to answer.
 _SINGLE_NODE: Final = {
@@ -246,7 +248,7 @@ class Kafka(Service):
 
 
 def _variable(setting: str) -> str:
-    """The variable that becomes a setting: a dot is one underscore, a dash three, as Kafka has it."""
+    """The variable that becomes a setting: Kafka reads _ as a dot, __ as _, ___ as a dash."""
     name = setting.replace("_", "__").replace("-", "___").replace(".", "_")
     return f"KAFKA_{name.upper()}"
 
@@ -256,6 +258,5 @@ def _lists_a_broker(target: Target) -> None:
     with connect(target) as connection:
         connection.sendall(struct.pack("!i", len(_METADATA)) + _METADATA)
         answer = connection.recv(4096)
-    # length, correlation id, throttle time, then the number of brokers
-    if len(answer) < 16 or struct.unpack("!iiii", answer[:16])[3] < 1:
+    if len(answer) < _METADATA_HEAD.size or _METADATA_HEAD.unpack_from(answer)[-1] < 1:
         raise NotReadyError("the broker does not list itself yet")

@@ -16,7 +16,7 @@ from orchestrator.services.drivers import driver
 from orchestrator.services.service import Runtime, Service
 
 if TYPE_CHECKING:
-        from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import psycopg
     import sqlalchemy

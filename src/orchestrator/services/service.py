@@ -40,9 +40,9 @@ class Runtime:
     alias: str
     engine: Engine
     container: str
-    container_id: str
     ports: Mapping[str, int]
     password: str
+    container_id: str = ""
 
 
 @dataclass_transform(
@@ -153,17 +153,17 @@ class Service(_Declaration):
     @property
     def host(self) -> str:
         """The address of the published ports."""
-        return self._running.engine.host
+        return self.running.engine.host
 
     @property
     def port(self) -> int:
         """The published main port."""
-        return next(iter(self._running.ports.values()))
+        return next(iter(self.running.ports.values()))
 
     def port_of(self, container_port: int | str) -> int:
         """Where a container port such as ``5432`` or ``"53/udp"`` is published."""
         name = container_port if isinstance(container_port, str) else f"{container_port}/tcp"
-        ports = self._running.ports
+        ports = self.running.ports
         if name not in ports:
             raise DeclarationError(
                 f"{self.alias} does not publish port {name}; it publishes {', '.join(ports)}"
@@ -183,12 +183,12 @@ class Service(_Declaration):
     @property
     def alias(self) -> str:
         """Its attribute's name, which is its DNS name on the class's network."""
-        return self._running.alias
+        return self.running.alias
 
     @property
     def container_id(self) -> str:
         """The id of its container."""
-        return self._running.container_id
+        return self.running.container_id
 
     def logs(self, tail: int | None = None, *, since: datetime | None = None) -> str:
         """What the container wrote, secrets masked.
@@ -197,23 +197,23 @@ class Service(_Declaration):
             tail: Only so many of the last lines.
             since: Only what was written from then on.
         """
-        running = self._running
+        running = self.running
         return self.masked(running.engine.logs(running.container, tail=tail, since=since))
 
     def exec(self, argv: Sequence[str]) -> ExecResult:
         """Run a command in the container and wait for it."""
-        return self._running.engine.exec(self._running.container, argv)
+        return self.running.engine.exec(self.running.container, argv)
 
     def state(self) -> ContainerState | None:
         """The container now, or None when it is gone."""
-        return self._running.engine.container(self._running.container)
+        return self.running.engine.container(self.running.container)
 
     def info(self) -> dict[str, object]:
         """Image, host, ports and what the server says of itself: to print when a test fails."""
         return {
             "image": self.image,
             "host": self.host,
-            "ports": dict(self._running.ports),
+            "ports": dict(self.running.ports),
             "container": self.container_id[:12],
             **self.server_info(),
         }
@@ -235,6 +235,14 @@ class Service(_Declaration):
         """A copy of this declaration that is bound to a container."""
         return self._copy(_runtime=runtime, **changes)
 
+    def identified(self, container_id: str, /) -> Self:
+        """The handle, once its container has an id."""
+        return self._copy(_runtime=dataclasses.replace(self.running, container_id=container_id))
+
+    def with_image(self, image: str, /) -> Self:
+        """The declaration, with the image that was found for it."""
+        return self._copy(image=image)
+
     def _copy(self, **changes: Any) -> Self:
         """A copy with other attributes; what the original opened and cached stays with it."""
         copy = dataclasses.replace(self)
@@ -245,7 +253,8 @@ class Service(_Declaration):
         return copy
 
     @property
-    def _running(self) -> Runtime:
+    def running(self) -> Runtime:
+        """The container behind this handle."""
         if self._runtime is None:
             raise ServiceNotRunningError(
                 f"{self._declared_as} is not running. It runs from the class's setUpClass to its "

@@ -1,0 +1,38 @@
+"""What a failed test is told about its services."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from orchestrator.services.service import Service
+
+
+def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
+    """Each service's `info`, and what it logged since a moment, secrets masked.
+
+    Args:
+        handles: Running services.
+        since: When the test began.
+        lines: How many log lines of each service at most.
+    """
+    return "\n".join(_about(handle, since=since, lines=lines) for handle in handles)
+
+
+def _about(handle: Service, *, since: datetime, lines: int) -> str:
+    try:
+        info = handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
+    except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
+        info = handle.masked(f"no answer: {type(error).__name__}: {error}")
+    try:
+        logs = handle.logs(tail=lines, since=since).rstrip()
+    except OrchestratorError as error:
+        logs = str(error)
+    told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
+    return f"{handle.alias}: {info}\n{told}"

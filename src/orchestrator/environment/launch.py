@@ -1,0 +1,159 @@
+"""One service, from declaration to ready handle."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine.port import ContainerSpec
+from orchestrator.engine.ports import free_port
+from orchestrator.errors import EngineError, OrchestratorError, ServiceError
+from orchestrator.images import ensure_image
+from orchestrator.probes import exited, wait_until_ready
+from orchestrator.services.options import memory_in_bytes, read_file
+from orchestrator.services.service import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.environment.site import Site
+    from orchestrator.images import LockedImage
+    from orchestrator.services.service import Service
+
+_log: Final = logging.getLogger("orchestrator.environment")
+
+_PORT_ATTEMPTS: Final = 8
+_PORT_TAKEN: Final = ("port is already allocated", "address already in use", "failed to bind")
+
+
+def launch(
+    declaration: Service,
+    alias: str,
+    site: Site,
+    *,
+    locked: LockedImage,
+    await_network: Callable[[], None],
+) -> Service:
+    """Create, start and probe one service, and prepare it for its class.
+
+    Args:
+        declaration: What the class declares.
+        alias: Its name there.
+        site: Where.
+        locked: The image it runs.
+        await_network: Returns when the network exists; the container is created meanwhile.
+
+    Raises:
+        OrchestratorError: It did not become ready; the container is left for `Site.clear`.
+    """
+    began = time.monotonic()
+    image = ensure_image(site.engine, locked, settings=site.settings)
+    handle = _start(
+        declaration.with_image(str(locked)),
+        alias,
+        site,
+        image=image.id,
+        await_network=await_network,
+    )
+    probe = handle.readiness()
+    if probe is None:
+        _check_running(handle)
+    else:
+        wait_until_ready(
+            probe, handle, timeout=handle.startup_timeout, cancelled=site.stopping.is_set
+        )
+    if not site.stopping.is_set():
+        prepare(handle)
+    _log.info("%s: %s ready in %.2f s", site.test_class, alias, time.monotonic() - began)
+    return handle
+
+
+def prepare(handle: Service) -> None:
+    """Do what the class needs of the ready server; a driver's error becomes ours."""
+    try:
+        handle.prepare()
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        raise failure(handle, "could not be prepared", error) from error
+
+
+def failure(handle: Service, what: str, error: Exception) -> ServiceError:
+    """The error for something a driver said: that the service ended, if that is why."""
+    state = handle.state()
+    if state is None or state.ended:
+        return exited(handle, state)
+    return ServiceError(
+        f"{handle.alias} {what}: {type(error).__name__}: {handle.masked(str(error))}",
+        service=handle.alias,
+    )
+
+
+def _start(
+    declaration: Service, alias: str, site: Site, *, image: str, await_network: Callable[[], None]
+) -> Service:
+    """Create the container while the network is made, and start it; its port was free before."""
+    files = _files(declaration)
+    password = secrets.token_urlsafe(18)
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        runtime = Runtime(
+            alias=alias,
+            engine=site.engine,
+            container=site.session.name(alias),
+            ports={
+                port: free_port(site.engine.bind_address) for port in declaration.container_ports()
+            },
+            password=password,
+        )
+        handle = declaration.bound(runtime)
+        with site.making_container(runtime.container):
+            container = site.engine.create_container(_spec(handle, site, image=image))
+        if written := {**handle.server_files(), **files}:
+            site.engine.put_files(container, written)
+        await_network()
+        try:
+            site.engine.start_container(container)
+        except EngineError as error:
+            if attempt == _PORT_ATTEMPTS or not _port_taken(error):
+                raise
+            site.remove_container(runtime.container)
+        else:
+            return handle.identified(container)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _port_taken(error: EngineError) -> bool:
+    """Whether somebody took the port between our look and Docker's start."""
+    return any(phrase in str(error) for phrase in _PORT_TAKEN)
+
+
+def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
+    runtime = handle.running
+    return ContainerSpec(
+        name=runtime.container,
+        image=image,
+        labels=site.labels(service=runtime.alias, scope=handle.scope),
+        network=site.network,
+        aliases=[runtime.alias],
+        env={**handle.server_env(), **handle.env},
+        command=handle.server_command() if handle.command is None else handle.command,
+        ports=runtime.ports,
+        bind_address=site.engine.bind_address,
+        memory=memory_in_bytes(handle),
+        cpus=handle.cpus,
+    )
+
+
+def _files(declaration: Service) -> Mapping[str, bytes]:
+    return {
+        path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
+        for path, content in declaration.files.items()
+    }
+
+
+def _check_running(handle: Service) -> None:
+    state = handle.state()
+    if state is None or (state.ended and state.exit_code != 0):
+        raise exited(handle, state)

@@ -1,0 +1,94 @@
+"""What the services of one class share while they start, and what was made there."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.private_network import create_private_network
+from orchestrator.errors import OrchestratorError, ReapError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.engine.port import Engine
+    from orchestrator.sessions import Session
+    from orchestrator.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """The ground one class's services stand on.
+
+    Attributes:
+        test_class: The class's full name.
+        network: The name of its network.
+        stopping: Set when nobody waits for the start any more.
+    """
+
+    engine: Engine
+    session: Session
+    settings: Settings
+    test_class: str
+    network: str
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _containers: list[str] = field(default_factory=list)
+    _networks: list[str] = field(default_factory=list)
+
+    def labels(self, *, service: str | None = None, scope: str | None = None) -> Mapping[str, str]:
+        """What everything made here is labelled with."""
+        return self.session.labels(test_class=self.test_class, service=service, scope=scope)
+
+    @contextlib.contextmanager
+    def making_container(self, name: str) -> Iterator[None]:
+        """Around the creation of a container: from here on it will be removed."""
+        self._containers.append(name)
+        with self.session.creating("container", name):
+            yield
+
+    def create_network(self) -> None:
+        """Create the network; from here on it will be removed."""
+        self._networks.append(self.network)
+        with self.session.creating("network", self.network):
+            create_private_network(
+                self.engine,
+                self.network,
+                labels=self.labels(scope="class"),
+                pool=self.settings.subnets,
+            )
+
+    def remove_container(self, name: str) -> None:
+        """Remove one container before the rest."""
+        self.engine.remove_container(name)
+        self._containers.remove(name)
+
+    def clear(self) -> None:
+        """Remove everything made here: containers side by side, then the network.
+
+        Raises:
+            ReapError: Something would not go; the message names each, and why.
+        """
+        problems: list[str] = []
+
+        def remove(container: str) -> None:
+            try:
+                self.engine.remove_container(container)
+            except OrchestratorError as error:
+                problems.append(str(error))
+
+        containers = list(self._containers)
+        with futures.ThreadPoolExecutor(max(1, len(containers)), "orchestrator-remove") as pool:
+            list(pool.map(remove, containers))
+        for network in self._networks:
+            try:
+                self.engine.remove_network(network)
+            except OrchestratorError as error:
+                problems.append(str(error))
+        if problems:
+            raise ReapError(
+                f"{self.test_class}: not everything could be removed; `python -m orchestrator reap` "
+                "tries again:\n" + "\n".join(f"  {problem}" for problem in problems)
+            )

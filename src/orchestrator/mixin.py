@@ -1,0 +1,213 @@
+"""`ServicesMixin`: where unittest meets the services. The only room that knows TestCase."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import secrets
+import unittest
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.environment import Environment
+from orchestrator.environment.diagnosis import diagnose
+from orchestrator.errors import DeclarationError, EngineUnavailableError
+from orchestrator.services.dependencies import in_order
+from orchestrator.services.options import check_alias
+from orchestrator.services.service import HANDLES, Service
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    _Base = unittest.TestCase
+else:
+    _Base = object
+
+_ENVIRONMENT: Final = "_orchestrator_environment"
+_REPORTS: Final = ("addError", "addFailure", "addSubTest")
+_NAME_LENGTH: Final = 40
+
+
+class ServicesMixin(_Base):
+    """Gives a test class running services; put it before ``TestCase``.
+
+    Declare services as class attributes::
+
+        class CheckoutTest(ServicesMixin, unittest.TestCase):
+            db = Postgres()
+
+            def test_order(self):
+                with self.db.engine.begin() as connection: ...
+
+    They run from the class's ``setUpClass`` to its end, and every test gets clean state. A
+    ``setUpClass`` of your own calls ``super().setUpClass()`` first.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_bases(cls)
+        services = declared_services(cls)
+        _check_aliases(cls, services)
+        in_order(services)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the class's services; return when all of them are ready.
+
+        Raises:
+            OrchestratorError: They could not be started; nothing of them is left.
+            unittest.SkipTest: There is no daemon, and ``ORCHESTRATOR_SKIP_WITHOUT_DOCKER=1``.
+        """
+        if services := declared_services(cls):
+            _start(cls, services)
+        super().setUpClass()
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """Run the test with clean state; what fails is told with its services' logs."""
+        if not declared_services(type(self)):
+            return super().run(result)
+        with self._isolating() as diagnosis:
+            watched: Any = result if result is None else _Watched(result, diagnosis)
+            super().run(watched)
+        return result
+
+    def debug(self) -> None:
+        """Run the test with clean state, without collecting its result."""
+        with self._isolating():
+            super().debug()
+
+    @contextlib.contextmanager
+    def _isolating(self) -> Iterator[Callable[[], str]]:
+        """Let ``setUp`` begin with clean state: a failure to give it is then the test's error."""
+        began = datetime.datetime.now(datetime.UTC)
+        user_set_up = self.setUp
+
+        def set_up() -> None:
+            if declared_services(type(self)):
+                self._give_clean_state()
+            user_set_up()
+
+        def diagnosis() -> str:
+            handles = vars(self).get(HANDLES) or vars(type(self)).get(HANDLES) or {}
+            lines = Settings.from_environment().log_lines
+            return diagnose(handles.values(), since=began, lines=lines)
+
+        vars(self)["setUp"] = set_up
+        try:
+            yield diagnosis
+        finally:
+            vars(self).pop("setUp", None)
+
+    def _give_clean_state(self) -> None:
+        environment = vars(type(self)).get(_ENVIRONMENT)
+        if environment is None:
+            raise DeclarationError(_why_not_set_up(type(self)))
+        states = contextlib.ExitStack()
+        self.addCleanup(states.close)
+        handles = states.enter_context(environment.isolated(_test_name(self._testMethodName)))
+        vars(self)[HANDLES] = handles
+        states.callback(vars(self).pop, HANDLES)
+
+
+def declared_services(cls: type) -> Mapping[str, Service]:
+    """A class's services by alias, its bases' included; a subclass may replace or unset them."""
+    services: dict[str, Service] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            services.pop(name, None)
+            if isinstance(value, Service):
+                services[name] = value
+    return services
+
+
+def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
+    settings = Settings.from_environment()
+    environment = Environment(
+        services, test_class=f"{cls.__module__}.{cls.__qualname__}", settings=settings
+    )
+    cls.addClassCleanup(_stop, cls, environment)
+    try:
+        environment.start()
+    except EngineUnavailableError as error:
+        if settings.skip_without_docker:
+            raise unittest.SkipTest(str(error)) from error
+        raise
+    setattr(cls, _ENVIRONMENT, environment)
+    setattr(cls, HANDLES, environment.handles)
+
+
+def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
+    for name in (_ENVIRONMENT, HANDLES):
+        if name in vars(cls):
+            delattr(cls, name)
+    environment.stop()
+
+
+def _check_bases(cls: type) -> None:
+    order = cls.__mro__
+    if unittest.TestCase in order and order.index(unittest.TestCase) < order.index(ServicesMixin):
+        raise DeclarationError(
+            f"{cls.__qualname__}: put ServicesMixin before TestCase in the bases, as in "
+            f"class {cls.__name__}(ServicesMixin, unittest.TestCase)"
+        )
+
+
+def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
+    seen: dict[str, str] = {}
+    owners: dict[Service, str] = {}
+    for alias, service in services.items():
+        check_alias(alias)
+        other = seen.setdefault(alias.lower(), alias)
+        if other != alias:
+            raise DeclarationError(
+                f"{cls.__qualname__}: the services {other!r} and {alias!r} have one alias; host "
+                "names do not tell upper from lower case"
+            )
+        other = owners.setdefault(service, alias)
+        if other != alias:
+            raise DeclarationError(
+                f"{cls.__qualname__}: {other!r} and {alias!r} are the same declaration; a service "
+                "has one alias, so write it out twice for two servers"
+            )
+
+
+def _why_not_set_up(cls: type) -> str:
+    for base in cls.__mro__[: cls.__mro__.index(ServicesMixin)]:
+        if "setUpClass" in vars(base):
+            return (
+                f"{base.__qualname__}.setUpClass does not call super().setUpClass(), so the "
+                f"services of {cls.__qualname__} were not started. Call it first."
+            )
+    return f"The services of {cls.__qualname__} were not started: its setUpClass was not called."
+
+
+def _test_name(method: str) -> str:
+    """A short name that every server accepts, different for every run of every test."""
+    readable = re.sub(r"[^a-zA-Z0-9_]", "_", method)[:_NAME_LENGTH]
+    return f"{readable}-{secrets.token_hex(3)}"
+
+
+class _Watched:
+    """A test result that is told more: errors and failures carry the services' logs as a note."""
+
+    def __init__(self, result: unittest.TestResult, diagnosis: Callable[[], str]) -> None:
+        vars(self).update(_result=result, _diagnosis=diagnosis)
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._result, name)
+        if name not in _REPORTS:
+            return attribute
+
+        def report(test: object, *details: Any) -> Any:
+            self._annotate(details[-1])
+            return attribute(test, *details)
+
+        return report
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._result, name, value)
+
+    def _annotate(self, error: object) -> None:
+        if isinstance(error, tuple) and isinstance(error[1], Exception):
+            error[1].add_note(f"Services during this test:\n{self._diagnosis()}")
