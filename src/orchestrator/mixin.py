@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import re
 import secrets
 import unittest
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.environment import Environment
@@ -80,7 +80,7 @@ class ServicesMixin(_Base):
     @contextlib.contextmanager
     def _isolating(self) -> Iterator[Callable[[], str]]:
         """Let ``setUp`` begin with clean state: a failure to give it is then the test's error."""
-        began = datetime.datetime.now(datetime.UTC)
+        began = datetime.now(UTC)
         user_set_up = self.setUp
 
         def set_up() -> None:

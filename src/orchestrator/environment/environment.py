@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from concurrent import futures
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment.launch import failure, launch
@@ -114,9 +114,8 @@ class Environment:
             try:
                 for alias in in_order(self._services):
                     running[alias] = pool.submit(run, alias)
-                done, _ = futures.wait(
-                    [networking, *running.values()], return_when=futures.FIRST_EXCEPTION
-                )
+                steps: list[futures.Future[Any]] = [networking, *running.values()]
+                done, _ = futures.wait(steps, return_when=futures.FIRST_EXCEPTION)
                 for future in done:
                     future.result()
             except BaseException:

@@ -89,6 +89,7 @@ class Site:
                 problems.append(str(error))
         if problems:
             raise ReapError(
-                f"{self.test_class}: not everything could be removed; `python -m orchestrator reap` "
-                "tries again:\n" + "\n".join(f"  {problem}" for problem in problems)
+                f"{self.test_class}: not everything could be removed; "
+                "`python -m orchestrator reap` tries again:\n"
+                + "\n".join(f"  {problem}" for problem in problems)
             )

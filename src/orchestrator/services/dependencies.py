@@ -37,7 +37,7 @@ def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
     found = []
     for needs in services[alias].depends_on:
         name = needs if isinstance(needs, str) else aliases.get(needs)
-        if name not in services:
+        if name is None or name not in services:
             raise DeclarationError(
                 f"{alias} depends on {needs!r}, which is not a service of this class; "
                 f"it has {', '.join(services)}"
