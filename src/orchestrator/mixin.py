@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import secrets
 import unittest
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.environment import Environment
-from orchestrator.environment.diagnosis import diagnose
 from orchestrator.errors import DeclarationError, EngineUnavailableError
 from orchestrator.services.dependencies import in_order
 from orchestrator.services.options import check_alias
@@ -19,6 +17,8 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from orchestrator.environment import Environment
 
     _Base = unittest.TestCase
 else:
@@ -89,6 +89,8 @@ class ServicesMixin(_Base):
             user_set_up()
 
         def diagnosis() -> str:
+            from orchestrator.environment.diagnosis import diagnose
+
             handles = vars(self).get(HANDLES) or vars(type(self)).get(HANDLES) or {}
             lines = Settings.from_environment().log_lines
             return diagnose(handles.values(), since=began, lines=lines)
@@ -122,6 +124,8 @@ def declared_services(cls: type) -> Mapping[str, Service]:
 
 
 def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
+    from orchestrator.environment import Environment  # declaring must not cost its import
+
     settings = Settings.from_environment()
     environment = Environment(
         services, test_class=f"{cls.__module__}.{cls.__qualname__}", settings=settings
@@ -185,7 +189,7 @@ def _why_not_set_up(cls: type) -> str:
 def _test_name(method: str) -> str:
     """A short name that every server accepts, different for every run of every test."""
     readable = re.sub(r"[^a-zA-Z0-9_]", "_", method)[:_NAME_LENGTH]
-    return f"{readable}-{secrets.token_hex(3)}"
+    return f"{readable}-{os.urandom(3).hex()}"
 
 
 class _Watched:

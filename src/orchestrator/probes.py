@@ -7,9 +7,7 @@ nothing. Whether the container is still alive is checked in the loop, so no prob
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from orchestrator.errors import ServiceExitedError, ServiceNotReadyError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from orchestrator.engine.port import ContainerState, ExecResult
@@ -110,6 +109,8 @@ class Http:
 
     def check(self, target: Target) -> None:
         """Ask once."""
+        import http.client  # not at import: it brings ssl and email along
+
         port = target.port if self.port is None else target.port_of(self.port)
         connection = http.client.HTTPConnection(target.host, port, timeout=ATTEMPT)
         try:
@@ -219,6 +220,8 @@ class All:
 
 def connect(target: Target, *, port: int | None = None) -> socket.socket:
     """Open a connection to a published port; reads and writes are bounded."""
+    import socket  # not at import, as above
+
     published = target.port if port is None else target.port_of(port)
     return socket.create_connection((target.host, published), timeout=ATTEMPT)
 

@@ -7,7 +7,7 @@ began during the test and still work, wait in a transaction or hold a lock.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
@@ -46,7 +46,7 @@ def isolation(service: Postgres) -> contextlib.AbstractContextManager[Mapping[st
 
 @contextlib.contextmanager
 def _schema(service: Postgres) -> Iterator[Mapping[str, Any]]:
-    name = f"test_{secrets.token_hex(6)}"
+    name = f"test_{os.urandom(6).hex()}"
     admin = service.admin
     [began] = admin.execute("select clock_timestamp()").fetchone() or (None,)
     admin.execute(f'create schema "{name}"')
@@ -59,7 +59,7 @@ def _schema(service: Postgres) -> Iterator[Mapping[str, Any]]:
 
 @contextlib.contextmanager
 def _clone(service: Postgres) -> Iterator[Mapping[str, Any]]:
-    name = f"test_{secrets.token_hex(6)}"
+    name = f"test_{os.urandom(6).hex()}"
     admin = service.admin
     _create_clone(admin, name, service=service)
     try:
