@@ -1,0 +1,1 @@
+"""The test images keep the contracts of the official images: see ci/images/README.md."""
