@@ -149,13 +149,31 @@ def expand(name: str) -> Iterator[str]:
         yield name
 
 
+def load(loader: unittest.TestLoader, name: str) -> unittest.TestSuite | unittest.TestCase:
+    """Return the tests that a dotted name stands for; a module that does not load is a test too.
+
+    It fails with what its import raised, or is skipped when that was a SkipTest. unittest's own
+    loader does this for an ImportError only.
+    """
+    try:
+        return loader.loadTestsFromName(name)
+    except Exception as error:  # noqa: BLE001  # the import of a test module may raise anything
+        raised = error
+
+    def fail() -> None:
+        raise raised
+
+    fail.__name__ = name
+    return unittest.FunctionTestCase(fail, description=f"import of {name}")
+
+
 def run(
     names: Sequence[str], *, patterns: Sequence[str], verbosity: int, failfast: bool
 ) -> Figures:
     """Run what `names` select, print what unittest prints, and return the figures."""
     loader = unittest.TestLoader()
     loader.testNamePatterns = [p if "*" in p else f"*{p}*" for p in patterns] or None
-    suite = loader.loadTestsFromNames([dotted for name in names for dotted in expand(name)])
+    suite = unittest.TestSuite(load(loader, dotted) for name in names for dotted in expand(name))
     runner = unittest.TextTestRunner(
         stream=sys.stdout,  # one stream, so that nothing arrives out of order
         verbosity=verbosity,

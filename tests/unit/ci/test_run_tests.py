@@ -105,6 +105,11 @@ class RunTestsTest(unittest.TestCase):
         """A module that cannot be imported has failed."""
         self.assertEqual(("0 passed, 1 failed, 0 skipped", False), self.run_script("1 / 0"))
 
+    def test_module_that_skips_itself_is_skipped(self) -> None:
+        """A module that raises SkipTest while it is imported counts as one skipped."""
+        body = "raise unittest.SkipTest('why')"
+        self.assertEqual(("0 passed, 0 failed, 1 skipped", True), self.run_script(body))
+
     def test_nothing_run_is_a_failure(self) -> None:
         """A run that found no test does not succeed."""
         body = "def test_it(self): pass"
