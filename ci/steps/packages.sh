@@ -10,6 +10,8 @@ install_packages() {
     say "installing Debian packages: $*"
     # needrestart would otherwise restart the Docker daemon under whoever is using it.
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+    # Slim Debian images lack this directory, and the Java packages fail to install without it.
+    mkdir -p /usr/share/man/man1
     logged apt-update apt-get -o DPkg::Lock::Timeout=300 update
     logged apt-install apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
 }
