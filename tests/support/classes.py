@@ -53,7 +53,7 @@ class LeakCheckedTestCase(unittest.TestCase):
     def assert_passes(self, cls: type[unittest.TestCase]) -> unittest.TestResult:
         """Run a class and expect that all its tests, at least one, pass."""
         result = run_class(cls)
-        self.assertEqual("", problems(result))
+        self.assertEqual([], result.errors + result.failures, problems(result))
         self.assertGreater(result.testsRun, 0)
         return result
 
