@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ class Settings:
         images_lock: The lock file to use instead of the one found by walking up.
         unlocked: ``"refuse"`` or ``"allow"`` images that are not locked.
         pull: ``"missing"`` pulls an image that is not there; ``"never"`` refuses.
+        registry_mirror: Pairs of a name's beginning and what replaces it: where images come from
+            instead of their own registry. Digests are checked all the same.
         skip_without_docker: Skip test classes, instead of failing them, when there is no daemon.
         run: The run id shared by the workers of one run; None starts a run of one's own.
         host: The address at which published ports are reached, when the guess is wrong.
@@ -37,6 +40,7 @@ class Settings:
     images_lock: Path | None = None
     unlocked: str = "refuse"
     pull: str = "missing"
+    registry_mirror: tuple[tuple[str, str], ...] = ()
     skip_without_docker: bool = False
     run: str | None = None
     host: str | None = None
@@ -65,7 +69,13 @@ def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], object])
     try:
         return parse(environ[variable])
     except ValueError as error:
-        raise SettingsError(f"{variable}={environ[variable]!r} cannot be used: {error}") from None
+        value = _without_password(environ[variable])
+        raise SettingsError(f"{variable}={value!r} cannot be used: {error}") from None
+
+
+def _without_password(value: str) -> str:
+    """Hide what stands before an @ in an address: it may be a password, and errors are logged."""
+    return re.sub(r"[^\s,=/]+@", "***@", value)
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -110,10 +120,29 @@ def _network(text: str) -> ipaddress.IPv4Network:
     return network
 
 
+def _mirrors(text: str) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, str] = {}
+    for item in re.split(r"[\s,]+", text.strip(" ,")):
+        name, equals, mirror = item.rpartition("=")
+        name, mirror = name if equals else "docker.io", mirror.rstrip("/")
+        for part in (name, mirror):
+            if "://" in part or "@" in part:
+                raise ValueError(
+                    "expected names such as mirror.example.com/hub, without scheme and without "
+                    "credentials; `docker login` keeps those"
+                )
+            if not re.fullmatch(r"[\w.:\[\]-]+(/[\w.-]+)*", part, re.ASCII):
+                raise ValueError("expected MIRROR or PREFIX=MIRROR, several separated by commas")
+        if pairs.setdefault(name, mirror) != mirror:
+            raise ValueError(f"{name} has two mirrors")
+    return tuple(pairs.items())
+
+
 _PARSERS: dict[str, Callable[[str], object]] = {
     "images_lock": Path,
     "unlocked": _choice("refuse", "allow"),
     "pull": _choice("missing", "never"),
+    "registry_mirror": _mirrors,
     "skip_without_docker": _flag,
     "run": str,
     "host": str,

@@ -64,6 +64,7 @@ class DockerEngine(DockerContainers, DockerNetworks, DockerImages):
             memory=info["MemTotal"],
             storage_driver=info["Driver"],
             root_dir=info["DockerRootDir"],
+            insecure_registries=_insecure(info.get("RegistryConfig") or {}),
         )
 
     def labelled(self, labels: Mapping[str, str], /) -> Sequence[Listed]:
@@ -89,6 +90,12 @@ class DockerEngine(DockerContainers, DockerNetworks, DockerImages):
         except EngineError as error:
             if error.status != NOT_FOUND:
                 raise
+
+
+def _insecure(config: Mapping[str, Any]) -> Sequence[str]:
+    networks: Sequence[str] = config.get("InsecureRegistryCIDRs") or ()
+    hosts = config.get("IndexConfigs") or {}
+    return [*networks, *(name for name, about in hosts.items() if not about.get("Secure", True))]
 
 
 def _listed(kind: str, id: str, name: str, found: Mapping[str, Any]) -> Listed:  # noqa: A002

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+import docker.auth
 
 from orchestrator.engine.docker_containers import NOT_FOUND
+from orchestrator.engine.docker_streams import open_stream, read_steps, registry_auth
 from orchestrator.engine.port import ImageInfo, PullProgress
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.docker_client import ClientPool
+
+# The daemon unpacks every layer into a temporary folder before it sends the first byte.
+SAVE_TIMEOUT: Final = 900.0  # seconds
+PIECE: Final = 1 << 20  # bytes
 
 
 class DockerImages:
@@ -34,31 +41,63 @@ class DockerImages:
             repo_digests=tuple(found.get("RepoDigests") or ()),
             os=found["Os"],
             architecture=found["Architecture"],
+            variant=found.get("Variant") or "",
             size=found["Size"],
         )
 
     def pull_image(
         self, reference: str, /, *, platform: str | None = None
     ) -> Iterator[PullProgress]:
-        """Pull an image; the work happens while the steps are read."""
+        """Pull an image; the work happens while the steps are read.
+
+        The daemon has the engine's timeout for each step: a registry that stalls is an error.
+        """
         doing = f"pull {reference}"
+        name, tag = _split(reference)
+        parameters = {"fromImage": name, "tag": tag}
+        if platform:
+            parameters["platform"] = platform
         with self._pool.client(doing) as client:
-            for step in client.pull(reference, stream=True, decode=True, platform=platform):
-                if "error" in step:
-                    raise EngineError(f"The Docker daemon failed to {doing}: {step['error']}")
-                detail = step.get("progressDetail") or {}
-                yield PullProgress(
-                    layer=step.get("id", ""),
-                    status=step.get("status", ""),
-                    current=detail.get("current", 0),
-                    total=detail.get("total", 0),
-                )
+            headers = registry_auth(client, _registry(name))
+            with open_stream(
+                client, "POST", "/images/create", params=parameters, headers=headers
+            ) as response:
+                for step in read_steps(response, doing):
+                    yield _progress(step)
 
     def tag_image(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
-        repository, _, tag = as_reference.rpartition(":")
+        repository, tag = _split(as_reference)
         with self._pool.client(f"tag {reference} as {as_reference}") as client:
             client.tag(reference, repository, tag)
+
+    def save_images(self, names: Sequence[str], /) -> Iterator[bytes]:
+        """The images as one tar, piece by piece; layers they share are in it once."""
+        with (
+            self._pool.client(f"save {', '.join(names)}", timeout=SAVE_TIMEOUT) as client,
+            open_stream(client, "GET", "/images/get", params={"names": names}) as response,
+        ):
+            yield from response.iter_content(PIECE)
+
+    def load_images(self, archive: Iterable[bytes], /) -> Iterator[str]:
+        """Load a tar of images; the work happens while the daemon's remarks are read.
+
+        When the archive raises, the daemon gets no end of it and loads nothing.
+        """
+        doing = "load images"
+        with (
+            self._pool.client(doing, timeout=SAVE_TIMEOUT) as client,
+            open_stream(
+                client,
+                "POST",
+                "/images/load",
+                headers={"Content-Type": "application/x-tar"},
+                data=archive,
+            ) as response,
+        ):
+            for step in read_steps(response, doing):
+                if text := step.get("stream", "").strip():
+                    yield text
 
     def remove_image(self, image: str, /) -> None:
         """Remove an image."""
@@ -68,3 +107,28 @@ class DockerImages:
         except EngineError as error:
             if error.status != NOT_FOUND:
                 raise
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """Name, and tag or digest; a colon before the last slash belongs to a port."""
+    name, at, digest = reference.partition("@")
+    if at:
+        return name, digest
+    head, slash, last = reference.rpartition("/")
+    last, _, tag = last.partition(":")
+    return f"{head}{slash}{last}", tag or "latest"
+
+
+def _registry(name: str) -> str:
+    registry, _ = docker.auth.resolve_repository_name(name)
+    return str(registry)
+
+
+def _progress(step: Mapping[str, Any]) -> PullProgress:
+    detail = step.get("progressDetail") or {}
+    return PullProgress(
+        layer=step.get("id", ""),
+        status=step.get("status", ""),
+        current=detail.get("current", 0),
+        total=detail.get("total", 0),
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 
@@ -108,6 +108,7 @@ class ImageInfo:
     os: str
     architecture: str
     size: int
+    variant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,11 @@ class PullProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """The daemon in a few words."""
+    """The daemon in a few words.
+
+    Attributes:
+        insecure_registries: Hosts and networks (CIDR) it talks to without a trusted certificate.
+    """
 
     version: str
     api_version: str
@@ -138,6 +143,7 @@ class EngineInfo:
     memory: int
     storage_driver: str
     root_dir: str
+    insecure_registries: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +179,22 @@ class Engine(Protocol):
     def pull_image(
         self, reference: str, /, *, platform: str | None = None
     ) -> Iterator[PullProgress]:
-        """Pull an image; the work happens while the steps are read."""
+        """Pull an image; the work happens while the steps are read.
+
+        The daemon has the engine's timeout for each step: a registry that stalls is an error.
+        """
 
     def tag_image(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
+
+    def save_images(self, names: Sequence[str], /) -> Iterator[bytes]:
+        """The images as one tar, piece by piece; layers they share are in it once."""
+
+    def load_images(self, archive: Iterable[bytes], /) -> Iterator[str]:
+        """Load a tar of images; the work happens while the daemon's remarks are read.
+
+        When the archive raises, the daemon gets no end of it and loads nothing.
+        """
 
     # Networks
 

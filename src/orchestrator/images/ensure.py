@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import DigestMismatchError, EngineError
+from orchestrator.errors import EngineError
+from orchestrator.images.fetch import fetch_image
 from orchestrator.images.lockfile import LockedImage
-from orchestrator.images.presence import find_image, mismatch
+from orchestrator.images.mirrors import mirrored
+from orchestrator.images.presence import find_image, mismatch, platform_to_pull
 from orchestrator.images.reference import Reference
+from orchestrator.images.transfer import Transfer, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
     from orchestrator.settings import Settings
+
+    Report = Callable[[str], None]
+
+_ON_TERMINAL = 1.0  # seconds between two reports of how far a pull is
+_IN_LOGS = 15.0
 
 
 def ensure_image(
@@ -42,31 +49,47 @@ def ensure_image(
     """
     if isinstance(image, Reference):
         image = LockedImage(name=str(image), reference=image)
-    presence = find_image(engine, image)
+    presence = find_image(engine, image, mirrored=mirrored(image.reference, settings=settings))
+    platform = None
     if presence.info is not None:
-        return presence.info
-    if presence.other is not None:
+        platform = platform_to_pull(engine, presence.info, image)
+        if platform is None:
+            return presence.info
+    elif presence.other is not None:
         raise mismatch(image, presence.other)
     if settings.pull == "never":
         raise EngineError(
-            f"{image.reference.familiar} is not on this machine and ORCHESTRATOR_PULL=never "
-            "forbids to pull it. Run: python -m orchestrator pull"
+            f"{image.reference.familiar} is not on this machine"
+            f"{f' for {platform}' if platform else ''} and ORCHESTRATOR_PULL=never forbids to pull "
+            "it. Run: python -m orchestrator pull"
         )
-    return _pull(engine, image, report or _to_stderr)
+    return _pull(engine, image, settings=settings, report=report or _to_stderr, platform=platform)
 
 
-def _pull(engine: Engine, image: LockedImage, report: Callable[[str], None]) -> ImageInfo:
-    reference = image.reference
-    report(f"pulling {reference.familiar}, which is not on this machine yet")
-    begun = time.monotonic()
-    for _ in engine.pull_image(reference.pinned if reference.digest else reference.tagged):
-        pass
-    found = engine.image(reference.pinned if reference.digest else reference.tagged)
-    if found is None:
-        raise DigestMismatchError(f"{reference} was pulled, but is not on this machine")
-    if reference.digest and reference.tag:
-        engine.tag_image(found.id, as_reference=reference.tagged)
-    report(f"pulled {reference.familiar} in {time.monotonic() - begun:.1f} s")
+def _pull(
+    engine: Engine,
+    image: LockedImage,
+    *,
+    settings: Settings,
+    report: Report,
+    platform: str | None,
+) -> ImageInfo:
+    name, transfer = image.reference.familiar, Transfer()
+    report(f"pulling {name}, which is not on this machine yet")
+    interval = _ON_TERMINAL if sys.stderr.isatty() else _IN_LOGS
+    due = interval
+
+    def progress(step: PullProgress) -> None:
+        nonlocal due
+        transfer.add(step)
+        if transfer.seconds >= due:
+            due = transfer.seconds + interval
+            report(f"pulling {name}: {transfer}")
+
+    found = fetch_image(
+        engine, image, settings=settings, progress=progress, report=report, platform=platform
+    )
+    report(f"pulled {name}: {megabytes(transfer.total)} in {transfer.seconds:.1f} s")
     return found
 
 

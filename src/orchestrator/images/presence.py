@@ -8,8 +8,9 @@ of the manifest as image id.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.images.reference import Reference
 
 # Tags under this name record what `load` verified, for entries whose lock knows no config digest.
-LOADED = "orchestrator/loaded"
+LOADED: Final = "orchestrator/loaded"
+_MACHINES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,33 @@ def find_image(
 def is_locked(info: ImageInfo, image: LockedImage) -> bool:
     """Whether an image on this machine has the locked bytes."""
     proofs = {image.digest}
-    for platform in image.platforms.values():
-        proofs |= {platform.config, platform.manifest}
+    for locked in image.platforms.values():
+        proofs |= {locked.config, locked.manifest}
     digests = {digest.rpartition("@")[2] for digest in info.repo_digests}
     return info.id in proofs or not proofs.isdisjoint(digests)
+
+
+def platform_of(info: ImageInfo) -> str:
+    """``os/architecture[/variant]`` as lock files write it."""
+    return "/".join(part for part in (info.os, info.architecture, info.variant) if part)
+
+
+def platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str | None:
+    """The daemon's own platform, when the image here is for another one and the lock has it.
+
+    That happens after ``pull --platform``. The daemon is asked only when the image is not made for
+    this machine's processor, which costs nothing to see.
+    """
+    machine = _MACHINES.get(platform.machine().lower())
+    if info.architecture == machine or not image.platforms:
+        return None
+    about = engine.info()
+    if info.architecture == about.architecture:
+        return None
+    own = f"{about.os}/{about.architecture}"
+    return next(
+        (name for name in image.platforms if name == own or name.startswith(f"{own}/")), None
+    )
 
 
 def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
@@ -92,5 +117,5 @@ def _other_names(image: LockedImage, mirrored: Reference | None) -> list[str]:
     names = [image.reference.pinned]
     if mirrored and mirrored.name != image.reference.name:
         names.append(mirrored.pinned)
-    names += dict.fromkeys(platform.config for platform in image.platforms.values())
+    names += dict.fromkeys(locked.config for locked in image.platforms.values())
     return [*names, loaded_tag(image.digest)]

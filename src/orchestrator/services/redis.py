@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
-from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import quote
@@ -62,9 +61,9 @@ class Redis(Service):
 
     maxmemory: str | int | None = None
     maxmemory_policy: Policy | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = options.mapping()
     isolation: Isolation = "flush"
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     _test: str = options.private("")
 
     def check_options(self) -> None:

@@ -1,0 +1,75 @@
+"""Load images that `save` wrote, after checking that they are the locked ones.
+
+Every image is verified against images.lock before the daemon gets the end of the archive, so that
+nothing is loaded from one that is cut off, damaged or saved for another images.lock. Where there is
+no images.lock, the archive's entries are written into a new one in the working directory.
+A file of plain `docker save` is loaded when images.lock knows the config digests of its images.
+
+exit status:
+  0  loaded and verified
+  1  the archive is cut off, damaged or not one of images
+  2  wrong arguments, a broken images.lock, no daemon
+  5  loaded, but the archive lacks images that images.lock has
+  6  the archive does not match images.lock; nothing was loaded
+  7  no space left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.engine import connect
+from orchestrator.errors import EngineUnavailableError, OrchestratorError
+from orchestrator.images import find_lock
+from orchestrator.images.archive import load_images
+from orchestrator.images.failure import Failure, classify
+from orchestrator.images.locking import write_entries
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from orchestrator.images import LockedImage, LockFile
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="what `save` wrote")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load, and say what came."""
+    settings = Settings.from_environment()
+    lock = find_lock(settings)
+    begun = time.monotonic()
+    with contextlib.closing(connect(settings)) as engine:
+        try:
+            images = load_images(engine, arguments.file, lock)
+        except EngineUnavailableError:
+            raise
+        except OrchestratorError as error:
+            print(f"orchestrator load: {error}", file=sys.stderr)
+            return classify(error).value
+    for image in images:
+        print(f"{image.reference.familiar}: loaded and verified")
+    print(f"{len(images)} images in {time.monotonic() - begun:.1f} s")
+    return _compare(images, lock)
+
+
+def _compare(images: Sequence[LockedImage], lock: LockFile) -> int:
+    if lock.is_default:
+        print(f"wrote {write_entries(lock, images)}: there was no images.lock")
+        return 0
+    names = {image.name for image in images}
+    if extra := sorted(names - lock.entries.keys()):
+        print(f"not in {lock.path}, so no service will use it: {', '.join(extra)}")
+    if missing := sorted(lock.entries.keys() - names):
+        text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
+        print(f"orchestrator load: {text}", file=sys.stderr)
+        return Failure.NOT_FOUND.value
+    return 0

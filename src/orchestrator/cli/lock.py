@@ -1,0 +1,155 @@
+"""Write or refresh images.lock from the registries, and check whether they have moved on.
+
+  lock REF...             add images, or move an entry to another tag
+  lock NAME=REF           the same under a name of your choice
+  lock                    add what is missing to the entries there are; moves nothing
+  lock --update [NAME...] lock what the tags stand for now, and show old -> new
+  lock --check [NAME...]  compare only, for a weekly job: status 1 when a tag has moved
+  lock --hash             a key for CI caches: changes exactly when an image does
+
+Credentials, credential helpers and certificates are docker's own; ORCHESTRATOR_REGISTRY_MIRROR
+counts. The file is written whole or not at all, with its comments. When one image fails, nothing is
+written, and the exit status is that of `pull` for the same failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from orchestrator.engine import connect
+from orchestrator.errors import LockError
+from orchestrator.images import find_lock
+from orchestrator.images.failure import classify, exit_status
+from orchestrator.images.locking import (
+    ask,
+    cache_key,
+    empty_lock,
+    requested,
+    selected,
+    unpinned,
+    write_entries,
+)
+from orchestrator.images.registries import open_registries
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from orchestrator.images import LockedImage, LockFile
+    from orchestrator.images.locking import Answer
+
+MOVED = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "names", nargs="*", metavar="REF|NAME", help="what to lock, update or check"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--update", action="store_true", help="lock what the tags stand for now")
+    what.add_argument("--check", action="store_true", help="only compare; status 1 when one moved")
+    what.add_argument("--hash", action="store_true", help="print a key for CI caches")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do one of the four."""
+    settings = Settings.from_environment()
+    lock = _find(settings, creating=bool(arguments.names and not arguments.check))
+    if arguments.hash:
+        if arguments.names:
+            raise LockError("lock --hash takes no names: it speaks of the whole file")
+        print(cache_key(lock))
+        return 0
+    images = _wanted(arguments, lock)
+    with contextlib.closing(connect(settings)) as engine:
+        registries = open_registries(engine, settings=settings)
+        answers = ask(registries, images, settings=settings, report=_report)
+    return _check(answers, lock) if arguments.check else _write(answers, lock)
+
+
+def _find(settings: Settings, *, creating: bool) -> LockFile:
+    path = settings.images_lock
+    if creating and path is not None and not path.exists():
+        return empty_lock(path)
+    return find_lock(settings)
+
+
+def _wanted(arguments: argparse.Namespace, lock: LockFile) -> list[LockedImage]:
+    if arguments.update or arguments.check:
+        return [unpinned(image) for image in selected(arguments.names, lock)]
+    if arguments.names:
+        return requested(arguments.names, lock)
+    return selected([], lock)
+
+
+def _check(answers: Sequence[Answer], lock: LockFile) -> int:
+    rows = [("ENTRY", "REFERENCE", "LOCKED", "REGISTRY", "")]
+    moved = 0
+    for answer in answers:
+        old = lock.entries[answer.image.name].digest
+        now = answer.now.digest if answer.now else None
+        moved += now is not None and now != old
+        verdict = "unknown" if now is None else "same" if now == old else "MOVED"
+        name = answer.image.name
+        rows.append((name, answer.image.reference.familiar, _short(old), _short(now), verdict))
+    print(_table(rows))
+    if failed := _failures(answers):
+        return failed
+    if moved:
+        print("\n`python -m orchestrator lock --update` locks what the registry has now.")
+    return MOVED if moved else 0
+
+
+def _write(answers: Sequence[Answer], lock: LockFile) -> int:
+    if failed := _failures(answers):
+        print("nothing was written", file=sys.stderr)
+        return failed
+    images = [answer.now for answer in answers if answer.now]
+    changed = [image for image in images if image != lock.entries.get(image.name)]
+    if not changed:
+        print(f"{lock.path}: nothing to change")
+        return 0
+    path = write_entries(lock, images if lock.is_default else changed)
+    for image in changed:
+        print(_change(lock.entries.get(image.name), image))
+    print(f"wrote {path}")
+    return 0
+
+
+def _change(old: LockedImage | None, new: LockedImage) -> str:
+    platforms = f"{len(new.platforms)} platform{'s' if len(new.platforms) != 1 else ''}"
+    if old is None:
+        return f"{new.name}: {new.reference.familiar} {_short(new.digest)}, {platforms}"
+    before, after = old.reference.familiar, new.reference.familiar
+    tag = f"{before} -> {after} " if before != after else f"{after} "
+    if old.digest == new.digest:
+        return f"{new.name}: {tag}{_short(new.digest)} unchanged, {platforms}"
+    return f"{new.name}: {tag}{_short(old.digest)} -> {_short(new.digest)}, {platforms}"
+
+
+def _failures(answers: Sequence[Answer]) -> int:
+    errors = [answer.error for answer in answers if answer.error]
+    for error in errors:
+        print(f"orchestrator lock: {error}", file=sys.stderr)
+    return exit_status(classify(error) for error in errors)
+
+
+def _short(digest: str | None) -> str:
+    return digest.removeprefix("sha256:")[:12] if digest else "-"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _report(line: str) -> None:
+    print(f"orchestrator lock: {line}", file=sys.stderr)

@@ -1,0 +1,86 @@
+"""Pull every image of images.lock that is not on this machine yet, in parallel.
+
+Images are pulled by digest, checked, and given the tag of their entry. Network failures and an
+overloaded registry are tried again; a registry that stalls counts as failed after
+ORCHESTRATOR_ENGINE_TIMEOUT seconds. One failing image does not stop the others.
+
+exit status:
+  0  every image is here
+  1  failures of several kinds, or of another kind than those below
+  2  wrong arguments, a broken images.lock, no daemon
+  3  network: not reached, cut off, stalled
+  4  access denied: log in
+  5  not found: the registry has no such image or platform
+  6  digest mismatch: other bytes came than the locked ones
+  7  no space left
+  8  the registry is overloaded or limits the rate
+  9  the registry's certificate is not trusted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from orchestrator.engine import connect
+from orchestrator.images import find_lock
+from orchestrator.images.display import Display
+from orchestrator.images.failure import exit_status
+from orchestrator.images.locking import selected
+from orchestrator.images.pull import pull_images
+from orchestrator.images.retry import Retry
+from orchestrator.images.transfer import megabytes
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.images.pull import Pulled
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to pull (default: all)")
+    parser.add_argument(
+        "--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64"
+    )
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=Retry().attempts,
+        help="tries per image (default: %(default)s)",
+    )
+    parser.add_argument("--quiet", "-q", action="store_true", help="say only what went wrong")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pull, and say how it went."""
+    settings = Settings.from_environment()
+    lock = find_lock(settings)
+    images = selected(arguments.names, lock)
+    begun = time.monotonic()
+    with contextlib.closing(connect(settings)) as engine:
+        pulled = pull_images(
+            engine,
+            images,
+            settings=settings,
+            display=Display(sys.stderr, quiet=arguments.quiet),
+            platform=arguments.platform,
+            retry=Retry(attempts=max(1, arguments.attempts)),
+        )
+    if not arguments.quiet:
+        print(_totals(pulled, seconds=time.monotonic() - begun))
+    return exit_status(one.failure for one in pulled if one.failure)
+
+
+def _totals(pulled: list[Pulled], *, seconds: float) -> str:
+    came = [one for one in pulled if one.came]
+    failed = sum(1 for one in pulled if one.failure)
+    present = len(pulled) - len(came) - failed
+    size = megabytes(sum(one.size for one in came))
+    return (
+        f"{len(pulled)} images: {len(came)} pulled ({size}), {present} present, "
+        f"{failed} failed, in {seconds:.1f} s"
+    )

@@ -1,0 +1,74 @@
+"""Pulling one image: from where, with retries, checked, and named as the lock names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import DigestMismatchError, EngineError, EngineUnavailableError
+from orchestrator.images.failure import classify
+from orchestrator.images.mirrors import mirrored
+from orchestrator.images.presence import is_locked, platform_of
+from orchestrator.images.retry import Retry, retrying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
+    from orchestrator.images.lockfile import LockedImage
+    from orchestrator.settings import Settings
+
+
+def fetch_image(
+    engine: Engine,
+    image: LockedImage,
+    *,
+    settings: Settings,
+    progress: Callable[[PullProgress], None],
+    report: Callable[[str], None],
+    platform: str | None = None,
+    retry: Retry | None = None,
+) -> ImageInfo:
+    """Pull an image by its digest and give it its tag.
+
+    Raises:
+        DigestMismatchError: Other bytes came than the locked ones.
+        EngineError: It could not be pulled; the message says why and what to do.
+    """
+    source = mirrored(image.reference, settings=settings)
+    name = source.pinned if source.digest else source.tagged
+
+    def pull() -> None:
+        for step in engine.pull_image(name, platform=platform):
+            progress(step)
+
+    try:
+        retrying(pull, retry=retry or Retry(), report=report)
+    except EngineUnavailableError:
+        raise
+    except EngineError as error:
+        raise _explained(error, image, name) from error
+    found = engine.image(name)
+    if found is None or (image.digest and not _as_locked(found, image)):
+        raise DigestMismatchError(
+            f"{image.reference.familiar}: {name} was pulled, but what came has not the locked "
+            f"digest {image.digest}"
+        )
+    if image.reference.tag:
+        engine.tag_image(found.id, as_reference=image.reference.tagged)
+    return found
+
+
+def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
+    """The index is right; where its platform is locked too, so must be the image itself."""
+    locked = image.platforms.get(platform_of(found))
+    same = {image.digest, locked.config, locked.manifest} if locked else {found.id}
+    return is_locked(found, image) and found.id in same
+
+
+def _explained(error: EngineError, image: LockedImage, name: str) -> Exception:
+    kind = classify(error)
+    by_way_of = "" if name.startswith(image.reference.name) else f" (by way of {name})"
+    message = f"{image.reference.familiar}{by_way_of}: {error}. {kind.advice}"
+    if kind is kind.MISMATCH:
+        return DigestMismatchError(message)
+    return EngineError(message, status=error.status)

@@ -1,0 +1,59 @@
+"""Trying again when a registry is briefly away.
+
+A loop of our own: tenacity stays behind `orchestrator.probes`, which is above this room, and what
+counts here is the kind of failure, not the type of exception.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.images.failure import classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How often, and with which pauses; five tries wait about 15 seconds in all.
+
+    Attributes:
+        attempts: Tries in all.
+        first_pause: Seconds before the second try; each further pause is twice as long.
+        longest_pause: Seconds.
+    """
+
+    attempts: int = 5
+    first_pause: float = 1.0
+    longest_pause: float = 30.0
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after this failed attempt (from 1), spread so that peers disperse."""
+        whole = min(self.first_pause * 2.0 ** (attempt - 1), self.longest_pause)
+        return whole * random.uniform(0.75, 1.25)  # noqa: S311  # not for security
+
+
+def retrying(do: Callable[[], T], *, retry: Retry, report: Callable[[str], None]) -> T:
+    """Do something until it succeeds, fails for good or was tried often enough.
+
+    Raises:
+        OrchestratorError: The last failure.
+    """
+    attempt = 1
+    while True:
+        try:
+            return do()
+        except OrchestratorError as error:
+            if not classify(error).passing or attempt >= retry.attempts:
+                raise
+            pause = retry.pause(attempt)
+            report(f"{error}; trying again in {pause:.1f} s ({attempt + 1} of {retry.attempts})")
+            time.sleep(pause)
+            attempt += 1
