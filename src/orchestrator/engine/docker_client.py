@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import socket
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -64,6 +65,7 @@ class ClientPool:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
+            self._knock()
             client = docker.APIClient(
                 base_url=self.endpoint.url,
                 version=self._version,
@@ -73,6 +75,12 @@ class ClientPool:
             )
             self._version = client.api_version  # later clients need not ask again
             return client
+
+    def _knock(self) -> None:
+        """See whether anybody listens: docker-py leaks the socket that cannot connect."""
+        if self.endpoint.socket:
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.connect(self.endpoint.socket)
 
     def _tls(self) -> Any:
         if self.endpoint.tls is None:

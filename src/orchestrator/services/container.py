@@ -69,7 +69,7 @@ def _port_name(port: int | str) -> str:
     match = _PORT.fullmatch(str(port))
     if not match or not 0 < int(match[1]) <= _HIGHEST_PORT:
         raise DeclarationError(
-            f"{port!r} is not a container port: expected a number up to 65535, or text such as "
-            "'53/udp'"
+            f"Container(ports=…) cannot publish {port!r}: expected a number up to 65535, or text "
+            "such as '53/udp'"
         )
     return f"{match[1]}/{match[2] or 'tcp'}"

@@ -7,6 +7,7 @@ import re
 import struct
 import time
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
@@ -67,7 +68,7 @@ class Kafka(Service):
     container_port: ClassVar[int] = 9092
 
     security: Literal["plaintext"] = "plaintext"
-    settings: Mapping[str, str] = options.mapping()
+    settings: Mapping[str, str] = field(default_factory=dict)
     _test: str = options.private("")
     _clients: contextlib.ExitStack | None = options.private(None)
     _topics: list[str] | None = options.private(None)

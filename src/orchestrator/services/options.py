@@ -121,11 +121,6 @@ def _check(service: Service, option: str, good: bool, expected: str) -> None:  #
         )
 
 
-def mapping() -> Any:
-    """A field for an option that is a mapping, empty without one."""
-    return field(default_factory=dict)
-
-
 def private(default: Any, *, init: Literal[False] = False) -> Any:
     """A field that is no option: a handle's own state."""
     return field(init=init, default=default, repr=False)

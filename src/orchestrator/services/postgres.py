@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
@@ -55,8 +56,8 @@ class Postgres(Service):
 
     database: str = "test"
     username: str = "test"
-    password: str | None = None
-    settings: Mapping[str, str] = options.mapping()
+    password: str | None = field(default=None, repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict)
     init: Sequence[str | Path] = ()
     isolation: Isolation = "schema"
     migrate: Callable[[sqlalchemy.Engine], object] | Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import quote
@@ -61,9 +62,9 @@ class Redis(Service):
 
     maxmemory: str | int | None = None
     maxmemory_policy: Policy | None = None
-    settings: Mapping[str, str] = options.mapping()
+    settings: Mapping[str, str] = field(default_factory=dict)
     isolation: Isolation = "flush"
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     _test: str = options.private("")
 
     def check_options(self) -> None:

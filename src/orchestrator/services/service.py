@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, dataclass_transform
 
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
@@ -49,7 +49,7 @@ class Runtime:
     kw_only_default=True,
     frozen_default=True,
     eq_default=False,
-    field_specifiers=(options.mapping, options.private),
+    field_specifiers=(field, options.private),
 )
 class _Declaration:
     """Makes every subclass a frozen dataclass, and its unknown options our error."""
@@ -93,12 +93,12 @@ class Service(_Declaration):
     url_scheme: ClassVar[str] = "tcp"
 
     image: str | None = None
-    env: Mapping[str, str] = options.mapping()
+    env: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] | None = None
     memory: int | str | None = None
     cpus: float | None = None
     startup_timeout: float = 60.0
-    files: Mapping[str, str | Path | bytes] = options.mapping()
+    files: Mapping[str, str | Path | bytes] = field(default_factory=dict)
     scope: Scope = "class"
     depends_on: Sequence[Service | str] = ()
     _declared_as: str = options.private("a service")

@@ -1,0 +1,67 @@
+"""Running test classes from within a test, and checking that nothing of them is left."""
+
+from __future__ import annotations
+
+import io
+import unittest
+from typing import TYPE_CHECKING
+
+from orchestrator.engine import connect, find_endpoint, labels
+from orchestrator.sessions import own_session
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.engine.port import Listed
+
+
+def run_class(cls: type[unittest.TestCase]) -> unittest.TestResult:
+    """Run all tests of a class as unittest does, quietly."""
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(cls)
+    return unittest.TextTestRunner(stream=io.StringIO(), verbosity=0).run(suite)
+
+
+def problems(result: unittest.TestResult) -> str:
+    """The text of every error and failure."""
+    return "\n".join(text for _, text in [*result.errors, *result.failures])
+
+
+def left_of_this_process() -> Sequence[Listed]:
+    """What the daemon still has of this process's session."""
+    settings = Settings.from_environment()
+    endpoint = find_endpoint()
+    engine = connect(settings, endpoint=endpoint)
+    try:
+        session = own_session(engine, endpoint=endpoint, settings=settings)
+        return engine.labelled({labels.SESSION: session.id})
+    finally:
+        engine.close()
+
+
+class LeakCheckedTestCase(unittest.TestCase):
+    """Fails a test after which the daemon still has something of this process."""
+
+    def setUp(self) -> None:
+        """Check after everything else has been cleaned up."""
+        super().setUp()
+        self.addCleanup(self._check_nothing_is_left)
+
+    def _check_nothing_is_left(self) -> None:
+        self.assertEqual([], [f"{found.kind} {found.name}" for found in left_of_this_process()])
+
+    def assert_passes(self, cls: type[unittest.TestCase]) -> unittest.TestResult:
+        """Run a class and expect that all its tests, at least one, pass."""
+        result = run_class(cls)
+        self.assertEqual([], result.errors + result.failures, problems(result))
+        self.assertGreater(result.testsRun, 0)
+        return result
+
+    def assert_error(self, cls: type[unittest.TestCase], *expected: str) -> str:
+        """Run a class and expect one error or failure whose text has all these parts."""
+        result = run_class(cls)
+        text = problems(result)
+        self.assertEqual(1, len(result.errors) + len(result.failures), text)
+        for part in expected:
+            self.assertIn(part, text)
+        return text

@@ -1,0 +1,163 @@
+"""Declarations: what a class body may say."""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+from typing import Any
+
+from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
+from orchestrator.errors import DeclarationError, OrchestratorError, ServiceNotRunningError
+
+BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
+    (Postgres, {"image": ""}),
+    (Postgres, {"env": {"A": 1}}),
+    (Postgres, {"env": {"A=B": "1"}}),
+    (Postgres, {"command": "postgres -c x"}),
+    (Postgres, {"memory": "lots"}),
+    (Postgres, {"memory": 1024}),
+    (Postgres, {"cpus": 0}),
+    (Postgres, {"startup_timeout": -1}),
+    (Postgres, {"startup_timeout": float("nan")}),
+    (Postgres, {"files": {"relative": b""}}),
+    (Postgres, {"files": {"/a": 1}}),
+    (Postgres, {"scope": "forever"}),
+    (Postgres, {"depends_on": "db"}),
+    (Postgres, {"isolation": "hope"}),
+    (Postgres, {"migrate": "alembic.ini"}),
+    (Postgres, {"init": "schema.sql"}),
+    (Postgres, {"init": ["schema.txt"]}),
+    (Postgres, {"database": ""}),
+    (Postgres, {"username": "x" * 64}),
+    (Postgres, {"password": "a\0b"}),
+    (Redis, {"maxmemory": "some"}),
+    (Redis, {"maxmemory_policy": "allkeys"}),
+    (Redis, {"isolation": "schema"}),
+    (Redis, {"settings": ["save"]}),
+    (Kafka, {"security": "none"}),
+    (Kafka, {"settings": {"a": 1}}),
+    (Container, {}),
+    (Container, {"image": "a", "ports": 80}),
+    (Container, {"image": "a", "ports": [80, "80/tcp"]}),
+    (Container, {"image": "a", "ports": ["http"]}),
+    (Container, {"image": "a", "ports": [0]}),
+    (Container, {"image": "a", "ports": [80], "probe": "tcp"}),
+]
+
+
+class DeclarationTest(unittest.TestCase):
+    """A wrong declaration is told at once; a right one touches nothing."""
+
+    def test_a_bad_value_is_an_error_that_names_service_and_option(self) -> None:
+        """Every option's bad value is a DeclarationError when the class is made."""
+        for service, options in BAD_OPTIONS:
+            with self.subTest(f"{service.__name__}({options})"):
+                with self.assertRaises(DeclarationError) as raised:
+                    service(**options)
+                *_, option = options or ["image"]
+                self.assertIn(service.__name__, str(raised.exception))
+                self.assertIn(option, str(raised.exception))
+
+    def test_an_unknown_option_suggests_the_right_one(self) -> None:
+        """A typing mistake is told with what was probably meant."""
+        with self.assertRaisesRegex(DeclarationError, "no option 'isolaton'; did you mean 'isola"):
+            Postgres(isolaton="schema")  # type: ignore[call-arg]
+
+    def test_an_option_without_its_name_is_an_error(self) -> None:
+        """Options are given by name."""
+        with self.assertRaisesRegex(DeclarationError, "by name only"):
+            Postgres("schema")  # type: ignore[call-arg]
+
+    def test_a_declaration_is_frozen(self) -> None:
+        """A declaration cannot be changed after it was made."""
+        with self.assertRaises(AttributeError):
+            Postgres().database = "other"  # type: ignore[misc]
+
+    def test_a_bad_password_stays_out_of_the_message(self) -> None:
+        """Not even a wrong secret is shown."""
+        with self.assertRaises(DeclarationError) as raised:
+            Postgres(password="hush\0hush")
+        self.assertNotIn("hush", str(raised.exception))
+
+    def test_a_password_stays_out_of_the_repr(self) -> None:
+        """Printing a declaration shows no secret."""
+        for declaration in (Postgres(password="hush-hush"), Redis(password="hush-hush")):
+            self.assertNotIn("hush-hush", repr(declaration))
+
+    def test_two_services_with_one_alias_are_refused(self) -> None:
+        """Host names do not tell upper from lower case."""
+        with self.assertRaisesRegex(DeclarationError, "'db' and 'DB' have one alias"):
+
+            class Twice(ServicesMixin, unittest.TestCase):
+                db = Postgres()
+                DB = Redis()
+
+    def test_one_declaration_under_two_names_is_refused(self) -> None:
+        """A service has one alias."""
+        with self.assertRaisesRegex(DeclarationError, "same declaration"):
+
+            class Same(ServicesMixin, unittest.TestCase):
+                first = second = Redis()
+
+    def test_an_alias_that_is_no_host_name_is_refused(self) -> None:
+        """Attribute names become host names."""
+        with self.assertRaisesRegex(DeclarationError, "'größe' cannot name a service"):
+
+            class Odd(ServicesMixin, unittest.TestCase):
+                größe = Redis()  # noqa: PLC2401 - the point of the test
+
+    def test_the_mixin_must_come_before_test_case(self) -> None:
+        """The order of the bases that would silently do nothing is refused."""
+        with self.assertRaisesRegex(DeclarationError, "put ServicesMixin before TestCase"):
+
+            class Late(unittest.TestCase, ServicesMixin):  # type: ignore[misc]
+                db = Redis()
+
+    def test_a_circle_of_dependencies_is_refused(self) -> None:
+        """Services cannot wait for one another."""
+        with self.assertRaisesRegex(DeclarationError, "in a circle"):
+
+            class Circle(ServicesMixin, unittest.TestCase):
+                one = Redis(depends_on=["two"])
+                two = Redis(depends_on=["one"])
+
+    def test_an_unknown_dependency_is_refused(self) -> None:
+        """A service can only depend on one of its class."""
+        with self.assertRaisesRegex(DeclarationError, "depends on 'db', which is not a service"):
+
+            class Lonely(ServicesMixin, unittest.TestCase):
+                cache = Redis(depends_on=["db"])
+
+    def test_reading_a_service_that_does_not_run_says_when_it_does(self) -> None:
+        """Outside its life a service names itself and the missing super()."""
+
+        class Idle(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+        with self.assertRaisesRegex(ServiceNotRunningError, r"Idle\.cache is not running"):
+            _ = Idle.cache.port
+
+    def test_a_subclass_inherits_replaces_and_unsets_services(self) -> None:
+        """Declarations follow Python's inheritance."""
+        from orchestrator.mixin import declared_services
+
+        class Base(ServicesMixin, unittest.TestCase):
+            db = Postgres()
+            cache = Redis()
+
+        class Changed(Base):
+            db = Postgres(isolation="none")
+            cache = None  # type: ignore[assignment]
+
+        self.assertEqual({"db": Changed.__dict__["db"]}, declared_services(Changed))
+
+    def test_an_unreadable_file_is_told_when_the_class_starts(self) -> None:
+        """A file that is not there is named."""
+        from orchestrator.services.options import read_file
+
+        with self.assertRaisesRegex(DeclarationError, r"cannot read '/nowhere/x\.sql'"):
+            read_file(Postgres(), "init", Path("/nowhere/x.sql"))
+
+    def test_all_are_errors_of_the_tree(self) -> None:
+        """A caller can catch everything with one name."""
+        self.assertTrue(issubclass(DeclarationError, OrchestratorError))
