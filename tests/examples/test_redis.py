@@ -1,0 +1,81 @@
+"""Redis: keys that expire, and eviction when the memory is used up."""
+
+from __future__ import annotations
+
+import time
+import unittest
+
+from orchestrator import Redis, ServicesMixin
+
+
+class ExpiryTest(ServicesMixin, unittest.TestCase):
+    """A server that says when a key has expired."""
+
+    cache = Redis(settings={"notify-keyspace-events": "Ex"})
+
+    def test_key_lives_as_long_as_it_was_given(self) -> None:
+        """A key with a time to live tells how long it has left."""
+        self.cache.client.set("session", "ada", ex=30)
+        self.assertTrue(0 < self.cache.client.ttl("session") <= 30)
+
+    def test_key_is_gone_after_its_time(self) -> None:
+        """An expired key cannot be read; the wait for that is bounded."""
+        client = self.cache.client
+        client.set("session", "ada", px=50)
+        deadline = time.monotonic() + 5
+        while client.exists("session"):
+            self.assertLess(time.monotonic(), deadline, "the key outlived its time")
+        self.assertIsNone(client.get("session"))
+
+    def test_expiry_is_announced(self) -> None:
+        """Who listens hears of an expired key, at the latest after five seconds."""
+        with self.cache.client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+            subscription.subscribe("__keyevent@0__:expired")
+            subscription.get_message(timeout=5)  # the subscription itself
+            self.cache.client.set("session", "ada", px=50)
+            message = subscription.get_message(timeout=5)
+        assert message is not None
+        self.assertEqual(b"session", message["data"])
+
+
+class EvictionTest(ServicesMixin, unittest.TestCase):
+    """A server with room for four megabytes, that evicts what was not used for longest."""
+
+    cache = Redis(
+        maxmemory="4mb",
+        maxmemory_policy="allkeys-lru",
+        settings={"maxmemory-samples": "20"},  # Redis looks at a sample, 5 by default
+    )
+
+    def test_least_recently_used_keys_go_first(self) -> None:
+        """A key that is in use survives when the memory is used up; idle ones do not."""
+        client = self.cache.client
+        client.set("used", "x")
+        idle = [f"idle:{number}" for number in range(200)]
+        client.mset(dict.fromkeys(idle, "x" * 10_000))
+        # Redis counts idle time in whole seconds.
+        deadline = time.monotonic() + 10
+        while client.object("idletime", idle[-1]) < 1:
+            self.assertLess(time.monotonic(), deadline, "no idle time is counted")
+        client.get("used")
+
+        written = 0
+        while not client.info("stats")["evicted_keys"]:
+            client.set(f"new:{written}", "x" * 10_000)
+            written += 1
+            self.assertLess(written, 1000, "the memory is never used up")
+
+        self.assertEqual(1, client.exists("used"))
+        self.assertEqual(written, client.exists(*(f"new:{number}" for number in range(written))))
+        self.assertLess(client.exists(*idle), len(idle))
+
+    def test_memory_stays_below_its_limit(self) -> None:
+        """Ten megabytes can be written to a server of four."""
+        for number in range(1000):
+            self.cache.client.set(f"key:{number}", "x" * 10_000)
+        self.assertLess(self.cache.client.dbsize(), 1000)
+        self.assertEqual(b"x" * 10_000, self.cache.client.get("key:999"))
+
+
+if __name__ == "__main__":
+    unittest.main()
