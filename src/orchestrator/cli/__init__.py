@@ -16,7 +16,7 @@ from orchestrator.errors import OrchestratorError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final = ("doctor", "load", "lock", "ps", "pull", "reap", "save")
+COMMANDS: Final = ("doctor", "load", "lock", "ps", "pull", "reap", "save", "test")
 USER_ERROR: Final = 2
 
 

@@ -1,0 +1,8 @@
+"""A worker process: ``python -m orchestrator.runner DESCRIPTOR``, started by the parent."""
+
+import sys
+
+from orchestrator.runner.worker import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""What to say about a worker that did not end as it should."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.runner.member import Ending
+from orchestrator.runner.protocol import Outcome, Problem
+
+if TYPE_CHECKING:
+    from orchestrator.runner.member import Member
+
+_LAST_LINES: Final = 60
+_KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: see dmesg"
+
+
+def how_it_ended(member: Member, status: int) -> str:
+    """Say in words how a worker ended.
+
+    Args:
+        member: The worker.
+        status: Its exit status; a negative one is a signal.
+    """
+    if member.ending is Ending.LOST:
+        return "closed the connection to the runner (did a test close descriptors not its own?)"
+    if status < 0:
+        hint = _KILL_HINT if -status == signal.SIGKILL and not member.killed else ""
+        return f"was killed by {_signal_name(-status)}{hint}"
+    return f"exited with status {status}"
+
+
+def crash(member: Member, *, status: int | None, timeout: float | None, salvaged: str) -> Problem:
+    """The problem of the test, or of the fixture, at which a worker died or hung.
+
+    Args:
+        member: The worker; ``ordinal`` and ``phase`` say where it was.
+        status: Its exit status; None when it was interrupted and has torn down.
+        timeout: The seconds each class has.
+        salvaged: What the logs of its services said.
+    """
+    title = place(member)
+    where = _first_line(title)
+    worker = f"worker {member.number} (pid {member.process.pid})"
+    if member.ending is Ending.TIMEOUT:
+        kind = "TimedOut"
+        said = f"{where} hung: its class took more than {timeout:g} s (--timeout)"
+    elif status is None:
+        kind = "Interrupted"
+        said = f"{worker} was interrupted by a signal from outside in {where}"
+    else:
+        kind = "Crashed"
+        said = f"{worker} {how_it_ended(member, status)} in {where}"
+    text = f"{said}\n"
+    if tail := last_lines(member.process.output(member.offset)):
+        text += f"\nLast output of the worker:\n{tail}\n"
+    if salvaged:
+        text += f"\n{salvaged}\n"
+    return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=said, text=text)
+
+
+def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
+    """What to say about a worker that ended while it collected."""
+    if member.ending is Ending.TIMEOUT:
+        said = f"Collecting the tests took more than {timeout:g} s (--timeout)"
+    else:
+        said = f"A worker {how_it_ended(member, status)} while it collected the tests"
+    tail = last_lines(member.process.output(0))
+    return f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
+
+
+def mismatch(member: Member, text: str) -> Problem:
+    """The problem of a unit that two workers collected differently."""
+    assert member.account is not None
+    title = f"collection of {member.account.unit.key}"
+    return Problem(
+        outcome=Outcome.ERROR, title=title, kind="CollectedDifferently", message=text, text=text
+    )
+
+
+def place(member: Member) -> str:
+    """Where a worker is: the test, else the fixture, else the unit."""
+    account = member.account
+    if account is None:
+        return "collection"
+    if member.ordinal is not None:
+        return account.unit.tests[member.ordinal].title
+    return member.phase or account.unit.key
+
+
+def last_lines(output: str) -> str:
+    """The end of some output, indented."""
+    lines = output.rstrip().splitlines()[-_LAST_LINES:]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _first_line(title: str) -> str:
+    return title.partition("\n")[0]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,33 @@
+"""One run of the command, from options to exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from orchestrator.runner.parent import FAILED, Parent
+from orchestrator.runner.reports import junit
+from orchestrator.runner.reports.text import Text
+
+if TYPE_CHECKING:
+    from orchestrator.runner.arguments import Options
+    from orchestrator.runner.patience import Patience
+
+
+def test(options: Options, *, patience: Patience | None = None) -> int:
+    """Run tests and report them.
+
+    Returns:
+        0 when everything passed, 1 for failures, crashes and tests that did not run, 3 when the
+        tests could not be collected, 5 when there were none, 130 after an interrupt.
+    """
+    text = Text(sys.stderr, verbosity=options.verbosity)
+    run = Parent(options, text, patience=patience).run()
+    text.summary(run, durations=options.durations)
+    if options.junit is not None:
+        try:
+            junit.write(run, options.junit)
+        except OSError as error:
+            text.note(f"--junit {options.junit} could not be written: {error.strerror}")
+            return run.status or FAILED
+    return run.status

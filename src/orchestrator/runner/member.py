@@ -1,0 +1,171 @@
+"""One member of the crew: a worker process, what it is doing, and how it is being ended."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from orchestrator.runner.protocol import Leave, Run, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.runner.ledger import Account
+    from orchestrator.runner.patience import Patience
+    from orchestrator.runner.process import Process
+
+
+class State(Enum):
+    """What a member is doing."""
+
+    COLLECTING = auto()
+    IDLE = auto()
+    RUNNING = auto()
+    LEAVING = auto()
+
+
+class Ending(Enum):
+    """Why a member is being ended by the parent."""
+
+    NONE = ""
+    TIMEOUT = "timed out"
+    STOP = "stopped"
+    INTERRUPT = "interrupted"
+    KILL = "killed"
+    LOST = "closed the connection to the runner"
+
+
+@dataclass(kw_only=True)
+class Member:
+    """A worker as the parent sees it.
+
+    Attributes:
+        account: The unit it runs.
+        ordinal: The test that began and has not ended, or None.
+        phase: The last fixture that began, such as ``setUpClass (module.Class)``.
+        owner: The class it is at; empty in a module's fixtures.
+        since: When the class began, on the monotonic clock; ``deadline`` is when it is too late.
+        offset: How much it had written when the test began; ``shown`` is how much is reported.
+        ending: Why the parent is ending it.
+        killed: Whether the parent had to kill it.
+        connected: Whether its socket is open.
+    """
+
+    process: Process
+    number: int
+    state: State = State.COLLECTING
+    account: Account | None = None
+    ordinal: int | None = None
+    phase: str = ""
+    owner: str = ""
+    since: float = field(default_factory=time.monotonic)
+    deadline: float | None = None
+    offset: int = 0
+    shown: int = 0
+    ending: Ending = Ending.NONE
+    killed: bool = False
+    connected: bool = True
+    _steps: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
+
+    def assign(self, account: Account, *, timeout: float | None) -> None:
+        """Give it a unit."""
+        self.account = account
+        self.state = State.RUNNING
+        self.ordinal, self.phase, self.owner = None, "", ""
+        self.offset = self.process.output_size()
+        self.restart_clock(timeout)
+        self.process.channel.send(
+            Run(
+                unit=account.unit.key,
+                ids=tuple(test.id for test in account.unit.tests),
+                order=tuple(account.open),
+            )
+        )
+
+    def restart_clock(self, timeout: float | None) -> None:
+        """A class begins: it has the whole timeout."""
+        self.since = time.monotonic()
+        self.deadline = None if timeout is None else self.since + timeout
+
+    # Endings: a row of steps, each harder than the one before
+
+    def leave(self, patience: Patience) -> None:
+        """Let it exit: it has nothing more to do."""
+        self.state = State.LEAVING
+        self.deadline = None
+        self.process.channel.send(Leave())
+        self._plan([(patience.leave, self._kill)])
+
+    def retire(self, patience: Patience) -> None:
+        """It is leaving by itself."""
+        self.state = State.LEAVING
+        self.deadline = None
+        self._plan([(patience.leave, self._kill)])
+
+    def stop(self, patience: Patience | None) -> None:
+        """Let it finish its test and tear down; with patience, not for ever."""
+        self._ended_by(Ending.STOP)
+        self.process.channel.send(Stop())
+        if patience is not None:
+            self._plan([(patience.finish, self._interrupt), (patience.teardown, self._kill)])
+
+    def interrupt(self, patience: Patience, why: Ending = Ending.INTERRUPT) -> None:
+        """Interrupt its test and let it tear down."""
+        self._ended_by(why)
+        self._interrupt()
+        self._plan([(patience.teardown, self._kill)])
+
+    def lose(self, patience: Patience) -> None:
+        """It closed its end: give it time to tear down and exit by itself."""
+        self._ended_by(Ending.LOST)
+        self._plan([(patience.teardown, self._kill)])
+
+    def time_out(self, patience: Patience) -> None:
+        """Have it write its stacks, then interrupt it."""
+        self._ended_by(Ending.TIMEOUT)
+        self.process.dump_stacks()
+        self._plan([(patience.dump, self._interrupt), (patience.teardown, self._kill)])
+
+    def kill(self) -> None:
+        """End it now, and its process group with it."""
+        self._ended_by(Ending.KILL)
+        self._kill()
+
+    def advance(self, now: float) -> None:
+        """Take the steps that are due."""
+        while self._steps and self._steps[0][0] <= now:
+            self._steps.popleft()[1]()
+
+    @property
+    def next_step(self) -> float | None:
+        """When something is due, on the monotonic clock."""
+        due = [when for when, _ in self._steps]
+        if self.deadline is not None and self.ending is Ending.NONE:
+            due.append(self.deadline)
+        return min(due, default=None)
+
+    def _ended_by(self, why: Ending) -> None:
+        self.deadline = None
+        # A harder ending does not hide the reason of the first one, except that stopping is none.
+        if self.ending in (Ending.NONE, Ending.STOP):
+            self.ending = why
+
+    def _plan(self, steps: list[tuple[float, Callable[[], None]]]) -> None:
+        self._steps.clear()
+        when = time.monotonic()
+        for seconds, step in steps:
+            when += seconds
+            self._steps.append((when, step))
+
+    def _interrupt(self) -> None:
+        if self.ending is Ending.STOP:
+            self.ending = Ending.INTERRUPT
+        self.process.interrupt()
+
+    def _kill(self) -> None:
+        self.killed = True
+        self._steps.clear()
+        self.process.kill()

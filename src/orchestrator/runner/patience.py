@@ -1,0 +1,22 @@
+"""How long the parent waits for a worker before it takes the next, harder step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds.
+
+    Attributes:
+        finish: For the running test, after the first Ctrl-C; then it is interrupted.
+        teardown: For tearDownClass and clean-ups after an interrupt; then the worker is killed.
+        leave: For the exit of a worker that has nothing more to do; then it is killed.
+        dump: For the stacks of a hung worker to be written.
+    """
+
+    finish: float = 10.0
+    teardown: float = 20.0
+    leave: float = 20.0
+    dump: float = 0.3

@@ -1,0 +1,1 @@
+"""What a run tells: to a person while it runs, and to CI systems afterwards."""

@@ -1,0 +1,201 @@
+"""The report on the terminal, in the words and order of ``unittest.TextTestRunner``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TextIO
+
+from orchestrator.runner.arguments import NORMAL, VERBOSE
+from orchestrator.runner.protocol import Outcome
+from orchestrator.runner.reports.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.runner.ledger import Ledger, Record
+    from orchestrator.runner.member import Member
+    from orchestrator.runner.parent import Run
+    from orchestrator.runner.protocol import Problem
+
+_THICK: Final = "=" * 70
+_THIN: Final = "-" * 70
+_QUICK: Final = 0.001
+_DOTS: Final = {
+    Outcome.OK: ".",
+    Outcome.FAILURE: "F",
+    Outcome.ERROR: "E",
+    Outcome.SKIPPED: "s",
+    Outcome.EXPECTED_FAILURE: "x",
+    Outcome.UNEXPECTED_SUCCESS: "u",
+    Outcome.NOT_RUN: "",
+}
+_WORDS: Final = {Outcome.FAILURE: "FAIL", Outcome.ERROR: "ERROR"}
+
+
+class Text:
+    """Writes as things happen, and the summary at the end.
+
+    A closed pipe or terminal silences it; the run goes on, because workers have to be torn down.
+    """
+
+    def __init__(self, stream: TextIO, *, verbosity: int) -> None:
+        self._stream: TextIO | None = stream
+        self._verbosity = verbosity
+        self._live = Live(stream if verbosity == VERBOSE and stream.isatty() else None)
+        self._in_dots = False
+
+    # While it runs
+
+    def planned(self, ledger: Ledger) -> None:
+        """The tests are known."""
+        self._live.expect(ledger.collected)
+
+    def ended(self, record: Record) -> None:
+        """A test ended."""
+        self._live.count()
+        own, others = _own_and_others(record)
+        if self._verbosity == NORMAL:
+            problems = "".join(_DOTS[problem.outcome] for problem in record.problems)
+            self._dots(problems or _DOTS[record.outcome])
+        elif self._verbosity == VERBOSE:
+            for problem in others:
+                self._line(f"  {problem.title} ... {_WORDS[problem.outcome]}")
+            if own or not others:
+                self._line(f"{record.test.title} ... {_status(record)}")
+
+    def fixture_failed(self, problem: Problem) -> None:
+        """A class or module fixture failed, or a worker died in it."""
+        if self._verbosity == NORMAL:
+            self._dots(_DOTS[problem.outcome])
+        elif self._verbosity == VERBOSE:
+            self._line(f"{problem.title} ... {_WORDS[problem.outcome]}")
+
+    def output(self, source: str, text: str) -> None:
+        """Show what a class printed, in one piece."""
+        self._line(f"{f'-- output of {source} ':-<70}")
+        self._line(text.rstrip("\n"))
+        self._line(_THIN)
+
+    def note(self, text: str) -> None:
+        """Say something about the run itself."""
+        self._line(text)
+
+    def tick(self, members: Sequence[Member]) -> None:
+        """Refresh the live line."""
+        self._live.show(members)
+
+    # At the end
+
+    def summary(self, run: Run, *, durations: int | None) -> None:
+        """Every failure in collected order, then one line with the figures."""
+        self._live.clear()
+        if self._verbosity >= NORMAL:
+            self._line("")
+        if run.trouble:
+            self._line(_THICK)
+            self._line(run.trouble.rstrip("\n"))
+            self._line("")
+        self._problems(list(run.ledger.problems()))
+        if durations is not None:
+            self._durations(list(run.ledger.records()), durations)
+        self._not_run(list(run.ledger.records()))
+        self._line(_THIN)
+        tally = run.ledger.tally()
+        ran = tally.total() - tally[Outcome.NOT_RUN]
+        self._line(f"Ran {ran} test{'s'[: ran != 1]} in {run.seconds:.3f}s")
+        self._line("")
+        self._line(_verdict(run))
+
+    def _problems(self, problems: list[Problem]) -> None:
+        for outcome, word in ((Outcome.ERROR, "ERROR"), (Outcome.FAILURE, "FAIL")):
+            for problem in problems:
+                if problem.outcome is outcome:
+                    self._line(_THICK)
+                    self._line(f"{word}: {problem.title}")
+                    self._line(_THIN)
+                    self._line(problem.text)
+        unexpected = [p for p in problems if p.outcome is Outcome.UNEXPECTED_SUCCESS]
+        if unexpected:
+            self._line(_THICK)
+            for problem in unexpected:
+                self._line(f"UNEXPECTED SUCCESS: {problem.title}")
+
+    def _durations(self, records: list[Record], count: int) -> None:
+        slowest = sorted(
+            (record for record in records if record.outcome is not Outcome.NOT_RUN),
+            key=lambda record: -record.seconds,
+        )
+        slowest = slowest[:count] if count else slowest
+        self._line("Slowest test durations")
+        self._line(_THIN)
+        shown = [r for r in slowest if self._verbosity == VERBOSE or r.seconds >= _QUICK]
+        for record in shown:
+            title = record.test.title.partition("\n")[0]
+            self._line(f"{f'{record.seconds:.3f}s':<10} {title}")
+        if len(shown) < len(slowest):
+            self._line("\n(durations < 0.001s were hidden; use -v to show these durations)")
+        self._line("")
+
+    def _not_run(self, records: list[Record]) -> None:
+        reasons = Counter(r.reason for r in records if r.outcome is Outcome.NOT_RUN)
+        for reason, count in reasons.items():
+            self._line(f"Not run: {count} test{'s'[: count != 1]} ({reason})")
+
+    # Writing
+
+    def _dots(self, dots: str) -> None:
+        if dots:
+            self._in_dots = True
+            self._write(dots)
+
+    def _line(self, text: str) -> None:
+        self._live.clear()
+        if self._in_dots:
+            self._in_dots = False
+            self._write("\n")
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None
+        except UnicodeEncodeError:
+            self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def _own_and_others(record: Record) -> tuple[list[Problem], list[Problem]]:
+    """The problems of the test itself, and those of its subtests."""
+    own = [problem for problem in record.problems if problem.title == record.test.title]
+    others = [problem for problem in record.problems if problem.title != record.test.title]
+    return own, others
+
+
+def _status(record: Record) -> str:
+    if record.outcome is Outcome.SKIPPED:
+        return f"skipped {record.reason!r}"
+    if record.outcome is Outcome.NOT_RUN:
+        return f"not run ({record.reason})"
+    return _WORDS.get(record.outcome, record.outcome.value)
+
+
+def _verdict(run: Run) -> str:
+    problems = Counter(problem.outcome for problem in run.ledger.problems())
+    tally = run.ledger.tally()
+    figures = (
+        ("failures", problems[Outcome.FAILURE]),
+        ("errors", problems[Outcome.ERROR]),
+        ("skipped", tally[Outcome.SKIPPED]),
+        ("expected failures", tally[Outcome.EXPECTED_FAILURE]),
+        ("unexpected successes", problems[Outcome.UNEXPECTED_SUCCESS]),
+        ("not run", tally[Outcome.NOT_RUN]),
+    )
+    details = ", ".join(f"{name}={count}" for name, count in figures if count)
+    word = _VERDICTS.get(run.status, "FAILED")
+    return f"{word} ({details})" if details else word
+
+
+_VERDICTS: Final = {0: "OK", 3: "NOT COLLECTED", 5: "NO TESTS RAN", 130: "INTERRUPTED"}

@@ -1,0 +1,164 @@
+"""A unit's suite: unittest's fixtures, told to the parent, and torn down on Ctrl-C too.
+
+unittest lets ``KeyboardInterrupt`` and ``SystemExit`` fly past ``tearDownClass`` and the class and
+module clean-ups. Here both end in a full teardown, because services live in class clean-ups.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import unittest
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.runner import services
+from orchestrator.runner.collect import owner_of
+from orchestrator.runner.protocol import FixtureBegan, ServicesUp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from orchestrator.runner.protocol import Message
+    from orchestrator.runner.result import Result
+
+__unittest = True  # unittest leaves the frames of such modules out of tracebacks
+
+
+class UnitSuite(unittest.TestSuite):
+    """The tests of one unit, run once."""
+
+    def __init__(
+        self,
+        tests: Sequence[Any],
+        *,
+        report: Callable[[Message], None],
+        between: Callable[[], None],
+        written: Callable[[], int],
+        logs: Path | None,
+    ) -> None:
+        super().__init__(tests)
+        self.seconds: dict[str, float] = {}
+        self.interrupted_at = ""
+        self._report = report
+        self._between = between
+        self._written = written
+        self._logs = logs
+        self._class_started = time.perf_counter()
+        self._standing_class: type | None = None
+        self._standing_module: type | None = None  # any class of it
+
+    def run_unit(self, result: Result) -> None:
+        """Run every test with its fixtures.
+
+        Raises:
+            KeyboardInterrupt: A signal asked to stop; everything is torn down already.
+        """
+        try:
+            self.run(result)
+        except KeyboardInterrupt:
+            self.interrupted_at = "" if result.cut_short else result.fixture[0]
+            result.halt("interrupt")
+            self._abandon(result)
+            raise
+
+    def _abandon(self, result: Any) -> None:
+        """Tear down what an interrupt left standing."""
+        test = result.cut_short
+        # An asyncio test's loop is closed by now: its clean-ups cannot be awaited.
+        if test is not None and not isinstance(test, unittest.IsolatedAsyncioTestCase):
+            getattr(test, "doCleanups", lambda: None)()
+        if self._standing_class is not None:
+            result._previousTestClass = self._standing_class
+            self._tearDownPreviousClass(None, result)
+        if self._standing_module is not None:
+            result._previousTestClass = self._standing_module
+            self._handleModuleTearDown(result)
+
+    # unittest's hooks: no public ones exist; these have been stable since Python 2.7
+
+    def __iter__(self) -> Iterator[Any]:
+        """Ask before each test whether the parent wants us to stop."""
+        for test in super().__iter__():
+            self._between()
+            yield test
+
+    def _handleModuleFixture(self, test: Any, result: Any) -> None:
+        cls = type(test)
+        module = cls.__module__
+        if self._get_previous_module(result) == module:
+            return
+        if hasattr(sys.modules.get(module), "setUpModule"):
+            self._tell(result, f"setUpModule ({module})", owner="")
+        with self._every_error(result, "setUpModule", module, unittest.doModuleCleanups) as failed:
+            super()._handleModuleFixture(test, result)
+        result._moduleSetUpFailed |= bool(failed)
+        self._standing_module = None if result._moduleSetUpFailed else cls
+
+    def _handleClassSetUp(self, test: Any, result: Any) -> None:
+        cls: Any = type(test)
+        if result._previousTestClass is cls:
+            return
+        owner = owner_of(cls)
+        self._class_started = time.perf_counter()
+        self._tell(result, f"setUpClass ({owner})", owner=owner)
+        with self._every_error(result, "setUpClass", owner, _class_cleanups(cls)) as failed:
+            super()._handleClassSetUp(test, result)
+        if failed:
+            cls._classSetupFailed = True
+        if not getattr(cls, "_classSetupFailed", False):
+            self._standing_class = cls
+            if facts := services.facts(cls):
+                self._report(ServicesUp(owner=owner, facts=facts))
+
+    def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
+        previous = result._previousTestClass
+        if previous is None or previous is type(test):
+            return
+        owner = owner_of(previous)
+        self._tell(result, f"tearDownClass ({owner})", owner=owner)
+        if self._logs is not None:
+            services.keep_logs(previous, owner=owner, folder=self._logs)
+        self._standing_class = None
+        with self._every_error(result, "tearDownClass", owner, _class_cleanups(previous)):
+            super()._tearDownPreviousClass(test, result)
+        self.seconds[owner] = time.perf_counter() - self._class_started
+
+    def _handleModuleTearDown(self, result: Any) -> None:
+        module = self._get_previous_module(result)
+        if module is None:
+            return
+        if hasattr(sys.modules.get(module), "tearDownModule"):
+            self._tell(result, f"tearDownModule ({module})", owner="")
+        self._standing_module = None
+        with self._every_error(result, "tearDownModule", module, unittest.doModuleCleanups):
+            super()._handleModuleTearDown(result)
+
+    def _tell(self, result: Any, name: str, *, owner: str) -> None:
+        result.fixture = (name, owner)
+        self._report(FixtureBegan(name=name, owner=owner, offset=self._written()))
+
+    @contextmanager
+    def _every_error(
+        self, result: Any, fixture: str, parent: str, cleanups: Callable[[], object]
+    ) -> Iterator[list[BaseException]]:
+        """Handle what unittest's ``except Exception`` lets through; yields what was caught."""
+        caught: list[BaseException] = []
+        try:
+            yield caught
+        except KeyboardInterrupt:
+            cleanups()
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit, above all
+            caught.append(error)
+            self._createClassOrModuleLevelException(
+                result, error, fixture, parent, info=sys.exc_info()
+            )
+            cleanups()
+
+
+def _class_cleanups(cls: Any) -> Callable[[], object]:
+    nothing: Callable[[], object] = lambda: None  # noqa: E731 - a default for foreign classes
+    cleanups: Callable[[], object] = getattr(cls, "doClassCleanups", nothing)
+    return cleanups

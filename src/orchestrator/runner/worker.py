@@ -1,0 +1,214 @@
+"""A worker process: collect, then run the units the parent names, one at a time."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
+from orchestrator.runner.collect import collect
+from orchestrator.runner.protocol import (
+    Collected,
+    Finished,
+    Leave,
+    Mismatch,
+    NotCollected,
+    Run,
+    Setup,
+    Stop,
+)
+from orchestrator.runner.result import Result
+from orchestrator.runner.suite import UnitSuite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from orchestrator.runner.collect import Loaded
+    from orchestrator.runner.protocol import Message
+
+# A signal that no test is likely to use; macOS has no real-time ones.
+DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+
+
+class Worker:
+    """Answers the parent until it says leave, or is gone."""
+
+    def __init__(self, channel: WorkerEnd, setup: Setup) -> None:
+        self._channel = channel
+        self._setup = setup
+        self._units: dict[str, Loaded] = {}
+        self._leaving = False
+        self._sending = False
+        self._interrupted = False
+        self._result: Result | None = None
+        self._output = moved_up(os.dup(sys.__stdout__.fileno()))
+
+    def serve(self) -> None:
+        """Collect and run until there is nothing more to do."""
+        if not self._collected():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        while not self._leaving:
+            message = self._channel.receive()
+            if isinstance(message, Run):
+                self._run(message)
+            else:  # Stop or Leave while idle, or the parent is gone
+                return
+
+    def _collected(self) -> bool:
+        try:
+            self._units = collect(self._setup)
+        except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
+            self._channel.send(NotCollected(text=traceback.format_exc()))
+            return False
+        units = tuple(loaded.unit for loaded in self._units.values())
+        self._channel.send(Collected(units=units if self._setup.report else ()))
+        return True
+
+    def _run(self, order: Run) -> None:
+        try:
+            tests = _matched(self._units.get(order.unit), order)
+        except LookupError as error:
+            self._channel.send(Mismatch(unit=order.unit, text=str(error)))
+            return
+        chosen = [(ordinal, tests[ordinal]) for ordinal in order.order]
+        result = Result(self._send, written=self._written)
+        result.failfast = self._setup.failfast
+        result.buffer = self._setup.buffer
+        result.tb_locals = self._setup.tb_locals
+        result.expect(chosen)
+        logs = Path(self._setup.logs) if self._setup.logs else None
+        suite = UnitSuite(
+            [test for _, test in chosen],
+            report=self._send,
+            between=self._obey,
+            written=self._written,
+            logs=logs,
+        )
+        self._result = result
+        try:
+            suite.run_unit(result)
+        except KeyboardInterrupt:
+            self._leaving = True
+        result.settle(chosen)
+        self._flush()
+        self._channel.send(
+            Finished(
+                unit=order.unit,
+                seconds=suite.seconds,
+                stopped=result.stopped,
+                place=suite.interrupted_at,
+            )
+        )
+
+    def _obey(self) -> None:
+        """Between two tests: has the parent something to say, or has it died?"""
+        if self._result is None or self._leaving or not self._channel.pending():
+            return
+        message = self._channel.receive()
+        if message is None or isinstance(message, Stop | Leave):
+            self._leaving = True
+            self._result.halt("stop")
+
+    def _send(self, message: Message) -> None:
+        """Send from within a test; an interrupt waits until the line is complete."""
+        self._sending = True
+        try:
+            self._channel.send(message)
+        except ChannelLostError:
+            # Nobody hears us any more: tear down as for an interrupt, once.
+            if not self._leaving:
+                self._leaving = True
+                raise KeyboardInterrupt from None
+        finally:
+            self._sending = False
+        if self._interrupted and not self._leaving:
+            self._leaving = True
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt once; while tearing down nothing may interrupt, the parent can still kill."""
+        if self._interrupted:
+            return
+        self._interrupted = True
+        if not self._sending:
+            self._leaving = True
+            raise KeyboardInterrupt
+
+    def _written(self) -> int:
+        """How much this worker has written to its output so far, in bytes."""
+        try:
+            return os.fstat(self._output).st_size
+        except OSError:  # a test closed it
+            return 0
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                continue  # a test closed or replaced it
+
+
+def _matched(loaded: Loaded | None, order: Run) -> dict[int, Any]:
+    """Each ordinal's test here: the n-th test of an id there is the n-th of that id here.
+
+    Raises:
+        LookupError: This process collected other tests than the parent was told about.
+    """
+    if loaded is None:
+        raise LookupError(f"{order.unit} was not collected in this worker")
+    here: dict[str, list[Any]] = defaultdict(list)
+    for described, test in zip(loaded.unit.tests, loaded.tests, strict=True):
+        here[described.id].append(test)
+    if sorted(test.id for test in loaded.unit.tests) != sorted(order.ids):
+        there = set(order.ids)
+        raise LookupError(
+            f"{order.unit} holds {len(loaded.tests)} tests in this worker and {len(order.ids)} in "
+            f"the one that collected first; only here: {_some(set(here) - there)}; "
+            f"only there: {_some(there - set(here))}. Tests must be collected the same each time"
+        )
+    return {ordinal: here[id_].pop(0) for ordinal, id_ in enumerate(order.ids)}
+
+
+def _some(ids: set[str]) -> str:
+    few = 3
+    shown = ", ".join(sorted(ids)[:few]) or "none"
+    return f"{shown} and {len(ids) - few} more" if len(ids) > few else shown
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve the parent at the other end of a socket, whose descriptor is the only argument."""
+    faulthandler.enable()
+    faulthandler.register(DUMP, all_threads=True, chain=False)
+    sys.argv[1:] = []
+    channel = WorkerEnd(int(argv[0]))
+    try:
+        setup = channel.receive()
+        if isinstance(setup, Setup):
+            with warnings.catch_warnings():
+                _warn_as_unittest_does()
+                Worker(channel, setup).serve()
+    except (ChannelLostError, KeyboardInterrupt):
+        return os.EX_UNAVAILABLE
+    return os.EX_OK
+
+
+def _warn_as_unittest_does() -> None:
+    if not sys.warnoptions:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("module", category=DeprecationWarning, message=_OLD_ASSERTS)
+
+
+_OLD_ASSERTS: Final = r"Please use assert\w+ instead."
+
+
