@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A user's mistake and a refusing daemon end as one readable message on stderr and status 2.
     """
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
     except OrchestratorError as error:
@@ -34,13 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line: only the command it names is imported."""
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator",
         description="Real services in unittest test cases, and what to do about them by hand.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    named = [name for name in COMMANDS if argv and argv[0] == name]
+    for name in named or COMMANDS:
         module = importlib.import_module(f"orchestrator.cli.{name}")
         summary = (module.__doc__ or "").strip().splitlines()[0]
         subparser = subparsers.add_parser(

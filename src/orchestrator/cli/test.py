@@ -24,6 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the tests."""
     options = runner_arguments.options(arguments)
-    from orchestrator.runner.command import test
+    from orchestrator.runner.command import run_tests
 
-    return test(options)
+    return run_tests(options)

@@ -6,7 +6,7 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from orchestrator.errors import OrchestratorError
 
@@ -149,7 +149,7 @@ def options(arguments: argparse.Namespace) -> Options:
     return Options(**values, keep=tuple(arguments.keep or ()), **_selection(arguments))
 
 
-def _selection(arguments: argparse.Namespace) -> dict[str, object]:
+def _selection(arguments: argparse.Namespace) -> dict[str, Any]:
     """Names, or where to discover them."""
     names = tuple(arguments.names)
     given = {place: getattr(arguments, place) for place in _DISCOVERY_PLACES}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import Ending
 from orchestrator.runner.protocol import Outcome, Problem
+from orchestrator.runner.worker import LOST_CONTACT
 
 if TYPE_CHECKING:
     from orchestrator.runner.member import Member
@@ -22,8 +23,8 @@ def how_it_ended(member: Member, status: int) -> str:
         member: The worker.
         status: Its exit status; a negative one is a signal.
     """
-    if member.ending is Ending.LOST:
-        return "closed the connection to the runner (did a test close descriptors not its own?)"
+    if status == LOST_CONTACT:
+        return "lost its connection to the runner (did a test close descriptors not its own?)"
     if status < 0:
         hint = _KILL_HINT if -status == signal.SIGKILL and not member.killed else ""
         return f"was killed by {_signal_name(-status)}{hint}"
@@ -71,8 +72,7 @@ def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
 
 def mismatch(member: Member, text: str) -> Problem:
     """The problem of a unit that two workers collected differently."""
-    assert member.account is not None
-    title = f"collection of {member.account.unit.key}"
+    title = f"collection of {place(member)}"
     return Problem(
         outcome=Outcome.ERROR, title=title, kind="CollectedDifferently", message=text, text=text
     )

@@ -96,7 +96,7 @@ class ParentEnd:
     """The parent's end: what cannot be sent yet waits in a buffer."""
 
     def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
+        end.settimeout(0)
         self._socket = end
         self._received = bytearray()
         self._outgoing = bytearray()
@@ -154,7 +154,7 @@ def moved_up(descriptor: int) -> int:
     try:
         moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError:  # the process may open fewer descriptors than that
-        os.set_inheritable(descriptor, False)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes no keyword
         return descriptor
     os.close(descriptor)
     return moved
@@ -163,4 +163,3 @@ def moved_up(descriptor: int) -> int:
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
-

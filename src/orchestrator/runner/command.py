@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.patience import Patience
 
 
-def test(options: Options, *, patience: Patience | None = None) -> int:
+def run_tests(options: Options, *, patience: Patience | None = None) -> int:
     """Run tests and report them.
 
     Returns:

@@ -23,7 +23,7 @@ class Interrupts:
         self.count = 0
         self._ours, self._theirs = socket.socketpair()
         for end in (self._ours, self._theirs):
-            end.setblocking(False)
+            end.settimeout(0)
         self._previous: dict[int, Any] = {}
         self._wakeup = -1
 
@@ -63,9 +63,9 @@ class Interrupts:
         self._ours.close()
         self._theirs.close()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
 
 
-def _wake(number: int, frame: FrameType | None) -> None:
+def _wake(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the wake-up descriptor has woken the loop already."""

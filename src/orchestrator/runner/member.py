@@ -35,7 +35,6 @@ class Ending(Enum):
     STOP = "stopped"
     INTERRUPT = "interrupted"
     KILL = "killed"
-    LOST = "closed the connection to the runner"
 
 
 @dataclass(kw_only=True)
@@ -119,8 +118,7 @@ class Member:
         self._plan([(patience.teardown, self._kill)])
 
     def lose(self, patience: Patience) -> None:
-        """It closed its end: give it time to tear down and exit by itself."""
-        self._ended_by(Ending.LOST)
+        """It cannot be heard any more: it is about to die, or tears down and exits by itself."""
         self._plan([(patience.teardown, self._kill)])
 
     def time_out(self, patience: Patience) -> None:

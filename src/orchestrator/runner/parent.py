@@ -286,9 +286,7 @@ class Parent:
         """Take the logs of a dead worker's containers, then remove them."""
         if not account.unit.services:
             return ""
-        return services.salvage(
-            run=self._run_id, pid=member.process.pid, folder=self._options.logs
-        )
+        return services.salvage(run=self._run_id, pid=member.process.pid, folder=self._options.logs)
 
     def _not_started(self, member: Member, status: int) -> None:
         if member.ending in (Ending.STOP, Ending.INTERRUPT, Ending.KILL):

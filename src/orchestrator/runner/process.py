@@ -31,11 +31,11 @@ class Process:
         ours, theirs = socket.socketpair()
         self._output = _unlinked_file()
         with theirs:
-            os.set_inheritable(theirs.fileno(), True)
+            os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003 - takes no keyword
             self._popen = subprocess.Popen(
                 [
                     sys.executable,
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                    *_interpreter_flags(),
                     "-u",
                     "-m",
                     "orchestrator.runner",
@@ -112,6 +112,13 @@ class Process:
         # macOS says EPERM for a group in which only zombies are left
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+
+def _interpreter_flags() -> list[str]:
+    """``-W``, ``-X`` and their like, as this interpreter was given them."""
+    # multiprocessing starts its children with the same function; there is no public one
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return flags
 
 
 def _unlinked_file() -> int:

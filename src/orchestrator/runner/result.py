@@ -41,9 +41,7 @@ class Result(unittest.TestResult):
     for a skipped test but does call ``stopTest``.
     """
 
-    def __init__(
-        self, report: Callable[[Message], None], *, written: Callable[[], int]
-    ) -> None:
+    def __init__(self, report: Callable[[Message], None], *, written: Callable[[], int]) -> None:
         super().__init__()
         self.stopped = ""
         self.current: Any = None
@@ -55,7 +53,11 @@ class Result(unittest.TestResult):
         self._written = written
         self._ordinals: dict[int, deque[int]] = defaultdict(deque)
         self._ended: set[int] = set()
-        self._forget()
+        self._outcomes: list[Outcome] = []
+        self._problems: list[Problem] = []
+        self._reason = ""
+        self._ordinal: int | None = None
+        self._started = 0.0
 
     def expect(self, tests: Iterable[tuple[int, Any]]) -> None:
         """Tell which tests are coming, by ordinal; the same object may come twice."""
@@ -165,8 +167,8 @@ class Result(unittest.TestResult):
     # Ours
 
     def _begin(self, test: Any) -> None:
-        self._forget()
         self.current = test
+        self._outcomes, self._problems, self._reason = [], [], ""
         ordinals = self._ordinals.get(id(test))
         self._ordinal = ordinals.popleft() if ordinals else None
         if self._ordinal is not None:
@@ -231,13 +233,6 @@ class Result(unittest.TestResult):
         except Exception as broken:  # noqa: BLE001 - the failure must reach the report
             name = err[0].__qualname__ if err[0] else "an exception"
             return f"{name} (its traceback cannot be formatted: {type(broken).__qualname__})\n"
-
-    def _forget(self) -> None:
-        self._outcomes: list[Outcome] = []
-        self._problems: list[Problem] = []
-        self._reason = ""
-        self._ordinal: int | None = None
-        self._started = time.perf_counter()
 
 
 def _message(error: BaseException | None) -> str:

@@ -59,9 +59,7 @@ def memory_of(unit: Unit) -> int:
     )
 
 
-def in_shard(
-    units: Sequence[Unit], shard: Shard, durations: Durations
-) -> tuple[list[Unit], str]:
+def in_shard(units: Sequence[Unit], shard: Shard, durations: Durations) -> tuple[list[Unit], str]:
     """The units of one shard, and the name of the plan they come from.
 
     Shards with the same plan name fit together: each unit is in exactly one of them.
@@ -75,8 +73,12 @@ def in_shard(
     with durations.changing() as memory:
         plan = memory.plans.pop(name, None)
         whole = set(range(1, shard.count + 1))
-        if plan is None or set(plan.shards) != {unit.key for unit in units} or (
-            plan.started >= whole  # a set is complete: this shard begins the next
+        if (
+            plan is None
+            or set(plan.shards) != {unit.key for unit in units}
+            or (
+                plan.started >= whole  # a set is complete: this shard begins the next
+            )
         ):
             plan = _planned(units, shard.count, memory)
         plan.started.add(shard.number)

@@ -23,10 +23,26 @@ if TYPE_CHECKING:
     from orchestrator.runner.protocol import Message
     from orchestrator.runner.result import Result
 
+if TYPE_CHECKING:
+
+    class _Suite(unittest.TestSuite):
+        """The hooks that the type stubs leave out."""
+
+        def _get_previous_module(self, result: Any) -> str | None: ...
+        def _handleModuleFixture(self, test: Any, result: Any) -> None: ...
+        def _handleClassSetUp(self, test: Any, result: Any) -> None: ...
+        def _tearDownPreviousClass(self, test: Any, result: Any) -> None: ...
+        def _handleModuleTearDown(self, result: Any) -> None: ...
+        def _createClassOrModuleLevelException(
+            self, result: Any, exc: BaseException, method_name: str, parent: str, info: Any = None
+        ) -> None: ...
+else:
+    _Suite = unittest.TestSuite
+
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
 
 
-class UnitSuite(unittest.TestSuite):
+class UnitSuite(_Suite):
     """The tests of one unit, run once."""
 
     def __init__(

@@ -69,7 +69,7 @@ def _detach(*, keep: int) -> None:
 
 def _watch(patience: Patience) -> None:
     workers: dict[int, int | None] = {}
-    with open(_PIPE, encoding="ascii") as lines:
+    with os.fdopen(_PIPE, encoding="ascii") as lines:
         for line in lines:
             pid = int(line[1:])
             if line[0] == "+":

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.runner.collect import Loaded
     from orchestrator.runner.protocol import Message
 
+LOST_CONTACT: Final = 71
+INTERRUPTED: Final = 130
 # A signal that no test is likely to use; macOS has no real-time ones.
 DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
@@ -49,7 +51,7 @@ class Worker:
         self._sending = False
         self._interrupted = False
         self._result: Result | None = None
-        self._output = moved_up(os.dup(sys.__stdout__.fileno()))
+        self._output = moved_up(os.dup(1))
 
     def serve(self) -> None:
         """Collect and run until there is nothing more to do."""
@@ -135,7 +137,7 @@ class Worker:
             self._leaving = True
             raise KeyboardInterrupt
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Interrupt once; while tearing down nothing may interrupt, the parent can still kill."""
         if self._interrupted:
             return
@@ -198,9 +200,11 @@ def main(argv: Sequence[str]) -> int:
             with warnings.catch_warnings():
                 _warn_as_unittest_does()
                 Worker(channel, setup).serve()
-    except (ChannelLostError, KeyboardInterrupt):
-        return os.EX_UNAVAILABLE
-    return os.EX_OK
+    except ChannelLostError:
+        return LOST_CONTACT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
 
 
 def _warn_as_unittest_does() -> None:
@@ -210,5 +214,3 @@ def _warn_as_unittest_does() -> None:
 
 
 _OLD_ASSERTS: Final = r"Please use assert\w+ instead."
-
-

@@ -72,7 +72,7 @@ def _by_owner(account: Account) -> dict[str, list[Record]]:
     for _, record in sorted(account.records.items()):
         grouped[record.test.owner].append(record)
     for owner in [*(owner or account.unit.key for owner, _ in account.fixtures), *account.outputs]:
-        grouped[owner]  # noqa: B018 - makes the entry
+        grouped[owner]
     return grouped
 
 

@@ -1,0 +1,1 @@
+"""The parallel runner on suites, and on people, that do not behave."""

@@ -1,0 +1,1 @@
+"""The parallel runner with real worker processes, on suites that behave."""

@@ -1,0 +1,172 @@
+"""A test case that writes a suite, runs the command on it, and looks for what it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE = 60.0
+_TAG = "ORCHESTRATOR_TEST_TAG"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a run said.
+
+    Attributes:
+        outcomes: ``Class.test`` (without the module) to ``ok``, ``failure``, ``error``,
+            ``skipped``, ``expected-failure`` or ``not-run``; a test that is reported twice has
+            both words.
+    """
+
+    status: int
+    text: str
+    stdout: str
+    outcomes: dict[str, str]
+    report: ET.Element
+
+    @property
+    def verdict(self) -> str:
+        """The last line."""
+        return self.text.rstrip().rpartition("\n")[2]
+
+    @property
+    def body(self) -> str:
+        """The text without what differs from run to run."""
+        return "\n".join(line for line in self.text.splitlines() if not line.startswith("Ran "))
+
+
+class RunnerTestCase(unittest.TestCase):
+    """Runs ``python -m orchestrator test`` on suites of its own.
+
+    After each test no process may be left that was started, however indirectly, by the run.
+    """
+
+    def setUp(self) -> None:
+        """Make an empty project, and a mark by which its processes are known."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.project = Path(folder.name).resolve()
+        self.tag = uuid.uuid4().hex
+        self.addCleanup(self._check_nothing_runs)
+
+    def write(self, **modules: str) -> None:
+        """Write modules of the project."""
+        for name, source in modules.items():
+            text = "import os, signal, sys, time, unittest\n" + textwrap.dedent(source)
+            (self.project / f"{name}.py").write_text(text, encoding="utf-8")
+
+    def run_suite(self, *arguments: str, environ: dict[str, str] | None = None) -> Ran:
+        """Run the command to its end."""
+        with self.started(*arguments, environ=environ) as running:
+            return self.ended(running)
+
+    @contextmanager
+    def started(
+        self, *arguments: str, environ: dict[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start the command; at the end of the block it is over, one way or another."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "test", *self._junit(arguments)],
+            cwd=self.project,
+            env=os.environ | {_TAG: self.tag} | (environ or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as running:
+            try:
+                yield running
+            finally:
+                with suppress(ProcessLookupError):
+                    running.kill()
+
+    def ended(self, running: subprocess.Popen[str]) -> Ran:
+        """Wait for a run and read its report."""
+        stdout, text = running.communicate(timeout=DEADLINE)
+        path = self.project / "junit.xml"
+        report = ET.parse(path).getroot() if path.exists() else ET.Element("testsuites")
+        return Ran(
+            status=running.returncode,
+            text=text,
+            stdout=stdout,
+            outcomes=_outcomes(report),
+            report=report,
+        )
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something holds; fail at the deadline."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(f"waited {DEADLINE:g} s for {what}")
+            time.sleep(0.01)
+
+    def wait_for_file(self, name: str) -> None:
+        """Wait until a test has written a file."""
+        self.wait_for((self.project / name).exists, f"the file {name}")
+
+    def processes(self) -> dict[int, str]:
+        """The live processes that descend from the run, by pid."""
+        mark = f"{_TAG}={self.tag}".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            with suppress(OSError):
+                if mark in (entry / "environ").read_bytes():
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(entry.name)] = command
+        return found
+
+    def workers(self) -> list[int]:
+        """The pids of the worker processes."""
+        return [pid for pid, command in self.processes().items() if "orchestrator.runner" in command]
+
+    def _junit(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        return ("--junit", str(self.project / "junit.xml"), *arguments)
+
+    def _check_nothing_runs(self) -> None:
+        try:
+            self.wait_for(lambda: not self.processes(), "every process to end")
+        except AssertionError:
+            left = self.processes()
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.fail(f"processes left behind: {left}")
+
+
+def _outcomes(report: ET.Element) -> dict[str, str]:
+    outcomes: dict[str, str] = {}
+    for case in report.iter("testcase"):
+        owner = case.get("classname", "").partition(".")[2] or case.get("classname", "")
+        name = f"{owner}.{case.get('name')}"
+        word = _word(case)
+        outcomes[name] = f"{outcomes[name]}, {word}" if name in outcomes else word
+    return outcomes
+
+
+def _word(case: ET.Element) -> str:
+    for tag in ("error", "failure"):
+        if case.find(tag) is not None:
+            return tag
+    skipped = case.find("skipped")
+    return "ok" if skipped is None else skipped.get("type", "skipped")

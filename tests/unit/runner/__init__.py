@@ -1,0 +1,1 @@
+"""The parallel runner, piece by piece."""
