@@ -35,6 +35,7 @@ class Settings:
         subnets: Where explicit subnets come from when Docker's own pools are used up.
         engine_timeout: Seconds the daemon has for one answer.
         log_lines: How many log lines of each service a failure shows.
+        logs: The folder that keeps the whole log of every service, or None.
     """
 
     images_lock: Path | None = None
@@ -47,6 +48,7 @@ class Settings:
     subnets: ipaddress.IPv4Network = SUBNETS
     engine_timeout: float = 60.0
     log_lines: int = 50
+    logs: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -149,4 +151,5 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "subnets": _network,
     "engine_timeout": _seconds,
     "log_lines": _count,
+    "logs": Path,
 }

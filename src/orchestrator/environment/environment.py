@@ -9,6 +9,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
+from orchestrator.environment.keeping import keep_logs
 from orchestrator.environment.launch import failure, launch
 from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
@@ -81,6 +82,8 @@ class Environment:
             network=session.name("network"),
         )
         self._ending.callback(site.clear)
+        if self._settings.logs is not None:
+            self._ending.callback(keep_logs, site, folder=self._settings.logs)
         return self._launch_all(site, images)
 
     def _images(self) -> Mapping[str, LockedImage]:

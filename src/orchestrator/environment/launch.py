@@ -108,6 +108,7 @@ def _start(
             password=password,
         )
         handle = declaration.bound(runtime)
+        site.bound.append(handle)
         with site.making_container(runtime.container):
             container = site.engine.create_container(_spec(handle, site, image=image))
         if written := {**handle.server_files(), **files}:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orchestrator.engine.port import Engine
+    from orchestrator.services.service import Service
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
@@ -27,6 +28,7 @@ class Site:
         test_class: The class's full name.
         network: The name of its network.
         stopping: Set when nobody waits for the start any more.
+        bound: Every service that was given a container, ready or not.
     """
 
     engine: Engine
@@ -35,6 +37,7 @@ class Site:
     test_class: str
     network: str
     stopping: threading.Event = field(default_factory=threading.Event)
+    bound: list[Service] = field(default_factory=list)
     _containers: list[str] = field(default_factory=list)
     _networks: list[str] = field(default_factory=list)
 

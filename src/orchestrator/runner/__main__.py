@@ -1,4 +1,4 @@
-"""A worker process: ``python -m orchestrator.runner DESCRIPTOR``, started by the parent."""
+"""A worker process: ``python -m orchestrator.runner SOCKET LIFELINE``, started by the parent."""
 
 import sys
 

@@ -50,6 +50,8 @@ class Member:
         offset: How much it had written when the test began; ``shown`` is how much is reported.
         ending: Why the parent is ending it.
         killed: Whether the parent had to kill it.
+        served: Whether it ever ran a class with services.
+        secrets: What is masked in the logs of its services.
         connected: Whether its socket is open.
     """
 
@@ -66,12 +68,15 @@ class Member:
     shown: int = 0
     ending: Ending = Ending.NONE
     killed: bool = False
+    served: bool = False
+    secrets: tuple[str, ...] = ()
     connected: bool = True
     _steps: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
 
     def assign(self, account: Account, *, timeout: float | None) -> None:
         """Give it a unit."""
         self.account = account
+        self.served |= bool(account.unit.services)
         self.state = State.RUNNING
         self.ordinal, self.phase, self.owner = None, "", ""
         self.offset = self.process.output_size()

@@ -163,6 +163,7 @@ class Parent:
             self._fixture_failed(account, message.owner, message.problem)
         elif isinstance(message, ServicesUp):
             account.facts[message.owner] = message.facts
+            member.secrets = message.secrets
         elif isinstance(message, Began):
             member.ordinal, member.offset = message.ordinal, message.offset
         elif isinstance(message, Ended):
@@ -219,9 +220,10 @@ class Parent:
     def _bury(self, member: Member) -> None:
         """A worker has ended: account for what it was doing."""
         status = member.process.bury()
+        salvaged = self._salvage(member, status)
         account = member.account
         if account is not None:
-            self._cut_short(member, account, status=status)
+            self._cut_short(member, account, status=status, salvaged=salvaged)
             self._release(member, account)
         elif member.state is State.COLLECTING:
             self._not_started(member, status)
@@ -236,11 +238,12 @@ class Parent:
             )
         member.process.close()
 
-    def _cut_short(self, member: Member, account: Account, *, status: int | None) -> None:
+    def _cut_short(
+        self, member: Member, account: Account, *, status: int | None, salvaged: str = ""
+    ) -> None:
         """A unit ended before its time: blame a test or a fixture, and see to the rest."""
         account.crashes += 1
         asked = member.ending in (Ending.STOP, Ending.INTERRUPT, Ending.KILL)
-        salvaged = "" if status is None else self._salvage(member, account)
         if asked:
             self._leave_open(account, "interrupted", only=member.ordinal)
             return
@@ -282,11 +285,16 @@ class Parent:
                 )
                 self._book(account, ended)
 
-    def _salvage(self, member: Member, account: Account) -> str:
+    def _salvage(self, member: Member, status: int) -> str:
         """Take the logs of a dead worker's containers, then remove them."""
-        if not account.unit.services:
+        if status == 0 or not member.served:
             return ""
-        return services.salvage(run=self._run_id, pid=member.process.pid, folder=self._options.logs)
+        return services.salvage(
+            run=self._run_id,
+            pid=member.process.pid,
+            secrets=member.secrets,
+            folder=self._options.logs,
+        )
 
     def _not_started(self, member: Member, status: int) -> None:
         if member.ending in (Ending.STOP, Ending.INTERRUPT, Ending.KILL):
@@ -412,6 +420,8 @@ class Parent:
         """
         hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
         environ = {"PYTHONHASHSEED": hash_seed, **os.environ}
+        if self._options.logs is not None:
+            environ["ORCHESTRATOR_LOGS"] = str(self._options.logs.absolute())
         return environ | {"ORCHESTRATOR_RUN": self._run_id}
 
     def _remember(self) -> None:
@@ -437,5 +447,4 @@ def _setup(options: Options) -> Setup:
         buffer=options.buffer,
         tb_locals=options.tb_locals,
         report=False,
-        logs=None if options.logs is None else str(options.logs.absolute()),
     )

@@ -29,9 +29,9 @@ class Process:
 
     def __init__(self, *, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
+        look, self._lifeline = os.pipe()
         self._output = _unlinked_file()
-        with theirs:
-            os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003 - takes no keyword
+        with theirs, os.fdopen(look):
             self._popen = subprocess.Popen(
                 [
                     sys.executable,
@@ -40,11 +40,12 @@ class Process:
                     "-m",
                     "orchestrator.runner",
                     str(theirs.fileno()),
+                    str(look),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), look],
                 start_new_session=True,
                 env=dict(environ),
             )
@@ -99,8 +100,9 @@ class Process:
         return f"… {shown - start} bytes left out …\n{text}" if shown > start else text
 
     def close(self) -> None:
-        """Close the socket and drop the output."""
+        """Close the socket, drop the output, let the worker's watchdog remove what is left."""
         self.channel.close()
+        os.close(self._lifeline)
         os.close(self._output)
 
     def _signal(self, number: int) -> None:

@@ -99,7 +99,6 @@ class Setup:
         names: Dotted names or paths; empty for discovery.
         top: The top-level directory, or None for the start directory.
         report: Whether to answer with every unit, or only that they are there.
-        logs: The folder that keeps the services' logs, or None.
     """
 
     names: tuple[str, ...]
@@ -111,7 +110,6 @@ class Setup:
     buffer: bool
     tb_locals: bool
     report: bool
-    logs: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +188,12 @@ class ServicesUp:
 
     Attributes:
         facts: ``alias.fact`` to its value, such as the image's digest.
+        secrets: What to mask in their logs.
     """
 
     owner: str
     facts: dict[str, str]
+    secrets: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,5 +330,6 @@ _REVIVERS: Final[dict[type, dict[str, Any]]] = {
     Run: {"ids": tuple, "order": tuple},
     Collected: {"units": _units},
     FixtureFailed: {"problem": _problem},
+    ServicesUp: {"secrets": tuple},
     Ended: {"outcome": Outcome, "problems": _problems},
 }

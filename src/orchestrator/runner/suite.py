@@ -18,7 +18,6 @@ from orchestrator.runner.protocol import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from orchestrator.runner.protocol import Message
     from orchestrator.runner.result import Result
@@ -52,7 +51,6 @@ class UnitSuite(_Suite):
         report: Callable[[Message], None],
         between: Callable[[], None],
         written: Callable[[], int],
-        logs: Path | None,
     ) -> None:
         super().__init__(tests)
         self.seconds: dict[str, float] = {}
@@ -60,7 +58,6 @@ class UnitSuite(_Suite):
         self._report = report
         self._between = between
         self._written = written
-        self._logs = logs
         self._class_started = time.perf_counter()
         self._standing_class: type | None = None
         self._standing_module: type | None = None  # any class of it
@@ -126,7 +123,7 @@ class UnitSuite(_Suite):
         if not getattr(cls, "_classSetupFailed", False):
             self._standing_class = cls
             if facts := services.facts(cls):
-                self._report(ServicesUp(owner=owner, facts=facts))
+                self._report(ServicesUp(owner=owner, facts=facts, secrets=services.secrets(cls)))
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
         previous = result._previousTestClass
@@ -134,8 +131,6 @@ class UnitSuite(_Suite):
             return
         owner = owner_of(previous)
         self._tell(result, f"tearDownClass ({owner})", owner=owner)
-        if self._logs is not None:
-            services.keep_logs(previous, owner=owner, folder=self._logs)
         self._standing_class = None
         with self._every_error(result, "tearDownClass", owner, _class_cleanups(previous)):
             super()._tearDownPreviousClass(test, result)

@@ -9,9 +9,9 @@ import sys
 import traceback
 import warnings
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.runner import services
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
 from orchestrator.runner.protocol import (
@@ -43,8 +43,9 @@ DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 class Worker:
     """Answers the parent until it says leave, or is gone."""
 
-    def __init__(self, channel: WorkerEnd, setup: Setup) -> None:
+    def __init__(self, channel: WorkerEnd, setup: Setup, *, lifeline: int) -> None:
         self._channel = channel
+        self._lifeline = lifeline
         self._setup = setup
         self._units: dict[str, Loaded] = {}
         self._leaving = False
@@ -73,6 +74,8 @@ class Worker:
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
         units = tuple(loaded.unit for loaded in self._units.values())
+        if any(unit.services for unit in units):
+            services.supervise(self._lifeline)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
@@ -88,13 +91,11 @@ class Worker:
         result.buffer = self._setup.buffer
         result.tb_locals = self._setup.tb_locals
         result.expect(chosen)
-        logs = Path(self._setup.logs) if self._setup.logs else None
         suite = UnitSuite(
             [test for _, test in chosen],
             report=self._send,
             between=self._obey,
             written=self._written,
-            logs=logs,
         )
         self._result = result
         try:
@@ -189,17 +190,22 @@ def _some(ids: set[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve the parent at the other end of a socket, whose descriptor is the only argument."""
+    """Serve the parent.
+
+    Args:
+        argv: The descriptor of the socket to the parent, and that of the parent's lifeline.
+    """
     faulthandler.enable()
     faulthandler.register(DUMP, all_threads=True, chain=False)
     sys.argv[1:] = []
     channel = WorkerEnd(int(argv[0]))
+    lifeline = moved_up(int(argv[1]))
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
             with warnings.catch_warnings():
                 _warn_as_unittest_does()
-                Worker(channel, setup).serve()
+                Worker(channel, setup, lifeline=lifeline).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from orchestrator.sessions.inventory import Owned, inventory
 from orchestrator.sessions.liveness import Liveness
-from orchestrator.sessions.own import own_session
+from orchestrator.sessions.own import own_session, supervised
 from orchestrator.sessions.reaper import ReapReport, Spared, reap, remove_session
 from orchestrator.sessions.session import Session
 
@@ -16,4 +16,5 @@ __all__ = [
     "own_session",
     "reap",
     "remove_session",
+    "supervised",
 ]

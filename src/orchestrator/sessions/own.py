@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 _EXIT_SECONDS: Final = 10.0
 
 
+def supervised(pipe: int) -> None:
+    """Let a parent look at this process's containers when it has died, before they are removed.
+
+    Args:
+        pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
+            has looked. Must be called before the first session.
+    """
+    SLOT.supervisor = pipe
+
+
 def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
     """The session of the calling process.
 
@@ -35,7 +45,7 @@ def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Se
 
 
 def _begin(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
-    session = Session(endpoint=endpoint, run=settings.run)
+    session = Session(endpoint=endpoint, run=settings.run, supervisor=SLOT.supervisor)
     if not SLOT.armed:
         atexit.register(_at_exit)
         os.register_at_fork(after_in_child=SLOT.after_fork)

@@ -36,12 +36,16 @@ class Session:
         id: The session's uuid, drawn by this process and never inherited by a child.
         run: The run it belongs to.
         endpoint: The daemon that holds its things.
+        supervisor: A pipe to who looks at its things when this process has died.
     """
 
-    def __init__(self, *, endpoint: Endpoint, run: str | None = None) -> None:
+    def __init__(
+        self, *, endpoint: Endpoint, run: str | None = None, supervisor: int | None = None
+    ) -> None:
         self.id = str(uuid.uuid4())
         self.run = run or self.id
         self.endpoint = endpoint
+        self.supervisor = supervisor
         self.owner = this_process()
         self.gate = Gate()
         self._numbers = itertools.count(1)
@@ -133,7 +137,7 @@ class Session:
             meanwhile: What to do while it starts.
         """
         try:
-            starting = start_watchdog(self.id, endpoint=self.endpoint)
+            starting = start_watchdog(self.id, endpoint=self.endpoint, supervisor=self.supervisor)
             try:
                 meanwhile()
             finally:

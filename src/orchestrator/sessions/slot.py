@@ -21,11 +21,13 @@ class Slot:
     Attributes:
         lock: Held while a session is made.
         armed: Whether this process (or the one it was forked from) has its handlers in place.
+        supervisor: The pipe to a process that wants to look at ours when this one is dead.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.armed = False
+        self.supervisor: int | None = None
         self._sessions: dict[Endpoint, Session] = {}
 
     def get(self, endpoint: Endpoint) -> Session | None:
@@ -48,6 +50,7 @@ class Slot:
     def after_fork(self) -> None:
         """In a child: own nothing, and let go of the parent's watchdogs."""
         self.lock = threading.Lock()  # another thread of the parent may have held it
+        self.supervisor = None
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             session.disown()

@@ -91,8 +91,14 @@ class Starting:
         return Watchdog(self._connection)
 
 
-def start_watchdog(session: str, *, endpoint: Endpoint) -> Starting:
+def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None = None) -> Starting:
     """Start a process that buries this session when the calling process is dead.
+
+    Args:
+        session: The session's id.
+        endpoint: The daemon that holds its things.
+        supervisor: A pipe whose other end somebody holds who wants to look at the dead owner's
+            things first.
 
     Raises:
         WatchdogError: It cannot be started.
@@ -108,6 +114,7 @@ def start_watchdog(session: str, *, endpoint: Endpoint) -> Starting:
         f"{labels.SESSION}={session}",
         raw_address(endpoint) or "-",
         "-" if pidfd is None else str(pidfd),
+        "-" if supervisor is None else str(supervisor),
         *(() if raw_address(endpoint) else _by_other_means(endpoint)),
     ]
     try:
@@ -119,7 +126,7 @@ def start_watchdog(session: str, *, endpoint: Endpoint) -> Starting:
             cwd="/",
             env=_environment(os.environ),
             start_new_session=True,
-            pass_fds=() if pidfd is None else (pidfd,),
+            pass_fds=[fd for fd in (pidfd, supervisor) if fd is not None],
         )
     except OSError as error:
         ours.close()

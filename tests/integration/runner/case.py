@@ -138,7 +138,9 @@ class RunnerTestCase(unittest.TestCase):
 
     def workers(self) -> list[int]:
         """The pids of the worker processes."""
-        return [pid for pid, command in self.processes().items() if "orchestrator.runner" in command]
+        return [
+            pid for pid, command in self.processes().items() if "orchestrator.runner" in command
+        ]
 
     def _junit(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
         return ("--junit", str(self.project / "junit.xml"), *arguments)

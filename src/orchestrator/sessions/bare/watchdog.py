@@ -2,7 +2,7 @@
 
 It wakes on the end of the socket to its owner, or on the owner's pidfd, whichever comes first: the
 socket also ends when the owner execs, and on systems without pidfd; the pidfd also fires when
-children forked behind Python's back hold the socket open. There is no timer at all.
+children forked behind Python's back hold the socket open. While the owner lives there is no timer.
 
 Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when nothing is left.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ACKNOWLEDGED = b"watching\n"
 _NONE = "-"
+_LOOK = 10  # seconds
 _IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 
 
@@ -28,9 +29,10 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: The session's label (``name=value``), the daemon's address or ``-``, the number
-            of the inherited pidfd or ``-``, and the command that buries by other means, if any.
+            of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, and the command
+            that buries by other means, if any.
     """
-    label, address, pidfd, *command = arguments
+    label, address, pidfd, supervisor, *command = arguments
     _detach()
     owner = os.dup(0)
     _away_from_the_terminal()
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     intents = _wait(owner, None if pidfd == _NONE else int(pidfd))
     if intents is None:
         return
+    if supervisor != _NONE:
+        _let_look(int(supervisor))
     if address == _NONE:
         os.execv(command[0], [*command, label, *sorted(intents)])  # noqa: S606  # no shell wanted
     bury(RawReaper(parse_address(address), label, patience=30), intents)
@@ -83,6 +87,13 @@ def _wait(owner: int, pidfd: int | None) -> set[str] | None:
             return None
         if dead or ended:
             return lines.intents
+
+
+def _let_look(supervisor: int) -> None:
+    """Wait until the supervisor has closed its end, or is dead: first it saves the logs."""
+    poller = select.poll()
+    poller.register(supervisor, select.POLLIN)
+    poller.poll(_LOOK * 1000)
 
 
 def _read(owner: int, lines: _Lines, *, everything: bool) -> bool:
