@@ -1,17 +1,22 @@
 # shellcheck shell=bash
 # A Docker Engine that answers. Sourced by ci/setup.
 
+DOCKERD_PID=/var/run/docker.pid
+
 engine_ready() { timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # An engine that is only slow to come up must not get a second one beside it.
 engine_starting() {
     local pid
-    pid=$(cat /var/run/docker.pid 2>/dev/null) && [[ -d /proc/$pid ]]
+    pid=$(cat "$DOCKERD_PID" 2>/dev/null) && grep --quiet --no-messages '^dockerd$' "/proc/$pid/comm" &&
+        ! grep --quiet '^State:[[:space:]]*Z' "/proc/$pid/status"
 }
 
 start_dockerd() {
     # A bare machine without an init system may not have mounted these yet.
     mountpoint --quiet /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    # Left by a crash or a reboot: dockerd would refuse to start when any process has that number now.
+    rm -f "$DOCKERD_PID"
     # A session of its own, so that it survives this script and its terminal. Descriptor 9 is the
     # set-up's lock, which it must not keep.
     setsid --fork dockerd --host "$1" >>"$CACHE/dockerd.log" 2>&1 </dev/null 9>&-
@@ -43,7 +48,7 @@ make_engine() {
         start_dockerd "$socket"
     fi
     if ! wait_until 60 engine_ready; then
-        tail -n 20 "$CACHE/dockerd.log" >&2 || :
+        [[ ! -f $CACHE/dockerd.log ]] || tail -n 20 "$CACHE/dockerd.log" >&2
         fail "the Docker Engine did not answer at $socket within 60 s"
     fi
 }
