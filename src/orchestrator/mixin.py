@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError
+from orchestrator.services.declaration import HANDLES
 from orchestrator.services.dependencies import in_order
 from orchestrator.services.options import check_alias
-from orchestrator.services.service import HANDLES, Service
+from orchestrator.services.service import Service
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from orchestrator.engine.port import ContainerSpec
 from orchestrator.engine.ports import free_port
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image
-from orchestrator.probes import exited, wait_until_ready
+from orchestrator.probes import exited
+from orchestrator.services.faults import await_ready
 from orchestrator.services.options import memory_in_bytes, read_file
-from orchestrator.services.service import Runtime
+from orchestrator.services.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,13 +58,7 @@ def launch(
         image=image.id,
         await_network=await_network,
     )
-    probe = handle.readiness()
-    if probe is None:
-        _check_running(handle)
-    else:
-        wait_until_ready(
-            probe, handle, timeout=handle.startup_timeout, cancelled=site.stopping.is_set
-        )
+    await_ready(handle, cancelled=site.stopping.is_set)
     if not site.stopping.is_set():
         prepare(handle)
     _log.info("%s: %s ready in %.2f s", site.test_class, alias, time.monotonic() - began)
@@ -73,6 +68,7 @@ def launch(
 def prepare(handle: Service) -> None:
     """Do what the class needs of the ready server; a driver's error becomes ours."""
     try:
+        handle.started()
         handle.prepare()
     except OrchestratorError:
         raise
@@ -102,6 +98,7 @@ def _start(
             alias=alias,
             engine=site.engine,
             container=site.session.name(alias),
+            network=site.network,
             ports={
                 port: free_port(site.engine.bind_address) for port in declaration.container_ports()
             },
@@ -152,9 +149,3 @@ def _files(declaration: Service) -> Mapping[str, bytes]:
         path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
         for path, content in declaration.files.items()
     }
-
-
-def _check_running(handle: Service) -> None:
-    state = handle.state()
-    if state is None or (state.ended and state.exit_code != 0):
-        raise exited(handle, state)

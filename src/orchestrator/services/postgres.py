@@ -14,7 +14,7 @@ from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options, postgres_isolation, postgres_migrations
 from orchestrator.services.drivers import driver
-from orchestrator.services.service import Runtime, Service
+from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import sqlalchemy.ext.asyncio
 
     from orchestrator.probes import Probe, Target
+    from orchestrator.services.runtime import Runtime
 
 Isolation = Literal["schema", "database", "none"]
 

@@ -13,7 +13,7 @@ from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.drivers import driver
-from orchestrator.services.service import Runtime, Service
+from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from orchestrator.probes import Probe, Target
+    from orchestrator.services.runtime import Runtime
 
 Isolation = Literal["flush", "none"]
 Policy = Literal[
@@ -98,7 +99,7 @@ class Redis(Service):
         """It answers PING; while it loads a data set it says LOADING instead."""
         return Call(_ping)
 
-    def prepare(self) -> None:
+    def started(self) -> None:
         """Ask for the password from now on, before anybody but us knows the port."""
         client = self._connect(password=None)
         try:
@@ -139,13 +140,13 @@ class Redis(Service):
     @property
     def url(self) -> str:
         """``redis://…`` for a program on this machine; it contains the password."""
-        return f"redis://:{quote(self.password or '', safe='')}@{self.host}:{self.port}/0"
+        return f"redis://default:{quote(self.password or '', safe='')}@{self.host}:{self.port}/0"
 
     @property
     def internal_url(self) -> str:
         """``redis://…`` for another container of the class; it contains the password."""
         secret = quote(self.password or "", safe="")
-        return f"redis://:{secret}@{self.alias}:{self.container_port}/0"
+        return f"redis://default:{secret}@{self.alias}:{self.container_port}/0"
 
     @cached_property
     def client(self) -> redis.Redis:

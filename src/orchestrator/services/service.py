@@ -7,73 +7,27 @@ class is set up, a copy of it is bound to a container; the descriptor hands out 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, dataclass_transform
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
-from orchestrator.services import options
+from orchestrator.services import faults, options
+from orchestrator.services.declaration import Declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
-    from orchestrator.engine.port import ContainerState, Engine, ExecResult
+    from orchestrator.engine.port import ContainerState, ExecResult
     from orchestrator.probes import Probe
     from orchestrator.services.options import Scope
-
-HANDLES = "_orchestrator_handles"
-"""Where a test class, and each test, keeps its running services by declaration."""
+    from orchestrator.services.runtime import Runtime
 
 
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """The container behind a handle.
-
-    Attributes:
-        ports: Container port such as ``"5432/tcp"`` to the host port.
-        password: A random password of this session, for servers that want one.
-    """
-
-    alias: str
-    engine: Engine
-    container: str
-    ports: Mapping[str, int]
-    password: str
-    container_id: str = ""
-
-
-@dataclass_transform(
-    kw_only_default=True,
-    frozen_default=True,
-    eq_default=False,
-    field_specifiers=(field, options.private),
-)
-class _Declaration:
-    """Makes every subclass a frozen dataclass, and its unknown options our error."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        dataclass(frozen=True, kw_only=True, eq=False)(cls)
-
-    def __new__(cls, *args: object, **given: object) -> Self:
-        """Check the names of the options, before the dataclass would raise a TypeError."""
-        known = [item.name for item in dataclasses.fields(cls) if item.init]  # type: ignore[arg-type]
-        if args:
-            raise DeclarationError(
-                f"{cls.__name__} takes options by name only, such as {known[0]}={args[0]!r}"
-            )
-        for name in given:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
-                raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
-        return super().__new__(cls)
-
-
-class Service(_Declaration):
+class Service(Declaration):
     """A server in a container, for one test class.
 
     Attributes:
@@ -101,7 +55,6 @@ class Service(_Declaration):
     files: Mapping[str, str | Path | bytes] = field(default_factory=dict)
     scope: Scope = "class"
     depends_on: Sequence[Service | str] = ()
-    _declared_as: str = options.private("a service")
     _runtime: Runtime | None = options.private(None)
 
     def __post_init__(self) -> None:
@@ -132,6 +85,9 @@ class Service(_Declaration):
     def readiness(self) -> Probe | None:
         """What tells that the server is ready; None when it is as soon as it runs."""
         raise NotImplementedError
+
+    def started(self) -> None:
+        """Do what the ready server needs after each start, such as asking for a password."""
 
     def prepare(self) -> None:
         """Do once what the class needs of the ready server, such as migrations."""
@@ -218,18 +174,29 @@ class Service(_Declaration):
             **self.server_info(),
         }
 
+    # Faults
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Freeze every process of the server while the block runs: it accepts, and is silent."""
+        return faults.paused(self)
+
+    def partitioned(self) -> AbstractContextManager[None]:
+        """Cut the server off from everybody while the block runs."""
+        return faults.partitioned(self)
+
+    def kill(self, signal: str = "SIGKILL") -> None:
+        """End the server as a crash does; returns when it has ended. `restart` brings it back."""
+        faults.kill(self, signal=signal)
+
+    def restart(self) -> None:
+        """Kill the server if it runs, start it, and return when it is ready again.
+
+        Raises:
+            ServiceError: It did not come back.
+        """
+        faults.restart(self)
+
     # How it is bound
-
-    def __get__(self, instance: object | None, owner: type | None = None) -> Self:
-        """Hand out the running service of this test, else of its class, else the declaration."""
-        for place in (instance, owner):
-            handle = getattr(place, "__dict__", {}).get(HANDLES, {}).get(self)
-            if handle is not None:
-                return cast("Self", handle)
-        return self
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        object.__setattr__(self, "_declared_as", f"{owner.__name__}.{name}")
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """A copy of this declaration that is bound to a container."""

@@ -1,0 +1,95 @@
+"""Faults: what a server does in production and no mock can. Published ports stay the same."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import EngineError, ServiceError
+from orchestrator.probes import INTERVAL, exited, wait_until_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orchestrator.services.service import Service
+
+_END: Final = 10.0
+
+
+@contextlib.contextmanager
+def paused(service: Service) -> Iterator[None]:
+    """Freeze every process of the service while the block runs."""
+    running = service.running
+    running.engine.pause_container(running.container)
+    try:
+        yield
+    finally:
+        with _unless_ended(service):
+            running.engine.unpause_container(running.container)
+
+
+@contextlib.contextmanager
+def partitioned(service: Service) -> Iterator[None]:
+    """Cut the service off its network, and so off everybody, while the block runs."""
+    running = service.running
+    running.engine.disconnect_network(running.network, container=running.container)
+    try:
+        yield
+    finally:
+        with _unless_ended(service):
+            running.engine.connect_network(
+                running.network, container=running.container, aliases=[running.alias]
+            )
+            await_ready(service)
+
+
+def kill(service: Service, *, signal: str) -> None:
+    """Send a signal to the service's first process; return when it has ended."""
+    running = service.running
+    running.engine.kill_container(running.container, signal=signal)
+    deadline = time.monotonic() + _END
+    while (state := service.state()) is not None and not state.ended:
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"{service.alias} still runs {_END:g} s after {signal}", service=service.alias
+            )
+        time.sleep(INTERVAL)
+
+
+def restart(service: Service) -> None:
+    """Kill the service if it runs, start it, and return when it is ready again."""
+    service.running.engine.restart_container(service.running.container)
+    await_ready(service)
+    service.started()
+
+
+def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Return when the service is ready.
+
+    Args:
+        service: A service that was started.
+        cancelled: Says when nobody waits any more; then this returns early.
+
+    Raises:
+        ServiceExitedError: It ended.
+        ServiceNotReadyError: It was not ready within its ``startup_timeout``.
+    """
+    probe = service.readiness()
+    if probe is not None:
+        wait_until_ready(probe, service, timeout=service.startup_timeout, cancelled=cancelled)
+        return
+    state = service.state()
+    if state is None or (state.ended and state.exit_code != 0):
+        raise exited(service, state)
+
+
+@contextlib.contextmanager
+def _unless_ended(service: Service) -> Iterator[None]:
+    """Undo a fault; on a container that has ended meanwhile there is nothing to undo."""
+    try:
+        yield
+    except EngineError:
+        state = service.state()
+        if state is not None and not state.ended:
+            raise

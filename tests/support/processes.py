@@ -1,0 +1,95 @@
+"""Running a user's test file in a process of its own, and watching the daemon meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine import connect, labels
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEADLINE: Final = 60.0
+
+
+class ProcessTestCase(unittest.TestCase):
+    """A test with a folder for a user's files, whose processes share a run of their own.
+
+    Nothing labelled with that run may be left when it ends.
+    """
+
+    def setUp(self) -> None:
+        """Make the folder and the run."""
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.run_id = str(uuid.uuid4())
+        self.environ = {**os.environ, "ORCHESTRATOR_RUN": self.run_id}
+        self.engine = connect(Settings.from_environment())
+        self.addCleanup(self.engine.close)
+        self.addCleanup(self.await_nothing_left)
+
+    def write(self, name: str, source: str) -> None:
+        """Write one of the user's files."""
+        (self.folder / name).write_text(textwrap.dedent(source), encoding="utf-8")
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start ``python ARGV`` in the folder; it is killed if the test does not end it."""
+        process = subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(self._end, process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """Wait for a process: its exit status and output."""
+        output, _ = process.communicate(timeout=DEADLINE)
+        return process.returncode, output
+
+    def run_python(self, *argv: str) -> tuple[int, str]:
+        """Run ``python ARGV`` in the folder to its end."""
+        return self.finish(self.start(*argv))
+
+    def left(self) -> Sequence[str]:
+        """What the daemon has of this run."""
+        found = self.engine.labelled({labels.RUN: self.run_id})
+        return [f"{item.kind} {item.name} {item.status}" for item in found]
+
+    def await_nothing_left(self) -> None:
+        """Fail unless the daemon soon has nothing of this run."""
+        self.await_that(lambda: not self.left(), lambda: f"left behind: {self.left()}")
+
+    def await_that(self, condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+        """Wait until a condition holds; fail at the deadline with what `otherwise` says."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(otherwise())
+            time.sleep(0.02)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
