@@ -23,7 +23,8 @@ registry_head() {
 }
 
 registry_ready() {
-    registry_head /v2/ | grep --quiet --ignore-case '^Docker-Distribution-Api-Version: registry/2.0'
+    # Not `grep --quiet`: it leaves at the first match, and the writer's SIGPIPE fails the line.
+    registry_head /v2/ | grep --ignore-case '^Docker-Distribution-Api-Version: registry/2.0' >/dev/null
 }
 
 # The digest the registry has for REGISTRY/REPOSITORY:TAG, or failure when it has none.

@@ -38,7 +38,7 @@ make_venv() {
     fi
     say 'installing the package and its development tools into .venv'
     # Dependency groups are newer than the pip that comes with Python 3.11.
-    if ! "$VENV/bin/python" -m pip install --help | grep --quiet -- --group; then
+    if [[ $("$VENV/bin/python" -m pip install --help) != *--group* ]]; then
         logged pip-upgrade pip_install --upgrade pip
     fi
     (cd "$ROOT" && logged pip-install pip_install --editable '.[all]' --group dev)
