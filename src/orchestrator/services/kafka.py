@@ -107,7 +107,7 @@ class Kafka(Service):
         """A group and topics of the test's own; the topics are deleted after it."""
         with contextlib.ExitStack() as clients:
             topics: list[str] = []
-            handle = self._copy(_test=test, _clients=clients, _topics=topics, _owner=self)
+            handle = self.copy_with(_test=test, _clients=clients, _topics=topics, _owner=self)
             try:
                 yield handle
             finally:

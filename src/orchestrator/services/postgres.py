@@ -128,7 +128,7 @@ class Postgres(Service):
         del test  # names on the server are short and random; a test's is neither
         with contextlib.ExitStack() as clients:
             changes = clients.enter_context(postgres_isolation.isolation(self))
-            handle = self._copy(_clients=clients, **changes)
+            handle = self.copy_with(_clients=clients, **changes)
             clients.callback(handle.release)
             yield handle
 
@@ -235,7 +235,7 @@ class Postgres(Service):
         database = self.database
         if self.clones:
             database = "template1" if self.database == "postgres" else "postgres"
-        outside = self._copy(database=database)
+        outside = self.copy_with(database=database)
         return outside.connect(autocommit=True, options="-clock_timeout=10s")
 
     @property

@@ -112,7 +112,7 @@ class Redis(Service):
         """An empty server, and a handle with connections of its own."""
         if self.isolation == "flush":
             self.client.flushall()
-        handle = self._copy(_test=test)
+        handle = self.copy_with(_test=test)
         try:
             yield handle
         finally:

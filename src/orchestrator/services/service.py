@@ -200,18 +200,21 @@ class Service(Declaration):
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """A copy of this declaration that is bound to a container."""
-        return self._copy(_runtime=runtime, **changes)
+        return self.copy_with(_runtime=runtime, **changes)
 
     def identified(self, container_id: str, /) -> Self:
         """The handle, once its container has an id."""
-        return self._copy(_runtime=dataclasses.replace(self.running, container_id=container_id))
+        return self.copy_with(_runtime=dataclasses.replace(self.running, container_id=container_id))
 
     def with_image(self, image: str, /) -> Self:
         """The declaration, with the image that was found for it."""
-        return self._copy(image=image)
+        return self.copy_with(image=image)
 
-    def _copy(self, **changes: Any) -> Self:
-        """A copy with other attributes; what the original opened and cached stays with it."""
+    def copy_with(self, **changes: Any) -> Self:
+        """A copy with other attributes, such as a test's handle with a database of its own.
+
+        What the original opened and cached stays with it.
+        """
         copy = dataclasses.replace(self)
         for item in dataclasses.fields(self):
             object.__setattr__(copy, item.name, getattr(self, item.name))

@@ -1,0 +1,40 @@
+"""``services/README.md``: its page on a new service, run as a reader would."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tests.support.processes import ProcessTestCase
+
+PAGE = Path(__file__).parents[2] / "src" / "orchestrator" / "services" / "README.md"
+SERVICE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+class ServicesReadmeTest(ProcessTestCase):
+    """Adding a service is one small file."""
+
+    def test_the_pages_service_runs_against_a_real_server(self) -> None:
+        """The two blocks, as files, are a test that passes."""
+        self.write("mysql.py", SERVICE)
+        self.write("test_orders.py", USE)
+        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_orders")
+        self.assertEqual(0, status, output)
+        self.assertIn("Ran 2 tests", output)
+
+    def test_the_pages_service_is_at_most_sixty_lines(self) -> None:
+        """A new service is one file of at most 60 lines."""
+        self.assertLessEqual(len(SERVICE.splitlines()), 60)
+
+    def test_a_type_checker_sees_the_service_behind_the_attribute(self) -> None:
+        """Mypy strict knows that self.db is a MySQL."""
+        self.write("mysql.py", SERVICE)
+        use = USE + "\n\nreveal_type(OrdersTest.db)\nreveal_type(OrdersTest().db)\n"
+        self.write("test_orders.py", use)
+        root = PAGE.parents[2]
+        self.environ["MYPYPATH"] = f"{root}:{self.folder}"
+        status, output = self.run_python(
+            "-m", "mypy", "--strict", "--python-executable", sys.executable, "test_orders.py"
+        )
+        self.assertEqual((0, 2), (status, output.count('"mysql.MySQL"')), output)
