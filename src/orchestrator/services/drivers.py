@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import MissingDriverError
 
@@ -11,14 +14,22 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+_importing: Final = threading.Lock()
+
+
 def driver(module: str, /, *, extra: str) -> ModuleType:
-    """Import a driver.
+    """Import a driver; that it uses deprecated Python itself is not the test's concern.
 
     Raises:
         MissingDriverError: It is not installed; the message names the extra that brings it.
     """
-    try:
+    if sys.modules.get(module) is not None:
         return importlib.import_module(module)
+    try:
+        # The lock, because the filters of warnings belong to the process, not to the thread.
+        with _importing, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # the driver is there, but something it needs is broken: say that
