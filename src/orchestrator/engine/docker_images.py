@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import docker.auth
 
 from orchestrator.engine.docker_containers import NOT_FOUND
-from orchestrator.engine.docker_streams import open_stream, read_steps, registry_auth
+from orchestrator.engine.docker_streams import open_stream, read_pieces, read_steps, registry_auth
 from orchestrator.engine.port import ImageInfo, PullProgress
 from orchestrator.errors import EngineError
 
@@ -77,7 +77,7 @@ class DockerImages:
             self._pool.client(f"save {', '.join(names)}", timeout=SAVE_TIMEOUT) as client,
             open_stream(client, "GET", "/images/get", params={"names": names}) as response,
         ):
-            yield from response.iter_content(PIECE)
+            yield from read_pieces(response, PIECE)
 
     def load_images(self, archive: Iterable[bytes], /) -> Iterator[str]:
         """Load a tar of images; the work happens while the daemon's remarks are read.

@@ -37,6 +37,20 @@ def open_stream(client: Any, method: str, path: str, **options: Any) -> Iterator
         yield response
 
 
+def read_pieces(response: requests.Response, size: int) -> Iterator[bytes]:
+    """The bytes of an answer, in pieces of this size.
+
+    `iter_content` would hand out the daemon's own pieces of 32 KiB at a third of the speed.
+    """
+    try:
+        while piece := response.raw.read(size):
+            yield piece
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.exceptions.ReadTimeout(error) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ConnectionError(error) from error
+
+
 def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects of an answer.
 

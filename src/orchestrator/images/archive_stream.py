@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from orchestrator.errors import LockError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PIECE: Final = 1 << 20  # bytes
 END: Final = bytes(1024)  # what ends a tar
 _BLOCK: Final = 512
+_BEHIND: Final = 4  # pieces that wait for their hash
 _LARGEST_DOCUMENT: Final = 4 << 20
 _LARGEST_TOGETHER: Final = 32 << 20
 
@@ -72,12 +74,14 @@ def checked_stream(
     """
     tee = _Tee(source)
     try:
-        with tarfile.open(fileobj=tee, mode="r|", bufsize=PIECE) as tar:  # type: ignore[call-overload]
+        with (
+            tarfile.open(fileobj=cast("Any", tee), mode="r:") as tar,
+            ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher,
+        ):
             for member in tar:
-                yield from _member(tar, member, tee, contents)
+                yield from _member(member, tee, contents, hasher)
                 on_member(member.name)
-            yield from tee.take(until=tar.offset)
-            tee.expect_end(tar.offset, name=name)
+            yield from tee.end(tar.offset)
     except tarfile.TarError as error:
         raise LockError(f"{name} is cut off or damaged: {error}") from error
     verify()
@@ -85,23 +89,26 @@ def checked_stream(
 
 
 def _member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, tee: _Tee, contents: Contents
+    member: tarfile.TarInfo, tee: _Tee, contents: Contents, hasher: ThreadPoolExecutor
 ) -> Iterator[bytes]:
+    """Pass a member on; a second thread hashes it, which lets go of Python's lock meanwhile."""
+    yield from tee.taken()
     if member.issym() or member.islnk():
         contents.links[member.name] = _target(member)
-    file = tar.extractfile(member) if member.isreg() else None
-    if file is None:
-        yield from tee.take(until=member.offset_data)
+    if not member.isreg():
         return
     digest, kept = hashlib.sha256(), bytearray()
     keep = member.size <= _LARGEST_DOCUMENT and _is_document(member.name)
-    position = member.offset_data
-    while piece := file.read(PIECE):
-        digest.update(piece)
-        position += len(piece)
+    behind: deque[Future[None]] = deque()
+    for piece in tee.pass_on(member.size):
+        behind.append(hasher.submit(digest.update, piece))
+        if len(behind) > _BEHIND:
+            behind.popleft().result()
         if keep:
             kept += piece
-        yield from tee.take(until=position)
+        yield piece
+    for update in behind:
+        update.result()
     contents.digests[member.name] = f"sha256:{digest.hexdigest()}"
     if keep and sum(map(len, contents.documents.values())) + len(kept) <= _LARGEST_TOGETHER:
         contents.documents[member.name] = bytes(kept)
@@ -125,40 +132,65 @@ def _target(member: tarfile.TarInfo) -> str:
 
 
 class _Tee:
-    """A file that remembers what was read from it until that is taken."""
+    """A stream as a file that `tarfile` reads headers from, while members pass by it.
+
+    It remembers what `tarfile` read until that is taken. The only step back `tarfile` makes is by
+    one byte, to see that the end of a member is there.
+    """
 
     def __init__(self, source: Readable) -> None:
         self._source = source
-        self._pieces: deque[bytes] = deque()
-        self._taken = 0
+        self._read: list[bytes] = []
+        self._offset = 0
+        self._again = False
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._offset - self._again
+
+    def seek(self, offset: int) -> None:
+        """Go forward, or back by one byte."""
+        self._again = offset == self._offset - 1
+        if offset > self._offset:
+            self.read(offset - self._offset)
 
     def read(self, size: int) -> bytes:
-        """Read exactly so many bytes, fewer only at the end."""
-        piece = self._source.read(size)
-        while piece and len(piece) < size and (more := self._source.read(size - len(piece))):
-            piece += more
-        if piece:
-            self._pieces.append(piece)
-        return piece
+        """Read so many bytes, fewer only at the end, and remember them."""
+        if self._again and size == 1:
+            self._again = False
+            return b"\0"  # what it was does not matter, only that it is there
+        self._again = False
+        pieces = list(self._exactly(size))
+        self._read += pieces
+        return b"".join(pieces)
 
-    def take(self, *, until: int) -> Iterator[bytes]:
-        """What was read and not yet taken, up to an offset in the file."""
-        while self._pieces and self._taken < until:
-            piece = self._pieces.popleft()
-            wanted = until - self._taken
-            if len(piece) > wanted:
-                self._pieces.appendleft(piece[wanted:])
-                piece = piece[:wanted]
-            self._taken += len(piece)
-            yield piece
+    def taken(self) -> list[bytes]:
+        """What was read since the last call."""
+        pieces, self._read = self._read, []
+        return pieces
 
-    def expect_end(self, offset: int, *, name: str) -> None:
-        """Check that zeros stand at an offset; `tarfile` also stops, silently, at a damaged one.
+    def pass_on(self, size: int) -> Iterator[bytes]:
+        """So many bytes of a member, which `tarfile` does not see."""
+        end = self._offset + size
+        yield from self._exactly(size)
+        if self._offset != end:
+            raise tarfile.ReadError("unexpected end of data")
 
-        What follows is read too: a compressed archive is verified only at its end.
+    def end(self, offset: int) -> list[bytes]:
+        """What is left in front of the end, which is a block of zeros at this offset.
+
+        `tarfile` also stops, silently, at a damaged or missing block. What follows the end is read
+        too: a compressed archive is verified only there.
         """
-        rest = b"".join(self._pieces)[offset - self._taken :][:_BLOCK]
-        if rest != bytes(_BLOCK):
-            raise LockError(f"{name} is cut off or damaged at byte {offset}")
+        rest = b"".join(self.taken())
+        if self._offset - offset != _BLOCK or rest[-_BLOCK:] != bytes(_BLOCK):
+            raise tarfile.ReadError(f"no file and no end at byte {offset}")
         while self._source.read(PIECE):
             pass
+        return [rest[:-_BLOCK]] if len(rest) > _BLOCK else []
+
+    def _exactly(self, size: int) -> Iterator[bytes]:
+        while size and (piece := self._source.read(min(size, PIECE))):
+            size -= len(piece)
+            self._offset += len(piece)
+            yield piece

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -105,6 +106,7 @@ def _read_zstd(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
         except library.ZstdError as error:
             raise LockError(f"{path} is cut off or damaged: {error}") from error
         return
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # Python reads ahead; the program has the descriptor
     with _process([_program(path), "-dcq"], stdin=file, stdout=subprocess.PIPE) as (
         process,
         stderr,
