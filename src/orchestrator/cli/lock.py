@@ -27,7 +27,6 @@ from orchestrator.images.locking import (
     cache_key,
     empty_lock,
     requested,
-    selected,
     unpinned,
     write_entries,
 )
@@ -80,10 +79,10 @@ def _find(settings: Settings, *, creating: bool) -> LockFile:
 
 def _wanted(arguments: argparse.Namespace, lock: LockFile) -> list[LockedImage]:
     if arguments.update or arguments.check:
-        return [unpinned(image) for image in selected(arguments.names, lock)]
+        return [unpinned(image) for image in lock.select(arguments.names)]
     if arguments.names:
         return requested(arguments.names, lock)
-    return selected([], lock)
+    return lock.select([])
 
 
 def _check(answers: Sequence[Answer], lock: LockFile) -> int:

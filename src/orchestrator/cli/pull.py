@@ -24,19 +24,20 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import connect
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.glance import glance_at
+from orchestrator.errors import EngineError
 from orchestrator.images import find_lock
-from orchestrator.images.display import Display
 from orchestrator.images.failure import exit_status
-from orchestrator.images.locking import selected
-from orchestrator.images.pull import pull_images
-from orchestrator.images.retry import Retry
+from orchestrator.images.presence import in_place
 from orchestrator.images.transfer import megabytes
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from orchestrator.images import LockedImage
     from orchestrator.images.pull import Pulled
 
 
@@ -47,10 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64"
     )
     parser.add_argument(
-        "--attempts",
-        type=int,
-        default=Retry().attempts,
-        help="tries per image (default: %(default)s)",
+        "--attempts", type=int, default=5, metavar="N", help="tries per image (default: 5)"
     )
     parser.add_argument("--quiet", "-q", action="store_true", help="say only what went wrong")
 
@@ -59,7 +57,28 @@ def run(arguments: argparse.Namespace) -> int:
     """Pull, and say how it went."""
     settings = Settings.from_environment()
     lock = find_lock(settings)
-    images = selected(arguments.names, lock)
+    images = lock.select(arguments.names)
+    if arguments.platform is None and _in_place(images):
+        if not arguments.quiet:
+            print(f"{len(images)} images, all present")
+        return 0
+    return _pull(arguments, images, settings)
+
+
+def _in_place(images: Sequence[LockedImage]) -> bool:
+    """One quick look, which does not need docker-py; when in doubt, no."""
+    try:
+        glance = glance_at(find_endpoint())
+        return glance is not None and all(in_place(glance, image) for image in images)
+    except EngineError:
+        return False
+
+
+def _pull(arguments: argparse.Namespace, images: Sequence[LockedImage], settings: Settings) -> int:
+    from orchestrator.images.display import Display
+    from orchestrator.images.pull import pull_images
+    from orchestrator.images.retry import Retry
+
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         pulled = pull_images(

@@ -20,7 +20,6 @@ from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
 from orchestrator.images.failure import classify
-from orchestrator.images.locking import selected
 from orchestrator.images.transfer import megabytes
 from orchestrator.settings import Settings
 
@@ -37,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Save, and say how large it is."""
     settings = Settings.from_environment()
-    images = selected(arguments.names, find_lock(settings))
+    images = find_lock(settings).select(arguments.names)
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         try:

@@ -8,13 +8,15 @@ import docker.auth
 
 from orchestrator.engine.docker_containers import NOT_FOUND
 from orchestrator.engine.docker_streams import open_stream, read_pieces, read_steps, registry_auth
-from orchestrator.engine.port import ImageInfo, PullProgress
+from orchestrator.engine.image_info import image_info
+from orchestrator.engine.port import PullProgress
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.docker_client import ClientPool
+    from orchestrator.engine.port import ImageInfo
 
 # The daemon unpacks every layer into a temporary folder before it sends the first byte.
 SAVE_TIMEOUT: Final = 900.0  # seconds
@@ -35,15 +37,7 @@ class DockerImages:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return ImageInfo(
-            id=found["Id"],
-            tags=tuple(found.get("RepoTags") or ()),
-            repo_digests=tuple(found.get("RepoDigests") or ()),
-            os=found["Os"],
-            architecture=found["Architecture"],
-            variant=found.get("Variant") or "",
-            size=found["Size"],
-        )
+        return image_info(found)
 
     def pull_image(
         self, reference: str, /, *, platform: str | None = None

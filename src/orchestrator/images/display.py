@@ -96,7 +96,7 @@ class Display:
         """It will not come."""
         with self._lock:
             self._rows.pop(name, None)
-            self._line(f"{name}: FAILED: {text}", important=True)
+            self._line(f"FAILED {text}", important=True)
 
     def _line(self, text: str, *, important: bool = False) -> None:
         if self._quiet and not important:

@@ -42,7 +42,8 @@ def fetch_image(
             progress(step)
 
     try:
-        retrying(pull, retry=retry or Retry(), report=report)
+        known = f"The Docker daemon failed to pull {name}: "
+        retrying(pull, retry=retry or Retry(), report=report, known=known)
     except EngineUnavailableError:
         raise
     except EngineError as error:

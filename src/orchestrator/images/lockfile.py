@@ -14,7 +14,7 @@ from orchestrator.images.layout import line_of
 from orchestrator.images.reference import Reference, is_digest, parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.settings import Settings
 
@@ -85,6 +85,17 @@ class LockFile:
         """The entry with the same registry, repository and tag."""
         wanted = reference.tagged
         return next((e for e in self.entries.values() if e.reference.tagged == wanted), None)
+
+    def select(self, names: Sequence[str], /) -> list[LockedImage]:
+        """The entries of these names, or all without any.
+
+        Raises:
+            LockError: There is no entry of that name.
+        """
+        if unknown := [name for name in names if name not in self.entries]:
+            has = ", ".join(self.entries) or "no entries"
+            raise LockError(f"{self.path} has no entry {unknown[0]!r}; it has {has}")
+        return [self.entries[name] for name in names or self.entries]
 
 
 def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:

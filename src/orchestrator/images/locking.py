@@ -92,18 +92,6 @@ def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:
     return list(found.values())
 
 
-def selected(names: Sequence[str], lock: LockFile) -> list[LockedImage]:
-    """The entries of these names, or all.
-
-    Raises:
-        LockError: There is no entry of that name.
-    """
-    if unknown := [name for name in names if name not in lock.entries]:
-        has = ", ".join(lock.entries) or "no entries"
-        raise LockError(f"{lock.path} has no entry {unknown[0]!r}; it has {has}")
-    return [lock.entries[name] for name in names or lock.entries]
-
-
 def unpinned(image: LockedImage) -> LockedImage:
     """The image as its tag, to ask what that is now."""
     return LockedImage(name=image.name, reference=image.reference.with_digest(None))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.errors import DigestMismatchError
 
@@ -37,9 +37,14 @@ class Presence:
     other: ImageInfo | None = None
 
 
-def find_image(
-    engine: Engine, image: LockedImage, *, mirrored: Reference | None = None
-) -> Presence:
+class Looks(Protocol):
+    """What can look for an image: an engine, or `Glance`."""
+
+    def image(self, reference: str, /) -> ImageInfo | None:
+        """The image under a reference, digest or id, or None."""
+
+
+def find_image(engine: Looks, image: LockedImage, *, mirrored: Reference | None = None) -> Presence:
     """Look for an image: one question to the daemon when its tag is right, a few when it is not.
 
     Args:
@@ -59,6 +64,16 @@ def find_image(
         if found is not None:
             return Presence(info=found, other=other)
     return Presence(other=other)
+
+
+def in_place(looks: Looks, image: LockedImage) -> bool:
+    """Whether nothing at all is to be done: right bytes, right tag, this machine's processor."""
+    info = find_image(looks, image).info
+    return (
+        info is not None
+        and info.architecture == _MACHINES.get(platform.machine().lower())
+        and image.reference.familiar in info.tags
+    )
 
 
 def is_locked(info: ImageInfo, image: LockedImage) -> bool:

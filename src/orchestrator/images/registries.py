@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.registry import RegistryClient
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from orchestrator.engine.port import Engine
+    from orchestrator.engine.registry import RegistryClient
     from orchestrator.settings import Settings
 
 
@@ -17,6 +17,8 @@ def open_registries(engine: Engine, *, settings: Settings) -> RegistryClient:
 
     Locking needs no daemon, so that it works where images are locked but not run.
     """
+    from orchestrator.engine.registry import RegistryClient  # requests takes 0.1 s to import
+
     try:
         insecure = engine.info().insecure_registries
     except EngineError:

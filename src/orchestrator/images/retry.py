@@ -40,8 +40,20 @@ class Retry:
         return whole * random.uniform(0.75, 1.25)  # noqa: S311  # not for security
 
 
-def retrying(do: Callable[[], T], *, retry: Retry, report: Callable[[str], None]) -> T:
+def retrying(
+    do: Callable[[], T],
+    *,
+    retry: Retry,
+    report: Callable[[str], None],
+    known: str = "",
+) -> T:
     """Do something until it succeeds, fails for good or was tried often enough.
+
+    Args:
+        do: What may fail.
+        retry: How often, and with which pauses.
+        report: Takes one line about each failure that is followed by another try.
+        known: How an error's text begins that says nothing new to the reader of these lines.
 
     Raises:
         OrchestratorError: The last failure.
@@ -54,6 +66,7 @@ def retrying(do: Callable[[], T], *, retry: Retry, report: Callable[[str], None]
             if not classify(error).passing or attempt >= retry.attempts:
                 raise
             pause = retry.pause(attempt)
-            report(f"{error}; trying again in {pause:.1f} s ({attempt + 1} of {retry.attempts})")
+            reason = str(error).removeprefix(known)
+            report(f"{reason}; trying again in {pause:.1f} s ({attempt + 1} of {retry.attempts})")
             time.sleep(pause)
             attempt += 1
