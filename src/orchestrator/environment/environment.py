@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from concurrent import futures
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment.keeping import keep_logs
-from orchestrator.environment.launch import failure, launch
+from orchestrator.environment.launch import as_ours, launch, release
+from orchestrator.environment.process_scope import process_scope
 from orchestrator.environment.site import Site
+from orchestrator.environment.together import start_together
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock, resolve_image
-from orchestrator.services.dependencies import in_order, needed
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from orchestrator.images import LockedImage
+    from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
     from orchestrator.settings import Settings
 
@@ -72,7 +73,7 @@ class Environment:
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
-        images = self._images()  # before anything is made: the cheapest of mistakes
+        self._images = self._resolve_images()  # before anything is made: the cheapest of mistakes
         session = own_session(engine, endpoint=endpoint, settings=self._settings)
         site = Site(
             engine=engine,
@@ -84,9 +85,10 @@ class Environment:
         self._ending.callback(site.clear)
         if self._settings.logs is not None:
             self._ending.callback(keep_logs, site, folder=self._settings.logs)
-        return self._launch_all(site, images)
+        self._site = site
+        return self._launch_for_class()
 
-    def _images(self) -> Mapping[str, LockedImage]:
+    def _resolve_images(self) -> Mapping[str, LockedImage]:
         lock = find_lock(self._settings)
         return {
             alias: resolve_image(
@@ -95,39 +97,50 @@ class Environment:
             for alias, service in self._services.items()
         }
 
-    def _launch_all(
-        self, site: Site, images: Mapping[str, LockedImage]
-    ) -> Mapping[Service, Service]:
-        """Every service in a thread of its own; the first failure stops the others."""
-        running: dict[str, futures.Future[Service]] = {}
-        with futures.ThreadPoolExecutor(len(self._services) + 1, "orchestrator-start") as pool:
-            networking = pool.submit(site.create_network)
+    def _launch_for_class(self) -> Mapping[Service, Service]:
+        """Start what lives as long as the class, and what lives as long as the process."""
+        site = self._site
+        shared = process_scope(site.session, settings=self._settings)
 
-            def run(alias: str) -> Service:
-                for other in needed(alias, self._services):
-                    running[other].result()
-                return launch(
-                    self._services[alias],
-                    alias,
-                    site,
-                    locked=images[alias],
-                    await_network=networking.result,
-                )
+        def start(alias: str, await_network: Callable[[], None]) -> Service:
+            declaration, locked = self._services[alias], self._images[alias]
+            if declaration.scope == "process":
+                shared.start(declaration, alias, locked=locked, stopping=site.stopping)
+                await_network()
+                joined = shared.joined(declaration, alias, network=site.network)
+                return self._ending.enter_context(joined)
+            handle = launch(declaration, alias, site, locked=locked, await_network=await_network)
+            self._ending.callback(release, handle)
+            return handle
 
-            try:
-                for alias in in_order(self._services):
-                    running[alias] = pool.submit(run, alias)
-                steps: list[futures.Future[Any]] = [networking, *running.values()]
-                done, _ = futures.wait(steps, return_when=futures.FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-            except BaseException:
-                site.stopping.set()
-                raise
-        handles = {self._services[alias]: future.result() for alias, future in running.items()}
-        for handle in handles.values():
-            self._ending.callback(_release, handle)
-        return handles
+        return start_together(
+            self._services,
+            self._aliases("class", "process"),
+            network=site.create_network,
+            start=start,
+            stopping=site.stopping,
+        )
+
+    def _launch_for_test(self, states: contextlib.ExitStack) -> Mapping[Service, Service]:
+        """Start what lives as long as one test; the stack removes it."""
+        aliases = self._aliases("test")
+        if not aliases:
+            return {}
+        site = self._site.for_test()
+        states.callback(site.clear)
+
+        def start(alias: str, await_network: Callable[[], None]) -> Service:
+            declaration, locked = self._services[alias], self._images[alias]
+            handle = launch(declaration, alias, site, locked=locked, await_network=await_network)
+            states.callback(release, handle)
+            return handle
+
+        return start_together(
+            self._services, aliases, network=lambda: None, start=start, stopping=site.stopping
+        )
+
+    def _aliases(self, *scopes: Scope) -> Collection[str]:
+        return [alias for alias, service in self._services.items() if service.scope in scopes]
 
     def stop(self) -> None:
         """Remove everything; safe to call twice.
@@ -146,9 +159,10 @@ class Environment:
             ServiceError: A service could not give or drop it, for instance because it ended.
         """
         with contextlib.ExitStack() as states:
+            handles = {**self.handles, **self._launch_for_test(states)}
             yield {
                 declaration: states.enter_context(_state(handle, test))
-                for declaration, handle in self.handles.items()
+                for declaration, handle in handles.items()
             }
 
 
@@ -156,25 +170,10 @@ class Environment:
 def _state(handle: Service, test: str) -> Iterator[Service]:
     """One service's clean state; what its driver raises on the way becomes ours."""
     isolation = handle.isolated(test)
-    with _as_ours(handle, "could not give the test clean state"):
+    with as_ours(handle, "could not give the test clean state"):
         state = isolation.__enter__()
     try:
         yield state
     finally:
-        with _as_ours(handle, "could not drop the test's state"):
+        with as_ours(handle, "could not drop the test's state"):
             isolation.__exit__(None, None, None)
-
-
-def _release(handle: Service) -> None:
-    with _as_ours(handle, "could not close its connections"):
-        handle.release()
-
-
-@contextlib.contextmanager
-def _as_ours(handle: Service, what: str) -> Iterator[None]:
-    try:
-        yield
-    except OrchestratorError:
-        raise
-    except Exception as error:
-        raise failure(handle, what, error) from error

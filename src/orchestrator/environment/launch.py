@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -17,7 +18,7 @@ from orchestrator.services.options import memory_in_bytes, read_file
 from orchestrator.services.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.environment.site import Site
     from orchestrator.images import LockedImage
@@ -67,13 +68,15 @@ def launch(
 
 def prepare(handle: Service) -> None:
     """Do what the class needs of the ready server; a driver's error becomes ours."""
-    try:
+    with as_ours(handle, "could not be prepared"):
         handle.started()
         handle.prepare()
-    except OrchestratorError:
-        raise
-    except Exception as error:
-        raise failure(handle, "could not be prepared", error) from error
+
+
+def release(handle: Service) -> None:
+    """Close what a handle opened; a driver's error becomes ours."""
+    with as_ours(handle, "could not close its connections"):
+        handle.release()
 
 
 def failure(handle: Service, what: str, error: Exception) -> ServiceError:
@@ -98,7 +101,7 @@ def _start(
             alias=alias,
             engine=site.engine,
             container=site.session.name(alias),
-            network=site.network,
+            networks=(site.network,),
             ports={
                 port: free_port(site.engine.bind_address) for port in declaration.container_ports()
             },
@@ -149,3 +152,14 @@ def _files(declaration: Service) -> Mapping[str, bytes]:
         path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
         for path, content in declaration.files.items()
     }
+
+
+@contextlib.contextmanager
+def as_ours(handle: Service, what: str) -> Iterator[None]:
+    """What a driver raises in the block becomes ours."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        raise failure(handle, what, error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.private_network import create_private_network
@@ -25,7 +25,7 @@ class Site:
     """The ground one class's services stand on.
 
     Attributes:
-        test_class: The class's full name.
+        test_class: The class's full name; empty for what outlives it.
         network: The name of its network.
         stopping: Set when nobody waits for the start any more.
         bound: Every service that was given a container, ready or not.
@@ -41,9 +41,15 @@ class Site:
     _containers: list[str] = field(default_factory=list)
     _networks: list[str] = field(default_factory=list)
 
+    def for_test(self) -> Site:
+        """The same ground for one test: what is made there is removed after it."""
+        return replace(
+            self, stopping=threading.Event(), bound=self.bound, _containers=[], _networks=[]
+        )
+
     def labels(self, *, service: str | None = None, scope: str | None = None) -> Mapping[str, str]:
         """What everything made here is labelled with."""
-        return self.session.labels(test_class=self.test_class, service=service, scope=scope)
+        return self.session.labels(test_class=self.test_class or None, service=service, scope=scope)
 
     @contextlib.contextmanager
     def making_container(self, name: str) -> Iterator[None]:
@@ -92,7 +98,7 @@ class Site:
                 problems.append(str(error))
         if problems:
             raise ReapError(
-                f"{self.test_class}: not everything could be removed; "
+                f"{self.test_class or 'process'}: not everything could be removed; "
                 "`python -m orchestrator reap` tries again:\n"
                 + "\n".join(f"  {problem}" for problem in problems)
             )

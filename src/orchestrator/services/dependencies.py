@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.services.service import Service
+
+_LIFE: Final = ("test", "class", "process")
 
 
 def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
@@ -41,6 +43,11 @@ def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
             raise DeclarationError(
                 f"{alias} depends on {needs!r}, which is not a service of this class; "
                 f"it has {', '.join(services)}"
+            )
+        if _LIFE.index(services[name].scope) < _LIFE.index(services[alias].scope):
+            raise DeclarationError(
+                f"{alias} (scope {services[alias].scope!r}) depends on {name} (scope "
+                f"{services[name].scope!r}), which does not live as long"
             )
         found.append(name)
     return found

@@ -33,15 +33,12 @@ def paused(service: Service) -> Iterator[None]:
 def partitioned(service: Service) -> Iterator[None]:
     """Cut the service off its network, and so off everybody, while the block runs."""
     running = service.running
-    running.engine.disconnect_network(running.network, container=running.container)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(_reconnected, service)
+        for network in running.networks:
+            running.engine.disconnect_network(network, container=running.container)
+            undo.callback(_reconnect, service, network)
         yield
-    finally:
-        with _unless_ended(service):
-            running.engine.connect_network(
-                running.network, container=running.container, aliases=[running.alias]
-            )
-            await_ready(service)
 
 
 def kill(service: Service, *, signal: str) -> None:
@@ -82,6 +79,20 @@ def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: Fal
     state = service.state()
     if state is None or (state.ended and state.exit_code != 0):
         raise exited(service, state)
+
+
+def _reconnect(service: Service, network: str) -> None:
+    running = service.running
+    with _unless_ended(service):
+        running.engine.connect_network(
+            network, container=running.container, aliases=[running.alias]
+        )
+
+
+def _reconnected(service: Service) -> None:
+    state = service.state()
+    if state is not None and not state.ended:
+        await_ready(service)
 
 
 @contextlib.contextmanager

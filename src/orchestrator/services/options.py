@@ -46,7 +46,7 @@ def check_common(service: Service) -> None:
     _check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
     _check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
     _check_files(service)
-    choice(service, "scope", service.scope, ("class",))
+    choice(service, "scope", service.scope, ("class", "test", "process"))
     _check(
         service,
         "depends_on",

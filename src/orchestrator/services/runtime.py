@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.engine.port import Engine
 
@@ -17,14 +17,14 @@ class Runtime:
 
     Attributes:
         ports: Container port such as ``"5432/tcp"`` to the host port.
-        network: The name of the class's network.
+        networks: The names of the networks it stands on.
         password: A random password of this session, for servers that want one.
     """
 
     alias: str
     engine: Engine
     container: str
-    network: str
+    networks: Sequence[str]
     ports: Mapping[str, int]
     password: str
     container_id: str = ""

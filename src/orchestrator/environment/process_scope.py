@@ -1,0 +1,108 @@
+"""Services that live as long as this process: one each, whichever class needs it first.
+
+They stand on a network of their own and join the network of every class that declares them. The
+session removes them when the process ends, as it does with everything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import os
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine import connect
+from orchestrator.environment.launch import launch, release
+from orchestrator.environment.site import Site
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+    from orchestrator.images import LockedImage
+    from orchestrator.services.service import Service
+    from orchestrator.sessions import Session
+    from orchestrator.settings import Settings
+
+_SCOPES: Final[weakref.WeakKeyDictionary[Session, ProcessScope]] = weakref.WeakKeyDictionary()
+"""A forked child has a session, and so services, of its own."""
+
+
+def process_scope(session: Session, *, settings: Settings) -> ProcessScope:
+    """The process-scoped services of a session."""
+    return _SCOPES.setdefault(session, ProcessScope(session, settings=settings))
+
+
+class ProcessScope:
+    """The process-scoped services that run in this process, by declaration."""
+
+    def __init__(self, session: Session, *, settings: Settings) -> None:
+        self._session = session
+        self._settings = settings
+        self._sites: dict[Service, Site] = {}
+        self._handles: dict[Service, Service] = {}
+
+    def start(
+        self, declaration: Service, alias: str, *, locked: LockedImage, stopping: threading.Event
+    ) -> None:
+        """Have a service running: start it, unless an earlier class did and it still runs."""
+        handle = self._handles.get(declaration)
+        state = None if handle is None else handle.state()
+        if state is None or state.ended:
+            self._let_go(declaration, remove=True)
+            self._handles[declaration] = self._launch(declaration, alias, locked, stopping)
+
+    @contextlib.contextmanager
+    def joined(self, declaration: Service, alias: str, *, network: str) -> Iterator[Service]:
+        """A class's handle of a running service, reachable by alias on the class's network."""
+        handle = self._handles[declaration]
+        runtime = handle.running
+        runtime.engine.connect_network(network, container=runtime.container, aliases=[alias])
+        try:
+            yield handle.copy_with(
+                _runtime=dataclasses.replace(
+                    runtime, alias=alias, networks=(*runtime.networks, network)
+                )
+            )
+        finally:
+            runtime.engine.disconnect_network(network, container=runtime.container)
+
+    def _launch(
+        self, declaration: Service, alias: str, locked: LockedImage, stopping: threading.Event
+    ) -> Service:
+        engine = connect(self._settings, endpoint=self._session.endpoint)
+        site = Site(
+            engine=engine,
+            session=self._session,
+            settings=self._settings,
+            test_class="",
+            network=self._session.name(f"process-{alias}"),
+            stopping=stopping,
+        )
+        self._sites[declaration] = site
+        atexit.register(self._at_exit, declaration)
+        try:
+            site.create_network()
+            return launch(declaration, alias, site, locked=locked, await_network=lambda: None)
+        except BaseException:
+            self._let_go(declaration, remove=True)
+            raise
+
+    def _at_exit(self, declaration: Service) -> None:
+        """Close what is open; the session removes the containers after us."""
+        if os.getpid() == self._session.owner.pid:  # a forked child shares our connections
+            self._let_go(declaration, remove=False)
+
+    def _let_go(self, declaration: Service, *, remove: bool) -> None:
+        handle = self._handles.pop(declaration, None)
+        site = self._sites.pop(declaration, None)
+        if handle is not None:
+            with contextlib.suppress(OrchestratorError):  # it may have ended long ago
+                release(handle)
+        if site is not None:
+            with contextlib.closing(site.engine):
+                if remove:
+                    site.clear()
