@@ -86,7 +86,7 @@ class DockerImages:
                 "POST",
                 "/images/load",
                 headers={"Content-Type": "application/x-tar"},
-                data=archive,
+                data=iter(archive),  # requests takes a list for a form
             ) as response,
         ):
             for step in read_steps(response, doing):

@@ -9,7 +9,7 @@ from orchestrator.errors import EngineError
 from orchestrator.images.fetch import fetch_image
 from orchestrator.images.lockfile import LockedImage
 from orchestrator.images.mirrors import mirrored
-from orchestrator.images.presence import find_image, mismatch, platform_to_pull
+from orchestrator.images.presence import find_image, find_on_platform, mismatch, platform_to_pull
 from orchestrator.images.reference import Reference
 from orchestrator.images.transfer import Transfer, megabytes
 
@@ -55,6 +55,8 @@ def ensure_image(
         platform = platform_to_pull(engine, presence.info, image)
         if platform is None:
             return presence.info
+        if found := find_on_platform(engine, image, platform):
+            return found
     elif presence.other is not None:
         raise mismatch(image, presence.other)
     if settings.pull == "never":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError, EngineError, EngineUnavailableError
 from orchestrator.images.failure import classify
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from orchestrator.engine.port import Engine, ImageInfo, PullProgress
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.settings import Settings
+
+
+_ONE_PLATFORM: Final = (
+    "The daemon has this digest for another platform and keeps one of each; "
+    "`python -m orchestrator lock` adds what it takes to tell them apart, then try again."
+)
 
 
 def fetch_image(
@@ -34,8 +40,7 @@ def fetch_image(
         DigestMismatchError: Other bytes came than the locked ones.
         EngineError: It could not be pulled; the message says why and what to do.
     """
-    source = mirrored(image.reference, settings=settings)
-    name = source.pinned if source.digest else source.tagged
+    name, platform = _source(image, settings=settings, platform=platform)
 
     def pull() -> None:
         for step in engine.pull_image(name, platform=platform):
@@ -59,6 +64,27 @@ def fetch_image(
     return found
 
 
+def _source(
+    image: LockedImage, *, settings: Settings, platform: str | None
+) -> tuple[str, str | None]:
+    """What to ask the daemon for, and for which platform.
+
+    The classic store keeps one image per digest ("Cannot overwrite digest"), so a second platform
+    of an index is pulled by the digest of its own manifest.
+    """
+    source = mirrored(image.reference, settings=settings)
+    if platform and image.platforms:
+        locked = image.on(platform)
+        if locked is None:
+            has = ", ".join(image.platforms)
+            raise EngineError(
+                f"{image.reference.familiar}: no matching manifest for {platform}; it has {has}"
+            )
+        if locked.manifest:
+            return source.with_digest(locked.manifest).pinned, None
+    return source.pinned if source.digest else source.tagged, platform
+
+
 def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
     """The index is right; where its platform is locked too, so must be the image itself."""
     locked = image.platforms.get(platform_of(found))
@@ -69,7 +95,8 @@ def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
 def _explained(error: EngineError, image: LockedImage, name: str) -> Exception:
     kind = classify(error)
     by_way_of = "" if name.startswith(image.reference.name) else f" (by way of {name})"
-    message = f"{image.reference.familiar}{by_way_of}: {error}. {kind.advice}"
+    advice = _ONE_PLATFORM if "overwrite digest" in str(error) else kind.advice
+    message = f"{image.reference.familiar}{by_way_of}: {error}. {advice}"
     if kind is kind.MISMATCH:
         return DigestMismatchError(message)
     return EngineError(message, status=error.status)

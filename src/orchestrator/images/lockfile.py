@@ -58,6 +58,13 @@ class LockedImage:
         """The digest of the index."""
         return self.reference.digest
 
+    def on(self, platform: str, /) -> LockedPlatform | None:
+        """What it is on a platform; ``linux/arm64`` also finds ``linux/arm64/v8``."""
+        if platform in self.platforms:
+            return self.platforms[platform]
+        variants = [name for name in self.platforms if name.startswith(f"{platform}/")]
+        return self.platforms[variants[-1]] if variants else None
+
     def __str__(self) -> str:
         return str(self.reference)
 

@@ -103,9 +103,13 @@ def platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str
     if info.architecture == about.architecture:
         return None
     own = f"{about.os}/{about.architecture}"
-    return next(
-        (name for name in image.platforms if name == own or name.startswith(f"{own}/")), None
-    )
+    return own if image.on(own) else None
+
+
+def find_on_platform(engine: Looks, image: LockedImage, platform: str) -> ImageInfo | None:
+    """The image of one platform, when the lock knows it and it is here beside another's."""
+    locked = image.on(platform)
+    return engine.image(locked.config) if locked else None
 
 
 def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:

@@ -10,7 +10,12 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.images.failure import Failure, classify
 from orchestrator.images.fetch import fetch_image
 from orchestrator.images.mirrors import mirrored
-from orchestrator.images.presence import find_image, platform_of, platform_to_pull
+from orchestrator.images.presence import (
+    find_image,
+    find_on_platform,
+    platform_of,
+    platform_to_pull,
+)
 from orchestrator.images.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -72,10 +77,13 @@ def pull_images(
         wanted = platform
         if presence.info:
             wanted = platform or platform_to_pull(engine, presence.info, image)
-            if _fits(presence.info, image, wanted):
-                _give_tag(engine, image, presence.info)
+            found = presence.info if _fits(presence.info, image, wanted) else None
+            if found is None and wanted:
+                found = find_on_platform(engine, image, wanted)
+            if found:
+                _give_tag(engine, image, found)
                 display.present(name)
-                return Pulled(image=image, info=presence.info)
+                return Pulled(image=image, info=found)
         if presence.other:
             display.news(name, f"the tag moves here from {presence.other.id[:19]}, which stays")
         return _pull(
@@ -96,7 +104,7 @@ def _fits(info: ImageInfo, image: LockedImage, platform: str | None) -> bool:
     """One index stands for several images; the right one is that of the wanted platform."""
     if platform is None:
         return True
-    if locked := image.platforms.get(platform):
+    if locked := image.on(platform):
         return info.id in (locked.config, locked.manifest, image.digest)
     return platform_of(info) == platform
 

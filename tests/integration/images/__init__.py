@@ -1,0 +1,1 @@
+"""The supply of images against a real daemon and real registries."""

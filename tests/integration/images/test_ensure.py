@@ -1,0 +1,143 @@
+"""What a service does about its image before it starts."""
+
+from dataclasses import replace
+
+from orchestrator.errors import DigestMismatchError, EngineError
+from orchestrator.images import LockedImage, ensure_image
+from orchestrator.settings import Settings
+from tests.support.image_case import ImageTestCase
+from tests.support.tiny_images import tiny_image
+
+
+class EnsureImageTest(ImageTestCase):
+    """`ensure_image`."""
+
+    def setUp(self) -> None:
+        """Collect what is reported."""
+        super().setUp()
+        self.lines: list[str] = []
+
+    def ensure(self, image: LockedImage, *, settings: Settings | None = None) -> str:
+        """Ensure an image and return the id of what was found."""
+        return ensure_image(
+            self.engine, image, settings=settings or Settings(), report=self.lines.append
+        ).id
+
+    def test_missing_is_pulled(self) -> None:
+        """A missing image is pulled by digest, tagged, and both ends are reported."""
+        built = tiny_image()
+        image = self.push(built)
+        self.assertEqual(built.config, self.ensure(image))
+        tagged = self.engine.image(image.reference.tagged)
+        assert tagged
+        self.assertEqual(built.config, tagged.id)
+        self.assertRegex(self.lines[0], f"^pulling {image.reference.familiar}, which is not")
+        self.assertRegex(self.lines[-1], f"^pulled {image.reference.familiar}: .* MB in .* s$")
+
+    def test_present_is_silent(self) -> None:
+        """A present image is found without a word, also where pulling is forbidden."""
+        image = self.push()
+        expected = self.ensure(image)
+        self.lines.clear()
+        self.assertEqual(expected, self.ensure(image, settings=Settings(pull="never")))
+        self.assertEqual([], self.lines)
+
+    def test_present_without_tag(self) -> None:
+        """An image that was pulled by digest alone is found."""
+        image = self.push()
+        list(self.engine.pull_image(image.reference.pinned))
+        bare = replace(image, platforms={})
+        self.assertEqual(
+            next(iter(image.platforms.values())).config,
+            self.ensure(bare, settings=Settings(pull="never")),
+        )
+
+    def test_never(self) -> None:
+        """ORCHESTRATOR_PULL=never refuses a missing image and names the mending command."""
+        image = self.push()
+        with self.assertRaisesRegex(
+            EngineError, "not on this machine.*ORCHESTRATOR_PULL=never.*orchestrator pull"
+        ):
+            self.ensure(image, settings=Settings(pull="never"))
+        self.assertIsNone(self.engine.image(image.reference.tagged))
+
+    def test_other_bytes_under_the_tag(self) -> None:
+        """The tag with other bytes is never used: the error shows both digests and what to do."""
+        other = self.push()
+        image = self.push(repository=other.reference.repository, tag="2")
+        list(self.engine.pull_image(other.reference.pinned))
+        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        with self.assertRaises(DigestMismatchError) as caught:
+            self.ensure(image)
+        for text in (image.digest, other.digest, "orchestrator pull", "lock --update app"):
+            self.assertIn(str(text), str(caught.exception))
+        tagged = self.engine.image(image.reference.tagged)
+        assert tagged
+        self.assertEqual(next(iter(other.platforms.values())).config, tagged.id)
+
+    def test_right_bytes_beside_other_tag(self) -> None:
+        """When the locked bytes are here too, they are used, whatever the tag is."""
+        other = self.push()
+        image = self.push(repository=other.reference.repository, tag="2")
+        for each in (other, image):
+            list(self.engine.pull_image(each.reference.pinned))
+        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        self.assertEqual(next(iter(image.platforms.values())).config, self.ensure(image))
+
+    def test_known_by_config(self) -> None:
+        """An image whose registry digest the daemon lost is known by its locked config digest."""
+        image = self.push()
+        list(self.engine.pull_image(image.reference.pinned))
+        config = next(iter(image.platforms.values())).config
+        self.engine.tag_image(config, as_reference=image.reference.tagged)
+        self.reload(image)
+        found = self.engine.image(image.reference.tagged)
+        assert found
+        self.assertEqual((), found.repo_digests)
+        self.assertEqual(config, self.ensure(image, settings=Settings(pull="never")))
+
+    def reload(self, image: LockedImage) -> None:
+        """Save and load, which loses the registry digest."""
+        archive = b"".join(self.engine.save_images([image.reference.tagged]))
+        for name in (image.reference.tagged, image.reference.pinned):
+            self.engine.remove_image(name)
+        list(self.engine.load_images([archive]))
+
+    def test_moved_tag(self) -> None:
+        """A tag that moved between lock and pull changes nothing: the digest counts."""
+        built = tiny_image()
+        image = self.push(built)
+        self.push(repository=image.reference.repository)
+        self.assertEqual(built.config, self.ensure(image))
+
+    def test_gone(self) -> None:
+        """A digest the registry no longer has is an error with advice."""
+        image = self.push()
+        self.registry.pusher.delete(image.reference.repository, str(image.digest))
+        with self.assertRaisesRegex(EngineError, "(?s)manifest unknown.*no such image"):
+            self.ensure(image)
+
+    def test_unlocked(self) -> None:
+        """Without digest the tag counts: used when it is here, pulled when not."""
+        built = tiny_image()
+        image = self.push(built)
+        bare = LockedImage(name="x", reference=image.reference.with_digest(None))
+        self.assertEqual(built.config, self.ensure(bare))
+        self.assertEqual(built.config, self.ensure(bare, settings=Settings(pull="never")))
+
+    def test_reference(self) -> None:
+        """A plain reference with digest does as well as an entry."""
+        built = tiny_image()
+        image = self.push(built)
+        info = ensure_image(
+            self.engine, image.reference, settings=Settings(), report=self.lines.append
+        )
+        self.assertEqual(built.config, info.id)
+
+    def test_foreign_platform(self) -> None:
+        """After `pull --platform` for another machine, a service gets its own platform again."""
+        here, there = tiny_image(), tiny_image(platform="linux/arm64/v8")
+        image = self.push(here, there)
+        list(self.engine.pull_image(image.reference.pinned, platform="linux/arm64"))
+        self.engine.tag_image(image.reference.pinned, as_reference=image.reference.tagged)
+        self.assertEqual(here.config, self.ensure(image))

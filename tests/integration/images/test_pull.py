@@ -1,0 +1,153 @@
+"""`python -m orchestrator pull` against a real registry."""
+
+import concurrent.futures
+import subprocess
+import sys
+
+from orchestrator.images.locking import cache_key
+from tests.support.image_case import ImageTestCase
+from tests.support.tiny_images import tiny_image
+
+
+class PullTest(ImageTestCase):
+    """The pull command."""
+
+    def test_only_what_is_missing(self) -> None:
+        """What is missing is pulled, the rest is left alone, and the totals say so."""
+        first, second = self.push(name="first"), self.push(name="second")
+        self.write_lock(first)
+        self.assertEqual(0, self.command("pull").status)
+        self.write_lock(first, second)
+        ran = self.command("pull")
+        self.assertEqual(0, ran.status, ran)
+        self.assertIn(f"{first.reference.familiar}: present", ran.err)
+        self.assertRegex(ran.err, f"{second.reference.familiar}: pulled and verified, .* MB in")
+        self.assertRegex(ran.out, r"2 images: 1 pulled \(.* MB\), 1 present, 0 failed, in .* s")
+
+    def test_all_present(self) -> None:
+        """A second pull finds everything in place."""
+        self.write_lock(self.push())
+        self.command("pull")
+        ran = self.command("pull")
+        self.assertEqual((0, "1 images, all present\n"), (ran.status, ran.out), ran)
+
+    def test_gives_tag(self) -> None:
+        """An image here without its tag gets it, so that `docker image prune` keeps it."""
+        image = self.push()
+        list(self.engine.pull_image(image.reference.pinned))
+        self.write_lock(image)
+        self.assertEqual(0, self.command("pull").status)
+        self.assertIsNotNone(self.engine.image(image.reference.tagged))
+
+    def test_moves_tag(self) -> None:
+        """Pull brings the locked bytes under a tag that had others, and keeps those."""
+        other = self.push()
+        image = self.push(repository=other.reference.repository, tag="2")
+        list(self.engine.pull_image(other.reference.pinned))
+        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        self.write_lock(image)
+        ran = self.command("pull")
+        self.assertEqual(0, ran.status, ran)
+        self.assertIn("the tag moves here from sha256:", ran.err)
+        tagged = self.engine.image(image.reference.tagged)
+        assert tagged
+        self.assertEqual(next(iter(image.platforms.values())).config, tagged.id)
+        self.assertIsNotNone(self.engine.image(other.reference.pinned))
+
+    def test_names(self) -> None:
+        """Names select entries; an unknown one is named."""
+        first, second = self.push(name="first"), self.push(name="second")
+        self.write_lock(first, second)
+        self.assertEqual(0, self.command("pull", "second").status)
+        self.assertIsNone(self.engine.image(first.reference.tagged))
+        self.assertIsNotNone(self.engine.image(second.reference.tagged))
+        ran = self.command("pull", "third")
+        self.assertEqual(2, ran.status)
+        self.assertIn("no entry 'third'; it has first, second", ran.err)
+
+    def test_not_found(self) -> None:
+        """An image the registry does not have ends with status 5; the others come all the same."""
+        gone, image = self.push(name="gone"), self.push()
+        self.registry.pusher.delete(gone.reference.repository, str(gone.digest))
+        self.write_lock(gone, image)
+        ran = self.command("pull")
+        self.assertEqual(5, ran.status, ran)
+        self.assertIn(f"FAILED {gone.reference.familiar}: ", ran.err)
+        self.assertIn("1 pulled", ran.out)
+        self.assertIsNotNone(self.engine.image(image.reference.tagged))
+
+    def test_platform(self) -> None:
+        """--platform brings the image of another platform of the same index, and back."""
+        here, there = tiny_image(), tiny_image(platform="linux/arm64/v8")
+        image = self.push(here, there)
+        self.write_lock(image)
+        for arguments, expected in (((), here), (("--platform", "linux/arm64/v8"), there)):
+            for _ in range(2):
+                ran = self.command("pull", *arguments)
+                self.assertEqual(0, ran.status, ran)
+                found = self.engine.image(image.reference.tagged)
+                assert found
+                self.assertEqual(expected.config, found.id)
+        self.assertEqual(0, self.command("pull").status)
+        found = self.engine.image(image.reference.tagged)
+        assert found
+        self.assertEqual(here.config, found.id)
+
+    def test_unknown_platform(self) -> None:
+        """A platform the index does not have is an error that says so."""
+        self.write_lock(self.push(tiny_image(), tiny_image(platform="linux/arm64")))
+        ran = self.command("pull", "--platform", "linux/s390x")
+        self.assertEqual(5, ran.status, ran)
+        self.assertIn("no matching manifest", ran.err)
+
+    def test_two_at_once(self) -> None:
+        """Two pulls at once both succeed."""
+        images = [self.push(tiny_image(layers=3), name=f"app{number}") for number in range(4)]
+        self.write_lock(*images)
+        argv = [sys.executable, "-m", "orchestrator", "pull", "--quiet"]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            runs = [
+                pool.submit(subprocess.run, argv, capture_output=True, check=False)
+                for _ in range(2)
+            ]
+        for run in runs:
+            self.assertEqual((0, b"", b""), self.outcome(run.result()))
+        for image in images:
+            self.assertIsNotNone(self.engine.image(image.reference.tagged))
+
+    @staticmethod
+    def outcome(run: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:
+        """Status and output."""
+        return run.returncode, run.stdout, run.stderr
+
+    def test_no_daemon(self) -> None:
+        """Without a daemon there is one message, which says what to run, and status 2."""
+        self.write_lock(self.push())
+        ran = self.command("pull", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+        self.assertEqual(2, ran.status, ran)
+        self.assertIn("No Docker daemon answers at unix:///nowhere/docker.sock", ran.err)
+        self.assertNotIn("Traceback", ran.err)
+
+    def test_broken_lock(self) -> None:
+        """A broken lock file is named with its line, and status 2."""
+        (self.folder / "images.lock").write_text("version = 1\n[images.x\n", encoding="utf-8")
+        ran = self.command("pull")
+        self.assertEqual(2, ran.status)
+        self.assertIn("images.lock:2: ", ran.err)
+
+
+class CacheKeyTest(ImageTestCase):
+    """`lock --hash`."""
+
+    def test_key(self) -> None:
+        """The key changes with an image, not with order, comments or platforms."""
+        first, second = self.push(name="first"), self.push(name="second")
+        self.write_lock(first, second)
+        key = self.command("lock", "--hash").out
+        path = self.write_lock(second, first, platforms=False)
+        path.write_text(f"# hello\n{path.read_text()}", encoding="utf-8")
+        self.assertEqual(key, self.command("lock", "--hash").out)
+        self.write_lock(first)
+        self.assertNotEqual(key, self.command("lock", "--hash").out)
+        self.assertEqual(64, len(key.strip()))
+        self.assertTrue(callable(cache_key))

@@ -1,0 +1,149 @@
+"""A proxy in front of a registry that fails on purpose: so often, for such paths, in such a way."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STALLED = 60.0  # seconds until a stalled connection is let go, should the proxy not end before
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What goes wrong.
+
+    Attributes:
+        path: A regular expression for the paths it concerns.
+        times: How often it happens.
+        status: Answer with this status instead of the registry's answer.
+        body: The body of that answer.
+        stall: Send nothing any more: at once, or after ``after`` bytes of the body.
+        cut: Close the connection: at once, or after ``after`` bytes of the body.
+        corrupt: Change the last byte of the body.
+    """
+
+    path: str = ""
+    times: int = 1
+    status: int = 0
+    body: bytes = b""
+    stall: bool = False
+    cut: bool = False
+    corrupt: bool = False
+    after: int | None = None
+
+
+@dataclass(kw_only=True)
+class FaultProxy:
+    """A running proxy.
+
+    Attributes:
+        host: Host and port, as references write it.
+        faults: What shall go wrong next; the first that fits a request is taken.
+        asked: Method and path of every request, in order.
+    """
+
+    upstream: str
+    host: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """The fault of a request."""
+        with self.lock:
+            self.asked.append(f"{method} {path}")
+            for fault in self.faults:
+                if fault.times > 0 and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+@contextlib.contextmanager
+def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+    """A proxy in front of a registry (host and port)."""
+    proxy = FaultProxy(upstream=upstream)
+
+    class Handler(_Handler):
+        pass
+
+    Handler.proxy = proxy
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    proxy.host = f"127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    proxy: FaultProxy
+    protocol_version = "HTTP/1.1"
+    timeout = STALLED
+
+    def do_GET(self) -> None:  # the base class looks for this name
+        self._serve()
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def _serve(self) -> None:
+        fault = self.proxy.take(self.command, self.path)
+        if fault and fault.after is None and (fault.stall or fault.cut):
+            if fault.stall:
+                self.proxy.over.wait(STALLED)
+            self.close_connection = True
+            return
+        if fault and fault.status:
+            self._answer(fault.status, {"Content-Type": "application/json"}, fault.body, None)
+            return
+        connection = http.client.HTTPConnection(self.proxy.upstream, timeout=STALLED)
+        try:
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+            connection.request(self.command, self.path, headers=headers)
+            response = connection.getresponse()
+            body = response.read()
+            self._answer(response.status, dict(response.getheaders()), body, fault)
+        finally:
+            connection.close()
+
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None
+    ) -> None:
+        if fault and fault.corrupt:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length", "date"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", len(body)) if self.command == "HEAD" else len(body)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault and fault.after is not None:
+            self.wfile.write(body[: fault.after])
+            self.wfile.flush()
+            if fault.stall:
+                self.proxy.over.wait(STALLED)
+            self.close_connection = True
+            return
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)

@@ -1,0 +1,119 @@
+"""Real registries (Debian's docker-registry) on this machine, each on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.support.tiny_images import Pusher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROGRAM = shutil.which("docker-registry")
+DEADLINE = 20.0
+USER, PASSWORD = "alice", "wonder%land é"
+# bcrypt of the password above; the registry reads no other scheme
+HTPASSWD = f"{USER}:$2y$05$5ME7qokr6/IYCzM5Tz2kTO8Cp2oBfkFAqYqXSBrKFczX0YcuEe1Vu\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """A running registry.
+
+    Attributes:
+        host: Host and port, as references write it.
+        ca: The file with the CA of its certificate, or None without TLS.
+    """
+
+    host: str
+    pusher: Pusher
+    ca: Path | None = None
+
+
+@contextlib.contextmanager
+def registry(
+    folder: Path, *, address: str = "127.0.0.1", password: bool = False, tls: bool = False
+) -> Iterator[Registry]:
+    """A registry that is gone afterwards, with its data in a folder."""
+    if PROGRAM is None:
+        raise RuntimeError("docker-registry is not installed: ci/setup brings it")
+    host = f"{address}:{free_port(address)}"
+    lines = [
+        "version: 0.1",
+        "log: {level: error}",
+        "storage:",
+        f"  filesystem: {{rootdirectory: {folder / 'data'}}}",
+        "  delete: {enabled: true}",
+        "http:",
+        f"  addr: {host}",
+    ]
+    if tls:
+        make_certificate(folder, address)
+        lines += ["  tls:", f"    certificate: {folder / 'server.crt'}"]
+        lines += [f"    key: {folder / 'server.key'}"]
+    if password:
+        (folder / "htpasswd").write_text(HTPASSWD, encoding="utf-8")
+        lines += [f"auth: {{htpasswd: {{realm: tests, path: {folder / 'htpasswd'}}}}}"]
+    config = folder / "config.yml"
+    config.write_text("\n".join(lines), encoding="utf-8")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([PROGRAM, "serve", config], stdout=log, stderr=log)
+    pusher = Pusher(
+        f"{'https' if tls else 'http'}://{host}",
+        auth=(USER, PASSWORD) if password else None,
+        verify=str(folder / "ca.crt") if tls else True,
+    )
+    try:
+        wait_for_port(host, process, folder / "log")
+        yield Registry(host=host, pusher=pusher, ca=folder / "ca.crt" if tls else None)
+    finally:
+        pusher.close()
+        process.kill()
+        process.wait()
+
+
+def free_port(address: str) -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for_port(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a program accepts connections."""
+    address, _, port = host.rpartition(":")
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((address, int(port)), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the registry did not start: {log.read_text(encoding='utf-8')}")
+        time.sleep(0.02)
+
+
+def make_certificate(folder: Path, address: str) -> None:
+    """A CA of its own (ca.crt) and a certificate for an address (server.crt, server.key)."""
+    ca = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl(
+        "req", *ca, "-subj", "/CN=tests CA", "-days", "2",
+        "-keyout", folder / "ca.key", "-out", folder / "ca.crt",
+    )  # fmt: skip
+    openssl(
+        "req", *ca, "-subj", "/CN=registry", "-days", "2",
+        "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key",
+        "-addext", f"subjectAltName=IP:{address}",
+        "-keyout", folder / "server.key", "-out", folder / "server.crt",
+    )  # fmt: skip
+
+
+def openssl(*arguments: str | Path) -> None:
+    """Run openssl quietly."""
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
