@@ -70,6 +70,19 @@ def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
     return f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
 
 
+def overtime(member: Member, timeout: float | None) -> Problem:
+    """The problem of a class that took too long, and then went on before it could be interrupted."""
+    account = member.account
+    tests = account.unit.tests if account is not None else ()
+    title = tests[member.hung_in].title if member.hung_in is not None else member.hung_at
+    said = (
+        f"{_first_line(title)} hung for a while: its class took more than {timeout:g} s (--timeout)"
+    )
+    tail = last_lines(member.process.output(member.shown))
+    text = f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
+    return Problem(outcome=Outcome.ERROR, title=title, kind="TimedOut", message=said, text=text)
+
+
 def mismatch(member: Member, text: str) -> Problem:
     """The problem of a unit that two workers collected differently."""
     title = f"collection of {place(member)}"

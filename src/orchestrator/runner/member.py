@@ -49,6 +49,7 @@ class Member:
         since: When the class began, on the monotonic clock; ``deadline`` is when it is too late.
         offset: How much it had written when the test began; ``shown`` is how much is reported.
         ending: Why the parent is ending it.
+        hung_in: The test that ran when it timed out; ``hung_at`` is the fixture then.
         killed: Whether the parent had to kill it.
         served: Whether it ever ran a class with services.
         secrets: What is masked in the logs of its services.
@@ -67,6 +68,8 @@ class Member:
     offset: int = 0
     shown: int = 0
     ending: Ending = Ending.NONE
+    hung_in: int | None = None
+    hung_at: str = ""
     killed: bool = False
     served: bool = False
     secrets: tuple[str, ...] = ()
@@ -97,16 +100,10 @@ class Member:
     # Endings: a row of steps, each harder than the one before
 
     def leave(self, patience: Patience) -> None:
-        """Let it exit: it has nothing more to do."""
+        """Let it exit, if it is not on its way already."""
         self.state = State.LEAVING
         self.deadline = None
         self.process.channel.send(Leave())
-        self._plan([(patience.leave, self._kill)])
-
-    def retire(self, patience: Patience) -> None:
-        """It is leaving by itself."""
-        self.state = State.LEAVING
-        self.deadline = None
         self._plan([(patience.leave, self._kill)])
 
     def stop(self, patience: Patience | None) -> None:
@@ -129,8 +126,12 @@ class Member:
     def time_out(self, patience: Patience) -> None:
         """Have it write its stacks, then interrupt it."""
         self._ended_by(Ending.TIMEOUT)
+        self.hung_in, self.hung_at = self.ordinal, self.phase
         self.process.dump_stacks()
-        self._plan([(patience.dump, self._interrupt), (patience.teardown, self._kill)])
+        if self.state is State.COLLECTING:  # nothing to tear down yet
+            self._plan([(patience.dump, self._kill)])
+        else:
+            self._plan([(patience.dump, self._interrupt), (patience.teardown, self._kill)])
 
     def kill(self) -> None:
         """End it now, and its process group with it."""

@@ -137,13 +137,16 @@ class Parent:
         if message is None:
             self._bury(member)
         elif isinstance(message, Collected):
+            if member.ending is not Ending.NONE:  # too late: an import swallowed the interrupt
+                member.kill()
+                return
             self._false_starts = 0
             member.state, member.deadline = State.IDLE, None
             if not self._collected:
                 self._plan(message.units, member)
         elif isinstance(message, NotCollected):
             self._trouble = message.text
-            member.retire(self._patience)
+            member.leave(self._patience)
         elif account is not None:
             self._heed_running(member, account, message)
 
@@ -177,9 +180,14 @@ class Parent:
         if message.stopped == "interrupt":
             member.phase = message.place or member.phase
             self._cut_short(member, account, status=None)
-            member.retire(self._patience)
+            member.leave(self._patience)
+        elif member.ending is Ending.TIMEOUT:  # it got through in the last moment
+            self._fixture_failed(
+                account, member.owner, blame.overtime(member, self._options.timeout)
+            )
+            member.leave(self._patience)
         elif message.stopped == "stop":
-            member.retire(self._patience)
+            member.leave(self._patience)
         self._release(member, account)
 
     def _book(self, account: Account, ended: Ended) -> None:
@@ -250,7 +258,12 @@ class Parent:
         problem = blame.crash(
             member, status=status, timeout=self._options.timeout, salvaged=salvaged
         )
-        if member.ordinal is None:
+        if member.ending is Ending.TIMEOUT and member.ordinal != member.hung_in:
+            # What hung went on when it was looked at, and the interrupt hit something else.
+            self._fixture_failed(
+                account, member.owner, blame.overtime(member, self._options.timeout)
+            )
+        elif member.ordinal is None:
             account.fixture_crashes += 1
             self._fixture_failed(account, member.owner, problem)
         else:

@@ -18,10 +18,20 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 DEADLINE = 60.0
 _TAG = "ORCHESTRATOR_TEST_TAG"
+_IMPATIENT = """
+import argparse, sys
+from orchestrator.runner import arguments
+from orchestrator.runner.command import run_tests
+from orchestrator.runner.patience import Patience
+parser = argparse.ArgumentParser()
+arguments.configure(parser)
+options = arguments.options(parser.parse_args())
+sys.exit(run_tests(options, patience=Patience(finish=1, teardown=1, leave=1, dump=0.2)))
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +81,25 @@ class RunnerTestCase(unittest.TestCase):
             text = "import os, signal, sys, time, unittest\n" + textwrap.dedent(source)
             (self.project / f"{name}.py").write_text(text, encoding="utf-8")
 
-    def run_suite(self, *arguments: str, environ: dict[str, str] | None = None) -> Ran:
-        """Run the command to its end."""
-        with self.started(*arguments, environ=environ) as running:
+    def run_suite(self, *arguments: str, python: tuple[str, ...] = ()) -> Ran:
+        """Run the command to its end, with options for the interpreter."""
+        with self.started(*arguments, command=[*python, "-m", "orchestrator", "test"]) as running:
+            return self.ended(running)
+
+    def run_impatiently(self, *arguments: str) -> Ran:
+        """Run the command to its end; where it waits for seconds, let it wait for less."""
+        with self.started(*arguments, command=["-c", _IMPATIENT]) as running:
             return self.ended(running)
 
     @contextmanager
     def started(
-        self, *arguments: str, environ: dict[str, str] | None = None
+        self, *arguments: str, command: Sequence[str] = ("-m", "orchestrator", "test")
     ) -> Iterator[subprocess.Popen[str]]:
         """Start the command; at the end of the block it is over, one way or another."""
         with subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", "test", *self._junit(arguments)],
+            [sys.executable, *command, *self._junit(arguments)],
             cwd=self.project,
-            env=os.environ | {_TAG: self.tag} | (environ or {}),
+            env=os.environ | {_TAG: self.tag},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,218 @@
+"""Tests with bad manners towards the process they run in: each as harmless as under unittest."""
+
+from __future__ import annotations
+
+from tests.integration.runner.case import RunnerTestCase
+
+
+class MannersTest(RunnerTestCase):
+    """Bad manners."""
+
+    def test_closed_descriptors(self) -> None:
+        """A test that closes the descriptors around its own loses nothing."""
+        self.write(
+            test_close="""
+            class A(unittest.TestCase):
+                def test_a(self): os.closerange(3, 200)
+                def test_b(self): pass
+            """
+        )
+        self.assertEqual("OK", self.run_suite().verdict)
+
+    def test_every_descriptor_closed(self) -> None:
+        """A test that closes the runner's own connection is told so; the rest runs."""
+        self.write(
+            test_close="""
+            class A(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls):
+                    open("down", "a").close()
+                def test_a(self): os.closerange(3, 5000)
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
+        self.assertIn("did a test close descriptors not its own?", ran.text)
+        self.assertTrue((self.project / "down").exists())
+
+    def test_number_of_the_closed_descriptor_is_reused(self) -> None:
+        """A file that has got the number of the runner's socket is not written to."""
+        self.write(
+            test_close="""
+            import resource
+            class A(unittest.TestCase):
+                def test_a(self):
+                    os.closerange(3, 5000)
+                    files = [open("victim", "a") for _ in range(600)]
+                    type(self).files = files
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
+        self.assertEqual("", (self.project / "victim").read_text())
+
+    def test_changed_directory(self) -> None:
+        """A test that changes, or removes, the working directory disturbs no report."""
+        self.write(
+            test_chdir="""
+            import tempfile
+            class A(unittest.TestCase):
+                def test_a(self):
+                    with tempfile.TemporaryDirectory() as folder:
+                        os.chdir(folder)
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite("--junit", "relative.xml")
+        self.assertEqual("OK", ran.verdict)
+        self.assertTrue((self.project / "relative.xml").exists())
+
+    def test_grandchild_that_holds_stdout(self) -> None:
+        """A background process that keeps stdout open does not hold up the run, and is ended."""
+        self.write(
+            test_child="""
+            import subprocess
+            class A(unittest.TestCase):
+                def test_a(self):
+                    subprocess.Popen(["sleep", "1000"])
+            """
+        )
+        self.assertEqual("OK", self.run_suite().verdict)
+
+    def test_multiprocessing(self) -> None:
+        """Tests may use processes: forked, spawned, and in a pool."""
+        self.write(
+            test_processes="""
+            import multiprocessing
+            def double(number): return 2 * number
+            class A(unittest.TestCase):
+                def test_fork(self): self.check("fork")
+                def test_spawn(self): self.check("spawn")
+                def test_forkserver(self): self.check("forkserver")
+                def check(self, method):
+                    with multiprocessing.get_context(method).Pool(2) as pool:
+                        self.assertEqual([2, 4], pool.map(double, [1, 2]))
+            """
+        )
+        self.assertEqual("OK", self.run_suite("-j", "2").verdict)
+
+    def test_forked_child_that_returns(self) -> None:
+        """A child that a test forked and that comes back from the test reports nothing."""
+        self.write(
+            test_fork="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    pid = os.fork()
+                    if pid:
+                        os.waitpid(pid, 0)
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "ok", "A.test_b": "ok"}, ran.outcomes)
+
+    def test_forked_child_that_lives_on(self) -> None:
+        """The worker's death is noticed although a forked child outlives it."""
+        self.write(
+            test_fork="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    if os.fork():
+                        os._exit(1)
+                    time.sleep(1000)
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
+
+    def test_stdin(self) -> None:
+        """Standard input is at its end: reading it neither blocks nor takes the terminal's."""
+        self.write(
+            test_stdin="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    self.assertEqual("", sys.stdin.read())
+                    with self.assertRaises(EOFError):
+                        input()
+            """
+        )
+        self.assertEqual("OK", self.run_suite().verdict)
+
+    def test_output_of_every_kind(self) -> None:
+        """What prints, raw writes and child processes write is shown together, class by class."""
+        self.write(
+            test_output=r"""
+            import subprocess
+            class A(unittest.TestCase):
+                def test_a(self):
+                    print("one")
+                    os.write(1, b"two \xff\n")
+                    print("three", file=sys.stderr)
+                    subprocess.run(["echo", "four"])
+            class B(unittest.TestCase):
+                def test_b(self):
+                    print("five")
+            """
+        )
+        ran = self.run_suite("-j", "2")
+        self.assertRegex(ran.text, r"output of test_output\.A -+\none\ntwo \\xff\nthree\nfour\n-")
+        self.assertIn("five\n", ran.text)
+        shown = [suite.findtext("system-out") for suite in ran.report]
+        self.assertEqual(["one\ntwo \\xff\nthree\nfour\n", "five\n"], shown)
+
+    def test_buffered_output(self) -> None:
+        """With -b only failing tests show their output, inside the failure."""
+        self.write(
+            test_output="""
+            class A(unittest.TestCase):
+                def test_a(self): print("kept to itself")
+                def test_b(self):
+                    print("shown")
+                    self.fail()
+            """
+        )
+        ran = self.run_suite("-b")
+        self.assertNotIn("kept to itself", ran.text)
+        self.assertIn("Stdout:\nshown", ran.text)
+
+    def test_closed_standard_streams(self) -> None:
+        """A test that closes stdout and stderr loses its prints, not its outcome."""
+        self.write(
+            test_close="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    sys.stdout.close()
+                    sys.stderr.close()
+                    os.closerange(0, 3)
+                def test_b(self): pass
+            """
+        )
+        self.assertEqual({"A.test_a": "ok", "A.test_b": "ok"}, self.run_suite().outcomes)
+
+    def test_argv(self) -> None:
+        """Tests see no arguments that are not theirs."""
+        self.write(
+            test_argv="""
+            class A(unittest.TestCase):
+                def test_a(self): self.assertEqual([], sys.argv[1:])
+            """
+        )
+        self.assertEqual("OK", self.run_suite().verdict)
+
+    def test_interpreter_options(self) -> None:
+        """-W and -X reach the workers; warnings show by default, as in unittest."""
+        self.write(
+            test_warn="""
+            import warnings
+            class A(unittest.TestCase):
+                def test_a(self): warnings.warn("old", DeprecationWarning)
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual("OK", ran.verdict)
+        self.assertIn("DeprecationWarning: old", ran.text)
+        strict = self.run_suite(python=("-W", "error"))
+        self.assertEqual("FAILED (errors=1)", strict.verdict)
