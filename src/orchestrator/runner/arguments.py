@@ -198,7 +198,7 @@ def _seconds(text: str) -> float:
 
 
 def _seed(text: str) -> str:
-    if not (text.isascii() and text.isdigit()):
+    if text and not (text.isascii() and text.isdigit()):  # empty: argparse checks const, too
         raise argparse.ArgumentTypeError(
             f"expected a whole number, not {text!r}; "
             "write --shuffle behind the names, or --shuffle=SEED"

@@ -71,7 +71,7 @@ def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
 
 
 def overtime(member: Member, timeout: float | None) -> Problem:
-    """The problem of a class that took too long, and then went on before it could be interrupted."""
+    """The problem of a class that took too long, and went on before it could be interrupted."""
     account = member.account
     tests = account.unit.tests if account is not None else ()
     title = tests[member.hung_in].title if member.hung_in is not None else member.hung_at

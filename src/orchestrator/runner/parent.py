@@ -399,13 +399,13 @@ class Parent:
                 f"Interrupted: {running} running test{'s'[: running != 1]} may finish; "
                 "Ctrl-C again interrupts them, a third one kills"
             )
-            self._stop("interrupted", patience=self._patience)
-            return
+        elif count == _SECOND:
+            self._text.note("Interrupted again: running tests are interrupted and torn down")
         self._stop("interrupted", patience=self._patience)
         for member in self._crew.members:
             if count == _SECOND:
                 member.interrupt(self._patience)
-            else:
+            elif count > _SECOND:
                 member.kill()
 
     def _stop(self, why: str, *, patience: Patience | None) -> None:

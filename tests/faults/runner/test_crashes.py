@@ -229,7 +229,7 @@ class HangTest(RunnerTestCase):
     """A worker hangs."""
 
     def test_hung_test(self) -> None:
-        """A test that hangs is an error with its stack; clean-ups run, and the rest of the class."""
+        """A test that hangs is an error with its stack; clean-ups run, and the class's rest."""
         self.write(
             test_hang="""
             class A(unittest.TestCase):

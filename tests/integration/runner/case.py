@@ -19,6 +19,7 @@ from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 DEADLINE = 60.0
 _TAG = "ORCHESTRATOR_TEST_TAG"
@@ -88,12 +89,19 @@ class RunnerTestCase(unittest.TestCase):
 
     def run_impatiently(self, *arguments: str) -> Ran:
         """Run the command to its end; where it waits for seconds, let it wait for less."""
-        with self.started(*arguments, command=["-c", _IMPATIENT]) as running:
+        with self.impatient(*arguments) as running:
             return self.ended(running)
+
+    def impatient(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Start the command, waiting for a second only where it would wait for longer."""
+        return self.started(*arguments, command=["-c", _IMPATIENT])
 
     @contextmanager
     def started(
-        self, *arguments: str, command: Sequence[str] = ("-m", "orchestrator", "test")
+        self,
+        *arguments: str,
+        command: Sequence[str] = ("-m", "orchestrator", "test"),
+        new_session: bool = False,
     ) -> Iterator[subprocess.Popen[str]]:
         """Start the command; at the end of the block it is over, one way or another."""
         with subprocess.Popen(
@@ -106,6 +114,7 @@ class RunnerTestCase(unittest.TestCase):
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
+            start_new_session=new_session,
         ) as running:
             try:
                 yield running
@@ -125,6 +134,14 @@ class RunnerTestCase(unittest.TestCase):
             outcomes=_outcomes(report),
             report=report,
         )
+
+    def wait_for_note(self, running: subprocess.Popen[str], words: str) -> None:
+        """Wait until the run has said something; what it said before is gone."""
+        assert running.stderr is not None
+        for line in running.stderr:
+            if words in line:
+                return
+        self.fail(f"the run never said {words!r}")
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until something holds; fail at the deadline."""

@@ -58,7 +58,7 @@ def _report(run: Run) -> ET.Element:
 
 
 def _trouble(text: str, common: dict[str, str]) -> ET.Element:
-    figures = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+    figures = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = ET.Element("testsuite", {"name": "collection", **figures, **common})
     case = ET.SubElement(suite, "testcase", classname="collection", name="collection", time="0.000")
     message = _clean(text.strip().splitlines()[-1])

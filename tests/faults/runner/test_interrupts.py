@@ -1,0 +1,269 @@
+"""People and CI systems that stop a run: everything is torn down and told, exit status 130."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+from tests.integration.runner.case import RunnerTestCase
+
+SLOW = """
+class A(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.addClassCleanup(open("cleaned", "a").write, "x")
+    @classmethod
+    def tearDownClass(cls):
+        open("down", "a").close()
+    def test_a(self):
+        self.addCleanup(open("test-cleaned", "a").close)
+        open("running", "a").close()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    def test_b(self): pass
+class B(unittest.TestCase):
+    def test_b(self): pass
+"""
+
+
+class InterruptTest(RunnerTestCase):
+    """Signals to the parent."""
+
+    def test_first_one_lets_tests_finish(self) -> None:
+        """After one Ctrl-C the running test finishes, its class is torn down, no other starts."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1") as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            (self.project / "go").touch()
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=2)", 130), (ran.verdict, ran.status))
+        self.assertEqual(
+            {"A.test_a": "ok", "A.test_b": "not-run", "B.test_b": "not-run"}, ran.outcomes
+        )
+        self.assertTrue((self.project / "down").exists())
+        self.assertEqual("x", (self.project / "cleaned").read_text())
+
+    def test_second_one_interrupts(self) -> None:
+        """A second Ctrl-C interrupts the running test; its class is torn down all the same."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1") as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=3)", 130), (ran.verdict, ran.status))
+        self.assertTrue((self.project / "down").exists())
+        self.assertTrue((self.project / "test-cleaned").exists())
+        self.assertEqual("x", (self.project / "cleaned").read_text())
+
+    def test_third_one_kills(self) -> None:
+        """A third Ctrl-C ends the run although a test cannot be interrupted."""
+        self.write(
+            test_stubborn="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    open("running", "a").close()
+                    time.sleep(1000)
+            """
+        )
+        with self.started() as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "are interrupted")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
+
+    def test_grace_runs_out(self) -> None:
+        """After one Ctrl-C a test that does not finish is interrupted when the grace is over."""
+        self.write(test_slow=SLOW)
+        with self.impatient("-j", "1") as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=3)", 130), (ran.verdict, ran.status))
+        self.assertTrue((self.project / "down").exists())
+
+    def test_sigterm(self) -> None:
+        """SIGTERM, as from a CI system, is a Ctrl-C."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1") as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGTERM)
+            self.wait_for_note(running, "may finish")
+            (self.project / "go").touch()
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=2)", 130), (ran.verdict, ran.status))
+
+    def test_ctrl_c_in_a_fixture(self) -> None:
+        """An interrupted setUpClass runs its class clean-ups, and module fixtures are undone."""
+        self.write(
+            test_fixture="""
+            def setUpModule():
+                unittest.addModuleCleanup(open("module-cleaned", "a").close)
+            def tearDownModule():
+                open("module-down", "a").close()
+            class A(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    cls.addClassCleanup(open("cleaned", "a").close)
+                    open("running", "a").close()
+                    time.sleep(1000)
+                def test_a(self): pass
+            """
+        )
+        with self.started() as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
+        for trace in ("cleaned", "module-cleaned", "module-down"):
+            self.assertTrue((self.project / trace).exists(), trace)
+
+    def test_ctrl_c_while_collecting(self) -> None:
+        """Ctrl-C during the imports ends the run."""
+        self.write(test_slow="open('running', 'a').close()\ntime.sleep(1000)\n")
+        with self.started() as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(130, ran.status)
+
+    def test_asyncio_test(self) -> None:
+        """A second Ctrl-C also interrupts a test inside its event loop."""
+        self.write(
+            test_async="""
+            import asyncio
+            class A(unittest.IsolatedAsyncioTestCase):
+                @classmethod
+                def tearDownClass(cls): open("down", "a").close()
+                async def test_a(self):
+                    open("running", "a").close()
+                    await asyncio.sleep(1000)
+            """
+        )
+        with self.started() as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
+        self.assertTrue((self.project / "down").exists())
+
+    def test_terminal(self) -> None:
+        """Ctrl-C typed at a terminal reaches the parent alone: the running test finishes."""
+        self.write(test_slow=SLOW)
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "test", "-v", "-j", "1"],
+            cwd=self.project,
+            env=os.environ | {"ORCHESTRATOR_TEST_TAG": self.tag},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - no threads here
+        ) as running:
+            os.close(theirs)
+            self.wait_for_file("running")
+            os.write(ours, b"\x03")
+            seen = b""
+            while b"may finish" not in seen:
+                seen += os.read(ours, 4096)
+            (self.project / "go").touch()
+            while chunk := _read(ours):
+                seen += chunk
+            self.assertEqual(130, running.wait())
+        os.close(ours)
+        self.assertIn(b"[1] test_slow.A.test_a", seen)
+        self.assertIn(b"INTERRUPTED (not run=2)", seen)
+
+    def test_closed_pipe(self) -> None:
+        """A reader that goes away (| head) does not leave workers behind."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1", "-v") as running:
+            self.wait_for_file("running")
+            assert running.stderr is not None
+            running.stderr.close()
+            (self.project / "go").touch()
+            self.assertEqual(0, running.wait(60))
+        self.assertTrue((self.project / "down").exists())
+
+
+class ParentKilledTest(RunnerTestCase):
+    """The parent dies without a word."""
+
+    def test_workers_finish_and_tear_down(self) -> None:
+        """When the parent is killed, workers finish their test, tear down and exit."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1") as running:
+            self.wait_for_file("running")
+            running.kill()
+            running.wait()
+            (self.project / "go").touch()
+            self.wait_for_file("down")
+            self.wait_for(lambda: not self.processes(), "the workers to exit")
+        self.assertEqual("x", (self.project / "cleaned").read_text())
+
+    def test_hung_worker(self) -> None:
+        """When the parent is killed, a worker that hangs is interrupted, and torn down."""
+        self.write(test_slow=SLOW)
+        with self.impatient("-j", "1") as running:
+            self.wait_for_file("running")
+            running.kill()
+            running.wait()
+            self.wait_for_file("down")
+
+    def test_stubborn_worker(self) -> None:
+        """When the parent is killed, a worker that cannot be interrupted is killed too."""
+        self.write(
+            test_stubborn="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    open("running", "a").close()
+                    while True: time.sleep(1)
+            """
+        )
+        with self.impatient() as running:
+            self.wait_for_file("running")
+            running.kill()
+            running.wait()
+            self.wait_for(lambda: not self.processes(), "the worker to be killed")
+
+    def test_whole_process_group_killed(self) -> None:
+        """The same when the parent's whole process group is killed, as CI systems do."""
+        self.write(test_slow=SLOW)
+        with self.started("-j", "1", new_session=True) as running:
+            self.wait_for_file("running")
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            (self.project / "go").touch()
+            self.wait_for_file("down")
+
+
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal of the new session."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other side of the terminal is closed
+        return b""
