@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.docker_containers import NOT_FOUND
@@ -78,7 +79,12 @@ class DockerNetworks:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return next((config["Gateway"] for config in configs if "Gateway" in config), None)
+        for config in configs:
+            if gateway := config.get("Gateway"):
+                return str(gateway)
+            if subnet := config.get("Subnet"):  # some daemons name only this; it has the first
+                return str(ipaddress.ip_network(subnet)[1])
+        return None
 
     def connect_network(
         self, network: str, /, *, container: str, aliases: Sequence[str] = ()

@@ -1,0 +1,129 @@
+"""Daemons and test processes in other places than beside each other on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.engine import find_endpoint
+from orchestrator.images import find_lock
+from orchestrator.settings import Settings
+from tests.support.processes import DEADLINE, ProcessTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USES = """
+    import unittest
+    from orchestrator import Redis, ServicesMixin
+
+    class UsesTest(ServicesMixin, unittest.TestCase):
+        cache = Redis()
+
+        def test_it(self):
+            self.assertTrue(self.cache.client.ping())
+            print("reached at", self.cache.host)
+"""
+
+
+class _Forward(socketserver.BaseRequestHandler):
+    """One connection, handed through to the daemon's socket."""
+
+    def handle(self) -> None:
+        """Pump both ways until both ends are done."""
+        with socket.socket(socket.AF_UNIX) as daemon:
+            daemon.connect(find_endpoint().socket or "")
+            there = threading.Thread(target=_pump, args=(self.request, daemon))
+            there.start()
+            _pump(daemon, self.request)
+            there.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def daemon_on_tcp() -> Iterator[int]:
+    """The real daemon, reached through a TCP port of the loopback."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Forward) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@unittest.skipUnless(find_endpoint().socket, "the daemon is not on this machine's socket")
+class ReachTest(ProcessTestCase):
+    """`host` and `port` connect wherever daemon and test process are."""
+
+    def test_a_daemon_on_tcp_is_used_and_cleaned_like_a_local_one(self) -> None:
+        """DOCKER_HOST=tcp://… works from start to leftover check."""
+        self.write("test_uses.py", USES)
+        with daemon_on_tcp() as port:
+            self.environ["DOCKER_HOST"] = f"tcp://127.0.0.1:{port}"
+            status, output = self.run_python("-m", "unittest", "test_uses")
+            self.await_nothing_left()
+        self.assertEqual(0, status, output)
+
+    def test_a_docker_context_is_used(self) -> None:
+        """The context that DOCKER_CONTEXT names leads to its daemon."""
+        self.write("test_uses.py", USES)
+        with daemon_on_tcp() as port, tempfile.TemporaryDirectory() as config:
+            key = hashlib.sha256(b"elsewhere").hexdigest()
+            meta = Path(config) / "contexts" / "meta" / key
+            meta.mkdir(parents=True)
+            endpoints = {"docker": {"Host": f"tcp://127.0.0.1:{port}"}}
+            content = {"Name": "elsewhere", "Endpoints": endpoints}
+            (meta / "meta.json").write_text(json.dumps(content), encoding="utf-8")
+            self.environ |= {"DOCKER_CONFIG": config, "DOCKER_CONTEXT": "elsewhere"}
+            status, output = self.run_python("-m", "unittest", "test_uses")
+            self.await_nothing_left()
+        self.assertEqual(0, status, output)
+
+    def test_a_test_process_in_a_container_beside_the_daemon_reaches_its_services(self) -> None:
+        """Inside a container, with the daemon's socket mounted, ports are on the bridge."""
+        self.write("test_uses.py", USES)
+        redis = find_lock(Settings.from_environment()).entries["redis"].reference
+        name = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
+        # This machine's own Python, seen from a container's network and process namespaces.
+        inside = f"cd {self.folder} && exec {sys.executable} -m unittest test_uses"
+        variables = {
+            "container": "docker",
+            "ORCHESTRATOR_RUN": self.run_id,
+            "ORCHESTRATOR_IMAGES_LOCK": os.environ.get("ORCHESTRATOR_IMAGES_LOCK", ""),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
+        self.addCleanup(
+            subprocess.run, ["docker", "rm", "--force", name], capture_output=True, check=False
+        )
+        run = ["docker", "run", "--rm", "--name", name, "--volume", "/:/host"]
+        ran = subprocess.run(
+            [*run, *options, redis.pinned, "chroot", "/host", "sh", "-c", inside],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        self.assertEqual(0, ran.returncode, ran.stdout + ran.stderr)
+        self.assertNotIn("reached at 127.0.0.1", ran.stdout)
+        self.assertIn("reached at ", ran.stdout)
