@@ -110,12 +110,20 @@ def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[No
             f"The Docker daemon failed to {doing}: {_text(reason)}", status=error.status_code
         ) from error
     except requests.exceptions.Timeout as error:
-        raise EngineError(
-            f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
-            f"when asked to {doing}"
-        ) from error
+        raise EngineError(_silent(doing, endpoint, timeout)) from error
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        if "timed out" in str(
+            error
+        ):  # docker-py hides the first request's timeout in its own error
+            raise EngineError(_silent(doing, endpoint, timeout)) from error
         raise EngineUnavailableError(_unavailable(error, endpoint)) from error
+
+
+def _silent(doing: str, endpoint: Endpoint, timeout: float) -> str:
+    return (
+        f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
+        f"when asked to {doing}"
+    )
 
 
 def _text(reason: str | bytes) -> str:
