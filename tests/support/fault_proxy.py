@@ -28,6 +28,7 @@ class Fault:
         stall: Send nothing any more: at once, or after ``after`` bytes of the body.
         cut: Close the connection: at once, or after ``after`` bytes of the body.
         corrupt: Change the last byte of the body.
+        swap: Deliver this body instead, with the headers of the right one.
     """
 
     path: str = ""
@@ -37,6 +38,7 @@ class Fault:
     stall: bool = False
     cut: bool = False
     corrupt: bool = False
+    swap: bytes = b""
     after: int | None = None
 
 
@@ -127,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(
         self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None
     ) -> None:
+        if fault and fault.swap:
+            body = fault.swap
         if fault and fault.corrupt:
             body = body[:-1] + bytes([body[-1] ^ 1])
         self.send_response(status)

@@ -122,6 +122,8 @@ class RegistryClient:
             )
             response = self._request(session, url, headers)
         with response:
+            if not response.ok:
+                _ = response.content  # read the registry's words before the connection closes
             response.raise_for_status()
             content = bytearray()
             for piece in response.iter_content(1 << 16):

@@ -1,0 +1,254 @@
+"""`python -m orchestrator lock` against a real registry."""
+
+import tomllib
+from pathlib import Path
+from unittest import mock
+
+from orchestrator.images import LockedImage, read_lock
+from orchestrator.images.retry import Retry
+from tests.support.fault_proxy import Fault, fault_proxy
+from tests.support.image_case import ImageTestCase
+from tests.support.tiny_images import tiny_image
+
+
+class LockTest(ImageTestCase):
+    """Adding and updating entries."""
+
+    def setUp(self) -> None:
+        """Shorten the pauses."""
+        super().setUp()
+        self.path = self.folder / "images.lock"
+        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+
+    def locked(self, name: str = "app") -> LockedImage:
+        """The entry in the file."""
+        return read_lock(self.path).entries[name]
+
+    def test_first(self) -> None:
+        """The first lock makes the file, with every platform's manifest and config."""
+        image = self.push(tiny_image(), tiny_image(platform="linux/arm64/v8"))
+        ran = self.command("lock", image.reference.tagged)
+        self.assertEqual(0, ran.status, ran)
+        self.assertIn("2 platforms", ran.out)
+        self.assertEqual(image, self.locked())
+
+    def test_one_platform(self) -> None:
+        """An image without index is locked by its manifest, its platform read from the config."""
+        image = self.push(tiny_image(platform="linux/arm/v7"))
+        self.assertEqual(0, self.command("lock", image.reference.tagged).status)
+        self.assertEqual(image, self.locked())
+
+    def test_name(self) -> None:
+        """NAME=REF names the entry."""
+        image = self.push()
+        self.command("lock", f"mine={image.reference.tagged}")
+        self.assertEqual(image.digest, self.locked("mine").digest)
+
+    def test_other_tag(self) -> None:
+        """Locking another tag of a locked repository moves its entry, and shows old and new."""
+        old = self.push()
+        new = self.push(repository=old.reference.repository, tag="2")
+        self.write_lock(old)
+        ran = self.command("lock", new.reference.tagged)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(new.reference, self.locked().reference)
+        self.assertIn(f"{old.reference.tagged} -> {new.reference.tagged}", ran.out)
+
+    def test_name_is_taken(self) -> None:
+        """A name that belongs to another image is refused."""
+        self.write_lock(self.push())
+        other = self.push()
+        before = self.path.read_bytes()
+        ran = self.command("lock", other.reference.tagged)
+        self.assertEqual(2, ran.status, ran)
+        self.assertIn("the entry 'app' is", ran.err)
+        self.assertEqual(before, self.path.read_bytes())
+
+    def test_completes(self) -> None:
+        """Without arguments, missing platforms are added, although the tag has moved."""
+        image = self.push()
+        self.write_lock(image, platforms=False)
+        self.push(repository=image.reference.repository)
+        ran = self.command("lock")
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(image, self.locked())
+        self.assertIn("unchanged, 1 platform", ran.out)
+        self.assertIn("nothing to change", self.command("lock").out)
+
+    def test_update(self) -> None:
+        """--update locks what the tag stands for now, and shows old -> new."""
+        old = self.push()
+        self.write_lock(old)
+        new = self.push(repository=old.reference.repository)
+        ran = self.command("lock", "--update")
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(new, self.locked())
+        self.assertIn(f"{str(old.digest)[7:19]} -> {str(new.digest)[7:19]}", ran.out)
+
+    def test_update_one(self) -> None:
+        """--update NAME leaves the others alone."""
+        first, second = self.push(name="first"), self.push(name="second")
+        self.write_lock(first, second)
+        self.push(repository=first.reference.repository)
+        newer = self.push(repository=second.reference.repository, name="second")
+        self.assertEqual(0, self.command("lock", "--update", "second").status)
+        self.assertEqual(first, self.locked("first"))
+        self.assertEqual(newer, self.locked("second"))
+
+    def test_comments_are_kept(self) -> None:
+        """Comments, order, spelling and everything else in the file stay as they were."""
+        old = self.push()
+        self.write_lock(old)
+        text = self.path.read_text(encoding="utf-8")
+        text = f"# ours\n{text}  # the end\n".replace("[images.app]", "# why\n[images.app] # app")
+        self.path.write_text(text, encoding="utf-8")
+        self.path.chmod(0o640)
+        new = self.push(repository=old.reference.repository)
+        self.command("lock", "--update")
+        expected = text
+        for before, after in (
+            (str(old.digest), str(new.digest)),
+            (old.platforms["linux/amd64"].config, new.platforms["linux/amd64"].config),
+        ):
+            expected = expected.replace(before, after)
+        self.assertEqual(expected, self.path.read_text(encoding="utf-8"))
+        self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
+
+    def test_failure_writes_nothing(self) -> None:
+        """When one image fails, nothing is written, and the status says which kind it was."""
+        good, gone = self.push(name="good"), self.push(name="gone")
+        self.write_lock(gone)
+        before = self.path.read_bytes()
+        ran = self.command("lock", good.reference.tagged, f"{gone.reference.name}:none")
+        self.assertEqual(5, ran.status, ran)
+        self.assertIn("nothing was written", ran.err)
+        self.assertIn("MANIFEST_UNKNOWN", ran.err)
+        self.assertEqual(before, self.path.read_bytes())
+        self.assertEqual([self.path], list(self.folder.iterdir()))
+
+    def test_variable(self) -> None:
+        """ORCHESTRATOR_IMAGES_LOCK names the file also before it is there."""
+        image = self.push()
+        other = self.folder / "ci.lock"
+        env = {"ORCHESTRATOR_IMAGES_LOCK": str(other)}
+        ran = self.command("lock", image.reference.tagged, env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(image, read_lock(other).entries["app"])
+
+    def test_packaged_lock_is_not_written(self) -> None:
+        """Updating without a lock file makes one; the packaged lock stays as it is."""
+        ran = self.command("lock", "--hash")
+        self.assertEqual(0, ran.status)
+        self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_link(self) -> None:
+        """A lock file that is a link stays one."""
+        image = self.push()
+        real = self.folder / "real.lock"
+        self.write_lock(image, platforms=False).rename(real)
+        self.path.symlink_to("real.lock")
+        self.assertEqual(0, self.command("lock").status)
+        self.assertTrue(self.path.is_symlink())
+        self.assertEqual(image, read_lock(real).entries["app"])
+
+    def test_no_daemon(self) -> None:
+        """Locking needs no daemon."""
+        image = self.push()
+        env = {"DOCKER_HOST": "unix:///nowhere.sock"}
+        self.assertEqual(0, self.command("lock", image.reference.tagged, env=env).status)
+        self.assertEqual(image, self.locked())
+
+    def test_result_is_toml(self) -> None:
+        """A new entry is one table, in the order of names."""
+        for name in ("b", "a", "c"):
+            image = self.push(name=name)
+            self.assertEqual(0, self.command("lock", image.reference.tagged).status)
+        text = self.path.read_text(encoding="utf-8")
+        self.assertEqual(["a", "b", "c"], list(tomllib.loads(text)["images"]))
+        self.assertEqual(3, text.count("\n\n[images."))
+
+
+class CheckTest(ImageTestCase):
+    """`lock --check`, for a weekly job."""
+
+    def test_same(self) -> None:
+        """Status 0 and a table when nothing has moved."""
+        image = self.push()
+        path = self.write_lock(image)
+        before = path.read_bytes()
+        ran = self.command("lock", "--check")
+        self.assertEqual(0, ran.status, ran)
+        self.assertRegex(ran.out, rf"app +{image.reference.tagged} +\w{{12}} +\w{{12}} +same")
+        self.assertEqual(before, path.read_bytes())
+
+    def test_moved(self) -> None:
+        """Status 1 when a tag has moved, and the command that locks what is there now."""
+        image, other = self.push(), self.push(name="other")
+        self.write_lock(image, other)
+        self.push(repository=image.reference.repository)
+        ran = self.command("lock", "--check")
+        self.assertEqual(1, ran.status, ran)
+        self.assertEqual(1, ran.out.count("MOVED"))
+        self.assertEqual(1, ran.out.count("same"))
+        self.assertIn("lock --update", ran.out)
+        self.assertEqual(0, self.command("lock", "--check", "other").status)
+
+    def test_failed(self) -> None:
+        """A registry that cannot be asked is no answer: its own status, not 0 and not 1."""
+        image = self.push(host="127.0.0.1:9")
+        self.write_lock(image)
+        with mock.patch.object(Retry, "pause", return_value=0.01):
+            ran = self.command("lock", "--check")
+        self.assertEqual(3, ran.status, ran)
+        self.assertIn("unknown", ran.out)
+        self.assertIn("cannot be reached", ran.err)
+
+
+class LockFaultsTest(ImageTestCase):
+    """`lock` when the registry misbehaves."""
+
+    def setUp(self) -> None:
+        """Put a proxy in front."""
+        super().setUp()
+        self.proxy = self.enterContext(fault_proxy(self.registry.host))
+        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+        self.image = self.push(
+            tiny_image(), tiny_image(platform="linux/arm64"), host=self.proxy.host
+        )
+        self.path = Path("images.lock")
+
+    def lock(self, *faults: Fault, seconds: str = "60") -> int:
+        """Lock with these faults and return the status."""
+        self.proxy.faults = list(faults)
+        env = {"ORCHESTRATOR_ENGINE_TIMEOUT": seconds}
+        return self.command("lock", self.image.reference.tagged, env=env).status
+
+    def test_passing_faults(self) -> None:
+        """What passes is tried again."""
+        for fault in (
+            Fault(status=503, times=2),
+            Fault(status=429, times=2),
+            Fault(path="manifests/sha256", cut=True, after=30, times=2),
+            Fault(path="manifests", cut=True, times=2),
+        ):
+            with self.subTest(fault):
+                self.path.unlink(missing_ok=True)
+                self.assertEqual(0, self.lock(fault))
+                self.assertEqual(self.image, read_lock(self.path).entries["app"])
+
+    def test_lasting_faults(self) -> None:
+        """What lasts has its own status, and nothing is written."""
+        other = tiny_image().manifest
+        for status, fault in (
+            (8, Fault(status=503, times=1000)),
+            (8, Fault(status=429, times=1000)),
+            (4, Fault(status=403, times=1000)),
+            (5, Fault(status=404, times=1000)),
+            (6, Fault(path="manifests/sha256", swap=other, times=1000)),
+            (3, Fault(stall=True, times=1000)),
+            (3, Fault(path="manifests/sha256", stall=True, after=9, times=1000)),
+            (1, Fault(path="manifests/1", swap=b"<html>", times=1000)),
+        ):
+            with self.subTest(fault):
+                self.assertEqual(status, self.lock(fault, seconds="0.3"))
+                self.assertFalse(self.path.exists())
