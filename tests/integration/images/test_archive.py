@@ -1,0 +1,314 @@
+"""`save` and `load` against a real daemon."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.images import LockedImage, ensure_image
+from orchestrator.settings import Settings
+from tests.support.image_case import ImageTestCase, Ran
+from tests.support.tiny_images import tiny_image
+
+NEVER = Settings(pull="never")
+
+
+class ArchiveTestCase(ImageTestCase):
+    """Two images that share nothing, pulled and locked."""
+
+    def setUp(self) -> None:
+        """Pull two images."""
+        super().setUp()
+        self.images = [
+            self.push(tiny_image(content=b"x" * 100_000, layers=2), name=name)
+            for name in ("first", "second")
+        ]
+        self.lock = self.write_lock(*self.images)
+        self.assertEqual(0, self.command("pull").status)
+
+    def forget_images(self) -> None:
+        """Remove the images from the daemon."""
+        for image in self.images:
+            for name in (image.reference.tagged, image.reference.pinned):
+                self.engine.remove_image(name)
+        self.assert_nothing_loaded()
+
+    def save(self, name: str = "images.tar", *names: str) -> Path:
+        """Save and forget."""
+        ran = self.command("save", name, *names)
+        self.assertEqual(0, ran.status, ran)
+        self.forget_images()
+        return self.folder / name
+
+    def assert_nothing_loaded(self) -> None:
+        """No image of these tests is on the daemon."""
+        for image in self.images:
+            for name in (image.reference.tagged, self.config(image)):
+                self.assertIsNone(self.engine.image(name), name)
+
+    def assert_usable(self) -> None:
+        """A service would find every image, without a registry."""
+        for image in self.images:
+            info = ensure_image(self.engine, image, settings=NEVER)
+            self.assertEqual(self.config(image), info.id)
+
+    def assert_refused(self, status: int, pattern: str, ran: Ran) -> None:
+        """Load ended in this way and nothing was loaded."""
+        self.assertEqual(status, ran.status, ran)
+        self.assertRegex(ran.err, pattern)
+        self.assertNotIn("Traceback", ran.err)
+        self.assert_nothing_loaded()
+
+    @staticmethod
+    def config(image: LockedImage) -> str:
+        """The image id."""
+        return image.platforms["linux/amd64"].config
+
+
+class RoundTripTest(ArchiveTestCase):
+    """Saved and loaded again."""
+
+    def test_round_trip(self) -> None:
+        """Plain, gzip and zstandard: what was saved is loaded, verified and usable."""
+        for name in ("a.tar", "a.tar.gz", "a.tgz", "a.tar.zst"):
+            with self.subTest(name):
+                self.save(name)
+                ran = self.command("load", name)
+                self.assertEqual(0, ran.status, ran)
+                for image in self.images:
+                    self.assertIn(f"{image.reference.familiar}: loaded and verified", ran.out)
+                self.assert_usable()
+
+    def test_compressed_as_named(self) -> None:
+        """The name's ending decides how the file is compressed."""
+        for name, magic in (("a.tar.gz", b"\x1f\x8b"), ("a.tar.zst", b"\x28\xb5\x2f\xfd")):
+            self.assertEqual(0, self.command("save", name).status)
+            self.assertTrue((self.folder / name).read_bytes().startswith(magic))
+
+    def test_any_name_is_recognised(self) -> None:
+        """A compressed archive is recognised by its content."""
+        self.save("a.tar.gz").rename(self.folder / "cache")
+        self.assertEqual(0, self.command("load", "cache").status)
+
+    def test_docker_reads_it(self) -> None:
+        """`docker load` reads the archive too."""
+        archive = self.save()
+        list(self.engine.load_images([archive.read_bytes()]))
+        self.assert_usable()
+
+    def test_docker_save_is_read(self) -> None:
+        """What `docker save` wrote is loaded when the lock knows its config digests."""
+        names = [image.reference.tagged for image in self.images]
+        Path("raw.tar").write_bytes(b"".join(self.engine.save_images(names)))
+        self.forget_images()
+        self.assertEqual(0, self.command("load", "raw.tar").status)
+        self.assert_usable()
+
+    def test_lock_without_platforms(self) -> None:
+        """A lock that knows no config digest does: what was verified at load is remembered."""
+        self.write_lock(*self.images, platforms=False)
+        self.save()
+        ran = self.command("load", "images.tar")
+        self.assertEqual(0, ran.status, ran)
+        for image in self.images:
+            bare = LockedImage(name=image.name, reference=image.reference)
+            info = ensure_image(self.engine, bare, settings=NEVER)
+            self.assertEqual(self.config(image), info.id)
+
+    def test_loaded_twice(self) -> None:
+        """Loading again changes nothing."""
+        self.save()
+        for _ in range(2):
+            self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assert_usable()
+
+    def test_without_lock_file(self) -> None:
+        """Where there is no images.lock, the archive's entries become one."""
+        self.save()
+        self.lock.unlink()
+        ran = self.command("load", "images.tar")
+        self.assertEqual(0, ran.status, ran)
+        self.assertIn(f"wrote {self.lock}", ran.out)
+        self.assert_usable()
+        self.assertEqual(0, self.command("pull").status)
+
+    def test_some(self) -> None:
+        """Named entries are saved alone; load says what the lock has beside them: status 5."""
+        self.save("some.tar", "second")
+        ran = self.command("load", "some.tar")
+        self.assertEqual(5, ran.status, ran)
+        self.assertIn("not in the archive: first", ran.err)
+        self.assertIsNotNone(self.engine.image(self.images[1].reference.tagged))
+
+    def test_tag_elsewhere(self) -> None:
+        """An image whose tag went to another one is saved all the same, and gets it at load."""
+        first, second = self.images
+        self.engine.tag_image(self.config(second), as_reference=first.reference.tagged)
+        self.save()
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assert_usable()
+
+    def test_missing(self) -> None:
+        """An image that is not here cannot be saved; no file appears."""
+        self.forget_images()
+        ran = self.command("save", "images.tar")
+        self.assertNotEqual(0, ran.status)
+        self.assertIn("orchestrator pull", ran.err)
+        self.assertEqual([self.lock], list(self.folder.iterdir()))
+
+    def test_unwritable(self) -> None:
+        """A file that cannot be written is an error, not a traceback."""
+        ran = self.command("save", "no/such/folder/images.tar")
+        self.assertNotEqual(0, ran.status)
+        self.assertIn("cannot be written: No such file", ran.err)
+
+
+class DamageTest(ArchiveTestCase):
+    """Archives that are not what they should be."""
+
+    def setUp(self) -> None:
+        """Save."""
+        super().setUp()
+        self.archive = self.save()
+        self.whole = self.archive.read_bytes()
+
+    def rewritten(self, change: Callable[[tarfile.TarInfo, bytes], bytes]) -> None:
+        """Write the archive anew with some members changed."""
+        out = io.BytesIO()
+        with (
+            tarfile.open(fileobj=io.BytesIO(self.whole)) as old,
+            tarfile.open(fileobj=out, mode="w") as new,
+        ):
+            for member in old:
+                file = old.extractfile(member) if member.isreg() else None
+                content = change(member, file.read()) if file else b""
+                member.size = len(content)
+                new.addfile(member, io.BytesIO(content))
+        self.archive.write_bytes(out.getvalue())
+
+    def test_cut_off(self) -> None:
+        """An archive cut off anywhere is refused, and the whole one loads afterwards."""
+        size = len(self.whole)
+        for length in (0, 1, 511, 512, 2000, size // 3, size // 2, size - 2048, size - 1024):
+            with self.subTest(length):
+                self.archive.write_bytes(self.whole[:length])
+                self.assert_refused(1, "empty|cut off|no whole", self.command("load", "images.tar"))
+        self.archive.write_bytes(self.whole)
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assert_usable()
+
+    def test_cut_off_compressed(self) -> None:
+        """The same for compressed ones, also when only the checksum at the end is missing."""
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        for name in ("a.tar.gz", "a.tar.zst"):
+            path = self.save(name)
+            whole = path.read_bytes()
+            for length in (10, len(whole) // 2, len(whole) - 4):
+                with self.subTest(name=name, length=length):
+                    path.write_bytes(whole[:length])
+                    self.assert_refused(1, "cut off or damaged", self.command("load", name))
+            path.write_bytes(whole)
+            self.assertEqual(0, self.command("load", name).status)
+
+    def test_flipped_bits(self) -> None:
+        """A changed byte anywhere that matters is found before anything is loaded."""
+        refused = 0
+        for place in range(0, len(self.whole), len(self.whole) // 40):
+            damaged = bytearray(self.whole)
+            damaged[place] ^= 0x40
+            self.archive.write_bytes(damaged)
+            ran = self.command("load", "images.tar")
+            if ran.status:
+                refused += 1
+                self.assertNotIn("Traceback", ran.err)
+                self.assert_nothing_loaded()
+            else:  # padding, or a field nobody reads
+                self.assert_usable()
+                self.forget_images()
+        self.assertGreater(refused, 20)
+
+    def test_layer(self) -> None:
+        """A layer with other bytes is named with its image."""
+        self.rewritten(
+            lambda member, content: (
+                content.replace(b"x" * 100, b"y" * 100)
+                if member.name.endswith("layer.tar")
+                else content
+            )
+        )
+        name = re.escape(self.images[0].reference.familiar)
+        self.assert_refused(1, f"layer .* of .*({name}|second)", self.command("load", "images.tar"))
+
+    def test_config(self) -> None:
+        """An image that is not the locked one is named: status 6."""
+
+        def change(member: tarfile.TarInfo, content: bytes) -> bytes:
+            if member.name.startswith(self.config(self.images[1])[7:]):
+                return content.replace(b'"Cmd": ["/file0"]', b'"Cmd": ["/evil0"]')
+            return content
+
+        self.rewritten(change)
+        self.assert_refused(6, "second: .* is not locked", self.command("load", "images.tar"))
+
+    def test_exchanged_tags(self) -> None:
+        """Two locked images with each other's tags are refused."""
+
+        def change(member: tarfile.TarInfo, content: bytes) -> bytes:
+            if member.name != "manifest.json":
+                return content
+            items = json.loads(content)
+            tags = [item["RepoTags"] for item in items]
+            for item, other in zip(items, reversed(tags), strict=True):
+                item["RepoTags"] = other
+            return json.dumps(items).encode()
+
+        self.rewritten(change)
+        self.assert_refused(6, "is not locked for", self.command("load", "images.tar"))
+
+    def test_image_left_out(self) -> None:
+        """An archive that says it has an image it has not is refused, with the image's name."""
+
+        def change(member: tarfile.TarInfo, content: bytes) -> bytes:
+            if member.name != "manifest.json":
+                return content
+            items = json.loads(content)
+            tag = self.images[0].reference.familiar
+            return json.dumps([item for item in items if tag not in item["RepoTags"]]).encode()
+
+        self.rewritten(change)
+        self.assert_refused(6, "says it has first", self.command("load", "images.tar"))
+
+    def test_for_another_lock(self) -> None:
+        """An archive saved for another images.lock is refused; both digests are named."""
+        newer = self.push(repository=self.images[1].reference.repository, name="second")
+        self.write_lock(self.images[0], newer)
+        ran = self.command("load", "images.tar")
+        for text in ("second: ", str(newer.digest), str(self.images[1].digest)):
+            self.assertIn(text, ran.err)
+        self.assert_refused(6, "saved for another images.lock", ran)
+
+    def test_more_than_locked(self) -> None:
+        """An image no lock knows is not let in by a plain `docker save` archive."""
+        names = [image.reference.tagged for image in self.images]
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.archive.write_bytes(b"".join(self.engine.save_images(names)))
+        self.forget_images()
+        self.write_lock(self.images[0])
+        ran = self.command("load", "images.tar")
+        self.assert_refused(6, "which images.lock does not lock", ran)
+
+    def test_no_archive(self) -> None:
+        """What is no archive of images is said to be none."""
+        other = io.BytesIO()
+        with tarfile.open(fileobj=other, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("hello"))
+        for content in (b"hello", b"\0" * 10_000, other.getvalue(), b"\x1f\x8b hello"):
+            with self.subTest(content[:10]):
+                self.archive.write_bytes(content)
+                self.assert_refused(1, "damaged|no whole", self.command("load", "images.tar"))
+
+    def test_no_file(self) -> None:
+        """A file that is not there is named."""
+        self.assert_refused(1, "none.tar cannot be read: No such", self.command("load", "none.tar"))
