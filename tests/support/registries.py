@@ -67,7 +67,7 @@ def registry(
         process = subprocess.Popen([PROGRAM, "serve", config], stdout=log, stderr=log)
     pusher = Pusher(
         f"{'https' if tls else 'http'}://{host}",
-        auth=(USER, PASSWORD) if password else None,
+        auth=(USER.encode(), PASSWORD.encode()) if password else None,
         verify=str(folder / "ca.crt") if tls else True,
     )
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import requests
+import requests.auth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,11 +100,11 @@ class Pusher:
     """
 
     def __init__(
-        self, url: str, *, auth: tuple[str, str] | None = None, verify: str | bool = True
+        self, url: str, *, auth: tuple[bytes, bytes] | None = None, verify: str | bool = True
     ) -> None:
         self._url = url
         self._session = requests.Session()
-        self._session.auth = auth
+        self._session.auth = requests.auth.HTTPBasicAuth(*auth) if auth else None
         self._session.verify = verify
         self._session.trust_env = False
 

@@ -1,0 +1,84 @@
+"""ORCHESTRATOR_REGISTRY_MIRROR: other places, the same bytes."""
+
+import uuid
+from pathlib import Path
+
+from orchestrator.images import LockedImage, ensure_image, parse_reference, read_lock
+from orchestrator.settings import Settings
+from tests.support.fault_proxy import Fault, fault_proxy
+from tests.support.image_case import ImageTestCase
+from tests.support.tiny_images import TinyImage, tiny_image
+
+VARIABLE = "ORCHESTRATOR_REGISTRY_MIRROR"
+
+
+class MirrorTest(ImageTestCase):
+    """A mirror for a registry that is not there at all."""
+
+    def setUp(self) -> None:
+        """Have an image that is locked as one of Docker Hub and is at the mirror only."""
+        super().setUp()
+        self.built = tiny_image()
+        self.team = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
+        self.image = self.push_as_hub(self.built)
+        self.write_lock(self.image)
+
+    def push_as_hub(self, built: TinyImage, *, tag: str = "1") -> LockedImage:
+        """Push to ``hub/TEAM/app`` of the mirror what is locked as ``docker.io/TEAM/app``."""
+        at_mirror = self.push(built, repository=f"hub/{self.team}/app", tag=tag)
+        reference = parse_reference(f"{self.team}/app:{tag}").with_digest(at_mirror.digest)
+        image = LockedImage(name="app", reference=reference, platforms=at_mirror.platforms)
+        self.forget(image)
+        return image
+
+    def test_pull(self) -> None:
+        """The image comes from the mirror, under the name of the lock, and is found again."""
+        env = {VARIABLE: f"{self.registry.host}/hub"}
+        ran = self.command("pull", env=env)
+        self.assertEqual(0, ran.status, ran)
+        found = self.engine.image(self.image.reference.tagged)
+        assert found
+        self.assertEqual(self.built.config, found.id)
+        self.assertIn("all present", self.command("pull", env=env).out)
+        self.assertIn("all present", self.command("pull").out)
+
+    def test_start(self) -> None:
+        """A service's image comes from there too, and is known afterwards by its digest alone."""
+        settings = Settings(registry_mirror=(("docker.io", f"{self.registry.host}/hub"),))
+        lines: list[str] = []
+        ensure_image(self.engine, self.image, settings=settings, report=lines.append)
+        self.assertTrue(lines)
+        bare = LockedImage(name="app", reference=self.image.reference)
+        info = ensure_image(self.engine, bare, settings=Settings(pull="never"))
+        self.assertEqual(self.built.config, info.id)
+
+    def test_lock(self) -> None:
+        """Lock asks the mirror and writes the name without it."""
+        env = {VARIABLE: f"docker.io/{self.team}={self.registry.host}/hub/{self.team}"}
+        Path("images.lock").unlink()
+        ran = self.command("lock", f"{self.team}/app:1", env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(self.image, read_lock(Path("images.lock")).entries["app"])
+
+    def test_lying_mirror(self) -> None:
+        """A mirror that delivers other bytes is refused."""
+        with fault_proxy(self.registry.host) as proxy:
+            other = tiny_image().manifest
+            proxy.faults = [Fault(path="/manifests/", swap=other, times=1000)]
+            ran = self.command("pull", env={VARIABLE: f"{proxy.host}/hub"})
+        self.assertEqual(6, ran.status, ran)
+        self.assertIn(f"by way of {proxy.host}/hub", ran.err)
+        self.assertIsNone(self.engine.image(self.image.reference.tagged))
+
+    def test_mirror_lacks_it(self) -> None:
+        """A mirror that has not got it is named, and the registry itself is not asked."""
+        ran = self.command("pull", env={VARIABLE: f"{self.registry.host}/other"})
+        self.assertEqual(5, ran.status, ran)
+        self.assertIn(f"by way of {self.registry.host}/other", ran.err)
+
+    def test_credentials_in_the_variable(self) -> None:
+        """Credentials in the variable are refused, and not printed."""
+        ran = self.command("pull", env={VARIABLE: "https://bob:hunter2@mirror.example.com"})
+        self.assertEqual(2, ran.status)
+        self.assertIn("ORCHESTRATOR_REGISTRY_MIRROR='https://***@mirror.example.com'", ran.err)
+        self.assertNotIn("hunter2", ran.err)
