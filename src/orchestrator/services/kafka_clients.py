@@ -1,0 +1,154 @@
+"""The kafka-python clients of one handle: opened for a test, closed after it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.services.drivers import driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    import kafka
+    from kafka.consumer.fetcher import ConsumerRecord
+
+_POLL: Final = 0.1
+# Nothing a test's client does may take for ever. Seconds, because that is what people think in.
+_PATIENCE: Final = 10.0
+_MILLISECONDS: Final = int(_PATIENCE * 1000)
+_GOODBYE: Final = 5.0  # for a client that a test left open, when its broker does not answer
+_GOODBYES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "KafkaProducer": {"timeout": _GOODBYE},
+    "KafkaConsumer": {"timeout_ms": int(_GOODBYE * 1000)},
+    "KafkaAdminClient": {},
+}
+_BOUNDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "KafkaProducer": {
+        "max_block_ms": _MILLISECONDS,
+        "request_timeout_ms": _MILLISECONDS,
+        "delivery_timeout_ms": 2 * _MILLISECONDS,
+    },
+    "KafkaConsumer": {"request_timeout_ms": _MILLISECONDS, "consumer_timeout_ms": _MILLISECONDS},
+    # It refuses what is over its bound instead of letting it wait, and threads share one client.
+    "KafkaAdminClient": {
+        "request_timeout_ms": _MILLISECONDS,
+        "max_in_flight_requests_per_connection": 1000,
+    },
+}
+_RECONNECT: Final = {"bootstrap_timeout_ms": _MILLISECONDS, "reconnect_backoff_max_ms": 250}
+
+
+def kafka_python() -> ModuleType:
+    """The module `kafka`.
+
+    Raises:
+        MissingDriverError: kafka-python is not installed.
+    """
+    return driver("kafka", extra="kafka")
+
+
+class Clients:
+    """The clients that one handle opened; safe to use from several threads.
+
+    Args:
+        settings: How every one of them reaches its broker, as kafka-python's keyword arguments.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._open = contextlib.ExitStack()
+        self._readers: dict[str, Reader] = {}
+        self._lock = threading.Lock()
+
+    def open(self, kind: str, *arguments: Any, **config: Any) -> Any:
+        """Open a client of kafka-python that `close` will close.
+
+        Args:
+            kind: The name of its class.
+            arguments: Its positional arguments.
+            config: kafka-python's settings, over ours.
+        """
+        ours = {**self._settings, **_RECONNECT, **_BOUNDS[kind]}
+        client = getattr(kafka_python(), kind)(*arguments, **{**ours, **config})
+        with self._lock:
+            self._open.callback(client.close, **_GOODBYES[kind])
+        return client
+
+    def reader(self, topic: str) -> Reader:
+        """The reader of a topic, the same every time."""
+        with self._lock:
+            return self._readers.setdefault(topic, Reader(self, topic))
+
+    def close(self) -> None:
+        """Close all that are still open, the last one first."""
+        with self._lock:
+            self._readers.clear()
+            closing = self._open.pop_all()
+        closing.close()
+
+
+class Reader:
+    """Reads a topic once, from its first record on.
+
+    It has no group, as joining one takes time, and shows what a transaction committed only.
+    """
+
+    def __init__(self, clients: Clients, topic: str) -> None:
+        self._clients = clients
+        self._topic = topic
+        self._consumer: kafka.KafkaConsumer | None = None
+        self._unread: list[ConsumerRecord] = []
+        self._lock = threading.Lock()
+
+    def read(
+        self, count: int, *, timeout: float, partitions: Callable[[], int]
+    ) -> list[ConsumerRecord]:
+        """Up to so many records: fewer when the time is over; they are read again then.
+
+        Args:
+            count: How many to wait for.
+            timeout: Seconds they have to come.
+            partitions: Says how many partitions the topic has; 0 while it does not exist.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            while len(self._unread) < count:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return list(self._unread)
+                self._poll(count, min(left, _POLL), left=left, partitions=partitions)
+            records, self._unread = self._unread[:count], self._unread[count:]
+            return records
+
+    def _poll(
+        self, count: int, seconds: float, *, left: float, partitions: Callable[[], int]
+    ) -> None:
+        consumer = self._consumer or self._open(left)
+        if not consumer.assignment() and not self._assign(consumer, partitions()):
+            time.sleep(seconds / 10)
+            return
+        polled = consumer.poll(
+            timeout_ms=max(1, int(seconds * 1000)), max_records=count - len(self._unread)
+        )
+        self._unread.extend(record for batch in polled.values() for record in batch)
+
+    def _open(self, left: float) -> kafka.KafkaConsumer:
+        self._consumer = self._clients.open(
+            "KafkaConsumer",
+            group_id=None,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            bootstrap_timeout_ms=max(1, int(left * 1000)),
+        )
+        return self._consumer
+
+    def _assign(self, consumer: kafka.KafkaConsumer, partitions: int) -> bool:
+        """Read all partitions, if there are any; subscribing would create a missing topic."""
+        topic_partition = kafka_python().TopicPartition
+        consumer.assign([topic_partition(self._topic, number) for number in range(partitions)])
+        return partitions > 0

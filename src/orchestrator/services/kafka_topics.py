@@ -1,0 +1,118 @@
+"""A broker's topics and groups, as its admin client sees them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import ServiceError
+from orchestrator.services.kafka_clients import kafka_python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import kafka
+
+_READY: Final = 10.0
+_INTERVAL: Final = 0.002
+_OF_KAFKA: Final = frozenset(
+    {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
+)
+
+
+def create(
+    admin: kafka.KafkaAdminClient,
+    topic: str,
+    *,
+    partitions: int,
+    settings: Mapping[str, str],
+    service: str,
+) -> None:
+    """Create a topic; it can be written to and read when this returns.
+
+    Args:
+        admin: Creates it.
+        topic: Its full name.
+        partitions: How many it has.
+        settings: Its own settings.
+        service: The broker's alias, for the error.
+
+    Raises:
+        ServiceError: The broker refused it, or did not make it usable in ten seconds.
+    """
+    wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings)}
+    [made] = admin.create_topics({topic: wanted}, raise_errors=False)["topics"]
+    if made["error_code"]:
+        raise ServiceError(
+            f"{service} refused the topic {topic!r}: "
+            f"{made['error_message'] or _errors().for_code(made['error_code']).__name__}",
+            service=service,
+        )
+    _await_leaders(admin, topic, partitions=partitions, service=service)
+
+
+def _await_leaders(
+    admin: kafka.KafkaAdminClient, topic: str, *, partitions: int, service: str
+) -> None:
+    """Ask every partition for its end: the answer comes from the replica that is written to.
+
+    Metadata would not do: the broker publishes it before the replicas are there, and a producer
+    that comes in between waits a tenth of a second before it tries again.
+    """
+    errors = _errors()
+    deadline = time.monotonic() + _READY
+    while True:
+        try:
+            end_offsets(admin, topic, partitions=partitions)
+        except errors.KafkaError as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"{service}: the topic {topic!r} cannot be used {_READY:g} s after it was "
+                    f"created: {error}",
+                    service=service,
+                ) from error
+            time.sleep(_INTERVAL)
+        else:
+            return
+
+
+def partition_count(admin: kafka.KafkaAdminClient, topic: str) -> int:
+    """How many partitions a topic has; 0 when it does not exist."""
+    [found] = admin.describe_topics([topic])
+    return len(found["partitions"])
+
+
+def end_offsets(admin: kafka.KafkaAdminClient, topic: str, *, partitions: int) -> Mapping[Any, int]:
+    """Partition to the offset its next record will have."""
+    latest = kafka_python().OffsetSpec.LATEST
+    topic_partition = kafka_python().TopicPartition
+    asked = {topic_partition(topic, number): latest for number in range(partitions)}
+    return {
+        partition: found.offset for partition, found in admin.list_partition_offsets(asked).items()
+    }
+
+
+def users_topics(admin: kafka.KafkaAdminClient) -> frozenset[str]:
+    """All topics but those that belong to Kafka itself."""
+    return frozenset(admin.list_topics()) - _OF_KAFKA
+
+
+def users_groups(admin: kafka.KafkaAdminClient) -> frozenset[str]:
+    """All consumer groups."""
+    return frozenset(group["group_id"] for group in admin.list_groups())
+
+
+def delete_topics(admin: kafka.KafkaAdminClient, topics: Iterable[str]) -> None:
+    """Delete topics; one that is gone meanwhile is no error."""
+    if names := sorted(topics):
+        admin.delete_topics(names, raise_errors=False)
+
+
+def delete_groups(admin: kafka.KafkaAdminClient, groups: Iterable[str]) -> None:
+    """Delete groups; one that still has members stays."""
+    if names := sorted(groups):
+        admin.delete_groups(names)
+
+
+def _errors() -> Any:
+    return kafka_python().errors
