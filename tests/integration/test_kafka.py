@@ -231,7 +231,7 @@ class ClientsTest(OneBrokerTest):
         producer, consumer = self.events.producer(), self.events.consumer(topic)
         producer.send(topic, b"x").get(timeout=10)
         self.assertEqual(b"x", next(consumer).value)
-        self.opened += [producer, consumer, self.events.admin]
+        self.opened.extend([producer, consumer, self.events.admin])
 
     def test_2_they_are_closed(self) -> None:
         """They are closed in the next."""
