@@ -1,1 +1,1 @@
-"""Tests."""
+"""Benchmarks: what a test class costs, beside the floor and beside testcontainers-python."""
