@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure, print tables, write JSON. ci/bench sets up what it needs."""
+"""Measure, print a table for each subject, and write all samples as JSON."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Expectation:
     """What must hold of a row.
 
     Attributes:
-        text: Such as ``"≤ 1.3 × docker run"``.
+        text: Such as ``"≤ 1.3x docker run"``.
         holds: Says whether it does; None when a variant it needs was not measured.
     """
 
@@ -110,7 +110,7 @@ def at_most_times(limit: float, base: str, variant: str = OURS) -> Expectation:
         ratio = row.ratio(variant, base)
         return None if ratio is None else ratio <= limit
 
-    return Expectation(f"≤ {limit:g} × {base}", holds)
+    return Expectation(f"≤ {limit:g}x {base}", holds)
 
 
 def sooner_than(times: float, base: str, variant: str = OURS) -> Expectation:
@@ -120,7 +120,7 @@ def sooner_than(times: float, base: str, variant: str = OURS) -> Expectation:
         ratio = row.ratio(base, variant)
         return None if ratio is None else ratio >= times
 
-    return Expectation(f"≥ {times:g} × sooner than {base}", holds)
+    return Expectation(f"≥ {times:g}x sooner than {base}", holds)
 
 
 def longer_by_at_most(seconds: float, base: str, variant: str = OURS) -> Expectation:

@@ -54,7 +54,7 @@ def recipes(services: Sequence[str]) -> Mapping[str, Recipe]:
 
 def _recipe(service: str, container: Any) -> Recipe:
     config, host = container["Config"], container["HostConfig"]
-    [[published]] = [ports for ports in host["PortBindings"].values()]
+    [[published]] = list(host["PortBindings"].values())
     environment = [word for pair in config["Env"] for word in ("--env", pair)]
     tmpfs = [f"--tmpfs={path}:{options}" for path, options in (host.get("Tmpfs") or {}).items()]
     command = config["Cmd"] or []

@@ -42,7 +42,7 @@ def _kafka(server: socket.socket) -> bool:
             return False
         answer += part
     _, correlation, _, brokers = struct.unpack("!iiii", answer)
-    return correlation == 7 and brokers > 0
+    return bool(correlation == 7 and brokers > 0)
 
 
 _QUESTIONS: Final[Mapping[str, Callable[[socket.socket], bool]]] = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.figures import Effort, Row, Subject
 
 _VERDICTS = {True: "met", False: "MISSED", None: "not measured"}
-_NOTHING = "–"
+_NOTHING = "-"
 
 
 def table(subject: Subject, rows: Sequence[Row]) -> str:
@@ -32,9 +32,7 @@ def table(subject: Subject, rows: Sequence[Row]) -> str:
     return "\n".join([subject.title, *(_aligned(line, widths) for line in lines), *verdicts])
 
 
-def document(
-    measured: Mapping[Subject, Sequence[Row]], *, effort: Effort
-) -> dict[str, Any]:
+def document(measured: Mapping[Subject, Sequence[Row]], *, effort: Effort) -> dict[str, Any]:
     """Everything measured, and where."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,7 +49,11 @@ def document(
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "commit": commit.stdout.strip(),
@@ -86,7 +88,7 @@ def _cells(subject: Subject, row: Row) -> list[str]:
     return [
         row.what,
         *(seconds(row.median(variant)) for variant in subject.variants),
-        *(_NOTHING if ratio is None else f"{ratio:.2f} ×" for ratio in ratios),
+        *(_NOTHING if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
     ]
 
 

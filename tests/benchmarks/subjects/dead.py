@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.benchmarks.figures import Effort
+    from tests.benchmarks.rounds import Measure
 
 
 def measure(effort: Effort) -> Sequence[Row]:
@@ -22,7 +23,11 @@ def measure(effort: Effort) -> Sequence[Row]:
     def raw() -> Mapping[str, float]:
         return {"error": floor.refused("redis", ["--no-such-setting", "1"])}
 
-    variants = {FLOOR: raw, OURS: partial(ours, "dead"), **theirs("dead", "redis")}
+    variants: Mapping[str, Measure] = {
+        FLOOR: raw,
+        OURS: partial(ours, "dead"),
+        **theirs("dead", "redis"),
+    }
     samples = take_turns({"dead": variants}, rounds=effort.rounds)
     return [
         Row("from setUpClass to the error", samples["dead", "error"], [at_most(1)]),

@@ -10,15 +10,19 @@ from tests.benchmarks.rounds import take_turns
 from tests.benchmarks.variants import NAMES, ours, theirs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tests.benchmarks.figures import Effort
+    from tests.benchmarks.rounds import Measure
 
 
 def measure(effort: Effort) -> Sequence[Row]:
     """All three together, each with an observer of its own."""
     names = list(NAMES)
-    variants = {OURS: partial(ours, "watch", *names), **theirs("watch", *names)}
+    variants: Mapping[str, Measure] = {
+        OURS: partial(ours, "watch", *names),
+        **theirs("watch", *names),
+    }
     samples = take_turns({"idle": variants}, rounds=effort.rounds)
     return [Row(NAMES[name], samples["idle", name], [at_most(0.03)]) for name in names]
 

@@ -10,7 +10,6 @@ import json
 import sys
 import time
 import unittest
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import Kafka, Postgres, Redis, ServicesMixin
@@ -103,17 +102,17 @@ KINDS: Mapping[str, type[Any]] = {
 }
 
 
-class Timing(unittest.TextTestResult):
+class Timing(unittest.TestResult):
     """A result that times every test."""
 
     began = 0.0
 
-    def startTest(self, test: unittest.TestCase) -> None:
+    def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802 - unittest's name
         """The clock runs from here."""
         super().startTest(test)
         self.began = time.perf_counter()
 
-    def stopTest(self, test: unittest.TestCase) -> None:
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802 - unittest's name
         """To here."""
         seconds = time.perf_counter() - self.began
         figures[test.id().rpartition("_")[2]].append(seconds)
@@ -137,10 +136,9 @@ def many(kind: type[Any], tests: int) -> type[unittest.TestCase]:
 
 if __name__ == "__main__":
     figures: dict[str, list[float]] = {"untouched": [], "used": []}
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(
-        many(KINDS[sys.argv[1]], int(sys.argv[2]))
-    )
-    output = StringIO()
-    if not unittest.TextTestRunner(output, resultclass=Timing).run(suite).wasSuccessful():
-        sys.exit(output.getvalue()[-5000:])
+    made = many(KINDS[sys.argv[1]], int(sys.argv[2]))
+    result = Timing()
+    unittest.defaultTestLoader.loadTestsFromTestCase(made).run(result)
+    if not result.wasSuccessful():
+        sys.exit("\n".join(text for _, text in [*result.errors, *result.failures])[-5000:])
     print(json.dumps(figures))

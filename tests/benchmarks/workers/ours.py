@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 import unittest
-from io import StringIO
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator import Kafka, Postgres, Redis, ServicesMixin
@@ -108,7 +108,9 @@ def watched(kind: Any, name: str, seen: Seen) -> type[Service]:
 def run(base: type[Timed], services: list[str], **kinds: Any) -> dict[str, float]:
     """Run the class, and return its moments."""
     body = {DECLARED[name][0]: kinds.get(name, DECLARED[name][1])() for name in services}
-    made = type("Benchmark", (base,), {**body, "asked": services, "__module__": __name__})
+    made: type[Timed] = type(
+        "Benchmark", (base,), {**body, "asked": services, "__module__": __name__}
+    )
     output = StringIO()
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(made)
     if not unittest.TextTestRunner(output).run(suite).wasSuccessful():
@@ -130,10 +132,13 @@ def dead() -> dict[str, float]:
     except ServiceExitedError:
         reported, until = time.monotonic(), time.time()
     Dead.doClassCleanups()
+    run_id = os.environ["ORCHESTRATOR_RUN"]
     exits = subprocess.run(
-        ["docker", "events", f"--since={since:.3f}", f"--until={until:.3f}", "--filter=event=die"]
-        + [f"--filter=label=dev.orchestrator.run={os.environ['ORCHESTRATOR_RUN']}"]
-        + ["--format={{.TimeNano}}"],
+        [
+            *("docker", "events", f"--since={since:.3f}", f"--until={until:.3f}"),
+            *("--filter=event=die", f"--filter=label=dev.orchestrator.run={run_id}"),
+            "--format={{.TimeNano}}",
+        ],
         capture_output=True,
         check=True,
     )
