@@ -1,0 +1,96 @@
+"""The base of all cases: owners, and the proof that nothing is left of them."""
+
+from __future__ import annotations
+
+import unittest
+import uuid
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from orchestrator.engine import labels
+from tests.faults.daemon import Daemon
+from tests.faults.process import OwnerProcess, wait_until_no_process_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_Function = TypeVar("_Function", bound="Callable[..., object]")
+
+
+def repeated(times: int) -> Callable[[_Function], _Function]:
+    """Have ``ci/faults`` run this case so often: there is timing in it."""
+
+    def mark(case: _Function) -> _Function:
+        case.repeated = times  # type: ignore[attr-defined]
+        return case
+
+    return mark
+
+
+class FaultCase(unittest.TestCase):
+    """One way to end. Every test has a run of its own, and leaves nothing, pass or fail."""
+
+    daemon: ClassVar[Daemon]
+    image: ClassVar[str]
+    changes: ClassVar[Sequence[str]] = ()
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the throw-away image."""
+        super().setUpClass()
+        cls.daemon = cls.make_daemon()
+        cls.addClassCleanup(cls.daemon.client.close)
+        cls.image = cls.daemon.image(changes=cls.changes)
+        cls.addClassCleanup(cls.daemon.remove_image, cls.image)
+
+    @classmethod
+    def make_daemon(cls) -> Daemon:
+        """The daemon to use: the shared one."""
+        return Daemon()
+
+    def setUp(self) -> None:
+        """Draw the run."""
+        super().setUp()
+        self.run_id = str(uuid.uuid4())
+        self.seconds: list[float] = []  # what ci/faults reports
+        self.addCleanup(self.daemon.remove_all, self.run_id)
+
+    def start(
+        self, ending: str, *, before: Sequence[str] = (), url: str | None = None, **options: object
+    ) -> OwnerProcess:
+        """Start an owner on our daemon, or on another address of it."""
+        owner = OwnerProcess(
+            ending,
+            options={"image": self.image, **options},
+            env={"ORCHESTRATOR_RUN": self.run_id, "DOCKER_HOST": url or self.daemon.url},
+            before=before,
+        )
+        self.addCleanup(owner.close)
+        return owner
+
+    def started(self, ending: str, **options: object) -> OwnerProcess:
+        """Start an owner, and wait until it has created everything."""
+        owner = self.start(ending, **options)  # type: ignore[arg-type]
+        owner.expect("ready")
+        return owner
+
+    def assert_nothing_left(self, owner: OwnerProcess, *, since: float) -> None:
+        """Wait until nothing is left of the run; how long it took is kept.
+
+        That its watchdog ends too, and that nothing has appeared by then, is checked at the end of
+        the class: it waits up to a minute for creates that were never answered.
+        """
+        self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
+        self.addClassCleanup(self._assert_over, self.daemon, self.run_id, owner.session)
+
+    @staticmethod
+    def _assert_over(daemon: Daemon, run_id: str, session: str) -> None:
+        wait_until_no_process_with(f"{labels.SESSION}={session}")
+        left = daemon.left(run_id)
+        daemon.remove_all(run_id)
+        assert not left, f"appeared after all: {left}"
+
+    def assert_untouched(self, owner: OwnerProcess, *, containers: int = 2) -> None:
+        """The owner's network and containers are all there."""
+        left = self.daemon.left_of_session(owner.session)
+        self.assertEqual(1, sum(name.startswith("network ") for name in left), left)
+        self.assertEqual(containers, sum(name.startswith("container ") for name in left), left)

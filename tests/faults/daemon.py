@@ -1,0 +1,95 @@
+"""The daemon as the tests see it: through docker-py, apart from the code under test."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import docker
+import docker.errors
+
+from orchestrator.engine import find_endpoint, labels
+from tests.faults.image import build_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEADLINE: Final = 60.0
+_POLL: Final = 0.005
+
+
+class Daemon:
+    """A Docker daemon, the shared one or a private one."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or find_endpoint().url
+        self.client = docker.APIClient(base_url=self.url, version="auto", timeout=60)
+
+    def image(self, *, changes: Sequence[str] = ()) -> str:
+        """Make a throw-away image; its reference."""
+        reference = f"orchestrator-faults:{uuid.uuid4().hex[:12]}"
+        build_image(self.client, reference, changes=changes)
+        return reference
+
+    def remove_image(self, reference: str) -> None:
+        """Remove an image of ours."""
+        with contextlib.suppress(docker.errors.NotFound):
+            self.client.remove_image(reference, force=True)
+
+    def left(self, run: str) -> list[str]:
+        """Everything that carries a run's label, as ``kind name``."""
+        return [f"{kind} {name}" for kind, name, _id in self._of(f"{labels.RUN}={run}")]
+
+    def left_of_session(self, session: str) -> list[str]:
+        """Everything that carries a session's label, as ``kind name``."""
+        return [f"{kind} {name}" for kind, name, _id in self._of(f"{labels.SESSION}={session}")]
+
+    def wait_until_nothing_left(self, run: str, *, since: float) -> float:
+        """Seconds since a moment until nothing was left of a run.
+
+        Raises:
+            AssertionError: Something is left at the deadline.
+        """
+        while left := self.left(run):
+            if time.monotonic() - since > DEADLINE:
+                raise AssertionError(f"left behind after {DEADLINE:g} s: {', '.join(left)}")
+            time.sleep(_POLL)
+        return time.monotonic() - since
+
+    def wait_until_session_gone(self, session: str) -> None:
+        """Wait until nothing is left of one session.
+
+        Raises:
+            AssertionError: Something is left at the deadline.
+        """
+        deadline = time.monotonic() + DEADLINE
+        while left := self.left_of_session(session):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"left behind after {DEADLINE:g} s: {', '.join(left)}")
+            time.sleep(_POLL)
+
+    def remove_all(self, run: str) -> None:
+        """Remove whatever a failed test left."""
+        removals = {
+            "container": lambda id_: self.client.remove_container(id_, force=True, v=True),
+            "network": self.client.remove_network,
+            "volume": lambda id_: self.client.remove_volume(id_, force=True),
+            "image": lambda id_: self.client.remove_image(id_, force=True),
+        }
+        for kind, _name, id_ in self._of(f"{labels.RUN}={run}"):
+            with contextlib.suppress(docker.errors.APIError):
+                removals[kind](id_)
+
+    def _of(self, label: str) -> list[tuple[str, str, str]]:
+        filters = {"label": label}
+        found = [
+            ("container", (row["Names"] or [row["Id"]])[0].lstrip("/"), row["Id"])
+            for row in self.client.containers(all=True, filters=filters)
+        ]
+        found += [("network", r["Name"], r["Id"]) for r in self.client.networks(filters=filters)]
+        volumes = self.client.volumes(filters=filters)["Volumes"] or []
+        found += [("volume", row["Name"], row["Name"]) for row in volumes]
+        found += [("image", r["Id"], r["Id"]) for r in self.client.images(filters=filters)]
+        return found

@@ -1,0 +1,349 @@
+"""An owner: the process that the cases kill. ``python -m tests.faults.owner ENDING OPTIONS``.
+
+It owns a session, creates a network and some containers, says so on stdout (JSON lines), and then ends
+in the way asked for. What needs no code of its own here (signals from outside) is ``wait``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.port import ContainerSpec
+from orchestrator.errors import OrchestratorError
+from orchestrator.sessions import Session, own_session
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LONG: Final = 3600
+
+
+class Owner:
+    """What an ending has at hand."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.settings = Settings.from_environment()
+        self.endpoint = find_endpoint()
+        self.engine = connect(self.settings, endpoint=self.endpoint)
+        self.network = ""
+
+    def session(self) -> Session:
+        """The session of the calling process."""
+        return own_session(self.engine, endpoint=self.endpoint, settings=self.settings)
+
+    def fill(self) -> None:
+        """Create a network and the containers on it, side by side, and start them."""
+        self.network = self.create_network()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self.start_container, range(self.options.get("containers", 2))))
+
+    def create_network(self) -> str:
+        """Create one network."""
+        session = self.session()
+        name = session.name("net")
+        with session.creating("network", name):
+            return self.engine.create_network(name, labels=session.labels(test_class="Fault"))
+
+    def create_container(self, number: int = 0) -> str:
+        """Create one container."""
+        session = self.session()
+        name = session.name(f"service{number}")
+        spec = ContainerSpec(
+            name=name,
+            image=self.options["image"],
+            labels=session.labels(test_class="Fault", service=f"service{number}", scope="class"),
+            network=self.network or None,
+        )
+        with session.creating("container", name):
+            return self.engine.create_container(spec)
+
+    def start_container(self, number: int = 0) -> str:
+        """Create one container and start it."""
+        container = self.create_container(number)
+        self.engine.start_container(container)
+        return container
+
+    def say(self, word: str, **values: object) -> None:
+        """Tell the test how far this is."""
+        print(json.dumps({"word": word, "pid": os.getpid(), **values}), flush=True)
+
+    def ready(self, **values: object) -> None:
+        """Everything is created; wait for the test's go-ahead on stdin."""
+        self.say("ready", session=self.session().id, **values)
+        sys.stdin.readline()
+
+
+def wait(owner: Owner) -> None:
+    """Be killed from outside."""
+    owner.fill()
+    owner.say("ready", session=owner.session().id)
+    while True:
+        time.sleep(_LONG)
+
+
+def begin(owner: Owner) -> None:
+    """Be killed from outside at any moment of the start, the run or the end."""
+    owner.say("begin", session=owner.session().id)
+    owner.fill()
+    owner.say("ready")
+    time.sleep(owner.options.get("seconds", 0))
+
+
+def normal(owner: Owner) -> None:
+    """End normally."""
+    owner.fill()
+    owner.ready()
+
+
+def error(owner: Owner) -> None:
+    """Fail in the middle of the set-up."""
+    owner.fill()
+    owner.ready()
+    raise RuntimeError("set-up failed")
+
+
+def leave(owner: Owner) -> None:
+    """Call sys.exit."""
+    owner.fill()
+    owner.ready()
+    sys.exit(3)
+
+
+def exit_at_once(owner: Owner) -> None:
+    """Call os._exit: no exit handler runs."""
+    owner.fill()
+    owner.ready()
+    os._exit(3)
+
+
+def abort(owner: Owner) -> None:
+    """Call abort(3)."""
+    owner.fill()
+    owner.ready()
+    os.abort()
+
+
+def segv(owner: Owner) -> None:
+    """Read from address zero, with faulthandler on as under pytest."""
+    owner.fill()
+    faulthandler.enable(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123  # lives to the end
+    owner.ready()
+    ctypes.string_at(0)
+
+
+def eat_memory(owner: Owner) -> None:
+    """Allocate until the kernel kills."""
+    owner.fill()
+    owner.ready()
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (8 << 20)))
+
+
+def execv(owner: Owner) -> None:
+    """Become another program."""
+    owner.fill()
+    owner.ready()
+    os.execv("/bin/sleep", ["sleep", "60"])
+
+
+def execv_again(owner: Owner) -> None:
+    """Become another owner, with the same pid and start time."""
+    owner.fill()
+    owner.ready()
+    options = json.dumps(owner.options)
+    os.execv(sys.executable, [sys.executable, "-m", "tests.faults.owner", "wait", options])
+
+
+def fork_exits(owner: Owner) -> None:
+    """Fork children that end by sys.exit and by terminate(), and go on."""
+    owner.fill()
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(_LONG,))
+    child.start()
+    child.terminate()
+    child.join()
+    owner.ready(exitcode=child.exitcode)
+
+
+def fork_stays(owner: Owner) -> None:
+    """Leave a child behind that was forked from Python."""
+    owner.fill()
+    child = os.fork()
+    if child == 0:
+        time.sleep(_LONG)
+    owner.ready(child=child)
+    time.sleep(_LONG)
+
+
+def fork_in_c_stays(owner: Owner) -> None:
+    """Leave a child behind that was forked behind Python's back, and holds every descriptor."""
+    owner.fill()
+    libc = ctypes.PyDLL(None)
+    child = libc.fork()
+    if child == 0:
+        libc.sleep(_LONG)
+        libc._exit(0)
+    owner.ready(child=child)
+    time.sleep(_LONG)
+
+
+def fork_owns(owner: Owner) -> None:
+    """A forked child owns a session of its own."""
+    owner.fill()
+    child = os.fork()
+    if child == 0:
+        owner.engine = connect(owner.settings, endpoint=owner.endpoint)
+        owner.fill()
+        owner.ready(child=os.getpid())
+        time.sleep(_LONG)
+    owner.say("parent", session=owner.session().id)
+    os.waitpid(child, 0)
+    time.sleep(_LONG)
+
+
+def create_for_ever(owner: Owner) -> None:
+    """Many threads create; the main thread ends meanwhile."""
+    owner.network = owner.create_network()
+    refusals: list[str] = []
+    for number in range(8):
+        threading.Thread(target=_create, args=(owner, number, refusals), daemon=True).start()
+    owner.ready()
+
+
+def _create(owner: Owner, number: int, refusals: list[str]) -> None:
+    with contextlib.suppress(OrchestratorError):
+        while True:
+            owner.create_container(number)
+
+
+def create_slowly(owner: Owner) -> None:
+    """Create while the daemon takes its time."""
+    owner.say("ready", session=owner.session().id)
+    owner.start_container()
+    owner.say("created")
+
+
+def refuse_after_end(owner: Owner) -> None:
+    """Try to create in an exit handler that runs after ours."""
+    owner.fill()
+    owner.ready()
+    from orchestrator.sessions.own import _at_exit
+
+    _at_exit()
+    try:
+        owner.create_container()
+    except OrchestratorError as refusal:
+        owner.say("refused", message=str(refusal))
+
+
+def handled(owner: Owner) -> None:
+    """The program handles SIGTERM itself, and ends with a status of its own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    wait(owner)
+
+
+def handled_later(owner: Owner) -> None:
+    """The program sets its handler after ours, and chains to it."""
+    owner.session()
+    ours = signal.getsignal(signal.SIGTERM)
+    assert callable(ours)
+
+    def chained(number: int, frame: Any) -> None:
+        owner.say("theirs")
+        ours(number, frame)
+
+    signal.signal(signal.SIGTERM, chained)
+    wait(owner)
+
+
+def goes_on(owner: Owner) -> None:
+    """The program takes SIGTERM as a message, and goes on using its services."""
+    signal.signal(signal.SIGTERM, lambda *_: owner.say("noted"))
+    owner.fill()
+    owner.ready()
+
+
+def ignored(owner: Owner) -> None:
+    """SIGHUP is ignored, as under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    owner.fill()
+    owner.ready()
+
+
+def after_asyncio(owner: Owner) -> None:
+    """An event loop had SIGTERM, and reset it to the default when it ended."""
+    owner.session()
+
+    async def loop() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+
+    asyncio.run(loop())
+    wait(owner)
+
+
+def with_faulthandler(owner: Owner) -> None:
+    """faulthandler dumps the stacks on SIGTERM, behind Python's back."""
+    faulthandler.register(signal.SIGTERM, file=sys.stderr, chain=False)
+    owner.fill()
+    owner.ready()
+
+
+def closed_output(owner: Owner) -> None:
+    """Nobody reads stdout and stderr any more."""
+    owner.fill()
+    owner.ready()
+    os.close(1)
+    os.close(2)
+
+
+def in_a_thread(owner: Owner) -> None:
+    """The session is owned in a thread: handlers cannot be set there."""
+    thread = threading.Thread(target=owner.fill)
+    thread.start()
+    thread.join()
+    owner.say("ready", session=owner.session().id)
+    time.sleep(_LONG)
+
+
+def things(owner: Owner) -> None:
+    """All that can be in the way: volumes, a paused container, a restart policy, an image."""
+    owner.fill()
+    importlib.import_module("tests.faults.things").create(owner)
+    wait_ready(owner)
+
+
+def wait_ready(owner: Owner) -> None:
+    """Wait for the test's word, then for ever."""
+    owner.ready()
+    time.sleep(_LONG)
+
+
+def main() -> None:
+    """Run one ending."""
+    ending: Callable[[Owner], None] = globals()[sys.argv[1]]
+    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}  # noqa: PLR2004
+    partial(ending, Owner(options))()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Starting owners, talking to them, and seeing which processes are left."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.engine import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DEADLINE: Final = 60.0
+
+
+class OwnerProcess:
+    """A running ``tests.faults.owner``."""
+
+    def __init__(
+        self,
+        ending: str,
+        *,
+        options: Mapping[str, object],
+        env: Mapping[str, str],
+        before: Sequence[str] = (),
+    ) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
+        self._lines = b""
+        self._process = subprocess.Popen(
+            [*before, sys.executable, "-m", "tests.faults.owner", ending, json.dumps(options)],
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self.session = ""
+
+    def expect(self, word: str) -> dict[str, Any]:
+        """Read what it says until it says this.
+
+        Raises:
+            AssertionError: It does not, in time.
+        """
+        deadline = time.monotonic() + DEADLINE
+        while (left := deadline - time.monotonic()) > 0:
+            line, newline, rest = self._lines.partition(b"\n")
+            if newline:
+                self._lines = rest
+                said: dict[str, Any] = json.loads(line)
+                self.session = said.get("session", self.session)
+                if said["word"] == word:
+                    return said
+            elif select.select([self._process.stdout], [], [], left)[0]:
+                assert self._process.stdout is not None
+                data = os.read(self._process.stdout.fileno(), 65536)
+                if not data:
+                    break
+                self._lines += data
+        raise AssertionError(f"the owner did not say {word!r}; stderr:\n{self.errors()}")
+
+    def expect_error(self, text: str) -> None:
+        """Wait until it has written this on stderr.
+
+        Raises:
+            AssertionError: It does not, in time.
+        """
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.errors():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {text!r} on stderr:\n{self.errors()}")
+            time.sleep(0.01)
+
+    def go(self) -> float:
+        """Give the go-ahead that `Owner.ready` waits for; the moment it was given."""
+        assert self._process.stdin is not None
+        now = time.monotonic()
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return now
+
+    def kill(self, number: int = signal.SIGKILL) -> float:
+        """Send a signal to the process alone; the moment it was sent."""
+        now = time.monotonic()
+        os.kill(self.pid, number)
+        return now
+
+    def wait(self) -> int:
+        """Its exit status as subprocess gives it: minus n for signal n."""
+        return self._process.wait(DEADLINE)
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        return self._process.poll()
+
+    def errors(self) -> str:
+        """What it wrote on stderr."""
+        return os.pread(self._errors.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def watchdogs(self) -> list[int]:
+        """The pids of its watchdogs."""
+        return processes_with(f"{labels.SESSION}={self.session}")
+
+    def close(self) -> None:
+        """End it, if it still runs, and let go of its pipes."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            try:
+                stream.close()
+            except BrokenPipeError:  # unread go-aheads
+                continue
+
+
+def processes_with(argument: str) -> list[int]:
+    """The pids of all processes that have this among their arguments."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                arguments = (path / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if argument.encode() in arguments:
+                found.append(int(path.name))
+    return found
+
+
+def wait_until_no_process_with(argument: str) -> None:
+    """Wait until no process has this among its arguments.
+
+    Raises:
+        AssertionError: Some still has at the deadline.
+    """
+    deadline = time.monotonic() + 2 * DEADLINE
+    while pids := processes_with(argument):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"processes left: {pids}")
+        time.sleep(0.02)

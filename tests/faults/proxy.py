@@ -1,0 +1,107 @@
+"""A proxy before the real daemon: makes it slow, or reachable in another way."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_DEADLINE: Final = 30.0
+
+
+class Proxy:
+    """Listens on a unix socket or a TCP port and forwards to a daemon's unix socket.
+
+    A request that was read is always forwarded, also when its client is gone: the daemon does not
+    notice either.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        before: Callable[[bytes], None] = lambda _head: None,
+        tcp: bool = False,
+    ) -> None:
+        self._daemon = url.removeprefix("unix://")
+        self._before = before
+        self._forwarded: list[bytes] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="orchestrator-proxy-")
+        if tcp:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        else:
+            path = Path(self._folder.name) / "docker.sock"
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen(64)
+            self.url = f"unix://{path}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._folder.cleanup()
+
+    def wait_until_forwarded(self, path: bytes) -> None:
+        """Wait until a request for this path went to the daemon.
+
+        Raises:
+            AssertionError: None did, in time.
+        """
+        deadline = time.monotonic() + _DEADLINE
+        while not any(path in head for head in self._forwarded):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no request for {path.decode()} was forwarded")
+            time.sleep(0.01)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _address = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as daemon:
+            daemon.connect(self._daemon)
+            threading.Thread(target=_copy, args=(daemon, client), daemon=True).start()
+            while True:
+                data = _received(client)
+                self._before(data.partition(b"\r\n")[0])
+                if not data:
+                    break
+                daemon.sendall(data)
+                self._forwarded.append(data.partition(b"\r\n")[0])
+            time.sleep(0.5)  # the real daemon does not hear at once, either, that a client is gone
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except OSError:
+        return b""
