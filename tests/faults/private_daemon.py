@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.sessions.bare.daemon import exchange
+from tests.faults.daemon import Daemon
 from tests.faults.process import processes_with
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ class PrivateDaemon:
             time.sleep(0.05)
         return self
 
+    def _kill_containers(self) -> None:
+        """They ignore SIGTERM, and the daemon would wait 10 s for them."""
+        daemon = Daemon(self.url)
+        for row in daemon.client.containers():
+            daemon.client.kill(row["Id"])
+        daemon.client.close()
+
     def _answers(self) -> bool:
         path = self.url.removeprefix("unix://")
         [answer] = exchange(path, [("GET", "/_ping", b"")], deadline=time.monotonic() + 5)
@@ -73,6 +81,7 @@ class PrivateDaemon:
         """Stop it in order; its containers stop too."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+        self._kill_containers()
         self._process.terminate()
         self._process.wait(_DEADLINE)
 

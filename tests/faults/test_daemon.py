@@ -15,7 +15,6 @@ class DaemonTest(FaultCase):
     """The daemon fails, too."""
 
     private: ClassVar[PrivateDaemon]
-    changes = ("STOPSIGNAL SIGKILL",)  # or each stop of the daemon takes 10 s
 
     @classmethod
     def make_daemon(cls) -> Daemon:
