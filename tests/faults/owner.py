@@ -325,6 +325,15 @@ def in_a_thread(owner: Owner) -> None:
     time.sleep(_LONG)
 
 
+def again(owner: Owner) -> None:
+    """Create once more after the test's word."""
+    owner.fill()
+    owner.ready()
+    owner.start_container(9)
+    owner.say("created")
+    sys.stdin.readline()
+
+
 def things(owner: Owner) -> None:
     """All that can be in the way: volumes, a paused container, a restart policy, an image."""
     owner.fill()

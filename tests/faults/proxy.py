@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
 
@@ -30,7 +31,9 @@ class Proxy:
         *,
         before: Callable[[bytes], None] = lambda _head: None,
         tcp: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._daemon = url.removeprefix("unix://")
         self._before = before
         self._forwarded: list[bytes] = []
@@ -80,6 +83,8 @@ class Proxy:
             threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
 
     def _pass_on(self, client: socket.socket) -> None:
+        if self._tls is not None:
+            client = self._tls.wrap_socket(client, server_side=True)
         with client, socket.socket(socket.AF_UNIX) as daemon:
             daemon.connect(self._daemon)
             threading.Thread(target=_copy, args=(daemon, client), daemon=True).start()

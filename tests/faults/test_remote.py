@@ -1,0 +1,103 @@
+"""Daemons that are not behind a unix socket: TCP, TLS and ssh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from tests.faults.case import FaultCase, repeated
+from tests.faults.process import OwnerProcess
+from tests.faults.proxy import Proxy
+
+
+class RemoteTest(FaultCase):
+    """The same guarantees by other means."""
+
+    def setUp(self) -> None:
+        """Make a folder for keys and scripts."""
+        super().setUp()
+        self.folder = Path(tempfile.mkdtemp(prefix="orchestrator-remote-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def _all_endings(self, url: str, *, before: list[str] | None = None) -> None:
+        owner = self._ready("normal", url, before)
+        since = owner.go()
+        self.assertEqual(0, owner.wait(), owner.errors())
+        self.assertEqual("", owner.errors())
+        self.assert_nothing_left(owner, since=since)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            owner = self._ready("wait", url, before)
+            since = owner.kill(number)
+            self.assertEqual(-number, owner.wait(), owner.errors())
+            self.assert_nothing_left(owner, since=since)
+
+    def _ready(self, ending: str, url: str, before: list[str] | None) -> OwnerProcess:
+        owner = self.start(ending, url=url, before=before or [])
+        owner.expect("ready")
+        self.assertEqual(1, len(owner.watchdogs()))
+        return owner
+
+    @repeated(3)
+    def test_tcp(self) -> None:
+        """Over TCP a normal exit, SIGTERM and SIGKILL leave nothing."""
+        with Proxy(self.daemon.url, tcp=True) as proxy:
+            self._all_endings(proxy.url)
+
+    @repeated(3)
+    def test_tls(self) -> None:
+        """Over TLS with client certificates a normal exit, SIGTERM and SIGKILL leave nothing."""
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("certificates take openssl")
+        self._make_certificates()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "server.pem", self.folder / "server-key.pem")
+        context.load_verify_locations(self.folder / "ca.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        settings = ["DOCKER_TLS_VERIFY=1", f"DOCKER_CERT_PATH={self.folder}"]
+        with Proxy(self.daemon.url, tcp=True, tls=context) as proxy:
+            self._all_endings(proxy.url, before=["/usr/bin/env", *settings])
+
+    def _make_certificates(self) -> None:
+        commands = [
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem"
+        ]
+        for name, key, out in (
+            ("127.0.0.1", "server-key.pem", "server.pem"),
+            ("me", "key.pem", "cert.pem"),
+        ):
+            (self.folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+            commands += [
+                f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {key} -out request",
+                "x509 -req -in request -CA ca.pem -CAkey ca-key.pem -CAcreateserial "
+                f"-days 2 -extfile names -out {out}",
+            ]
+            for command in commands:
+                subprocess.run(
+                    ["openssl", *command.split()], cwd=self.folder, check=True, capture_output=True
+                )
+            commands = []
+
+    @repeated(3)
+    def test_ssh(self) -> None:
+        """Over ssh a normal exit, SIGTERM and SIGKILL leave nothing."""
+        if not shutil.which("docker"):
+            raise unittest.SkipTest("the far end of ssh takes the docker command")
+        script = self.folder / "ssh"
+        script.write_text(_SSH.format(url=self.daemon.url))
+        script.chmod(0o755)
+        path = f"PATH={self.folder}:{os.environ['PATH']}"
+        self._all_endings("ssh://me@somewhere", before=["/usr/bin/env", path])
+
+
+# ssh as far as its users see it: it runs the command that follows the options, here on this machine.
+_SSH = """#!/bin/sh
+unset DOCKER_HOST
+while [ "$1" != docker ]; do shift; done
+DOCKER_HOST={url} exec "$@"
+"""

@@ -1,0 +1,241 @@
+"""R14, R15, R16: what the next start and ``reap`` remove, and what they leave alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engine import Endpoint, labels
+from orchestrator.sessions.identity import Identity, this_process
+from orchestrator.sessions.sweep import _lock_file
+from tests.faults.case import FaultCase, repeated
+from tests.faults.process import ROOT, processes_with
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+class SweepTest(FaultCase):
+    """Judged by identity, never by age or pid alone."""
+
+    def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
+        """Create a network in somebody's name; the session it is in."""
+        session = session or str(uuid.uuid4())
+        marks = {
+            labels.MARK: "1",
+            labels.SESSION: session,
+            labels.RUN: self.run_id,
+            labels.OWNER: owner if isinstance(owner, str) else owner.to_label(),
+            labels.CREATED: "2020-01-01T00:00:00+00:00",
+        }
+        name = f"orchestrator-{session[:8]}-planted"
+        self.daemon.client.create_network(name, labels=marks, internal=True)
+        return session
+
+    def reap(self, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:
+        """Run the command on this run's things; its report."""
+        done = subprocess.run(
+            [*before, *_REAP, "--json", "--run", self.run_id, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "DOCKER_HOST": self.daemon.url},
+        )
+        self.assertEqual("", done.stderr)
+        report: dict[str, Any] = json.loads(done.stdout)
+        self.assertEqual([], report["failed"])
+        return report
+
+    def sessions(self, spared: list[dict[str, Any]]) -> set[str]:
+        """The sessions of what a report lists."""
+        return {thing["session"] for thing in spared}
+
+    @repeated(3)
+    def test_r14_reboot(self) -> None:
+        """R14 The next start removes what was there before this machine's reboot."""
+        before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
+        session = self.plant(before)
+        self.started("normal")
+        self.assertEqual([], self.daemon.left_of_session(session))
+
+    @repeated(10)
+    def test_r14_owner_and_watchdog_killed(self) -> None:
+        """R14 The next start removes what is left when the watchdog was killed too."""
+        dead = self._orphans()
+        owner = self.started("normal")
+        self.assertEqual([], self.daemon.left_of_session(dead))
+        since = owner.go()
+        self.assert_nothing_left(owner, since=since)
+
+    def _orphans(self) -> str:
+        """Leave a network and two containers whose owner and watchdog are dead; the session."""
+        owner = self.started("wait")
+        for pid in (*owner.watchdogs(), owner.pid):
+            os.kill(pid, signal.SIGKILL)
+        owner.wait()
+        return owner.session
+
+    @repeated(3)
+    def test_r14_watchdog_that_is_stopped(self) -> None:
+        """R14 A watchdog that somebody stopped does not keep the next start from cleaning up."""
+        owner = self.started("wait")
+        [watchdog] = owner.watchdogs()
+        os.kill(watchdog, signal.SIGSTOP)
+        self.addCleanup(os.kill, watchdog, signal.SIGKILL)
+        owner.kill()
+        owner.wait()
+        self.started("normal")
+        self.assertEqual([], self.daemon.left_of_session(owner.session))
+
+    def test_r14_a_sweep_waits_for_no_other(self) -> None:
+        """R14 While another process sweeps, a start goes on without a sweep of its own."""
+        dead = self._orphans()
+        lock = os.open(_lock_file(Endpoint(url=self.daemon.url)), os.O_RDWR | os.O_CREAT, 0o600)
+        self.addCleanup(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        owner = self.started("normal")
+        self.assertNotEqual([], self.daemon.left_of_session(dead))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        second = self.started("normal")
+        self.assertEqual([], self.daemon.left_of_session(dead))
+        since = owner.go()
+        second.go()
+        self.assert_nothing_left(owner, since=since)
+
+    @repeated(3)
+    def test_r15_reused_pid(self) -> None:
+        """R15 A living process with a dead owner's pid does not protect what is left."""
+        me = this_process()
+        session = self.plant(dataclasses.replace(me, start=me.start - 1))
+        self.assertEqual({session}, self.sessions(self.reap()["removed"]))
+
+    def test_r15_another_host(self) -> None:
+        """R15 What belongs to another host is left alone unless an age is given."""
+        me = this_process()
+        session = self.plant(dataclasses.replace(me, boot=str(uuid.uuid4()), host="elsewhere/1f"))
+        self.assertEqual({session}, self.sessions(self.reap_refused()["kept"]))
+        self.assertEqual({session}, self.sessions(self.reap("--older-than", "2h")["removed"]))
+
+    def reap_refused(self, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:
+        """Reap, and remove nothing."""
+        report = self.reap(*arguments, before=before)
+        self.assertEqual([], report["removed"])
+        return report
+
+    def test_r15_machine_without_an_id(self) -> None:
+        """R15 The same host name without a machine id is not the same machine."""
+        me = this_process()
+        name = me.host.partition("/")[0]
+        session = self.plant(dataclasses.replace(me, boot=str(uuid.uuid4()), host=f"{name}/"))
+        self.assertEqual({session}, self.sessions(self.reap_refused()["kept"]))
+
+    def test_r15_malformed_owner(self) -> None:
+        """R15 What has a malformed owner label is reported and left alone without --all."""
+        malformed = ("", "{}", "[]", "nonsense", '{"boot":1}', '{"pid":-1}', "[" * 10_000)
+        sessions = {self.plant(label) for label in malformed}
+        self.assertEqual(sessions, self.sessions(self.reap_refused()["kept"]))
+        self.assertEqual(sessions, self.sessions(self.reap_refused("--older-than", "1s")["kept"]))
+        self.assertEqual(sessions, self.sessions(self.reap("--all")["removed"]))
+
+    def test_r15_living_owner(self) -> None:
+        """R15 A living owner's things are left alone without --all, whatever their age."""
+        owner = self.started("wait")
+        self.reap_refused()
+        self.reap_refused("--older-than", "0s")
+        self.reap_refused("--session", owner.session)
+        self.assert_untouched(owner)
+        self.assertEqual({owner.session}, self.sessions(self.reap("--all")["removed"]))
+
+    def test_r15_stopped_owner(self) -> None:
+        """R15 An owner that is stopped in a debugger keeps its things."""
+        owner = self.started("wait")
+        owner.kill(signal.SIGSTOP)
+        self.reap_refused()
+        self.assert_untouched(owner)
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)
+
+    @repeated(5)
+    def test_r15_namespace_seen_from_the_host(self) -> None:
+        """R15 An owner in another PID namespace is left alone while it lives, and reaped after."""
+        self._need_namespaces()
+        owner = self.started("wait", before=_NAMESPACE)
+        self.reap_refused()
+        self.assert_untouched(owner)
+        for pid in processes_with("tests.faults.owner"):
+            if self._child_of(pid, owner.pid):
+                os.kill(pid, signal.SIGKILL)  # the namespace's init: its watchdog dies with it
+        owner.wait()
+        if _is_initial_namespace():
+            since = time.monotonic()
+            self.assertEqual({owner.session}, self.sessions(self.reap()["removed"]))
+            self.assert_nothing_left(owner, since=since)
+
+    @repeated(5)
+    def test_r15_host_seen_from_a_namespace(self) -> None:
+        """R15 From inside a container nobody outside is judged: left alone unless an age is given."""
+        self._need_namespaces()
+        owner = self.started("wait")
+        self.reap_refused(before=_NAMESPACE)
+        self.assert_untouched(owner)
+        dead = self._orphans()
+        report = self.reap_refused(before=_NAMESPACE)
+        self.assertEqual({owner.session, dead}, self.sessions(report["kept"]))
+        since = owner.kill()
+        self.reap("--older-than", "0s", before=_NAMESPACE)
+        self.assert_nothing_left(owner, since=since)
+
+    def _need_namespaces(self) -> None:
+        if os.geteuid() != 0 or not shutil.which("unshare"):
+            raise unittest.SkipTest("a PID namespace takes root and unshare")
+
+    def _child_of(self, pid: int, parent: int) -> bool:
+        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+            return int(stat.read().rpartition(")")[2].split()[1]) == parent
+
+    @repeated(10)
+    def test_r16_several_reapers_at_once(self) -> None:
+        """R16 Four reapers and a start at once all succeed, and nothing is left."""
+        for _ in range(3):
+            self._orphans()
+        since = time.monotonic()
+        reapers = [
+            subprocess.Popen(
+                [*_REAP, "--run", self.run_id],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "DOCKER_HOST": self.daemon.url},
+            )
+            for _ in range(4)
+        ]
+        owner = self.started("normal")
+        for reaper in reapers:
+            _out, errors = reaper.communicate(timeout=60)
+            self.assertIn(reaper.returncode, (0, 1), errors)  # 1: it saw the living owner's things
+            self.assertEqual(b"", errors)
+        self.assert_untouched(owner)
+        owner.go()
+        self.assertEqual(0, owner.wait())
+        self.assert_nothing_left(owner, since=since)
+
+
+_REAP = (sys.executable, "-m", "orchestrator", "reap")
+
+
+def _is_initial_namespace() -> bool:
+    return os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC  # noqa: PTH116

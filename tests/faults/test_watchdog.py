@@ -1,0 +1,90 @@
+"""The watchdog itself: what it costs, what it does not inherit, and who watches it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.faults.case import FaultCase
+from tests.faults.process import OwnerProcess
+
+
+class WatchdogTest(FaultCase):
+    """One for each session, out of everybody's way."""
+
+    def _watched(self) -> tuple[OwnerProcess, int]:
+        owner = self.started("again", before=["/usr/bin/env", "SECRET=1", "DOCKER_TLS=x"])
+        [watchdog] = owner.watchdogs()
+        return owner, watchdog
+
+    def test_it_costs_little_memory(self) -> None:
+        """Its resident memory is at most 12 MiB."""
+        _owner, watchdog = self._watched()
+        self.assertLessEqual(_status(watchdog, "VmRSS"), 12 * 1024)
+
+    def test_it_sleeps(self) -> None:
+        """While its owner lives it does not wake: there is no timer."""
+        _owner, watchdog = self._watched()
+        self._wait_until_asleep(watchdog)
+        before = _status(watchdog, "voluntary_ctxt_switches")
+        time.sleep(1.5)  # the time in which it must not wake
+        self.assertEqual(before, _status(watchdog, "voluntary_ctxt_switches"))
+
+    def _wait_until_asleep(self, pid: int) -> None:
+        deadline = time.monotonic() + 30
+        while "poll" not in Path(f"/proc/{pid}/wchan").read_text():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+    def test_it_inherits_little(self) -> None:
+        """Of the environment it has what it needs; no output, folder or parent of its owner's."""
+        owner, watchdog = self._watched()
+        pairs = Path(f"/proc/{watchdog}/environ").read_bytes().decode().split("\0")
+        names = {pair.partition("=")[0] for pair in pairs if pair}
+        self.assertIn("DOCKER_TLS", names)
+        self.assertIn("PATH", names)
+        self.assertNotIn("SECRET", names)
+        self.assertNotIn("ORCHESTRATOR_RUN", names)
+        for fd in (0, 1, 2):
+            self.assertEqual("/dev/null", os.readlink(f"/proc/{watchdog}/fd/{fd}"))  # noqa: PTH115
+        self.assertEqual("/", os.readlink(f"/proc/{watchdog}/cwd"))  # noqa: PTH115
+        self.assertNotEqual(os.getsid(owner.pid), os.getsid(watchdog))
+        self.assertNotEqual(owner.pid, _status(watchdog, "PPid"))
+
+    def test_it_ends_with_its_owner(self) -> None:
+        """After a normal exit it is gone."""
+        owner, _watchdog = self._watched()
+        owner.go()
+        owner.expect("created")
+        since = owner.go()
+        self.assertEqual(0, owner.wait())
+        self.assert_nothing_left(owner, since=since)
+
+    def test_it_is_replaced(self) -> None:
+        """One that was killed is replaced before the next create."""
+        owner, watchdog = self._watched()
+        os.kill(watchdog, signal.SIGKILL)
+        owner.go()
+        owner.expect("created")
+        self.assertNotIn(owner.watchdogs(), ([], [watchdog]))
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)
+
+    def test_signals_do_not_end_it(self) -> None:
+        """SIGTERM, SIGINT and SIGHUP, meant for everybody, do not end it."""
+        owner, watchdog = self._watched()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(watchdog, number)
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)
+
+
+def _status(pid: int, field: str) -> int:
+    """A number from proc(5)'s status file; memory in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0])
+    raise AssertionError(f"no {field} of process {pid}")
