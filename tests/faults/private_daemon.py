@@ -100,7 +100,9 @@ class PrivateDaemon:
         if self._process is not None and self._process.poll() is None:
             self.stop()
         for pid in processes_with(f"{self._folder}/exec/containerd/containerd.sock"):
-            os.kill(pid, signal.SIGKILL)  # what keeps a container of a daemon that did not come back
+            os.kill(
+                pid, signal.SIGKILL
+            )  # what keeps a container of a daemon that did not come back
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (where := line.split()[1]).startswith(f"{self._folder}/"):
                 subprocess.run(["umount", "-l", where], check=False)

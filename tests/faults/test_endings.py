@@ -11,9 +11,7 @@ from typing import Final
 from tests.faults.case import FaultCase, repeated
 
 # Opens a terminal (a session's leader gets it as the controlling one), then becomes the owner.
-_OPEN_TERMINAL: Final = (
-    "import os, sys; os.dup2(os.open(sys.argv[1], os.O_RDWR), 2); os.execv(sys.argv[2], sys.argv[2:])"
-)
+_OPEN_TERMINAL: Final = "import os, sys; os.dup2(os.open(sys.argv[1], os.O_RDWR), 2); os.execv(sys.argv[2], sys.argv[2:])"
 
 
 class EndingTest(FaultCase):
@@ -81,10 +79,11 @@ class EndingTest(FaultCase):
     def test_r17_closed_terminal(self) -> None:
         """R17 A terminal that closes (SIGHUP, and writes that fail) leaves nothing."""
         ours, theirs = pty.openpty()
-        owner = self.started("wait", before=[sys.executable, "-c", _OPEN_TERMINAL, os.ttyname(theirs)])
+        owner = self.started(
+            "wait", before=[sys.executable, "-c", _OPEN_TERMINAL, os.ttyname(theirs)]
+        )
         os.close(theirs)
         os.close(ours)
         since = owner.kill(0)
         self.assertEqual(-signal.SIGHUP, owner.wait(), owner.errors())
         self.assert_nothing_left(owner, since=since)
-

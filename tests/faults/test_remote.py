@@ -11,8 +11,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from orchestrator.engine import labels
 from tests.faults.case import FaultCase, repeated
-from tests.faults.process import OwnerProcess
+from tests.faults.process import OwnerProcess, wait_until_no_process_with
 from tests.faults.proxy import Proxy
 
 
@@ -36,6 +37,8 @@ class RemoteTest(FaultCase):
             since = owner.kill(number)
             self.assertEqual(-number, owner.wait(), owner.errors())
             self.assert_nothing_left(owner, since=since)
+            # Before the way to the daemon is closed: it would wait for that to come back.
+            wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
     def _ready(self, ending: str, url: str, before: list[str] | None) -> OwnerProcess:
         owner = self.start(ending, url=url, before=before or [])
@@ -98,6 +101,7 @@ class RemoteTest(FaultCase):
 # ssh as far as its users see it: it runs the command that follows the options, here on this machine.
 _SSH = """#!/bin/sh
 unset DOCKER_HOST
-while [ "$1" != docker ]; do shift; done
-DOCKER_HOST={url} exec "$@"
+while [ "$1" != -- ]; do shift; done
+shift 2
+DOCKER_HOST={url} exec $*
 """

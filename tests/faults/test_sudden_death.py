@@ -213,4 +213,3 @@ def _in_session(leader: int) -> list[int]:
 
 def _pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-

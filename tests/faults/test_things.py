@@ -16,7 +16,6 @@ class ThingTest(FaultCase):
 
     changes = ("VOLUME /data",)
 
-
     def _volumes_of(self, session: str) -> list[str]:
         """The anonymous volumes of a session's containers; those have no labels."""
         found = []

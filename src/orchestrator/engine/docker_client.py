@@ -20,6 +20,20 @@ if TYPE_CHECKING:
     from orchestrator.engine.endpoint import Endpoint
 
 
+class _Client(docker.APIClient):
+    """docker-py's client, which believes its own certificates.
+
+    requests lets REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE, which are about the web, overrule the
+    authority that was set for a session (requests issue 3829); then no TLS daemon can be verified.
+    """
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+
 class ClientPool:
     """Clients to one daemon, each lent to one thread at a time.
 
@@ -66,7 +80,7 @@ class ClientPool:
             return self._idle.get_nowait()
         except queue.Empty:
             self._knock()
-            client = docker.APIClient(
+            client = _Client(
                 base_url=self.endpoint.url,
                 version=self._version,
                 timeout=math.ceil(self._timeout),
@@ -135,6 +149,11 @@ def _unavailable(error: Exception, endpoint: Endpoint) -> str:
         return (
             f"This user may not use the Docker daemon at {endpoint.url}: permission denied. "
             "Run `sudo usermod -aG docker $USER` and log in again."
+        )
+    if "paramiko" in str(error):
+        return (
+            f"The Docker daemon at {endpoint.url} is reached over ssh, which takes a package more. "
+            "Run `pip install unittest-orchestrator[ssh]`."
         )
     return (
         f"No Docker daemon answers at {endpoint.url}: {error}. Start it "

@@ -68,33 +68,36 @@ def _in_our_namespace(owner: Identity) -> Liveness:
 def _in_another_namespace(owner: Identity, *, here: Identity) -> Liveness:
     """Search every process we can see for one with the owner's namespace, pid and start time.
 
-    Only from the initial namespace does "not found" mean "not there".
+    Only from the initial namespace, and with all of /proc visible, "not found" is "not there".
     """
-    blind = here.pidns != _INITIAL_PIDNS or _proc_is_foreign()
-    for entry in (path.name for path in _PROC.iterdir()):
-        if not entry.isdigit():
-            continue
+    pids = [path.name for path in _PROC.iterdir() if path.name.isdigit()]
+    blind = here.pidns != _INITIAL_PIDNS or _proc_is_foreign() or "1" not in pids
+    for pid in pids:
         try:
-            if pid_namespace(entry) != owner.pidns or _inner_pid(entry) != owner.pid:
-                continue
-            start = process_start(entry)
-        except PermissionError:
+            found = _nested_pid(pid) == owner.pid and _started(pid, owner)
+            if found and pid_namespace(pid) == owner.pidns:
+                return Liveness.ALIVE
+        except PermissionError:  # that of a namespace takes more rights than the rest
             blind = True
         except (ProcessLookupError, FileNotFoundError):
             continue
-        else:
-            if start == owner.start:
-                return Liveness.ALIVE
-            blind = blind or (start is not None and _clocks_differ(int(entry)))
     return Liveness.UNKNOWN if blind else Liveness.DEAD
 
 
-def _inner_pid(pid: str) -> int:
-    """The pid inside the innermost namespace (proc(5), NSpid)."""
+def _started(pid: str, owner: Identity) -> bool:
+    start = process_start(pid)
+    if start is not None and start != owner.start and _clocks_differ(pid):
+        raise PermissionError(pid)  # as good as hidden
+    return start == owner.start
+
+
+def _nested_pid(pid: str) -> int | None:
+    """The pid inside a namespace below ours (proc(5), NSpid), None for those in ours."""
     for line in (_PROC / pid / "status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return 0
+            _label, *pids = line.split()
+            return int(pids[-1]) if len(pids) > 1 else None
+    return None
 
 
 def _proc_is_foreign() -> bool:
@@ -119,7 +122,7 @@ def _hidden(pid: int) -> bool:
         return True
 
 
-def _clocks_differ(pid: int) -> bool:
+def _clocks_differ(pid: int | str) -> bool:
     """Whether start times cannot be compared: time namespaces shift them (time_namespaces(7))."""
     try:
         return _time_namespace(pid) != _time_namespace("self")

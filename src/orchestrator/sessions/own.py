@@ -69,4 +69,8 @@ def _at_exit() -> None:
         return
     disarm_signals()
     for session in sessions:
-        end(session, seconds=_EXIT_SECONDS)
+        if session.endpoint.url.startswith("ssh://"):
+            # Each connection takes a new process, which Python 3.12 no longer starts at exit.
+            session.gate.close()  # the watchdog does all the rest
+        else:
+            end(session, seconds=_EXIT_SECONDS)
