@@ -29,11 +29,13 @@ class Registry:
 
     Attributes:
         host: Host and port, as references write it.
+        config: The file that configures it.
         ca: The file with the CA of its certificate, or None without TLS.
     """
 
     host: str
     pusher: Pusher
+    config: Path
     ca: Path | None = None
 
 
@@ -72,7 +74,9 @@ def registry(
     )
     try:
         wait_for_port(host, process, folder / "log")
-        yield Registry(host=host, pusher=pusher, ca=folder / "ca.crt" if tls else None)
+        yield Registry(
+            host=host, pusher=pusher, config=config, ca=folder / "ca.crt" if tls else None
+        )
     finally:
         pusher.close()
         process.kill()

@@ -99,8 +99,12 @@ def check_credentials() -> Iterator[Finding]:
         helpers = {config.get("credsStore"), *(config.get("credHelpers") or {}).values()}
     except FileNotFoundError:
         return
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        text = f"{path} cannot be read: {error}"
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}"
+        yield Finding(about="docker", text=text, mend=f"sudo chown -R $USER {path.parent}")
+        return
+    except (ValueError, AttributeError, TypeError) as error:
+        text = f"{path} is not what docker writes there: {error}"
         yield Finding(about="docker", text=text, mend=f"mv {path} {path}.bad; docker login")
         return
     for helper in sorted(str(name) for name in helpers if name):

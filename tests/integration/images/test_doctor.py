@@ -1,0 +1,241 @@
+"""`python -m orchestrator doctor` where something really is wrong."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import unittest
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from orchestrator.cli import doctor
+from orchestrator.cli.finding import Finding
+from orchestrator.engine import Endpoint, connect, find_endpoint, labels
+from orchestrator.sessions.identity import this_process
+from tests.support.image_case import ImageTestCase
+from tests.support.small_daemon import SmallDaemon, small_daemon
+from tests.support.tiny_images import tiny_image
+
+NOBODY = 65534
+
+
+class DoctorTest(ImageTestCase):
+    """The doctor on the daemon that is here, and where there is none."""
+
+    def setUp(self) -> None:
+        """Have an empty docker configuration, and leave out what others left on this daemon."""
+        super().setUp()
+        nothing = Finding(about="leftover", text="not looked at")
+        self.enterContext(mock.patch.object(doctor, "check_leftovers", return_value=nothing))
+        (self.folder / "docker").mkdir()
+        config = {"DOCKER_CONFIG": str(self.folder / "docker")}
+        self.enterContext(mock.patch.dict(os.environ, config))
+
+    def assert_finds(self, about: str, text: str, mend: str, **env: str) -> None:
+        """Exactly one thing is wrong: what, and the command that mends it."""
+        ran = self.command("doctor", "--json", env=env)
+        self.assertEqual(1, ran.status, ran)
+        [wrong] = [found for found in json.loads(ran.out) if found["mend"]]
+        self.assertEqual(about, wrong["about"])
+        self.assertIn(text, wrong["text"])
+        self.assertIn(mend, wrong["mend"])
+
+    def test_healthy(self) -> None:
+        """When all is well each check says so, and the status is 0."""
+        self.write_lock(self.push())
+        self.command("pull")
+        ran = self.command("doctor")
+        self.assertEqual(0, ran.status, ran)
+        for text in ("ok    daemon   Docker ", "ok    disk", "ok    lock", "all here, with the"):
+            self.assertIn(text, ran.out)
+
+    def test_no_socket(self) -> None:
+        """No daemon: the path of the socket, and how to start one."""
+        with mock.patch("shutil.which", return_value="/usr/bin/docker"):
+            self.assert_finds(
+                "daemon", "no socket /nowhere/s", "docker", DOCKER_HOST="unix:///nowhere/s"
+            )
+
+    def test_not_installed(self) -> None:
+        """No daemon and no Docker: how to install it."""
+        with mock.patch("shutil.which", side_effect=lambda name: name == "apt-get" or None):
+            self.assert_finds(
+                "daemon", "no socket", "sudo apt-get install docker.io", DOCKER_HOST="unix:///no"
+            )
+
+    def test_stale_socket(self) -> None:
+        """A socket that a dead daemon left."""
+        path = self.folder / "sock"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+        self.assert_finds(
+            "daemon", f"nobody listens on {path}", "docker", DOCKER_HOST=f"unix://{path}"
+        )
+
+    def test_no_socket_at_all(self) -> None:
+        """A file that is no socket."""
+        path = self.folder / "sock"
+        path.touch()
+        self.assert_finds("daemon", str(path), "docker", DOCKER_HOST=f"unix://{path}")
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become another user")
+    def test_no_permission(self) -> None:
+        """A user who may not use the socket reads which group to join."""
+        path = find_endpoint().socket
+        if path is None or Path(path).stat().st_mode & 0o006:
+            self.skipTest("everybody may use this daemon's socket")
+        self.command("doctor")  # whatever is imported is imported before
+        self.folder.chmod(0o755)
+        with self.nobody():
+            self.assert_finds("daemon", "user nobody may not use", "sudo usermod -aG docker nobody")
+
+    @contextlib.contextmanager
+    def nobody(self) -> Iterator[None]:
+        """Be nobody."""
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            with mock.patch.dict(os.environ, {"LOGNAME": "nobody"}):
+                yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+
+    def test_bad_address(self) -> None:
+        """A DOCKER_HOST that is no address."""
+        self.assert_finds(
+            "daemon", "DOCKER_HOST is 'gopher://x'", "unset", DOCKER_HOST="gopher://x"
+        )
+
+    def test_bad_setting(self) -> None:
+        """A malformed variable is named."""
+        self.assert_finds(
+            "settings", "ORCHESTRATOR_PULL='maybe'", "unset ORCHESTRATOR_PULL",
+            ORCHESTRATOR_PULL="maybe",
+        )  # fmt: skip
+
+    def test_missing_images(self) -> None:
+        """Missing images are listed with the command that brings them."""
+        image = self.push()
+        self.write_lock(image)
+        self.assert_finds("images", image.reference.familiar, "python -m orchestrator pull")
+
+    def test_other_bytes(self) -> None:
+        """So are images with other bytes than the locked ones."""
+        other = self.push()
+        image = self.push(repository=other.reference.repository, tag="2")
+        list(self.engine.pull_image(other.reference.pinned))
+        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        self.write_lock(image)
+        self.assert_finds("images", "with other bytes", "python -m orchestrator pull")
+
+    def test_broken_lock(self) -> None:
+        """A broken lock file is shown with its line."""
+        (self.folder / "images.lock").write_text("version = 1\n[x]\n", encoding="utf-8")
+        self.assert_finds("lock", "images.lock: unknown key 'x'", "correct the file")
+
+    def test_helper_is_missing(self) -> None:
+        """A credential helper that is not installed is named."""
+        self.write_lock()
+        config = json.dumps({"credsStore": "absent"})
+        Path("docker/config.json").write_text(config, encoding="utf-8")
+        self.assert_finds("docker", "docker-credential-absent", "install docker-credential-absent")
+
+    def test_broken_configuration(self) -> None:
+        """A docker configuration that is not JSON is named."""
+        self.write_lock()
+        Path("docker/config.json").write_text("{", encoding="utf-8")
+        self.assert_finds("docker", "docker/config.json is not what docker writes", "docker login")
+
+
+class PrivateDaemonTest(ImageTestCase):
+    """Conditions that only a daemon of one's own may have."""
+
+    def test_full_disk(self) -> None:
+        """Too little room: doctor says so, pull ends with status 7, and works with more room."""
+        large = self.push(tiny_image(content=os.urandom(24_000_000)))
+        self.write_lock(large)
+        with small_daemon(disk="20m", registry=self.registry) as small:
+            ran = self.command("doctor", env=small.env)
+            self.assertEqual(1, ran.status, ran)
+            self.assertRegex(ran.out, r"WRONG disk .* GB free in .*; at least .* are needed")
+            self.assertIn("docker system df", ran.out)
+            ran = self.command("pull", env=small.env)
+            self.assertEqual(7, ran.status, ran)
+            self.assertIn("no space left on device", ran.err)
+            self.assertIn("Make room", ran.err)
+            small.resize("200m")
+            self.assertEqual(0, self.command("pull", env=small.env).status)
+
+    def test_full_disk_at_load(self) -> None:
+        """An archive that does not fit: status 7, nothing loaded, and works with more room."""
+        image = self.push(tiny_image(content=os.urandom(24_000_000)))
+        self.write_lock(image)
+        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, self.command("save", "images.tar").status)
+        with small_daemon(disk="40m") as small:
+            ran = self.command("load", "images.tar", env=small.env)
+            self.assertEqual(7, ran.status, ran)
+            self.assertIn("no space left on device", ran.err)
+            self.assertIn("not on this machine", self.command("doctor", env=small.env).out)
+            small.resize("200m")
+            self.assertEqual(0, self.command("load", "images.tar", env=small.env).status)
+
+    def test_leftovers(self) -> None:
+        """What a dead process left is counted, with the command that removes it."""
+        self.write_lock()
+        dead = replace(this_process(), pid=1 << 30, start=1)
+        marks = {labels.MARK: "1", labels.SESSION: "s", labels.OWNER: dead.to_label()}
+        with small_daemon(disk="20m") as small:
+            endpoint = Endpoint(url=small.daemon.url)
+            with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:
+                network = engine.create_network("left", labels=marks)
+                ran = self.command("doctor", env=small.env)
+                engine.remove_network(network)
+        self.assertEqual(1, ran.status, ran)
+        self.assertIn("WRONG leftover 1 containers, networks or volumes of dead", ran.out)
+        self.assertIn("python -m orchestrator reap", ran.out)
+
+    def test_hung(self) -> None:
+        """A daemon that hangs is reported after its timeout, with how to restart it."""
+        with small_daemon(disk="20m") as small:
+            env = {**small.env, "ORCHESTRATOR_ENGINE_TIMEOUT": "1"}
+            small.daemon.signal(signal.SIGSTOP)
+            try:
+                ran = self.command("doctor", env=env)
+            finally:
+                small.daemon.signal(signal.SIGCONT)
+        self.assertEqual(1, ran.status, ran)
+        self.assertIn("did not answer within 1 s", ran.out)
+        self.assertIn("restart", ran.out)
+
+    def test_killed_in_pull(self) -> None:
+        """A daemon that dies in the middle of a pull is one clear message."""
+        self.write_lock(self.push(tiny_image(content=os.urandom(60_000_000))))
+        with small_daemon(disk="200m", registry=self.registry) as small:
+            killer = threading.Thread(target=self.kill_when_busy, args=(small,))
+            killer.start()
+            ran = self.command("pull", env=small.env)
+            killer.join()
+        self.assertNotEqual(0, ran.status, ran)
+        self.assertNotIn("Traceback", ran.err)
+        self.assertIn(f"No Docker daemon answers at {small.daemon.url}", ran.err)
+
+    @staticmethod
+    def kill_when_busy(small: SmallDaemon) -> None:
+        """Kill the daemon once it has begun to store a layer."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if any(path.stat().st_size for path in small.data.glob("tmp/GetImageBlob*")):
+                    break
+            time.sleep(0.005)
+        os.kill(small.pid, signal.SIGKILL)

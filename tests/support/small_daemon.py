@@ -1,0 +1,89 @@
+"""A private daemon with a small disk, and a registry in its network namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.faults.private_daemon import PrivateDaemon
+from tests.support.registries import DEADLINE, PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.registries import Registry
+
+# A second daemon would delete docker0 of the first with `--bridge none`: hence the namespace.
+_OPTIONS = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+
+
+class SmallDaemon:
+    """A running daemon.
+
+    Attributes:
+        daemon: To freeze and kill.
+        data: Its data folder, a tmpfs.
+    """
+
+    def __init__(self, daemon: PrivateDaemon, data: Path) -> None:
+        self.daemon = daemon
+        self.data = data
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which commands find it."""
+        return {"DOCKER_HOST": self.daemon.url}
+
+    def resize(self, size: str) -> None:
+        """Give it another amount of disk."""
+        subprocess.run(["mount", "-o", f"remount,size={size}", self.data], check=True)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.daemon._process
+        return self.daemon._process.pid
+
+
+@contextlib.contextmanager
+def small_daemon(*, disk: str, registry: Registry | None = None) -> Iterator[SmallDaemon]:
+    """A daemon with this much disk (such as ``"64m"``), which reaches this registry and no other.
+
+    Its network namespace has no way out, so a second process serves the registry's data inside, at
+    the same address.
+    """
+    daemon = PrivateDaemon(options=_OPTIONS)
+    with contextlib.ExitStack() as stack:
+        stack.callback(daemon.close)
+        data = daemon._folder / "data"
+        data.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={disk},mode=711", "tmpfs", data], check=True
+        )
+        small = SmallDaemon(daemon.start(), data)
+        if registry:
+            stack.enter_context(_served(registry, small.pid))
+        yield small
+
+
+@contextlib.contextmanager
+def _served(registry: Registry, pid: int) -> Iterator[None]:
+    assert PROGRAM
+    inside = ["nsenter", f"--net=/proc/{pid}/ns/net"]
+    argv = [*inside, PROGRAM, "serve", str(registry.config)]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address, _, port = registry.host.rpartition(":")
+    knock = [*inside, "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
+    try:
+        deadline = time.monotonic() + DEADLINE
+        while subprocess.run(knock, check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the registry did not start in the daemon's namespace")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.kill()
+        process.wait()
