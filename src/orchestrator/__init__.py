@@ -2,6 +2,7 @@
 
 from orchestrator import errors, probes
 from orchestrator.mixin import ServicesMixin
+from orchestrator.services.build import Build
 from orchestrator.services.container import Container
 from orchestrator.services.kafka import Kafka
 from orchestrator.services.postgres import Postgres
@@ -9,6 +10,7 @@ from orchestrator.services.redis import Redis
 from orchestrator.services.service import Service
 
 __all__ = [
+    "Build",
     "Container",
     "Kafka",
     "Postgres",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PREFIX = "ORCHESTRATOR_"
 SUBNETS = ipaddress.IPv4Network("10.216.0.0/14")
 _NARROWEST_RANGE = 24
+_IMAGE_NAME = re.compile(r"[\w.:\[\]-]+(/[\w.-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Settings:
         pull: ``"missing"`` pulls an image that is not there; ``"never"`` refuses.
         registry_mirror: Pairs of a name's beginning and what replaces it: where images come from
             instead of their own registry. Digests are checked all the same.
+        registries: What images may come from: beginnings of names such as ``ghcr.io/acme``; empty
+            for anything that is locked.
         skip_without_docker: Skip test classes, instead of failing them, when there is no daemon.
         run: The run id shared by the workers of one run; None starts a run of one's own.
         host: The address at which published ports are reached, when the guess is wrong.
@@ -36,12 +39,14 @@ class Settings:
         engine_timeout: Seconds the daemon has for one answer.
         log_lines: How many log lines of each service a failure shows.
         logs: The folder that keeps the whole log of every service, or None.
+        timeline: The page that shows what the start of each class waited for, or None.
     """
 
     images_lock: Path | None = None
     unlocked: str = "refuse"
     pull: str = "missing"
     registry_mirror: tuple[tuple[str, str], ...] = ()
+    registries: tuple[str, ...] = ()
     skip_without_docker: bool = False
     run: str | None = None
     host: str | None = None
@@ -49,6 +54,7 @@ class Settings:
     engine_timeout: float = 60.0
     log_lines: int = 50
     logs: Path | None = None
+    timeline: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -133,11 +139,21 @@ def _mirrors(text: str) -> tuple[tuple[str, str], ...]:
                     "expected names such as mirror.example.com/hub, without scheme and without "
                     "credentials; `docker login` keeps those"
                 )
-            if not re.fullmatch(r"[\w.:\[\]-]+(/[\w.-]+)*", part, re.ASCII):
+            if not _IMAGE_NAME.fullmatch(part):
                 raise ValueError("expected MIRROR or PREFIX=MIRROR, several separated by commas")
         if pairs.setdefault(name, mirror) != mirror:
             raise ValueError(f"{name} has two mirrors")
     return tuple(pairs.items())
+
+
+def _registries(text: str) -> tuple[str, ...]:
+    names = [name.rstrip("/") for name in re.split(r"[\s,]+", text.strip(" ,"))]
+    for name in names:
+        if not _IMAGE_NAME.fullmatch(name):
+            raise ValueError(
+                "expected beginnings of image names, such as docker.io/library,ghcr.io/acme"
+            )
+    return tuple(names)
 
 
 _PARSERS: dict[str, Callable[[str], object]] = {
@@ -145,6 +161,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "unlocked": _choice("refuse", "allow"),
     "pull": _choice("missing", "never"),
     "registry_mirror": _mirrors,
+    "registries": _registries,
     "skip_without_docker": _flag,
     "run": str,
     "host": str,
@@ -152,4 +169,5 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "engine_timeout": _seconds,
     "log_lines": _count,
     "logs": Path,
+    "timeline": Path,
 }

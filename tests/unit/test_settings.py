@@ -17,6 +17,7 @@ BAD = {
     "ORCHESTRATOR_SUBNETS": "10.0.0.0/30",
     "ORCHESTRATOR_ENGINE_TIMEOUT": "-1",
     "ORCHESTRATOR_LOG_LINES": "many",
+    "ORCHESTRATOR_REGISTRIES": "https://ghcr.io",
 }
 
 
@@ -37,6 +38,7 @@ class SettingsTest(unittest.TestCase):
                 "ORCHESTRATOR_SUBNETS": "192.168.0.0/16",
                 "ORCHESTRATOR_ENGINE_TIMEOUT": "2.5",
                 "ORCHESTRATOR_LOG_LINES": "7",
+                "ORCHESTRATOR_REGISTRIES": "docker.io/library, ghcr.io/acme/",
             }
         )
         expected = Settings(
@@ -46,6 +48,7 @@ class SettingsTest(unittest.TestCase):
             subnets=ipaddress.IPv4Network("192.168.0.0/16"),
             engine_timeout=2.5,
             log_lines=7,
+            registries=("docker.io/library", "ghcr.io/acme"),
         )
         self.assertEqual(expected, settings)
 

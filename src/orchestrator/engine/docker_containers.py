@@ -7,6 +7,8 @@ import tarfile
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import docker.types
+
 from orchestrator.engine.port import ContainerState, ExecResult
 from orchestrator.errors import EngineError
 
@@ -160,8 +162,17 @@ def _host_config(client: Any, spec: ContainerSpec) -> Any:
     # No restart policy, ever: `always` brings a container back after a reboot.
     return client.create_host_config(
         port_bindings={port: (spec.bind_address, host) for port, host in spec.ports.items()},
-        network_mode=spec.network,
+        network_mode=f"container:{spec.joins}" if spec.joins else spec.network,
         tmpfs=dict(spec.tmpfs) or None,
+        # Not as `binds`: the daemon would make a folder where the source is missing.
+        mounts=[
+            docker.types.Mount(path, source, type="bind", read_only=True)
+            for path, source in spec.mounts.items()
+        ],
+        devices=list(spec.devices),
+        cap_drop=None if spec.capabilities is None else ["ALL"],
+        cap_add=None if spec.capabilities is None else list(spec.capabilities),
+        security_opt=None if spec.capabilities is None else ["no-new-privileges"],
         mem_limit=spec.memory,
         memswap_limit=spec.memory,
         nano_cpus=None if spec.cpus is None else int(spec.cpus * _NANO_CPUS),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import json
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import docker.auth
 
@@ -87,6 +88,43 @@ class DockerImages:
                 "/images/load",
                 headers={"Content-Type": "application/x-tar"},
                 data=iter(archive),  # requests takes a list for a form
+            ) as response,
+        ):
+            for step in read_steps(response, doing):
+                if text := step.get("stream", "").strip():
+                    yield text
+
+    def build_image(
+        self,
+        context: IO[bytes],
+        /,
+        *,
+        name: str,
+        dockerfile: str,
+        args: Mapping[str, str],
+        target: str | None,
+        labels: Mapping[str, str],
+    ) -> Iterator[str]:
+        """Build an image from a tar; the work happens while what the builder says is read."""
+        doing = f"build {name}"
+        parameters = {
+            "t": name,
+            "dockerfile": dockerfile,
+            "buildargs": json.dumps(dict(args)),
+            "labels": json.dumps(dict(labels)),
+            "rm": True,
+            "forcerm": True,
+            **({"target": target} if target else {}),
+        }
+        with (
+            self._pool.client(doing, timeout=SAVE_TIMEOUT) as client,
+            open_stream(
+                client,
+                "POST",
+                "/build",
+                params=parameters,
+                headers={"Content-Type": "application/x-tar"},
+                data=context,
             ) as response,
         ):
             for step in read_steps(response, doing):

@@ -8,7 +8,7 @@ errors: every method raises `EngineError` (or `EngineUnavailableError` when no d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,11 @@ class ContainerSpec:
         ports: Container port such as ``"5432/tcp"`` to the host port it is published on.
         bind_address: The host address the ports are published on.
         tmpfs: Container path to mount options, such as ``{"/data": "size=64m"}``.
+        mounts: Container path to a path on the daemon's machine, mounted read-only.
+        capabilities: What its processes may ever have, such as ``["CHOWN"]``, and that they gain
+            none by set-uid programs; None leaves it to the engine.
+        devices: Devices of the daemon's machine it may use.
+        joins: The container whose network namespace it uses, instead of networks and ports.
     """
 
     name: str
@@ -41,6 +46,10 @@ class ContainerSpec:
     cpus: float | None = None
     pids: int | None = None
     shm_size: int | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Sequence[str] | None = None
+    devices: Sequence[str] = ()
+    joins: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +204,19 @@ class Engine(Protocol):
 
         When the archive raises, the daemon gets no end of it and loads nothing.
         """
+
+    def build_image(
+        self,
+        context: IO[bytes],
+        /,
+        *,
+        name: str,
+        dockerfile: str,
+        args: Mapping[str, str],
+        target: str | None,
+        labels: Mapping[str, str],
+    ) -> Iterator[str]:
+        """Build an image from a tar; the work happens while what the builder says is read."""
 
     # Networks
 

@@ -12,14 +12,16 @@ from orchestrator.environment.keeping import keep_logs
 from orchestrator.environment.launch import as_ours, launch, release
 from orchestrator.environment.process_scope import process_scope
 from orchestrator.environment.site import Site
+from orchestrator.environment.sources import source_of
 from orchestrator.environment.together import start_together
 from orchestrator.errors import OrchestratorError
-from orchestrator.images import find_lock, resolve_image
+from orchestrator.images import find_lock
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from orchestrator.environment.sources import Recipe
     from orchestrator.images import LockedImage
     from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
@@ -73,7 +75,7 @@ class Environment:
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
-        self._images = self._resolve_images()  # before anything is made: the cheapest of mistakes
+        self._sources = self._find_sources()  # before anything is made: the cheapest of mistakes
         session = own_session(engine, endpoint=endpoint, settings=self._settings)
         site = Site(
             engine=engine,
@@ -88,12 +90,10 @@ class Environment:
         self._site = site
         return self._launch_for_class()
 
-    def _resolve_images(self) -> Mapping[str, LockedImage]:
+    def _find_sources(self) -> Mapping[str, LockedImage | Recipe]:
         lock = find_lock(self._settings)
         return {
-            alias: resolve_image(
-                service.image, default=service.lock_entry, lock=lock, settings=self._settings
-            )
+            alias: source_of(service, lock=lock, settings=self._settings)
             for alias, service in self._services.items()
         }
 
@@ -103,13 +103,13 @@ class Environment:
         shared = process_scope(site.session, settings=self._settings)
 
         def start(alias: str, await_network: Callable[[], None]) -> Service:
-            declaration, locked = self._services[alias], self._images[alias]
+            declaration, source = self._services[alias], self._sources[alias]
             if declaration.scope == "process":
-                shared.start(declaration, alias, locked=locked, stopping=site.stopping)
+                shared.start(declaration, alias, source=source, stopping=site.stopping)
                 await_network()
                 joined = shared.joined(declaration, alias, network=site.network)
                 return self._ending.enter_context(joined)
-            handle = launch(declaration, alias, site, locked=locked, await_network=await_network)
+            handle = launch(declaration, alias, site, source=source, await_network=await_network)
             self._ending.callback(release, handle)
             return handle
 
@@ -130,8 +130,8 @@ class Environment:
         states.callback(site.clear)
 
         def start(alias: str, await_network: Callable[[], None]) -> Service:
-            declaration, locked = self._services[alias], self._images[alias]
-            handle = launch(declaration, alias, site, locked=locked, await_network=await_network)
+            declaration, source = self._services[alias], self._sources[alias]
+            handle = launch(declaration, alias, site, source=source, await_network=await_network)
             states.callback(release, handle)
             return handle
 

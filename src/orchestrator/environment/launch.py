@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.port import ContainerSpec
 from orchestrator.engine.ports import free_port
+from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
-from orchestrator.images import ensure_image
 from orchestrator.probes import exited
 from orchestrator.services.faults import await_ready
-from orchestrator.services.options import memory_in_bytes, read_file
+from orchestrator.services.options import in_bytes, memory_in_bytes, read_file
 from orchestrator.services.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.environment.site import Site
+    from orchestrator.environment.sources import Recipe
     from orchestrator.images import LockedImage
     from orchestrator.services.service import Service
 
@@ -35,7 +36,7 @@ def launch(
     alias: str,
     site: Site,
     *,
-    locked: LockedImage,
+    source: LockedImage | Recipe,
     await_network: Callable[[], None],
 ) -> Service:
     """Create, start and probe one service, and prepare it for its class.
@@ -44,19 +45,19 @@ def launch(
         declaration: What the class declares.
         alias: Its name there.
         site: Where.
-        locked: The image it runs.
+        source: Where its image comes from.
         await_network: Returns when the network exists; the container is created meanwhile.
 
     Raises:
         OrchestratorError: It did not become ready; the container is left for `Site.clear`.
     """
     began = time.monotonic()
-    image = ensure_image(site.engine, locked, settings=site.settings)
+    name, image = obtain(source, site)
     handle = _start(
-        declaration.with_image(str(locked)),
+        declaration.with_image(name),
         alias,
         site,
-        image=image.id,
+        image=image,
         await_network=await_network,
     )
     await_ready(handle, cancelled=site.stopping.is_set)
@@ -142,8 +143,15 @@ def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
         command=handle.server_command() if handle.command is None else handle.command,
         ports=runtime.ports,
         bind_address=site.engine.bind_address,
+        entrypoint=handle.server_entrypoint(),
+        user=handle.server_user(),
         memory=memory_in_bytes(handle),
         cpus=handle.cpus,
+        pids=handle.pids,
+        shm_size=in_bytes(handle.shm_size),
+        tmpfs={path: f"size={in_bytes(size)}" for path, size in handle.tmpfs.items()},
+        mounts=handle.server_mounts(),
+        capabilities=handle.server_capabilities(),
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
+    from orchestrator.environment.sources import Recipe
     from orchestrator.images import LockedImage
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
@@ -46,14 +47,19 @@ class ProcessScope:
         self._handles: dict[Service, Service] = {}
 
     def start(
-        self, declaration: Service, alias: str, *, locked: LockedImage, stopping: threading.Event
+        self,
+        declaration: Service,
+        alias: str,
+        *,
+        source: LockedImage | Recipe,
+        stopping: threading.Event,
     ) -> None:
         """Have a service running: start it, unless an earlier class did and it still runs."""
         handle = self._handles.get(declaration)
         state = None if handle is None else handle.state()
         if state is None or state.ended:
             self._let_go(declaration, remove=True)
-            self._handles[declaration] = self._launch(declaration, alias, locked, stopping)
+            self._handles[declaration] = self._launch(declaration, alias, source, stopping)
 
     @contextlib.contextmanager
     def joined(self, declaration: Service, alias: str, *, network: str) -> Iterator[Service]:
@@ -71,7 +77,11 @@ class ProcessScope:
             runtime.engine.disconnect_network(network, container=runtime.container)
 
     def _launch(
-        self, declaration: Service, alias: str, locked: LockedImage, stopping: threading.Event
+        self,
+        declaration: Service,
+        alias: str,
+        source: LockedImage | Recipe,
+        stopping: threading.Event,
     ) -> Service:
         engine = connect(self._settings, endpoint=self._session.endpoint)
         site = Site(
@@ -86,7 +96,7 @@ class ProcessScope:
         atexit.register(self._at_exit, declaration)
         try:
             site.create_network()
-            return launch(declaration, alias, site, locked=locked, await_network=lambda: None)
+            return launch(declaration, alias, site, source=source, await_network=lambda: None)
         except BaseException:
             self._let_go(declaration, remove=True)
             raise

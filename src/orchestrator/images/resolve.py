@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import ImageNotLockedError
+from orchestrator.errors import ImageNotLockedError, LockError
 from orchestrator.images.lockfile import DEFAULT, LockedImage, LockFile, read_lock
 from orchestrator.images.reference import Reference, parse_reference
 
@@ -27,7 +27,24 @@ def resolve_image(
     Raises:
         InvalidReferenceError: The reference cannot be read.
         ImageNotLockedError: It is not locked; the message has the command that locks it.
+        LockError: It is not from a registry of ``ORCHESTRATOR_REGISTRIES``.
     """
+    found = _find(image, default=default, lock=lock, settings=settings)
+    _check_registry(found.reference, settings=settings)
+    return found
+
+
+def _check_registry(reference: Reference, *, settings: Settings) -> None:
+    """Whole parts of the name count: ``ghcr.io/acme`` does not let ``ghcr.io/acme-evil`` in."""
+    allowed = settings.registries
+    if allowed and not any(f"{reference.name}/".startswith(f"{name}/") for name in allowed):
+        raise LockError(
+            f"{reference.name} is not from an allowed registry: ORCHESTRATOR_REGISTRIES has "
+            f"{', '.join(allowed)}. Use an image from there, or have its name added."
+        )
+
+
+def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings) -> LockedImage:
     name = default if image is None else image
     if name in lock.entries:
         return lock.entries[name]

@@ -1,16 +1,21 @@
-"""`Container`: anything else that comes as an image."""
+"""`Container`: anything else that comes as an image, or as the recipe of one."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Tcp
+from orchestrator.services import options
+from orchestrator.services.build import Build
+from orchestrator.services.mounts import ALLOWANCES, check_mounts
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.probes import Probe
 
@@ -22,19 +27,42 @@ class Container(Service):
     """Any image.
 
     Attributes:
-        image: The reference; required.
+        image: The reference; this or `build` is required.
+        build: A folder with a Dockerfile, or a `Build`: the image is built when the class starts,
+            once per process and content.
         ports: Container ports to publish, the main one first, such as ``[8080, "53/udp"]``.
         probe: What tells that it is ready. Without one it is ready when its main port, if that is
             a TCP port, keeps a connection; without ports, when it runs.
+        entrypoint: Replaces the image's entry point.
+        user: Who runs it: a name or an id, with ``:group`` if need be.
+        mounts: Container path to a folder or file of the daemon's machine, mounted read-only.
+            `files` copies and is safer.
+        allow: What is refused unless it is asked for by name: to mount ``"docker-socket"``,
+            ``"home"`` or ``"root"``.
+        capabilities: The capabilities it has, instead of those that image entry points need.
     """
 
+    build: str | Path | Build | None = None
     ports: Sequence[int | str] = ()
     probe: Probe | None = None
+    entrypoint: Sequence[str] | None = None
+    user: str | int | None = None
+    mounts: Mapping[str, str | Path] = field(default_factory=dict)
+    allow: Sequence[str] = ()
+    capabilities: Sequence[str] | None = None
 
     def check_options(self) -> None:
-        """Raise DeclarationError for a missing image, a port that is none, or a bad probe."""
-        if self.image is None:
-            raise DeclarationError("Container needs an image, such as image='nginx:1.27-alpine'")
+        """Raise DeclarationError for a value that cannot work."""
+        if (self.image is None) == (self.build is None):
+            raise DeclarationError(
+                "Container needs either an image, such as image='nginx:1.27-alpine', or a folder "
+                "to build one from, such as build='docker/web'"
+            )
+        good = isinstance(self.build, (Path, Build)) or self.build is None
+        if not good and not (isinstance(self.build, str) and self.build):
+            raise DeclarationError(
+                f"Container(build={self.build!r}) cannot be used: expected a folder or a Build"
+            )
         if isinstance(self.ports, (str, bytes, int)):
             raise DeclarationError(
                 f"Container(ports={self.ports!r}) cannot be used: expected a list such as [8080]"
@@ -47,10 +75,42 @@ class Container(Service):
                 f"Container(probe={self.probe!r}) cannot be used: expected a probe such as "
                 "orchestrator.probes.Http('/health')"
             )
+        options.check_words(self, "entrypoint", self.entrypoint)
+        if self.user is not None and (
+            isinstance(self.user, bool) or not re.fullmatch(r"[\w.:-]+", str(self.user))
+        ):
+            raise DeclarationError(
+                f"Container(user={self.user!r}) cannot be used: expected a name or an id"
+            )
+        options.check_capabilities(self, "capabilities", self.capabilities)
+        for word in [self.allow] if isinstance(self.allow, str) else self.allow:
+            options.choice(self, "allow", word, ALLOWANCES)
+        check_mounts(self.mounts, allow=self.allow, follow=False)
+
+    def with_image(self, image: str, /) -> Self:
+        """The declaration, with the image that was found or built for it."""
+        return self.copy_with(image=image, build=None)
 
     def container_ports(self) -> Sequence[str]:
         """The declared ports, each with its protocol."""
         return [_port_name(port) for port in self.ports]
+
+    def server_entrypoint(self) -> Sequence[str] | None:
+        """The declared entry point."""
+        return self.entrypoint
+
+    def server_user(self) -> str | None:
+        """The declared user."""
+        return None if self.user is None else str(self.user)
+
+    def server_mounts(self) -> Mapping[str, str]:
+        """The declared mounts, with absolute paths, looked at again where links may have moved."""
+        check_mounts(self.mounts, allow=self.allow, follow=True)
+        return {path: str(Path(source).absolute()) for path, source in self.mounts.items()}
+
+    def server_capabilities(self) -> Sequence[str]:
+        """The declared capabilities, or those that image entry points need."""
+        return super().server_capabilities() if self.capabilities is None else self.capabilities
 
     def readiness(self) -> Probe | None:
         """The declared probe, or an open main port."""

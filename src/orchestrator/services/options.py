@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import quote
 
 from orchestrator.errors import DeclarationError
@@ -20,6 +21,7 @@ Scope = Literal["class", "test", "process"]
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
+_CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
 _IDENTIFIER: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
 
@@ -45,6 +47,18 @@ def check_common(service: Service) -> None:
     memory_in_bytes(service)
     _check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
     _check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
+    pids = service.pids
+    _check(service, "pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
+    _check(service, "shm_size", _is_room(service.shm_size), "bytes, or text such as '256m'")
+    _check_tmpfs(service)
+    _check(
+        service,
+        "log_to",
+        service.log_to is None
+        or isinstance(service.log_to, logging.Logger)
+        or _is_text(service.log_to),
+        "a logger, or a logger's name",
+    )
     _check_files(service)
     choice(service, "scope", service.scope, ("class", "test", "process"))
     _check(
@@ -69,18 +83,51 @@ def check_environment(service: Service, option: str, values: Mapping[str, str]) 
     _check(service, option, good, "a mapping of text to text")
 
 
+def in_bytes(size: object) -> int:
+    """A size in bytes; -1 for what is none."""
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        return int(match[1]) * _UNITS[match[2].lower()] if match else -1
+    return size if isinstance(size, int) and not isinstance(size, bool) else -1
+
+
+def is_path(value: object) -> bool:
+    """Whether a value is an absolute path in a container."""
+    return isinstance(value, str) and value.startswith("/") and "\0" not in value
+
+
+def check_words(service: Service, option: str, value: object) -> None:
+    """Raise DeclarationError unless a value is a list of texts, or None."""
+    _check(service, option, value is None or _is_words(value), "a list of arguments")
+
+
+def check_capabilities(service: Service, option: str, value: object) -> None:
+    """Raise DeclarationError unless a value is a list of capabilities, or None."""
+    good = value is None or (
+        _is_words(value) and all(_CAPABILITY.fullmatch(name) for name in cast("list[str]", value))
+    )
+    _check(service, option, good, "a list such as ['NET_ADMIN']")
+
+
 def memory_in_bytes(service: Service) -> int | None:
     """The memory limit in bytes, or None without one."""
     memory = service.memory
     if memory is None:
         return None
-    size = -1
-    if isinstance(memory, str) and (match := _SIZE.fullmatch(memory.strip())):
-        size = int(match[1]) * _UNITS[match[2].lower()]
-    elif isinstance(memory, int) and not isinstance(memory, bool):
-        size = memory
+    size = in_bytes(memory)
     _check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
     return size
+
+
+def _check_tmpfs(service: Service) -> None:
+    good = isinstance(service.tmpfs, Mapping) and all(
+        is_path(path) and _is_room(size) for path, size in service.tmpfs.items()
+    )
+    _check(service, "tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
+
+
+def _is_room(value: object) -> bool:
+    return is_size(value) and in_bytes(value) > 0
 
 
 def _check_files(service: Service) -> None:
@@ -128,9 +175,7 @@ def private(default: Any, *, init: Literal[False] = False) -> Any:
 
 def is_size(value: object) -> bool:
     """Whether a value is a number of bytes, or text such as ``"2mb"``."""
-    if isinstance(value, str):
-        return _SIZE.fullmatch(value.strip()) is not None
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return in_bytes(value) >= 0
 
 
 def check_password(service: Service, password: str | None) -> None:

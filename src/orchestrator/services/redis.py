@@ -85,6 +85,10 @@ class Redis(Service):
         """The handle, with a password in place."""
         return super().bound(runtime, password=self.password or runtime.password, **changes)
 
+    def server_capabilities(self) -> Sequence[str]:
+        """What the entry point needs to give the data to the server's user, and to become it."""
+        return ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
+
     def server_command(self) -> Sequence[str]:
         """Settings as arguments; never the password, which a process list would show."""
         limits = {"maxmemory": self.maxmemory, "maxmemory-policy": self.maxmemory_policy}

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from contextlib import contextmanager
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
 from orchestrator.services import faults, options
 from orchestrator.services.declaration import Declaration
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from orchestrator.probes import Probe
     from orchestrator.services.options import Scope
     from orchestrator.services.runtime import Runtime
+
+# Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
+# (forged packets on the class's network), SETFCAP.
+CAPABILITIES: Final = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
 
 
 class Service(Declaration):
@@ -37,6 +53,11 @@ class Service(Declaration):
         memory: The most memory it may use: bytes, or text such as ``"512m"``.
         cpus: The most processors it may use, such as ``0.5``.
         startup_timeout: Seconds it has to become ready.
+        pids: The most processes and threads it may have; None for no limit.
+        shm_size: How large ``/dev/shm`` may grow: Docker's own 64 MiB is too little for parallel
+            queries of Postgres.
+        tmpfs: Container path to the size of a file system in memory; ``restart`` empties it.
+        log_to: A logger, or its name, that is given each line of the container's log.
         files: Container path to a host path or bytes, written before the container starts.
         scope: How long the container lives: ``"class"``, ``"test"`` or ``"process"``.
         depends_on: Services (or their names) that must be ready before this one starts.
@@ -51,6 +72,10 @@ class Service(Declaration):
     command: Sequence[str] | None = None
     memory: int | str | None = None
     cpus: float | None = None
+    pids: int | None = 4096
+    shm_size: int | str = "256m"
+    tmpfs: Mapping[str, int | str] = field(default_factory=dict)
+    log_to: logging.Logger | str | None = None
     startup_timeout: float = 60.0
     files: Mapping[str, str | Path | bytes] = field(default_factory=dict)
     scope: Scope = "class"
@@ -73,6 +98,22 @@ class Service(Declaration):
     def server_command(self) -> Sequence[str] | None:
         """The arguments its image needs, or None for the image's own command."""
         return None
+
+    def server_capabilities(self) -> Sequence[str]:
+        """The capabilities its image needs; those left out of Docker's own serve attackers."""
+        return CAPABILITIES
+
+    def server_entrypoint(self) -> Sequence[str] | None:
+        """What runs instead of the image's entry point, or None."""
+        return None
+
+    def server_user(self) -> str | None:
+        """The user it runs as, or None for the image's own."""
+        return None
+
+    def server_mounts(self) -> Mapping[str, str]:
+        """Container path to a path of this machine, mounted read-only."""
+        return {}
 
     def server_files(self) -> Mapping[str, bytes]:
         """The files its image needs."""

@@ -3,7 +3,7 @@
 import unittest
 from pathlib import Path
 
-from orchestrator.errors import ImageNotLockedError, InvalidReferenceError
+from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
 from orchestrator.images import LockedImage, resolve_image
 from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
 from orchestrator.settings import Settings
@@ -95,3 +95,35 @@ class ResolveImageTest(unittest.TestCase):
         """What is neither entry nor reference is an InvalidReferenceError."""
         with self.assertRaises(InvalidReferenceError):
             resolve("Redis")
+
+
+class RegistriesTest(unittest.TestCase):
+    """``ORCHESTRATOR_REGISTRIES``."""
+
+    def test_an_image_from_elsewhere_is_refused(self) -> None:
+        """Locked or not: the message names the image, the variable and what it has."""
+        settings = Settings(registries=("ghcr.io/team",))
+        for image in (None, "redis", "redis:7", f"redis@{A}"):
+            with self.subTest(image), self.assertRaises(LockError) as raised:
+                resolve(image, settings=settings)
+            self.assertIn("docker.io/library/redis", str(raised.exception))
+            self.assertIn("ORCHESTRATOR_REGISTRIES has ghcr.io/team", str(raised.exception))
+
+    def test_an_allowed_beginning_lets_it_through(self) -> None:
+        """A registry, a folder of one, or one image."""
+        for name in ("ghcr.io", "ghcr.io/team", "ghcr.io/team/app"):
+            with self.subTest(name):
+                settings = Settings(registries=("quay.io", name))
+                self.assertEqual("other", resolve("other", settings=settings).name)
+
+    def test_only_whole_parts_count(self) -> None:
+        """A name that merely begins alike belongs to somebody else."""
+        for name in ("ghcr.io/tea", "ghcr.i"):
+            with self.subTest(name), self.assertRaises(LockError):
+                resolve("other", settings=Settings(registries=(name,)))
+
+    def test_allowing_what_is_not_locked_does_not_open_other_registries(self) -> None:
+        """The two settings are about different things."""
+        settings = Settings(unlocked="allow", registries=("ghcr.io",))
+        with self.assertRaises(LockError):
+            resolve("quay.io/somebody/thing:1", settings=settings)
