@@ -3,7 +3,7 @@
 
 DOCKERD_PID=/var/run/docker.pid
 
-engine_ready() { timeout --signal=KILL 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+engine_ready() { timeout --kill-after=1 9 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # An engine that is only slow to come up must not get a second one beside it.
 engine_starting() {

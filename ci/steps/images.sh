@@ -53,13 +53,14 @@ images_ready() {
     esac
 }
 
-# Bounded (by SIGKILL, since the docker command sits out a SIGTERM), because a machine without a registry may also be one whose requests simply vanish.
+# Bounded, because a machine without a registry may also be one whose requests simply vanish; by
+# SIGKILL in the end, because the docker command sits out a SIGTERM.
 # `--insecure` also asks a registry without TLS; whether to pull from one is for the engine to say.
 can_pull() {
     local name reference digest
     [[ ${ORCHESTRATOR_CI_IMAGES:-auto} != build && -s $PROJECT_LOCK ]] || return 1
     read -r name reference digest < <(lock_entries "$PROJECT_LOCK") || return 1
-    DOCKER_CLI_EXPERIMENTAL=enabled timeout --signal=KILL 10 \
+    DOCKER_CLI_EXPERIMENTAL=enabled timeout --kill-after=1 9 \
         docker manifest inspect --insecure "$(by_digest "$reference" "$digest")" >/dev/null 2>&1
 }
 
