@@ -90,6 +90,8 @@ def _with_entry(text: str, image: LockedImage, *, old: LockedImage | None) -> st
     values = {"reference": image.reference.tagged, "digest": image.digest or ""}
     if old and old.reference.tagged == image.reference.tagged:
         del values["reference"]  # it may be written in a shorter form
+    if old and old.digest == image.digest:
+        del values["digest"]
     if image.name in found:
         _change(lines, found[image.name], values, _platform_lines(image))
     else:

@@ -1,0 +1,77 @@
+"""What a person sees of a pull."""
+
+import io
+import unittest
+
+from orchestrator.engine.port import PullProgress
+from orchestrator.images.display import Display
+from orchestrator.images.transfer import Transfer
+
+STEPS = (
+    PullProgress(layer="a", status="Pulling fs layer"),
+    PullProgress(layer="b", status="Already exists"),
+    PullProgress(layer="a", status="Downloading", current=1_000_000, total=4_000_000),
+    PullProgress(layer="a", status="Download complete"),
+    PullProgress(layer="a", status="Pull complete"),
+    PullProgress(layer="", status="Digest: sha256:0"),
+)
+
+
+class TransferTest(unittest.TestCase):
+    """`Transfer`."""
+
+    def test_sizes(self) -> None:
+        """Bytes are those of the layers, added up."""
+        transfer = Transfer()
+        fractions = []
+        for step in STEPS:
+            transfer.add(step)
+            fractions.append(transfer.fraction)
+        self.assertEqual("4.0 MB of 4.0 MB", str(transfer))
+        self.assertEqual(sorted(fractions[1:]), fractions[1:])
+        self.assertAlmostEqual(1.0, fractions[-1])
+
+
+class DisplayTest(unittest.TestCase):
+    """`Display`."""
+
+    def shown(self, *, bars: bool, quiet: bool = False) -> str:
+        """What one success and one failure look like."""
+        stream = io.StringIO()
+        with Display(stream, bars=bars, quiet=quiet) as display:
+            display.present("old:1")
+            for name in ("new:1", "bad:1"):
+                transfer = Transfer()
+                display.begin(name, transfer)
+                for step in STEPS:
+                    transfer.add(step)
+                    display.step(name)
+            display.news("new:1", "trying again")
+            display.done("new:1")
+            display.failed("bad:1", "bad:1: no such thing")
+        return stream.getvalue()
+
+    def test_log(self) -> None:
+        """In a log every event is a line, and nothing moves the cursor."""
+        text = self.shown(bars=False)
+        self.assertNotIn("\x1b", text)
+        expected = [
+            "old:1: present",
+            "new:1: pulling",
+            "bad:1: pulling",
+            "new:1: trying again",
+            "new:1: pulled and verified, 4.0 MB in 0.0 s",
+            "FAILED bad:1: no such thing",
+        ]
+        self.assertEqual(expected, text.splitlines())
+
+    def test_terminal(self) -> None:
+        """On a terminal there are bars, which are gone at the end."""
+        text = self.shown(bars=True)
+        self.assertIn("[", text)
+        self.assertIn("new:1: pulled and verified", text)
+        self.assertTrue(text.endswith("FAILED bad:1: no such thing\n"), repr(text[-80:]))
+
+    def test_quiet(self) -> None:
+        """Quiet says only what went wrong."""
+        self.assertEqual("FAILED bad:1: no such thing\n", self.shown(bars=False, quiet=True))

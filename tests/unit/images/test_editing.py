@@ -1,0 +1,170 @@
+"""Rewriting lock files: what changes, what stays, and when it is refused."""
+
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import LockError
+from orchestrator.images.editing import NEW, edited, write_lock
+from orchestrator.images.lockfile import LockedImage, LockedPlatform, parse_lock
+from orchestrator.images.reference import parse_reference
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+PATH = Path("images.lock")
+BASE = f"""# head
+version = 1
+
+# the cache
+[images.redis] # here
+reference = "redis:7"    # short form
+digest = "{A}"
+# platforms:
+platforms."linux/amd64" = {{ config = "{A}" }}
+
+# the store
+[images.zebra]
+reference = 'zebra:1'
+digest = '{A}'
+"""
+
+
+def image(name: str, reference: str, digest: str, *platforms: str) -> LockedImage:
+    """An entry whose platforms all have the same config."""
+    return LockedImage(
+        name=name,
+        reference=parse_reference(reference).with_digest(digest),
+        platforms={platform: LockedPlatform(config=C, manifest=B) for platform in platforms},
+    )
+
+
+class EditedTest(unittest.TestCase):
+    """`edited`."""
+
+    def edit(self, *images: LockedImage, text: str = BASE) -> str:
+        """The text with these entries."""
+        return edited(text, path=PATH, images=images)
+
+    def test_digest_only(self) -> None:
+        """A changed digest changes one word; the reference keeps its spelling."""
+        expected = BASE.replace(f"'{A}'", f'"{B}"')
+        self.assertEqual(expected, self.edit(image("zebra", "zebra:1", B)))
+
+    def test_reference(self) -> None:
+        """A changed reference is written in full, the comment behind it stays."""
+        text = self.edit(image("redis", "redis:8", A, "linux/amd64"))
+        self.assertIn('reference = "docker.io/library/redis:8"    # short form', text)
+
+    def test_platforms(self) -> None:
+        """Platforms are replaced where they stand, in the order of their names."""
+        text = self.edit(image("redis", "redis:7", A, "linux/s390x", "linux/amd64"))
+        pair = f'{{ manifest = "{B}", config = "{C}" }}'
+        lines = f'platforms."linux/amd64" = {pair}\nplatforms."linux/s390x" = {pair}\n'
+        self.assertEqual(
+            BASE.replace(f'platforms."linux/amd64" = {{ config = "{A}" }}\n', lines), text
+        )
+
+    def test_new_in_order(self) -> None:
+        """A new entry goes where the order of names wants it, above the next one's comment."""
+        text = self.edit(image("tiger", "tiger:1", B))
+        table = f'[images.tiger]\nreference = "docker.io/library/tiger:1"\ndigest = "{B}"\n\n'
+        self.assertEqual(BASE.replace("# the store", f"{table}# the store"), text)
+
+    def test_new_at_the_end(self) -> None:
+        """Where the file has another order, a new entry goes to the end."""
+        text = self.edit(
+            image("apple", "apple:1", B), text=BASE.replace("images.zebra", "images.cat")
+        )
+        self.assertTrue(
+            text.endswith(
+                f'\n[images.apple]\nreference = "docker.io/library/apple:1"\ndigest = "{B}"\n'
+            )
+        )
+
+    def test_nothing(self) -> None:
+        """Writing what is there changes nothing."""
+        entries = parse_lock(BASE.encode(), path=PATH).entries.values()
+        self.assertEqual(BASE, self.edit(*entries))
+
+    def test_unusual_layout(self) -> None:
+        """What cannot be rewritten with its comments kept is refused, not spoilt."""
+        for text in (
+            f'version = 1\nimages.redis = {{ reference = "redis:7", digest = "{A}" }}\n',
+            f'version = 1\n[images]\nredis.reference = "redis:7"\nredis.digest = "{A}"\n',
+            f'version = 1\n[images.redis]\nreference = """redis:7"""\ndigest = "{A}"\n',
+        ):
+            with self.subTest(text), self.assertRaisesRegex(LockError, "one key per line"):
+                self.edit(image("redis", "redis:8", B), text=text)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True),
+                st.sampled_from((A, B, C)),
+                st.sets(st.sampled_from(("linux/amd64", "linux/arm64/v8", "linux/arm/v7"))),
+            ),
+            max_size=6,
+        )
+    )
+    def test_whatever_is_written_is_read(self, rows: list[tuple[str, str, set[str]]]) -> None:
+        """Any entries, in any order, read back as they were written."""
+        text = NEW
+        wanted: dict[str, LockedImage] = {}
+        for number, (name, digest, platforms) in enumerate(rows):
+            entry = image(name, f"image{number}:1", digest, *platforms)
+            wanted[name] = entry
+            text = edited(text, path=PATH, images=[entry])
+        self.assertEqual(wanted, dict(parse_lock(text.encode(), path=PATH).entries))
+
+
+class WriteLockTest(unittest.TestCase):
+    """`write_lock`."""
+
+    def setUp(self) -> None:
+        """Work in an own folder."""
+        self.path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "images.lock"
+
+    def test_changed_meanwhile(self) -> None:
+        """A file somebody else changed in the meantime is not overwritten."""
+        self.path.write_text("theirs", encoding="utf-8")
+        with self.assertRaisesRegex(LockError, "changed by somebody else"):
+            write_lock(self.path, "ours", expected="before")
+        self.assertEqual("theirs", self.path.read_text(encoding="utf-8"))
+
+    def test_failure_leaves_nothing(self) -> None:
+        """When writing fails the old file stays and no other appears."""
+        self.path.write_text("old", encoding="utf-8")
+        with self.assertRaisesRegex(LockError, "cannot be written"):
+            write_lock(self.path, "\ud800", expected="old")
+        self.assertEqual("old", self.path.read_text(encoding="utf-8"))
+        self.assertEqual([self.path], list(self.path.parent.iterdir()))
+
+    def test_no_folder(self) -> None:
+        """A folder that is not there is an error that names the file."""
+        with self.assertRaisesRegex(LockError, r"none/images.lock cannot be written"):
+            write_lock(self.path.parent / "none" / "images.lock", "x", expected=None)
+
+    def test_never_half(self) -> None:
+        """Whoever reads at the same time sees the old text or the new one."""
+        texts = [letter * 100_000 for letter in "ab"]
+        self.path.write_text(texts[0], encoding="utf-8")
+        seen: set[str] = set()
+        over = threading.Event()
+
+        def read() -> None:
+            while not over.is_set():
+                seen.add(self.path.read_text(encoding="utf-8"))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for number in range(50):
+                old, new = texts[number % 2], texts[(number + 1) % 2]
+                write_lock(self.path, new, expected=old)
+        finally:
+            over.set()
+            reader.join()
+        self.assertLessEqual(seen, set(texts))

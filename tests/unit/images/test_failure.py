@@ -1,0 +1,109 @@
+"""Kinds of failure, trying again, exit statuses."""
+
+import unittest
+from unittest import mock
+
+from orchestrator.errors import DigestMismatchError, EngineError, EngineUnavailableError
+from orchestrator.images.failure import Failure, classify, exit_status
+from orchestrator.images.retry import Retry, retrying
+
+# As daemons and registries really say it.
+SAID = {
+    'Get "http://127.0.0.1:5001/v2/": dial tcp: connect: connection refused': Failure.NETWORK,
+    'Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: no such host': Failure.NETWORK,
+    "net/http: TLS handshake timeout": Failure.NETWORK,
+    "read tcp 10.0.0.2:1->10.0.0.3:443: read: connection reset by peer": Failure.NETWORK,
+    "unexpected EOF": Failure.NETWORK,
+    "context deadline exceeded (Client.Timeout exceeded while awaiting headers)": Failure.NETWORK,
+    "received unexpected HTTP status: 503 Service Unavailable": Failure.BUSY,
+    "toomanyrequests: You have reached your pull rate limit": Failure.BUSY,
+    "unauthorized: authentication required": Failure.DENIED,
+    "pull access denied for x, repository does not exist or may require 'docker login'": (
+        Failure.DENIED
+    ),
+    "no basic auth credentials": Failure.DENIED,
+    "manifest for x:1 not found: manifest unknown: manifest unknown": Failure.NOT_FOUND,
+    "no matching manifest for linux/s390x in the manifest list entries": Failure.NOT_FOUND,
+    "manifest verification failed for digest sha256:0": Failure.MISMATCH,
+    "filesystem layer verification failed for digest sha256:0": Failure.MISMATCH,
+    "write /var/lib/docker/tmp/GetImageBlob1: no space left on device": Failure.DISK,
+    "x509: certificate signed by unknown authority": Failure.UNTRUSTED,
+    "http: server gave HTTP response to HTTPS client": Failure.UNTRUSTED,
+    "something else": Failure.OTHER,
+}
+
+
+class ClassifyTest(unittest.TestCase):
+    """`classify` and `exit_status`."""
+
+    def test_text(self) -> None:
+        """The daemon's words tell the kind."""
+        for text, expected in SAID.items():
+            with self.subTest(text):
+                self.assertIs(expected, classify(EngineError(text)))
+
+    def test_no_daemon(self) -> None:
+        """A daemon that is not there is no failure of the registry, whatever the words are."""
+        error = EngineUnavailableError("No Docker daemon answers: connection refused")
+        self.assertIs(Failure.OTHER, classify(error))
+
+    def test_exit_status(self) -> None:
+        """One kind has its own status, several have 1, none has 0."""
+        self.assertEqual(0, exit_status([]))
+        self.assertEqual(5, exit_status([Failure.NOT_FOUND, Failure.NOT_FOUND]))
+        self.assertEqual(1, exit_status([Failure.NOT_FOUND, Failure.DENIED]))
+
+    def test_statuses_differ(self) -> None:
+        """Each kind has a status and an advice of its own, and 2 belongs to usage errors."""
+        self.assertEqual(len(Failure), len({kind.value for kind in Failure} - {0, 2}))
+        self.assertEqual(len(Failure), len({kind.advice for kind in Failure}))
+
+
+class RetryTest(unittest.TestCase):
+    """`retrying`."""
+
+    def setUp(self) -> None:
+        """Note the pauses instead of waiting."""
+        self.slept = self.enterContext(mock.patch("time.sleep"))
+        self.lines: list[str] = []
+
+    def run_with(self, *outcomes: object, attempts: int = 5) -> object:
+        """Do something with these outcomes."""
+        do = mock.Mock(side_effect=outcomes)
+        try:
+            return retrying(
+                do, retry=Retry(attempts=attempts), report=self.lines.append, known="so "
+            )
+        finally:
+            self.calls = do.call_count
+
+    def test_passing(self) -> None:
+        """A passing failure is tried again, with one line each and growing pauses."""
+        error = EngineError("so connection refused")
+        self.assertEqual("done", self.run_with(error, error, "done"))
+        self.assertRegex(self.lines[0], r"^connection refused; trying again in .* s \(2 of 5\)$")
+        pauses = [call.args[0] for call in self.slept.call_args_list]
+        self.assertTrue(0.75 <= pauses[0] <= 1.25, pauses)
+        self.assertTrue(1.5 <= pauses[1] <= 2.5, pauses)
+
+    def test_bounded(self) -> None:
+        """After so many tries the last error is raised."""
+        with self.assertRaisesRegex(EngineError, "last EOF"):
+            self.run_with(EngineError("EOF"), EngineError("last EOF"), attempts=2)
+        self.assertEqual(2, self.calls)
+
+    def test_lasting(self) -> None:
+        """What would fail again is not tried again."""
+        for error in (
+            EngineError("unauthorized"),
+            EngineError("manifest unknown"),
+            DigestMismatchError("timeout"),
+            EngineUnavailableError("refused"),
+        ):
+            with self.subTest(error), self.assertRaises(type(error)):
+                self.run_with(error)
+            self.assertEqual(1, self.calls)
+
+    def test_longest_pause(self) -> None:
+        """Pauses do not grow for ever."""
+        self.assertLessEqual(Retry().pause(100), 37.5)
