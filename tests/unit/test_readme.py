@@ -1,0 +1,52 @@
+"""The README tells the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unittest
+from pathlib import Path
+
+import orchestrator
+from orchestrator import Container, Kafka, Postgres, Redis, Service, cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def options(service: type[Service]) -> set[str]:
+    """The names of a service's options."""
+    return {item.name for item in dataclasses.fields(service) if item.init}
+
+
+class ReadmeTest(unittest.TestCase):
+    """What the README names exists, and what exists it names."""
+
+    def test_every_link_leads_to_a_file(self) -> None:
+        """Relative links point to what is there."""
+        links = re.findall(r"\]\(([^)#:]+)\)", README)
+        self.assertGreater(len(links), 5)
+        self.assertEqual([], [link for link in links if not (ROOT / link).exists()])
+
+    def test_every_command_has_a_row(self) -> None:
+        """The table of commands is complete."""
+        rows = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
+        self.assertEqual([], [name for name in cli.COMMANDS if f"`{name}`" not in rows])
+
+    def test_every_option_of_every_service_is_named(self) -> None:
+        """Common options have rows; a service's own stand in its row."""
+        common = options(Service)
+        for name in common:
+            self.assertIn(f"| `{name}` |", README)
+        for service in (Postgres, Redis, Kafka, Container):
+            [row] = [
+                line for line in README.splitlines() if line.startswith(f"| `{service.__name__}` |")
+            ]
+            missing = [name for name in options(service) - common if f"`{name}`" not in row]
+            self.assertEqual([], missing, service.__name__)
+
+    def test_every_public_name_is_there(self) -> None:
+        """What the package promises can be imported, in order."""
+        self.assertEqual(sorted(orchestrator.__all__), orchestrator.__all__)
+        for name in orchestrator.__all__:
+            self.assertTrue(hasattr(orchestrator, name), name)
