@@ -17,10 +17,10 @@ setting() {
     if [[ -n ${!file-} ]]; then printf '%s' "$(<"${!file}")"; else printf '%s' "${!name-}"; fi
 }
 
-# Text as an SQL literal.
+# Text as an SQL literal. The quote comes from a variable: bash versions differ on escaped ones here.
 quoted() {
-    local text=${1//\\/\\\\}
-    printf "'%s'" "${text//\'/\'\'}"
+    local quote="'" text=${1//\\/\\\\}
+    printf "'%s'" "${text//$quote/$quote$quote}"
 }
 
 name_quoted() { printf "\`%s\`" "${1//\`/\`\`}"; }
@@ -52,6 +52,8 @@ initialise() {
             printf 'create user %s@"%%" identified by %s;\n' "$(quoted "$user")" "$(quoted "$password")"
             [[ -z $database ]] || printf 'grant all on %s.* to %s@"%%";\n' "$(name_quoted "$database")" "$(quoted "$user")"
         fi
+        # What the installation leaves open to whoever is on this host.
+        printf 'drop user if exists root@"127.0.0.1", root@"::1", root@%s;\n' "$(quoted "$(hostname)")"
         printf 'create user root@"%%" identified by %s;\n' "$(quoted "$root")"
         printf 'grant all on *.* to root@"%%" with grant option;\n'
     } | client
