@@ -51,7 +51,7 @@ def find_reach(
     if remote and not _is_loopback(remote):
         return Reach(host=host or remote, bind_address=EVERYWHERE)
     if _in_container() and (gateway := _gateway()) and not _is_ours(bridge()):
-        return Reach(host=host or gateway, bind_address=host or gateway)
+        return Reach(host=host or gateway, bind_address=gateway)
     return Reach(host=host or LOOPBACK, bind_address=LOOPBACK)
 
 
