@@ -1,0 +1,161 @@
+"""A slow, lossy link: what `Service.slowed` runs beside a service, in its network namespace.
+
+``python3 slow_link.py LATENCY JITTER LOSS``. Nothing of this package is imported here: it is one file
+that runs on any Python 3 for Linux.
+
+Everything that the service sends is routed into a TUN device, waits here, and goes out again through
+a raw socket, whose mark takes it past that route. So it works on every kernel, also where ``sch_netem``
+is missing, and on connections that are open already. When this process ends, in whatever way, the
+device goes, its routes go with it, and packets take the old way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import itertools
+import os
+import random
+import select
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+DEVICE = b"slow0"
+MARK = 0x510
+TABLE = 510
+MTU = 1500
+
+# linux/if_tun.h, linux/sockios.h, linux/if.h
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFADDR, _SIOCSIFMTU = 0x8913, 0x8914, 0x8915, 0x8922
+_IFF_UP = 0x1
+
+# linux/rtnetlink.h, linux/fib_rules.h
+_RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
+_REQUEST_ACK_CREATE_EXCLUSIVE = 0x1 | 0x4 | 0x400 | 0x200
+_RTA_DST, _RTA_OIF, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 7, 15
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE = 6, 10, 15
+_MAIN_TABLE = 254
+_STATIC, _UNIVERSE, _UNICAST, _TO_TABLE = 4, 0, 1, 1
+_EXISTS = 17
+
+_LARGEST = 65536
+_STRICT = "1"
+
+
+def main() -> None:
+    """Slow the link down until this process is killed."""
+    latency, jitter, loss = map(float, sys.argv[1:4])
+    if _drops_detours():
+        sys.exit("this kernel drops packets whose way back differs (rp_filter=1): set it to 2")
+    device = _open_device()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        _route_everything_through(socket.if_nametoindex(DEVICE.decode()))
+        print("slow", flush=True)  # noqa: T201 - who started this waits for the word
+        _relay(device, link, latency=latency, jitter=jitter, loss=loss)
+
+
+def _relay(
+    device: int, link: socket.socket, *, latency: float, jitter: float, loss: float
+) -> None:
+    """Hold back each packet, in order, and drop some."""
+    waiting: list[tuple[float, int, bytes]] = []
+    numbers = itertools.count()
+    last = 0.0
+    while True:
+        pause = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
+        readable, _, _ = select.select([device], [], [], pause)
+        now = time.monotonic()
+        if readable:
+            packet = os.read(device, _LARGEST)
+            if packet[0] >> 4 == 4 and random.random() >= loss:  # noqa: S311, PLR2004 - IPv4
+                last = max(last, now + max(0.0, latency + random.uniform(-jitter, jitter)))  # noqa: S311
+                heapq.heappush(waiting, (last, next(numbers), packet))
+        while waiting and waiting[0][0] <= now:
+            packet = heapq.heappop(waiting)[2]
+            try:
+                link.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+            except OSError:
+                continue  # there is no way now: the packet is lost, as on any link
+
+
+def _drops_detours() -> bool:
+    files = Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter")
+    return any(file.read_text().strip() == _STRICT for file in files)
+
+
+def _open_device() -> int:
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", DEVICE, _IFF_TUN | _IFF_NO_PI))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", DEVICE, MTU))
+        found = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", DEVICE))
+        (flags,) = struct.unpack_from("H", found, 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", DEVICE, flags | _IFF_UP))
+    return device
+
+
+def _route_everything_through(device: int) -> None:
+    """Copy the routes into a table of their own, through the device; what is marked uses the old.
+
+    Each route keeps its source address, so that also new connections of the service come from it.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        for destination, bits, source in _routes():
+            _ask(
+                netlink,
+                _RTM_NEWROUTE,
+                # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+                struct.pack("8BI", 2, bits, 0, 0, 0, _STATIC, _UNIVERSE, _UNICAST, 0),
+                {
+                    **({_RTA_DST: destination} if bits else {}),
+                    _RTA_OIF: struct.pack("I", device),
+                    _RTA_PREFSRC: source,
+                    _RTA_TABLE: struct.pack("I", TABLE),
+                },
+            )
+        for priority, mark, table in ((1, MARK, _MAIN_TABLE), (2, None, TABLE)):
+            _ask(
+                netlink,
+                _RTM_NEWRULE,
+                # family, dst_len, src_len, tos, table, two reserved, action, flags
+                struct.pack("8BI", 2, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0),
+                {
+                    _FRA_PRIORITY: struct.pack("I", priority),
+                    **({_FRA_FWMARK: struct.pack("I", mark)} if mark else {}),
+                    _FRA_TABLE: struct.pack("I", table),
+                },
+            )
+
+
+def _routes() -> list[tuple[bytes, int, bytes]]:
+    """Destination, bits of its mask, and our address there, of each route of the main table."""
+    found = []
+    lines = Path("/proc/net/route").read_text().splitlines()[1:]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for name, destination, _, _, _, _, _, mask, *_ in map(str.split, lines):
+            request = struct.pack("16s24x", name.encode())
+            address = fcntl.ioctl(control, _SIOCGIFADDR, request)[20:24]
+            bits = int(mask, 16).bit_count()
+            found.append((struct.pack("=I", int(destination, 16)), bits, address))
+    return found
+
+
+def _ask(netlink: socket.socket, kind: int, body: bytes, attributes: dict[int, bytes]) -> None:
+    for name, value in attributes.items():
+        body += struct.pack("HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+    head = struct.pack("IHHII", 16 + len(body), kind, _REQUEST_ACK_CREATE_EXCLUSIVE, 1, 0)
+    netlink.send(head + body)
+    (error,) = struct.unpack_from("i", netlink.recv(_LARGEST), 16)
+    if error and -error != _EXISTS:  # rules of an earlier call are still there, and do no harm
+        raise OSError(-error, os.strerror(-error))
+
+
+if __name__ == "__main__":
+    main()
