@@ -6,10 +6,12 @@ import contextlib
 import logging
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.port import ContainerSpec
 from orchestrator.engine.ports import free_port
+from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
 from orchestrator.probes import exited
@@ -107,6 +109,7 @@ def _start(
                 port: free_port(site.engine.bind_address) for port in declaration.container_ports()
             },
             password=password,
+            helper=partial(helper_container, site),
         )
         handle = declaration.bound(runtime)
         site.bound.append(handle)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from orchestrator.engine.port import Engine
+
+
+class Helper(Protocol):
+    """Runs a container in the network namespace of another while a block runs."""
+
+    def __call__(
+        self,
+        beside: str,
+        /,
+        *,
+        entry: str,
+        command: Sequence[str],
+        files: Mapping[str, bytes],
+        capabilities: Sequence[str],
+        devices: Sequence[str],
+    ) -> AbstractContextManager[str]:
+        """Its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +37,7 @@ class Runtime:
         ports: Container port such as ``"5432/tcp"`` to the host port.
         networks: The names of the networks it stands on.
         password: A random password of this session, for servers that want one.
+        helper: Runs another container in its network namespace.
     """
 
     alias: str
@@ -27,4 +46,5 @@ class Runtime:
     networks: Sequence[str]
     ports: Mapping[str, int]
     password: str
+    helper: Helper
     container_id: str = ""

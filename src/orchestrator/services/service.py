@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
-from orchestrator.services import faults, options
+from orchestrator.services import faults, options, slowness
 from orchestrator.services.declaration import Declaration
 
 if TYPE_CHECKING:
@@ -224,6 +224,24 @@ class Service(Declaration):
     def partitioned(self) -> AbstractContextManager[None]:
         """Cut the server off from everybody while the block runs."""
         return faults.partitioned(self)
+
+    def slowed(
+        self, *, latency: float = 0.0, jitter: float = 0.0, loss: float = 0.0
+    ) -> AbstractContextManager[None]:
+        """Put the server behind a bad link while the block runs, for everybody and on every port.
+
+        Everything it sends is concerned, on connections that are open already, too; its port stays
+        the same. What it sends arrives in order. A `restart` in the block ends the slowness.
+
+        Args:
+            latency: Seconds by which each answer is late.
+            jitter: Seconds by which that varies, more or less.
+            loss: The part of packets that is lost, such as ``0.05``; TCP sends those again.
+
+        Raises:
+            ServiceError: The engine's kernel does not allow it.
+        """
+        return slowness.slowed(self, latency=latency, jitter=jitter, loss=loss)
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; returns when it has ended. `restart` brings it back."""

@@ -1,12 +1,12 @@
 """A slow, lossy link: what `Service.slowed` runs beside a service, in its network namespace.
 
-``python3 slow_link.py LATENCY JITTER LOSS``. Nothing of this package is imported here: it is one file
-that runs on any Python 3 for Linux.
+``python3 slow_link.py LATENCY JITTER LOSS``. Nothing of this package is imported here: it is one
+file that runs on any Python 3.10 or later, on Linux.
 
-Everything that the service sends is routed into a TUN device, waits here, and goes out again through
-a raw socket, whose mark takes it past that route. So it works on every kernel, also where ``sch_netem``
-is missing, and on connections that are open already. When this process ends, in whatever way, the
-device goes, its routes go with it, and packets take the old way.
+Everything that the service sends is routed into a TUN device, waits here, and goes out again
+through a raw socket, whose mark takes it past that route. So it works on every kernel, also where
+``sch_netem`` is missing, and on connections that are open already. When this process ends, in
+whatever way, the device goes, its routes go with it, and packets take the old way.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def main() -> None:
         _relay(device, link, latency=latency, jitter=jitter, loss=loss)
 
 
-def _relay(
-    device: int, link: socket.socket, *, latency: float, jitter: float, loss: float
-) -> None:
+def _relay(device: int, link: socket.socket, *, latency: float, jitter: float, loss: float) -> None:
     """Hold back each packet, in order, and drop some."""
     waiting: list[tuple[float, int, bytes]] = []
     numbers = itertools.count()
