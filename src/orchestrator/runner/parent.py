@@ -6,6 +6,7 @@ import os
 import random
 import time
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -45,8 +46,8 @@ NOT_COLLECTED: Final = 3
 NOTHING_RAN: Final = 5
 INTERRUPTED: Final = 130
 
-_COLLECTIONS: Final = 2  # a worker that somebody kills while it collects is worth a second try
-_FALSE_STARTS: Final = 3
+_FALSE_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
+_OWN_FALSE_STARTS: Final = 2  # but not for a module that ends the process by itself
 _SECOND: Final = 2
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 
@@ -86,6 +87,7 @@ class Parent:
         self._collected = False
         self._sharded_away = 0
         self._false_starts = 0
+        self._salvage = services.Salvage(run=self._run_id, folder=options.logs)
         self._trouble = ""
         self._stopping = ""  # why no further test starts
         self._asked = 0  # how often somebody asked to stop
@@ -94,6 +96,7 @@ class Parent:
         """Run everything. When this returns, no worker is left."""
         started, clock = time.time(), time.perf_counter()
         with (
+            closing(self._salvage),
             Interrupts() as interrupts,
             Crew(
                 _setup(self._options),
@@ -110,6 +113,8 @@ class Parent:
                 self._heed_interrupts(interrupts.count)
                 self._heed_deadlines()
                 self._employ()
+                if any(account.unit.services for account in self._running()):
+                    self._salvage.prepare()
                 self._text.tick(crew.members)
         self._ledger.close(self._stopping or "the run ended early")
         self._remember()
@@ -228,7 +233,9 @@ class Parent:
     def _bury(self, member: Member) -> None:
         """A worker has ended: account for what it was doing."""
         status = member.process.bury()
-        salvaged = self._salvage(member, status)
+        salvaged = ""
+        if status != 0 and member.served:
+            salvaged = self._salvage.take(pid=member.process.pid, secrets=member.secrets)
         account = member.account
         if account is not None:
             self._cut_short(member, account, status=status, salvaged=salvaged)
@@ -298,31 +305,24 @@ class Parent:
                 )
                 self._book(account, ended)
 
-    def _salvage(self, member: Member, status: int) -> str:
-        """Take the logs of a dead worker's containers, then remove them."""
-        if status == 0 or not member.served:
-            return ""
-        return services.salvage(
-            run=self._run_id,
-            pid=member.process.pid,
-            secrets=member.secrets,
-            folder=self._options.logs,
-        )
-
     def _not_started(self, member: Member, status: int) -> None:
         if member.ending in (Ending.STOP, Ending.INTERRUPT, Ending.KILL):
             return
         self._false_starts += 1
-        said = blame.failed_start(member, status=status, timeout=self._options.timeout)
-        if not self._collected:
-            again = member.ending is Ending.NONE and self._false_starts < _COLLECTIONS
-            if again and not self._stopping:
+        if self._false_starts < self._tries(member, status):
+            if not self._collected:
                 self._crew.hire(report=True)
-            else:
-                self._trouble = said
-        elif self._false_starts >= _FALSE_STARTS:
+        elif others := [it for it in self._crew.members if it.ending is Ending.NONE]:
+            self._jobs = len(others)  # go on with those that did start
+        else:
+            said = blame.failed_start(member, status=status, timeout=self._options.timeout)
             self._trouble = said
             self._stop("no worker could be started", patience=None)
+
+    def _tries(self, member: Member, status: int) -> int:
+        """How many starts in a row may fail in the way of this one."""
+        by_itself = status >= 0 or member.ending is Ending.TIMEOUT
+        return _OWN_FALSE_STARTS if by_itself and not self._collected else _FALSE_STARTS
 
     # Who does what next
 

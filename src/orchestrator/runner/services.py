@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from contextlib import closing
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
 _CONTAINER: Final = "container"
+_PATIENCE: Final = 10.0  # seconds: the run waits for this
 
 
 # In the worker
@@ -79,39 +81,82 @@ def supervise(pipe: int) -> None:
 # In the parent
 
 
-def salvage(*, run: str, pid: int, secrets: Sequence[str], folder: Path | None) -> str:
-    """Take the logs of a dead worker's containers, then remove all that was the worker's.
+class Salvage:
+    """Takes the logs of dead workers' containers, then removes all that was the workers'.
 
     Args:
         run: The label of the run.
-        pid: The dead worker's process id, not yet reused.
-        secrets: What to mask.
-        folder: Where to keep the whole logs, or None.
-
-    Returns:
-        The last lines of each service, and what went wrong.
+        folder: Where to keep whole logs, or None.
     """
-    from orchestrator.engine import connect  # plain suites need none of this
-    from orchestrator.sessions import remove_session
 
-    settings = Settings.from_environment()
-    try:
-        with closing(connect(settings)) as engine:
-            labelled = {labels.MARK: "1", labels.RUN: run}
-            things = [it for it in engine.labelled(labelled) if _owner(it) == pid]
-            told = []
-            for thing in things:
-                if thing.kind == _CONTAINER and labels.SERVICE in thing.labels:
-                    log = _masked(_log_of(engine, thing), secrets)
-                    told.append(_told(thing, log, lines=settings.log_lines))
-                    if folder is not None:
-                        _keep(thing, log, folder)
-            for session in sorted({it.labels[labels.SESSION] for it in things}):
-                report = remove_session(engine, session)
+    def __init__(self, *, run: str, folder: Path | None) -> None:
+        self._run = run
+        self._folder = folder
+        settings = Settings.from_environment()
+        self._settings = replace(settings, engine_timeout=min(settings.engine_timeout, _PATIENCE))
+        self._engine: Engine | None = None
+
+    def prepare(self) -> None:
+        """Connect now: after a death every moment counts, others may sweep the containers away."""
+        from orchestrator.engine import connect  # plain suites need none of this
+
+        if self._engine is not None:
+            return
+        with suppress(OrchestratorError):  # without a daemon there is nothing to take
+            self._engine = connect(self._settings)
+            self._found(self._engine)  # opens a connection, which is kept
+
+    def take(self, *, pid: int, secrets: Sequence[str]) -> str:
+        """Save and remove what one dead worker left.
+
+        Args:
+            pid: Its process id, not yet reused.
+            secrets: What to mask.
+
+        Returns:
+            The last lines of each service, and what went wrong.
+        """
+        from orchestrator.sessions import remove_session
+
+        self.prepare()
+        if self._engine is None:
+            return "The logs of its services could not be read: no Docker daemon answers."
+        try:
+            things = [thing for thing in self._found(self._engine) if _owner(thing) == pid]
+            told = [
+                self._saved(self._engine, thing, secrets)
+                for thing in things
+                if thing.kind == _CONTAINER and labels.SERVICE in thing.labels
+            ]
+            for session in sorted({thing.labels[labels.SESSION] for thing in things}):
+                report = remove_session(self._engine, session)
                 told += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
-            return "\n".join(told)
-    except OrchestratorError as error:
-        return f"The logs of the worker's services could not be read: {error}"
+        except OrchestratorError as error:
+            return f"The logs of its services could not be read: {error}"
+        return "\n".join(told)
+
+    def close(self) -> None:
+        """Close the connection to the daemon."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def _found(self, engine: Engine) -> Sequence[Listed]:
+        return engine.labelled({labels.MARK: "1", labels.RUN: self._run})
+
+    def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
+        alias = container.labels[labels.SERVICE]
+        log = _masked(_log_of(engine, container), secrets)
+        tail = "\n".join(log.rstrip().splitlines()[-self._settings.log_lines :])
+        told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
+        if self._folder is not None:
+            from orchestrator.environment.keeping import write_log
+
+            owner = container.labels.get(labels.CLASS, "")
+            try:
+                write_log(self._folder, test_class=owner, alias=alias, text=log)
+            except OSError as error:
+                told += f"\n(not kept in {self._folder}: {error.strerror})"
+        return told
 
 
 def _owner(thing: Listed) -> int | None:
@@ -133,22 +178,3 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
-
-
-def _told(container: Listed, log: str, *, lines: int) -> str:
-    tail = "\n".join(log.rstrip().splitlines()[-lines:]) if lines else ""
-    return f"Last log lines of {container.labels[labels.SERVICE]}:\n{textwrap.indent(tail, '    ')}"
-
-
-def _keep(container: Listed, log: str, folder: Path) -> None:
-    from orchestrator.environment.keeping import write_log
-
-    try:
-        write_log(
-            folder,
-            test_class=container.labels.get(labels.CLASS, ""),
-            alias=container.labels[labels.SERVICE],
-            text=log,
-        )
-    except OSError as error:
-        raise OrchestratorError(f"{folder} cannot be written: {error.strerror}") from error

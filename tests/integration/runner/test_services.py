@@ -1,0 +1,211 @@
+"""The runner with real services: what becomes of containers and of their logs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import unittest.mock
+import uuid
+from contextlib import closing
+
+from orchestrator.engine import connect, labels
+from orchestrator.settings import Settings
+from tests.integration.runner.case import RunnerTestCase
+
+PREAMBLE = """
+from orchestrator import Redis, ServicesMixin
+"""
+
+
+class ServicesTest(RunnerTestCase):
+    """Services under the parallel runner; after each test nothing of its run may be left."""
+
+    def setUp(self) -> None:
+        """Give the run a name of its own, to see what is left of it."""
+        super().setUp()
+        self.run_id = str(uuid.uuid4())
+        environ = unittest.mock.patch.dict(os.environ, {"ORCHESTRATOR_RUN": self.run_id})
+        environ.start()
+        self.addCleanup(environ.stop)
+        self.addCleanup(self._check_nothing_is_left)
+
+    def test_classes_side_by_side(self) -> None:
+        """Classes have services of their own; the report names their images by digest."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis(memory="64m")
+                def test_a(self): self.cache.client.set("key", "a")
+            class B(ServicesMixin, unittest.TestCase):
+                cache = Redis(memory="64m")
+                def test_b(self): self.assertIsNone(self.cache.client.get("key"))
+            """)
+        ran = self.run_suite("-j", "2")
+        self.assertEqual(("OK", 0), (ran.verdict, ran.status), ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+        for suite in ran.report:
+            properties = {it.get("name"): it.get("value") for it in suite.iter("property")}
+            self.assertRegex(properties["cache.image"] or "", "redis.*@sha256:[0-9a-f]{64}")
+
+    def test_dead_worker(self) -> None:
+        """A worker's death is told with its services' logs; its containers go at once."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self):
+                    open("password", "w").write(self.cache.password)
+                    self.cache.client.bgsave()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                def test_b(self): self.cache.client.ping()
+            """)
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes, ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+        self.assertIn("Last log lines of cache:", ran.text)
+        self.assertIn("Ready to accept connections", ran.text)
+        self.assertNotIn((self.project / "password").read_text(), ran.text)
+
+    def test_killed_while_services_start(self) -> None:
+        """A worker that dies in setUpClass leaves nothing, and the class is tried once more."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                @classmethod
+                def setUpClass(cls):
+                    super().setUpClass()
+                    if not os.path.exists("tried"):
+                        open("tried", "w").close()
+                        os.kill(os.getpid(), signal.SIGSEGV)
+                def test_a(self): self.cache.client.ping()
+            """)
+        ran = self.run_suite()
+        self.assertEqual({"A.setUpClass": "error", "A.test_a": "ok"}, ran.outcomes, ran.text)
+        self.assertIn("Ready to accept connections", ran.text)
+
+    def test_logs_are_kept(self) -> None:
+        """--logs keeps the log of every service of every class, however the class ended."""
+        self._write("""
+            class Passes(ServicesMixin, unittest.TestCase):
+                one = Redis()
+                two = Redis()
+                def test_a(self): pass
+            class Fails(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self): self.fail()
+            class Dies(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self): os._exit(1)
+            class NeverReady(ServicesMixin, unittest.TestCase):
+                cache = Redis(command=["redis-server", "--no-such-option"])
+                def test_a(self): pass
+            """)
+        self.run_suite("-j", "2", "--logs", "logs")
+        kept = {
+            str(path.relative_to(self.project / "logs")): path.read_text()
+            for path in (self.project / "logs").rglob("*.log")
+        }
+        self.assertEqual(
+            {
+                "test_services.Passes/one.log",
+                "test_services.Passes/two.log",
+                "test_services.Fails/cache.log",
+                "test_services.Dies/cache.log",
+                "test_services.NeverReady/cache.log",
+            },
+            set(kept),
+        )
+        self.assertIn("Ready to accept connections", kept["test_services.Passes/one.log"])
+        self.assertIn("Ready to accept connections", kept["test_services.Dies/cache.log"])
+        self.assertIn("no-such-option", kept["test_services.NeverReady/cache.log"])
+
+    def test_hung_test(self) -> None:
+        """A test that hangs is interrupted, and its services are gone when the run is over."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self): self.cache.client.blpop("never")
+            """)
+        ran = self.run_suite("--timeout", "15")
+        self.assertEqual({"A.test_a": "error"}, ran.outcomes, ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+
+    def test_interrupt(self) -> None:
+        """Two Ctrl-C in the middle of a test, and its services are gone with the run."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self):
+                    open("running", "w").close()
+                    time.sleep(1000)
+            """)
+        with self.started() as running:
+            self.wait_for_file("running")
+            for words in ("may finish", "are interrupted"):
+                running.send_signal(signal.SIGINT)
+                self.wait_for_note(running, words)
+            ran = self.ended(running)
+        self.assertEqual(130, ran.status, ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+
+    def test_three_interrupts(self) -> None:
+        """Three Ctrl-C kill the workers, and their services are gone all the same."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self):
+                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    open("running", "w").close()
+                    time.sleep(1000)
+            """)
+        with self.started() as running:
+            self.wait_for_file("running")
+            for words in ("may finish", "are interrupted"):
+                running.send_signal(signal.SIGINT)
+                self.wait_for_note(running, words)
+            running.send_signal(signal.SIGINT)
+            ran = self.ended(running)
+        self.assertEqual(130, ran.status, ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+
+    def test_parent_killed(self) -> None:
+        """The parent's death leaves no container either."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self):
+                    open("running", "w").close()
+                    while not os.path.exists("go"): time.sleep(0.01)
+            """)
+        with self.started() as running:
+            self.wait_for_file("running")
+            self.assertNotEqual([], self._left())
+            running.kill()
+            running.wait()
+            (self.project / "go").touch()
+
+    def test_everything_killed(self) -> None:
+        """The parent and its workers killed at once: the watchdogs need no leave to clean up."""
+        self._write("""
+            class A(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_a(self):
+                    open("running", "w").close()
+                    time.sleep(1000)
+            """)
+        with self.started() as running:
+            self.wait_for_file("running")
+            running.kill()
+            for pid in self.workers():
+                os.kill(pid, signal.SIGKILL)
+
+    def _write(self, source: str) -> None:
+        import textwrap
+
+        self.write(test_services=PREAMBLE + textwrap.dedent(source))
+
+    def _left(self) -> list[str]:
+        with closing(connect(Settings.from_environment())) as engine:
+            found = engine.labelled({labels.RUN: self.run_id})
+        return [f"{thing.kind} {thing.name}" for thing in found]
+
+    def _check_nothing_is_left(self) -> None:
+        self.wait_for(lambda: not self._left(), "everything of the run to be removed")
