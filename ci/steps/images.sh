@@ -60,9 +60,9 @@ can_pull() {
     local name reference digest
     [[ ${ORCHESTRATOR_CI_IMAGES:-auto} != build && -s $PROJECT_LOCK ]] || return 1
     read -r name reference digest < <(lock_entries "$PROJECT_LOCK") || return 1
-    # In a subshell, whose own word about the killed command goes the same way.
-    (DOCKER_CLI_EXPERIMENTAL=enabled timeout --kill-after=1 9 \
-        docker manifest inspect --insecure "$(by_digest "$reference" "$digest")") >/dev/null 2>&1
+    # In braces, so that the shell's own word about the killed command goes the same way.
+    { DOCKER_CLI_EXPERIMENTAL=enabled timeout --kill-after=1 9 \
+        docker manifest inspect --insecure "$(by_digest "$reference" "$digest")"; } >/dev/null 2>&1
 }
 
 pull_images() {
