@@ -37,7 +37,7 @@ class CompressionTest(unittest.TestCase):
     def test_programs_read_it(self) -> None:
         """The usual programs read it."""
         for program, name in (("gzip", "a.tar.gz"), ("zstd", "a.tar.zst")):
-            argv = [program, "-dc", self.write(name)]
+            argv = [program, "-dc", str(self.write(name))]
             with self.subTest(name):
                 run = subprocess.run(argv, capture_output=True, check=True)
                 self.assertEqual(TEXT, run.stdout)
