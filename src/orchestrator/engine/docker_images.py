@@ -60,6 +60,11 @@ class DockerImages:
                 for step in read_steps(response, doing):
                     yield _progress(step)
 
+    def index_digest(self, reference: str, /) -> str:
+        """Have the daemon ask the registry what a reference stands for now."""
+        with self._pool.client(f"ask the registry for {reference}") as client:
+            return str(client.inspect_distribution(reference)["Descriptor"]["digest"])
+
     def tag_image(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
         repository, tag = _split(as_reference)

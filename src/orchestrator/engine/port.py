@@ -193,6 +193,9 @@ class Engine(Protocol):
         The daemon has the engine's timeout for each step: a registry that stalls is an error.
         """
 
+    def index_digest(self, reference: str, /) -> str:
+        """Have the daemon ask the registry what a reference stands for now."""
+
     def tag_image(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
 

@@ -24,13 +24,16 @@ _AT_ONCE: Final = 8
 
 
 class Registry(Protocol):
-    """What this room needs of `RegistryClient`."""
+    """What this room needs of `Registries`."""
 
     def manifest(self, registry: str, repository: str, reference: str) -> Document:
         """The manifest or index under a tag or digest."""
 
     def blob(self, registry: str, repository: str, digest: str) -> Document:
         """A small blob."""
+
+    def index_digest(self, reference: str) -> str:
+        """What the daemon says a reference stands for."""
 
 
 def look_up(
@@ -43,6 +46,8 @@ def look_up(
 ) -> LockedImage:
     """Ask the registry for an image by its tag; by its digest where the reference has one.
 
+    Where only the daemon reaches the registry, the entry is without platforms.
+
     Raises:
         EngineError: The registry failed for good; the message says why and what to do.
     """
@@ -54,15 +59,28 @@ def look_up(
         )
     except EngineError as error:
         kind = classify(error)
+        if kind in _UNREACHABLE and (digest := _by_way_of_daemon(registry, source)):
+            reference = reference.with_digest(digest)
+            same = digest == image.digest
+            platforms = image.platforms if same else {}
+            return LockedImage(name=image.name, reference=reference, platforms=platforms)
         raise EngineError(
             f"{reference.familiar}: {error}. {_ADVICE.get(kind, kind.advice)}", status=error.status
         ) from error
 
 
+_UNREACHABLE: Final = (Failure.NETWORK, Failure.UNTRUSTED)
 _ADVICE: Final = {
     Failure.NOT_FOUND: "The registry has no such image; look at the spelling of name and tag.",
     Failure.MISMATCH: "Do not use what it delivers; ask who runs it.",
 }
+
+
+def _by_way_of_daemon(registry: Registry, source: Reference) -> str | None:
+    try:
+        return registry.index_digest(source.pinned if source.digest else source.tagged)
+    except EngineError:
+        return None
 
 
 def _read(registry: Registry, image: LockedImage, source: Reference) -> LockedImage:

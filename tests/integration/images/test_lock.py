@@ -158,6 +158,19 @@ class LockTest(ImageTestCase):
         self.assertEqual(0, self.command("lock", image.reference.tagged, env=env).status)
         self.assertEqual(image, self.locked())
 
+    def test_only_the_daemon_gets_through(self) -> None:
+        """Where only the daemon reaches the registry, the digest is locked without platforms."""
+        image = self.push()
+        nowhere = "http://127.0.0.1:9"
+        env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
+        env |= {name.lower(): value for name, value in env.items()}
+        ran = self.command("lock", image.reference.tagged, env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(image.digest, self.locked().digest)
+        self.assertEqual({}, self.locked().platforms)
+        self.assertEqual(0, self.command("lock").status)
+        self.assertEqual(image, self.locked())
+
     def test_result_is_toml(self) -> None:
         """A new entry is one table, in the order of names."""
         for name in ("b", "a", "c"):

@@ -1,0 +1,86 @@
+"""What a test class with a service meets when its image is not as it should be."""
+
+import contextlib
+import io
+import os
+import unittest
+from collections.abc import Mapping
+from unittest import mock
+
+from orchestrator import Container, ServicesMixin
+from orchestrator.errors import (
+    DigestMismatchError,
+    EngineError,
+    ImageNotLockedError,
+    OrchestratorError,
+)
+from orchestrator.images import LockedImage
+from orchestrator.probes import LogLine
+from tests.support.image_case import ImageTestCase
+
+
+class StartTest(ImageTestCase):
+    """A class with one service, run by unittest."""
+
+    def start(
+        self, image: str, *, env: Mapping[str, str] | None = None
+    ) -> tuple[OrchestratorError, str]:
+        """Run a class whose service has this image; return its error and what was printed."""
+
+        class OneService(ServicesMixin, unittest.TestCase):
+            app = Container(image=image, probe=LogLine("never"))
+
+            def test_nothing(self) -> None:
+                """Never reached."""
+
+        err = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, env or {}),
+            contextlib.redirect_stderr(err),
+            contextlib.ExitStack() as stack,
+            self.assertRaises(OrchestratorError) as caught,
+        ):
+            stack.callback(OneService.doClassCleanups)
+            OneService.setUpClass()
+        return caught.exception, err.getvalue()
+
+    def present(self, image: LockedImage) -> bool:
+        """Whether its tag is on this machine."""
+        return self.engine.image(image.reference.tagged) is not None
+
+    def test_pulled(self) -> None:
+        """A missing image is pulled, and the start says so in one line."""
+        image = self.push()
+        self.write_lock(image)
+        _, printed = self.start(image.reference.tagged)  # it has no program, so it cannot run
+        self.assertIn(f"pulling {image.reference.familiar}, which is not on this machine", printed)
+        self.assertIn(f"pulled {image.reference.familiar}: ", printed)
+        self.assertTrue(self.present(image))
+
+    def test_never(self) -> None:
+        """With ORCHESTRATOR_PULL=never the class fails with the command that mends it."""
+        image = self.push()
+        self.write_lock(image)
+        error, _ = self.start("app", env={"ORCHESTRATOR_PULL": "never"})
+        self.assertIsInstance(error, EngineError)
+        self.assertIn("python -m orchestrator pull", str(error))
+        self.assertFalse(self.present(image))
+
+    def test_not_locked(self) -> None:
+        """An image that is not locked is refused before anything is made."""
+        image = self.push()
+        self.write_lock()
+        error, _ = self.start(image.reference.tagged)
+        self.assertIsInstance(error, ImageNotLockedError)
+        self.assertIn(f"python -m orchestrator lock {image.reference.familiar}", str(error))
+        self.assertFalse(self.present(image))
+
+    def test_other_bytes(self) -> None:
+        """A tag with other bytes than the locked ones is never used."""
+        other = self.push()
+        image = self.push(repository=other.reference.repository, tag="2")
+        list(self.engine.pull_image(other.reference.pinned))
+        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        self.write_lock(image)
+        error, _ = self.start(image.reference.tagged)
+        self.assertIsInstance(error, DigestMismatchError)
