@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import docker.types
 
-from orchestrator.engine.port import ContainerState, ExecResult
+from orchestrator.engine.port import ContainerState
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from orchestrator.engine.docker_client import ClientPool
     from orchestrator.engine.port import ContainerSpec
@@ -117,36 +116,6 @@ class DockerContainers:
             if time.monotonic() > deadline:
                 raise conflict
             time.sleep(0.02)
-
-    def logs(
-        self,
-        container: str,
-        /,
-        *,
-        tail: int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> str:
-        """The container's stdout and stderr in order; bytes that are not UTF-8 are replaced."""
-        with self._pool.client(f"read the logs of container {container[:12]}") as client:
-            output: bytes = client.logs(
-                container,
-                tail="all" if tail is None else tail,
-                since=None if since is None else since.timestamp(),
-                until=None if until is None else until.timestamp(),
-            )
-        return output.decode(errors="replace")
-
-    def exec(
-        self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
-    ) -> ExecResult:
-        """Run a command in the container and wait for it."""
-        # Only the command's name is told: arguments may hold passwords.
-        with self._pool.client(f"run {argv[0]} in container {container[:12]}") as client:
-            process = client.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
-            output: bytes = client.exec_start(process)
-            exit_code: int = client.exec_inspect(process)["ExitCode"]
-        return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
 
     def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
         """Write files into a created or running container, readable by every user there."""

@@ -9,6 +9,7 @@ from orchestrator.engine.docker_client import ClientPool
 from orchestrator.engine.docker_containers import NOT_FOUND, DockerContainers
 from orchestrator.engine.docker_images import DockerImages
 from orchestrator.engine.docker_networks import DockerNetworks
+from orchestrator.engine.docker_watching import DockerWatching
 from orchestrator.engine.port import EngineInfo, Listed
 from orchestrator.engine.reach import Reach, find_reach
 from orchestrator.errors import EngineError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.endpoint import Endpoint
 
 
-class DockerEngine(DockerContainers, DockerNetworks, DockerImages):
+class DockerEngine(DockerContainers, DockerWatching, DockerNetworks, DockerImages):
     """A Docker daemon. Safe to use from several threads; close it when done.
 
     Args:

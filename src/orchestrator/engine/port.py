@@ -279,6 +279,17 @@ class Engine(Protocol):
     ) -> str:
         """The container's stdout and stderr in order."""
 
+    def follow_logs(self, container: str, /, *, after: str = "") -> Iterator[tuple[str, str]]:
+        """Each line as it is written, with its time, until the container ends or is removed.
+
+        Args:
+            container: The container.
+            after: Only lines after this time, as it came with an earlier line.
+        """
+
+    def peak_memory(self, container: str, /) -> int | None:
+        """The most bytes the container has used; None when the kernel does not say."""
+
     def exec(
         self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
     ) -> ExecResult:

@@ -22,17 +22,21 @@ def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
         since: When the test began.
         lines: How many log lines of each service at most.
     """
-    return "\n".join(_about(handle, since=since, lines=lines) for handle in handles)
+    return "\n".join(_told(handle, since=since, lines=lines) for handle in handles)
 
 
-def _about(handle: Service, *, since: datetime, lines: int) -> str:
+def about(handle: Service) -> str:
+    """A service's `info` in one line, secrets masked; or why it does not answer."""
     try:
-        info = handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
+        return handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
-        info = handle.masked(f"no answer: {type(error).__name__}: {error}")
+        return handle.masked(f"no answer: {type(error).__name__}: {error}")
+
+
+def _told(handle: Service, *, since: datetime, lines: int) -> str:
     try:
         logs = handle.logs(tail=lines, since=since).rstrip()
     except OrchestratorError as error:
         logs = str(error)
     told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
-    return f"{handle.alias}: {info}\n{told}"
+    return f"{handle.alias}: {about(handle)}\n{told}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +14,11 @@ from orchestrator.environment.launch import as_ours, launch, release
 from orchestrator.environment.process_scope import process_scope
 from orchestrator.environment.site import Site
 from orchestrator.environment.sources import source_of
+from orchestrator.environment.timeline import CLASS, Timeline
 from orchestrator.environment.together import start_together
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
+from orchestrator.services.dependencies import needed
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ class Environment:
         self._test_class = test_class
         self._settings = settings
         self._ending = contextlib.ExitStack()
+        self._timeline: Timeline | None = None
+        self._run = ""
 
     def start(self) -> None:
         """Create the network and every container at once; return when all services are ready.
@@ -63,27 +68,51 @@ class Environment:
         try:
             self.handles = self._start()
         except BaseException as error:
+            self._show_timeline(error)
             try:
                 self.stop()
             except OrchestratorError as left:
                 error.add_note(str(left))
             raise
+        self._show_timeline(None)
         names = ", ".join(self._services)
         _log.info("%s: %s ready in %.2f s", self._test_class, names, time.monotonic() - began)
 
+    def _show_timeline(self, error: BaseException | None) -> None:
+        """Add to the page that was asked for; what cannot be written is logged, not raised."""
+        if self._timeline is None or self._settings.timeline is None:
+            return
+        from orchestrator.environment.timeline_page import add_to_page
+
+        why = None if error is None else f"{type(error).__name__}: {error}"
+        try:
+            add_to_page(self._settings.timeline, self._timeline, run=self._run, error=why)
+        except OSError as failed:
+            _log.warning("the timeline was not written: %s", failed)
+
+    def _new_timeline(self) -> Timeline | None:
+        if self._settings.timeline is None:
+            return None
+        needs = {alias: needed(alias, self._services) for alias in self._services}
+        return Timeline(test_class=self._test_class, needs=needs)
+
     def _start(self) -> Mapping[Service, Service]:
+        self._timeline = self._new_timeline()
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
         self._sources = self._find_sources()  # before anything is made: the cheapest of mistakes
-        session = own_session(engine, endpoint=endpoint, settings=self._settings)
+        with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
+            session = own_session(engine, endpoint=endpoint, settings=self._settings)
         site = Site(
             engine=engine,
             session=session,
             settings=self._settings,
             test_class=self._test_class,
             network=session.name("network"),
+            timeline=self._timeline,
         )
+        self._run = os.environ.get("PYTEST_XDIST_TESTRUNUID", session.run)
         self._ending.callback(site.clear)
         if self._settings.logs is not None:
             self._ending.callback(keep_logs, site, folder=self._settings.logs)
@@ -105,7 +134,8 @@ class Environment:
         def start(alias: str, await_network: Callable[[], None]) -> Service:
             declaration, source = self._services[alias], self._sources[alias]
             if declaration.scope == "process":
-                shared.start(declaration, alias, source=source, stopping=site.stopping)
+                with site.span(alias, "shared"):
+                    shared.start(declaration, alias, source=source, stopping=site.stopping)
                 await_network()
                 joined = shared.joined(declaration, alias, network=site.network)
                 return self._ending.enter_context(joined)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.port import ContainerSpec
 from orchestrator.engine.ports import free_port
+from orchestrator.environment.diagnosis import about
 from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
@@ -54,7 +55,8 @@ def launch(
         OrchestratorError: It did not become ready; the container is left for `Site.clear`.
     """
     began = time.monotonic()
-    name, image = obtain(source, site)
+    with site.span(alias, "image"):
+        name, image = obtain(source, site)
     handle = _start(
         declaration.with_image(name),
         alias,
@@ -62,10 +64,14 @@ def launch(
         image=image,
         await_network=await_network,
     )
-    await_ready(handle, cancelled=site.stopping.is_set)
+    with site.span(alias, "probe"):
+        await_ready(handle, cancelled=site.stopping.is_set)
     if not site.stopping.is_set():
-        prepare(handle)
-    _log.info("%s: %s ready in %.2f s", site.test_class, alias, time.monotonic() - began)
+        with site.span(alias, "prepare"):
+            prepare(handle)
+    if _log.isEnabledFor(logging.INFO):  # asking the server costs time
+        seconds = time.monotonic() - began
+        _log.info("%s: %s ready in %.2f s: %s", site.test_class, alias, seconds, about(handle))
     return handle
 
 
@@ -113,19 +119,24 @@ def _start(
         )
         handle = declaration.bound(runtime)
         site.bound.append(handle)
-        with site.making_container(runtime.container):
+        with site.span(alias, "create"), site.making_container(runtime.container):
             container = site.engine.create_container(_spec(handle, site, image=image))
         if written := {**handle.server_files(), **files}:
-            site.engine.put_files(container, written)
-        await_network()
+            with site.span(alias, "files"):
+                site.engine.put_files(container, written)
+        with site.span(alias, "network"):
+            await_network()
         try:
-            site.engine.start_container(container)
+            with site.span(alias, "start"):
+                site.engine.start_container(container)
         except EngineError as error:
             if attempt == _PORT_ATTEMPTS or not _port_taken(error):
                 raise
             site.remove_container(runtime.container)
         else:
-            return handle.identified(container)
+            handle = handle.identified(container)
+            site.follow(handle)
+            return handle
     raise AssertionError  # the last attempt returns or raises
 
 

@@ -6,18 +6,25 @@ import contextlib
 import threading
 from concurrent import futures
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.private_network import create_private_network
+from orchestrator.environment.following import Follower
+from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import OrchestratorError, ReapError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from orchestrator.engine.port import Engine
+    from orchestrator.environment.timeline import Timeline
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
+
+_UNSEEN: Final = contextlib.nullcontext()
+_LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,7 @@ class Site:
         network: The name of its network.
         stopping: Set when nobody waits for the start any more.
         bound: Every service that was given a container, ready or not.
+        timeline: Where the start is recorded, or None.
     """
 
     engine: Engine
@@ -38,14 +46,31 @@ class Site:
     network: str
     stopping: threading.Event = field(default_factory=threading.Event)
     bound: list[Service] = field(default_factory=list)
+    timeline: Timeline | None = None
+    _followers: list[Follower] = field(default_factory=list)
     _containers: list[str] = field(default_factory=list)
     _networks: list[str] = field(default_factory=list)
 
     def for_test(self) -> Site:
         """The same ground for one test: what is made there is removed after it."""
         return replace(
-            self, stopping=threading.Event(), bound=self.bound, _containers=[], _networks=[]
+            self,
+            stopping=threading.Event(),
+            bound=self.bound,
+            timeline=None,
+            _followers=[],
+            _containers=[],
+            _networks=[],
         )
+
+    def span(self, row: str, phase: str) -> AbstractContextManager[None]:
+        """Around what takes time: recorded when somebody wants to see it."""
+        return _UNSEEN if self.timeline is None else self.timeline.span(row, phase)
+
+    def follow(self, handle: Service) -> None:
+        """Give the container's log to the logger that is declared, until it is removed."""
+        if handle.log_to is not None:
+            self._followers.append(Follower(handle, handle.log_to))
 
     def labels(self, *, service: str | None = None, scope: str | None = None) -> Mapping[str, str]:
         """What everything made here is labelled with."""
@@ -61,7 +86,10 @@ class Site:
     def create_network(self) -> None:
         """Create the network; from here on it will be removed."""
         self._networks.append(self.network)
-        with self.session.creating("network", self.network):
+        with (
+            self.span(CLASS, "network"),
+            self.session.creating("network", self.network),
+        ):
             create_private_network(
                 self.engine,
                 self.network,
@@ -91,6 +119,8 @@ class Site:
         containers = list(self._containers)
         with futures.ThreadPoolExecutor(max(1, len(containers)), "orchestrator-remove") as pool:
             list(pool.map(remove, containers))
+        for follower in self._followers:
+            follower.join(timeout=_LAST_LINES)
         for network in self._networks:
             try:
                 self.engine.remove_network(network)

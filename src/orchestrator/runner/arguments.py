@@ -60,6 +60,7 @@ class Options:
     shard: Shard | None = None
     junit: Path | None = None
     logs: Path | None = None
+    timeline: Path | None = None
     rerun_crashed: bool = True
 
 
@@ -127,6 +128,12 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
     )
     add("--shard", type=_shard, metavar="K/N", help="run the K-th of N parts of the classes")
     add("--logs", type=Path, metavar="DIR", help="keep the logs of every class's services")
+    add(
+        "--timeline",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page that shows what the start of each class waited for",
+    )
     add(
         "--rerun-crashed",
         action=argparse.BooleanOptionalAction,

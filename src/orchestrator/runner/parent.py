@@ -435,6 +435,8 @@ class Parent:
         environ = {"PYTHONHASHSEED": hash_seed, **os.environ}
         if self._options.logs is not None:
             environ["ORCHESTRATOR_LOGS"] = str(self._options.logs.absolute())
+        if self._options.timeline is not None:
+            environ["ORCHESTRATOR_TIMELINE"] = str(self._options.timeline.absolute())
         return environ | {"ORCHESTRATOR_RUN": self._run_id}
 
     def _remember(self) -> None:

@@ -206,12 +206,17 @@ class Service(Declaration):
         return self.running.engine.container(self.running.container)
 
     def info(self) -> dict[str, object]:
-        """Image, host, ports and what the server says of itself: to print when a test fails."""
+        """Image, host, ports, the most bytes of memory it used, and what the server says of itself.
+
+        To print when a test fails.
+        """
+        peak = self.running.engine.peak_memory(self.running.container)
         return {
             "image": self.image,
             "host": self.host,
             "ports": dict(self.running.ports),
             "container": self.container_id[:12],
+            **({} if peak is None else {"peak_memory": peak}),
             **self.server_info(),
         }
 

@@ -1,0 +1,95 @@
+"""Looking into a container: its log, the memory it used, and what a command says there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine.port import ExecResult
+from orchestrator.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from orchestrator.engine.docker_client import ClientPool
+
+_GONE: Final = (404, 409)
+_MICROSECONDS: Final = 26  # of 2026-11-23T14:00:00.123456789Z
+_PEAK: Final = ("cat", "/sys/fs/cgroup/memory.peak")  # control groups version 2, Linux 5.19
+
+
+class DockerWatching:
+    """The part of `DockerEngine` that looks into containers."""
+
+    _pool: ClientPool
+
+    def logs(
+        self,
+        container: str,
+        /,
+        *,
+        tail: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> str:
+        """The container's stdout and stderr in order; bytes that are not UTF-8 are replaced."""
+        with self._pool.client(f"read the logs of container {container[:12]}") as client:
+            output: bytes = client.logs(
+                container,
+                tail="all" if tail is None else tail,
+                since=None if since is None else since.timestamp(),
+                until=None if until is None else until.timestamp(),
+            )
+        return output.decode(errors="replace")
+
+    def exec(
+        self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
+    ) -> ExecResult:
+        """Run a command in the container and wait for it."""
+        # Only the command's name is told: arguments may hold passwords.
+        with self._pool.client(f"run {argv[0]} in container {container[:12]}") as client:
+            process = client.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
+            output: bytes = client.exec_start(process)
+            exit_code: int = client.exec_inspect(process)["ExitCode"]
+        return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
+
+    def follow_logs(self, container: str, /, *, after: str = "") -> Iterator[tuple[str, str]]:
+        """Each line as it is written, with its time, until the container ends or is removed."""
+        since = datetime.fromisoformat(after[:_MICROSECONDS] + "+00:00") if after > "1" else None
+        options = {} if since is None else {"since": since.timestamp()}
+        try:
+            with self._pool.client(f"follow the log of container {container[:12]}") as client:
+                pieces = client.logs(
+                    container, stream=True, follow=True, timestamps=True, **options
+                )
+                for line in _lines(pieces):
+                    at, _, text = line.partition(" ")
+                    if at > after:
+                        yield at, text
+        except EngineError as error:
+            if error.status not in _GONE:
+                raise
+
+    def peak_memory(self, container: str, /) -> int | None:
+        """The most bytes the container has used; None when the kernel does not say."""
+        with self._pool.client(f"measure container {container[:12]}") as client:
+            memory = client.stats(container, stream=False, one_shot=True)["memory_stats"]
+        if "max_usage" in memory:  # control groups version 1
+            return int(memory["max_usage"])
+        if not memory.get("usage"):
+            return None  # it has ended
+        try:
+            told = self.exec(container, _PEAK)
+        except EngineError:
+            return None
+        return int(told.output) if told.output.strip().isdecimal() else None
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")

@@ -1,0 +1,123 @@
+"""The timeline: what is recorded, and the page it becomes."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from html.parser import HTMLParser
+from pathlib import Path
+
+from orchestrator.environment.timeline import CLASS, Span, Timeline
+from orchestrator.environment.timeline_page import add_to_page
+
+
+class Page(HTMLParser):
+    """What a browser would find in the page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.text = ""
+        self.sources: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep titles of bars, and what would be loaded from elsewhere."""
+        values = dict(attrs)
+        if tag == "i" and values.get("title"):
+            self.titles.append(str(values["title"]))
+        self.sources += [str(values[name]) for name in ("src", "href") if name in values]
+        if tag == "script":
+            self.sources.append("script")
+
+    def handle_data(self, data: str) -> None:
+        """Keep the text."""
+        self.text += data
+
+
+def timeline(name: str = "shop.CheckoutTest") -> Timeline:
+    """A start of two services, one of which waits for the other."""
+    found = Timeline(test_class=name, needs={"db": [], "web": ["db"]})
+    found.spans.extend(
+        [
+            Span(row=CLASS, phase="network", began=0.0, ended=0.1),
+            Span(row="db", phase="create", began=0.0, ended=0.5),
+            Span(row="db", phase="probe", began=0.5, ended=2.0),
+            Span(row="web", phase="create", began=2.0, ended=2.5),
+        ]
+    )
+    return found
+
+
+class TimelineTest(unittest.TestCase):
+    """`Timeline`."""
+
+    def test_a_span_is_recorded_also_when_it_fails(self) -> None:
+        """What failed took its time, too."""
+        found = Timeline(test_class="a", needs={"db": []})
+        with self.assertRaises(ZeroDivisionError), found.span("db", "probe"):
+            _ = 1 / 0
+        [span] = found.spans
+        self.assertEqual(("db", "probe"), (span.row, span.phase))
+        self.assertGreaterEqual(span.ended, span.began)
+
+    def test_a_service_shows_what_it_waited_for(self) -> None:
+        """From the beginning until its own first step."""
+        first = timeline().rows()["web"][0]
+        self.assertEqual(("waits for db", 0.0, 2.0), (first.phase, first.began, first.ended))
+
+    def test_the_whole_is_as_long_as_the_last(self) -> None:
+        """Services start side by side; times do not add up."""
+        self.assertEqual(2.5, timeline().seconds)
+
+
+class PageTest(unittest.TestCase):
+    """`add_to_page`."""
+
+    def setUp(self) -> None:
+        """A place for the page."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "new" / "timeline.html"
+
+    def test_every_span_is_a_bar_that_tells_its_time(self) -> None:
+        """Beside the names of class and services."""
+        add_to_page(self.path, timeline(), run="1", error=None)
+        page = Page(self.path)
+        for title in ("network: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
+            self.assertTrue(any(title in found for found in page.titles), page.titles)
+        for text in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", "db"):
+            self.assertIn(text, page.text)
+
+    def test_the_page_needs_nothing_else(self) -> None:
+        """No script, no style sheet, no picture from elsewhere."""
+        add_to_page(self.path, timeline(), run="1", error=None)
+        self.assertEqual([], Page(self.path).sources)
+
+    def test_classes_of_one_run_share_a_page(self) -> None:
+        """Whichever process they come from."""
+        for name in ("a.A", "b.B"):
+            add_to_page(self.path, timeline(name), run="1", error=None)
+        text = self.path.read_text()
+        self.assertIn("a.A", text)
+        self.assertIn("b.B", text)
+        self.assertEqual(1, text.count("<h1>"))
+
+    def test_a_new_run_begins_a_new_page(self) -> None:
+        """Nobody wants to see last week's."""
+        add_to_page(self.path, timeline("a.A"), run="1", error=None)
+        add_to_page(self.path, timeline("b.B"), run="2", error=None)
+        text = self.path.read_text()
+        self.assertNotIn("a.A", text)
+        self.assertIn("b.B", text)
+
+    def test_a_failed_start_says_why(self) -> None:
+        """What the error says is text, not markup."""
+        add_to_page(self.path, timeline(), run="1", error="<b>db exited</b>")
+        self.assertIn("failed after 2.50 s: <b>db exited</b>", Page(self.path).text)
+
+    def test_a_start_that_failed_before_anything_was_recorded_is_shown(self) -> None:
+        """There are no bars then."""
+        empty = Timeline(test_class="a.A", needs={})
+        add_to_page(self.path, empty, run="1", error="no daemon")
+        self.assertIn("failed after 0.00 s: no daemon", Page(self.path).text)
