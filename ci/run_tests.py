@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import signal
 import sys
 import time
 import unittest
@@ -187,6 +188,18 @@ def run(
     return result.figures
 
 
+def restore_signals() -> None:
+    """Take signals as a terminal's processes do.
+
+    A background job of a script ignores SIGINT, nohup adds SIGHUP, and children inherit both: tests
+    of Ctrl-C would then wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tests; return 0 only when at least one ran and none failed."""
     parser = argparse.ArgumentParser(prog="ci/test", description="Run the tests.")
@@ -198,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     sys.path.insert(0, str(ROOT))
+    restore_signals()
     figures = run(
         options.names,
         patterns=options.patterns,
