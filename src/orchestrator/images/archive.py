@@ -62,12 +62,14 @@ def save_images(engine: Engine, images: Sequence[LockedImage], path: Path) -> in
     with _appearing(path) as file, compressed(file, name=path.name) as out:
         out.write(_member(edited(NEW, path=path, images=entries.values()).encode()))
         source = _Pieces(engine.save_images(list(dict.fromkeys(names))))
+        what = "what the daemon saved"
         for piece in checked_stream(
             source,
             contents,
-            name="what the daemon saved",
+            name=what,
             on_member=lambda _: None,
-            verify=lambda: check_images(contents, entries, name="what the daemon saved"),
+            verify=lambda: check_images(contents, entries, name=what, layers=False),
+            layers=False,  # the daemon knows them; whoever loads them looks closely
         ):
             out.write(piece)
     return path.stat().st_size

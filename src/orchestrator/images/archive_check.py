@@ -57,15 +57,17 @@ def check_agreement(
         )
 
 
-def check_images(contents: Contents, wanted: Mapping[str, LockedImage], *, name: str) -> None:
-    """Verify every image of an archive: layers against config, config against lock.
+def check_images(
+    contents: Contents, wanted: Mapping[str, LockedImage], *, name: str, layers: bool = True
+) -> None:
+    """Verify every image of an archive: layers against config (if asked), config against lock.
 
     Raises:
         DigestMismatchError: An image is not the locked one; the message names it.
         LockError: The archive is damaged, or is no archive of images.
     """
     _check_blobs(contents, name)
-    images = _images(contents, name)
+    images = _images(contents, name, layers=layers)
     for image in images:
         known = [entry for entry in wanted.values() if image.digests & proofs(entry)]
         tagged = [entry for entry in wanted.values() if entry.reference.familiar in image.tags]
@@ -113,21 +115,35 @@ def _check_blobs(contents: Contents, name: str) -> None:
             raise LockError(f"{name} is damaged: {member} is {digest}; nothing was loaded")
 
 
-def _images(contents: Contents, name: str) -> list[ArchivedImage]:
+def _images(contents: Contents, name: str, *, layers: bool) -> list[ArchivedImage]:
     manifest = _read(contents, "manifest.json", name)
     if not isinstance(manifest, list):
         raise LockError(f"{name} is no archive of images: manifest.json is no list")
     indexes = _indexes(contents)
-    return [_image(contents, item, indexes, name) for item in manifest]
+    images = [_image(contents, item, indexes, name) for item in manifest]
+    if layers:
+        for item in manifest:
+            _check_layers(contents, item, name)
+    return images
 
 
 def _image(
     contents: Contents, item: Any, indexes: Mapping[str, frozenset[str]], name: str
 ) -> ArchivedImage:
     try:
-        config, layers, tags = item["Config"], item["Layers"], item["RepoTags"] or []
-        diff_ids = _read(contents, config, name)["rootfs"]["diff_ids"]
-        digest = contents.digests[config]
+        digest = contents.digests[item["Config"]]
+        tags = [str(tag) for tag in item["RepoTags"] or []]
+    except (TypeError, KeyError) as error:
+        raise _disagreement(name, error) from error
+    return ArchivedImage(
+        digests=frozenset({digest}) | indexes.get(digest, frozenset()), tags=tags
+    )
+
+
+def _check_layers(contents: Contents, item: Any, name: str) -> None:
+    try:
+        layers, tags = item["Layers"], item["RepoTags"] or []
+        diff_ids = _read(contents, item["Config"], name)["rootfs"]["diff_ids"]
         for layer, diff_id in zip(layers, diff_ids, strict=True):
             if layer.startswith(_BLOBS) and contents.digest(layer):
                 continue  # named by its digest, which was checked; it may be compressed
@@ -137,10 +153,11 @@ def _image(
                     "nothing was loaded"
                 )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise LockError(f"{name} is damaged: manifest.json and files disagree: {error}") from error
-    return ArchivedImage(
-        digests=frozenset({digest}) | indexes.get(digest, frozenset()), tags=tuple(tags)
-    )
+        raise _disagreement(name, error) from error
+
+
+def _disagreement(name: str, error: Exception) -> LockError:
+    return LockError(f"{name} is damaged: manifest.json and files disagree: {error}")
 
 
 def _indexes(contents: Contents) -> dict[str, frozenset[str]]:

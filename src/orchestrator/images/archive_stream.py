@@ -59,6 +59,7 @@ def checked_stream(
     name: str,
     on_member: Callable[[str], None],
     verify: Callable[[], None],
+    layers: bool = True,
 ) -> Iterator[bytes]:
     """The bytes of a tar, each after it was looked at; its end only after `verify` agreed.
 
@@ -68,6 +69,7 @@ def checked_stream(
         name: The archive's name, for errors.
         on_member: Called after each member; may raise.
         verify: Called before the end is handed out; may raise.
+        layers: Whether layers are hashed, and not only documents.
 
     Raises:
         LockError: The archive is cut off or damaged.
@@ -79,7 +81,7 @@ def checked_stream(
             ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher,
         ):
             for member in tar:
-                yield from _member(member, tee, contents, hasher)
+                yield from _member(member, tee, contents, hasher if layers else None)
                 on_member(member.name)
             yield from tee.end(tar.offset)
     except tarfile.TarError as error:
@@ -89,7 +91,7 @@ def checked_stream(
 
 
 def _member(
-    member: tarfile.TarInfo, tee: _Tee, contents: Contents, hasher: ThreadPoolExecutor
+    member: tarfile.TarInfo, tee: _Tee, contents: Contents, hasher: ThreadPoolExecutor | None
 ) -> Iterator[bytes]:
     """Pass a member on; a second thread hashes it, which lets go of Python's lock meanwhile."""
     yield from tee.taken()
@@ -97,13 +99,19 @@ def _member(
         contents.links[member.name] = _target(member)
     if not member.isreg():
         return
-    digest, kept = hashlib.sha256(), bytearray()
     keep = member.size <= _LARGEST_DOCUMENT and _is_document(member.name)
+    if hasher is None and not keep:
+        yield from tee.pass_on(member.size)
+        return
+    digest, kept = hashlib.sha256(), bytearray()
     behind: deque[Future[None]] = deque()
     for piece in tee.pass_on(member.size):
-        behind.append(hasher.submit(digest.update, piece))
-        if len(behind) > _BEHIND:
-            behind.popleft().result()
+        if hasher is None:
+            digest.update(piece)
+        else:
+            behind.append(hasher.submit(digest.update, piece))
+            if len(behind) > _BEHIND:
+                behind.popleft().result()
         if keep:
             kept += piece
         yield piece

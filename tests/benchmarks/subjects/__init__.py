@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.subjects import dead, idle, imports, isolation, start
+from tests.benchmarks.subjects import dead, idle, imports, isolation, start, supply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,4 +17,5 @@ SUBJECTS: Sequence[Subject] = (
     dead.SUBJECT,
     isolation.SUBJECT,
     imports.SUBJECT,
+    supply.SUBJECT,
 )

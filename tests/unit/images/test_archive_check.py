@@ -120,6 +120,9 @@ class LayoutTest(unittest.TestCase):
             ("manifest.json", [{"Config": 1, "Layers": [], "RepoTags": []}]),
             ("manifest.json", [{"Config": blob(CONFIG), "Layers": [], "RepoTags": None}]),
             ("manifest.json", [{"Config": "x", "Layers": 1, "RepoTags": 1}]),
+            ("manifest.json", [{"Config": blob(CONFIG), "Layers": [], "RepoTags": 5}]),
+            ("manifest.json", [{"Config": blob(CONFIG), "Layers": 5, "RepoTags": []}]),
+            ("manifest.json", [{"Config": [], "Layers": [], "RepoTags": []}]),
             ("index.json", [1]),
         ):
             members = {**MEMBERS, name: as_json(value)}
