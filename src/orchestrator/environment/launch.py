@@ -66,9 +66,10 @@ def launch(
     )
     with site.span(alias, "probe"):
         await_ready(handle, cancelled=site.stopping.is_set)
-    if not site.stopping.is_set():
-        with site.span(alias, "prepare"):
-            prepare(handle)
+    if site.stopping.is_set():
+        raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
+    with site.span(alias, "prepare"):
+        prepare(handle)
     if _log.isEnabledFor(logging.INFO):  # asking the server costs time
         seconds = time.monotonic() - began
         _log.info("%s: %s ready in %.2f s: %s", site.test_class, alias, seconds, about(handle))
