@@ -1,0 +1,222 @@
+"""R1 to R3, R5, R6 as users meet them: a test class under unittest, pytest and our own runner."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.faults.case import FaultCase, repeated
+from tests.faults.process import DEADLINE
+
+_SOURCE: Final = '''
+import os, signal, sys, time, unittest
+from orchestrator import Container, ServicesMixin
+
+def reach(place):
+    """Tell where we are; wait there for the signal that was asked for, or do what was asked."""
+    print("reached", place, flush=True)
+    if os.environ.get("PLACE") == place:
+        print("here", flush=True)
+        action = os.environ["ACTION"]
+        if action == "wait":
+            time.sleep(60)
+        elif action == "raise":
+            raise RuntimeError(place)
+        elif action == "sys.exit":
+            sys.exit(3)
+        elif action == "os._exit":
+            os._exit(3)
+
+class ShopTest(ServicesMixin, unittest.TestCase):
+    db = Container(image=os.environ["IMAGE"])
+    cache = Container(image=os.environ["IMAGE"])
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        reach("setUpClass")
+
+    @classmethod
+    def tearDownClass(cls):
+        reach("tearDownClass")
+        super().tearDownClass()
+
+    def setUp(self):
+        reach("setUp")
+
+    def test_one(self):
+        reach("test")
+
+    def tearDown(self):
+        reach("tearDown")
+
+def setUpModule():
+    reach("setUpModule")
+
+def tearDownModule():
+    reach("tearDownModule")
+'''
+_PLACES: Final = ("setUpClass", "setUp", "test", "tearDown", "tearDownClass", "tearDownModule")
+_UNITTEST: Final = ("-m", "unittest", "test_shop")
+
+
+class UnittestTest(FaultCase):
+    """A test class with two services."""
+
+    def setUp(self) -> None:
+        """Write the user's file."""
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        (self.folder / "test_shop.py").write_text(_SOURCE)
+
+    def _run(
+        self, *argv: str, place: str = "", action: str = "", python: str = sys.executable
+    ) -> subprocess.Popen[bytes]:
+        settings = {
+            "DOCKER_HOST": self.daemon.url,
+            "IMAGE": self.image,
+            "ORCHESTRATOR_RUN": self.run_id,
+            "ORCHESTRATOR_UNLOCKED": "allow",
+            "PLACE": place,
+            "ACTION": action,
+        }
+        process = subprocess.Popen(
+            [python, *argv],
+            cwd=self.folder,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.addCleanup(self._close, process)
+        return process
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+    def _wait_for(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        assert process.stdout is not None
+        seen = b""
+        for said in process.stdout:
+            seen += said
+            if said.strip().endswith(line):
+                return
+        self.fail(f"never said {line!r}:\n{seen.decode()}")
+
+    def _nothing_left(self, *, since: float) -> None:
+        self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
+
+    def _finish(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
+        output, _errors = process.communicate(timeout=DEADLINE)
+        return process.returncode, output.decode()
+
+    @repeated(5)
+    def test_r01_passing_class(self) -> None:
+        """R1 A passing class leaves nothing."""
+        since = time.monotonic()
+        status, output = self._finish(self._run(*_UNITTEST))
+        self.assertEqual(0, status, output)
+        self.assertEqual([], self.daemon.left(self.run_id))
+        self._nothing_left(since=since)
+
+    @repeated(3)
+    def test_r02_error_anywhere(self) -> None:
+        """R2 An exception in any set-up, test or tear-down leaves nothing."""
+        self._in_all_places("raise", status=1)
+
+    @repeated(3)
+    def test_r01_sys_exit_anywhere(self) -> None:
+        """R1 sys.exit in any set-up, test or tear-down leaves nothing."""
+        self._in_all_places("sys.exit", status=None)
+
+    @repeated(3)
+    def test_r06_exit_at_once_anywhere(self) -> None:
+        """R6 os._exit in any set-up, test or tear-down leaves nothing."""
+        self._in_all_places("os._exit", status=3)
+
+    def _in_all_places(self, action: str, *, status: int | None) -> None:
+        for place in _PLACES:
+            with self.subTest(place=place):
+                process = self._run(*_UNITTEST, place=place, action=action)
+                got, output = self._finish(process)
+                since = time.monotonic()
+                self.assertIn("here", output)
+                self.assertEqual(status or got, got, output)
+                self._nothing_left(since=since)
+
+    def _signalled(self, *argv: str, place: str, number: signal.Signals) -> int:
+        process = self._run(*argv, place=place, action="wait")
+        self._wait_for(process, b"here")
+        since = time.monotonic()
+        process.send_signal(number)
+        status, _output = self._finish(process)
+        self._nothing_left(since=since)
+        return status
+
+    @repeated(3)
+    def test_r03_interrupt_anywhere(self) -> None:
+        """R3 Ctrl-C in any set-up, test or tear-down leaves nothing: unittest skips its clean-ups."""
+        for place in _PLACES:
+            with self.subTest(place=place):
+                status = self._signalled(*_UNITTEST, place=place, number=signal.SIGINT)
+                self.assertNotEqual(0, status)
+
+    @repeated(3)
+    def test_r03_interrupt_with_catch(self) -> None:
+        """R3 unittest -c, whose handler of SIGINT must stay its own, leaves nothing."""
+        process = self._run("-m", "unittest", "-c", "test_shop", place="test", action="wait")
+        self._wait_for(process, b"here")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)  # unittest lets the test end first; the second one does not
+        since = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        status, output = self._finish(process)
+        self.assertNotEqual(0, status, output)
+        self._nothing_left(since=since)
+
+    @repeated(20)
+    def test_r03_interrupt_while_services_start(self) -> None:
+        """R3 Ctrl-C at a random moment of the services' start leaves nothing."""
+        process = self._run(*_UNITTEST, place="setUpClass", action="wait")
+        self._wait_for(process, b"reached setUpModule")
+        time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
+        since = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        status, output = self._finish(process)
+        self.assertNotEqual(0, status, output)
+        self._nothing_left(since=since)
+
+    @repeated(3)
+    def test_r05_sigterm_anywhere(self) -> None:
+        """R5 SIGTERM in any set-up, test or tear-down leaves nothing, and is what it dies of."""
+        for place in _PLACES:
+            with self.subTest(place=place):
+                status = self._signalled(*_UNITTEST, place=place, number=signal.SIGTERM)
+                self.assertEqual(-signal.SIGTERM, status)
+
+    @repeated(3)
+    def test_r06_sigkill_under_pytest(self) -> None:
+        """R6 SIGKILL to pytest leaves nothing."""
+        argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
+        status = self._signalled(*argv, place="test", number=signal.SIGKILL)
+        self.assertEqual(-signal.SIGKILL, status)
+
+    @repeated(3)
+    def test_r03_interrupt_under_pytest(self) -> None:
+        """R3 Ctrl-C to pytest leaves nothing."""
+        argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
+        self.assertEqual(2, self._signalled(*argv, place="test", number=signal.SIGINT))
