@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound="Callable[..., object]")
 
 
-def repeated(times: int) -> Callable[[_Function], _Function]:
-    """Have ``ci/faults`` run this case so often: there is timing in it."""
+def repeated(times: int, *, containers: int = 2) -> Callable[[_Function], _Function]:
+    """Have ``ci/faults`` run this case so often, because there is timing in it.
+
+    Args:
+        times: How often.
+        containers: How many containers go with the network: what it is compared with.
+    """
 
     def mark(case: _Function) -> _Function:
-        case.repeated = times  # type: ignore[attr-defined]
+        vars(case).update(repeated=times, containers=containers)
         return case
 
     return mark

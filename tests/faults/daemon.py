@@ -14,7 +14,7 @@ from orchestrator.engine import find_endpoint, labels
 from tests.faults.image import build_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 DEADLINE: Final = 60.0
 _POLL: Final = 0.005
@@ -72,7 +72,7 @@ class Daemon:
 
     def remove_all(self, run: str) -> None:
         """Remove whatever a failed test left."""
-        removals = {
+        removals: dict[str, Callable[[str], object]] = {
             "container": lambda id_: self.client.remove_container(id_, force=True, v=True),
             "network": self.client.remove_network,
             "volume": lambda id_: self.client.remove_volume(id_, force=True),

@@ -1,7 +1,7 @@
 """An owner: the process that the cases kill. ``python -m tests.faults.owner ENDING OPTIONS``.
 
-It owns a session, creates a network and some containers, says so on stdout (JSON lines), and then ends
-in the way asked for. What needs no code of its own here (signals from outside) is ``wait``.
+It owns a session, creates a network and some containers, says so on stdout (JSON lines), and then
+ends in the way asked for. What needs no code of its own (signals from outside) is ``wait``.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def exit_at_once(owner: Owner) -> None:
 
 
 def abort(owner: Owner) -> None:
-    """Call abort(3)."""
+    """End by abort, as a failed assertion in C does."""
     owner.fill()
     owner.ready()
     os.abort()
@@ -161,7 +161,7 @@ def execv(owner: Owner) -> None:
     """Become another program."""
     owner.fill()
     owner.ready()
-    os.execv("/bin/sleep", ["sleep", "60"])
+    os.execv("/bin/sleep", ["sleep", "60"])  # noqa: S606  # exec is the point
 
 
 def execv_again(owner: Owner) -> None:
@@ -169,7 +169,8 @@ def execv_again(owner: Owner) -> None:
     owner.fill()
     owner.ready()
     options = json.dumps(owner.options)
-    os.execv(sys.executable, [sys.executable, "-m", "tests.faults.owner", "wait", options])
+    argv = [sys.executable, "-m", "tests.faults.owner", "wait", options]
+    os.execv(sys.executable, argv)  # noqa: S606  # exec is the point
 
 
 def fork_exits(owner: Owner) -> None:
@@ -224,13 +225,12 @@ def fork_owns(owner: Owner) -> None:
 def create_for_ever(owner: Owner) -> None:
     """Many threads create; the main thread ends meanwhile."""
     owner.network = owner.create_network()
-    refusals: list[str] = []
     for number in range(8):
-        threading.Thread(target=_create, args=(owner, number, refusals), daemon=True).start()
+        threading.Thread(target=_create, args=(owner, number), daemon=True).start()
     owner.ready()
 
 
-def _create(owner: Owner, number: int, refusals: list[str]) -> None:
+def _create(owner: Owner, number: int) -> None:
     with contextlib.suppress(OrchestratorError):
         while True:
             owner.create_container(number)
@@ -302,7 +302,7 @@ def after_asyncio(owner: Owner) -> None:
 
 
 def with_faulthandler(owner: Owner) -> None:
-    """faulthandler dumps the stacks on SIGTERM, behind Python's back."""
+    """The stacks are dumped on SIGTERM by faulthandler, behind Python's back."""
     faulthandler.register(signal.SIGTERM, file=sys.stderr, chain=False)
     owner.fill()
     owner.ready()
@@ -350,7 +350,7 @@ def wait_ready(owner: Owner) -> None:
 def main() -> None:
     """Run one ending."""
     ending: Callable[[Owner], None] = globals()[sys.argv[1]]
-    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}  # noqa: PLR2004
+    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     partial(ending, Owner(options))()
 
 

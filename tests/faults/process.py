@@ -44,6 +44,8 @@ class OwnerProcess:
             stderr=self._errors,
             start_new_session=True,
         )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
         self.pid = self._process.pid
         self.session = ""
 
@@ -62,9 +64,8 @@ class OwnerProcess:
                 self.session = said.get("session", self.session)
                 if said["word"] == word:
                     return said
-            elif select.select([self._process.stdout], [], [], left)[0]:
-                assert self._process.stdout is not None
-                data = os.read(self._process.stdout.fileno(), 65536)
+            elif select.select([self._output], [], [], left)[0]:
+                data = os.read(self._output.fileno(), 65536)
                 if not data:
                     break
                 self._lines += data

@@ -90,7 +90,7 @@ class DaemonTest(FaultCase):
 
     @repeated(3)
     def test_r13_hang_at_exit(self) -> None:
-        """R13 A daemon that hangs keeps no process from ending, and the process says what is left."""
+        """R13 A daemon that hangs keeps no process from ending, and the process says so."""
         self._hangs("normal", number=None, status=0)
 
     @repeated(3)

@@ -11,7 +11,11 @@ from typing import Final
 from tests.faults.case import FaultCase, repeated
 
 # Opens a terminal (a session's leader gets it as the controlling one), then becomes the owner.
-_OPEN_TERMINAL: Final = "import os, sys; os.dup2(os.open(sys.argv[1], os.O_RDWR), 2); os.execv(sys.argv[2], sys.argv[2:])"
+_OPEN_TERMINAL: Final = """
+import os, sys
+os.dup2(os.open(sys.argv[1], os.O_RDWR), 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class EndingTest(FaultCase):
@@ -29,7 +33,7 @@ class EndingTest(FaultCase):
         """R1 A process that ends normally leaves nothing at the moment of its end."""
         self._ends("normal", status=0)
 
-    @repeated(5)
+    @repeated(10, containers=10)
     def test_r01_normal_exit_with_ten_containers(self) -> None:
         """R1 Ten containers are gone when the process is."""
         self._ends("normal", status=0, containers=10)

@@ -67,24 +67,16 @@ class RemoteTest(FaultCase):
             self._all_endings(proxy.url, before=["/usr/bin/env", *settings])
 
     def _make_certificates(self) -> None:
-        commands = [
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem"
-        ]
-        for name, key, out in (
-            ("127.0.0.1", "server-key.pem", "server.pem"),
-            ("me", "key.pem", "cert.pem"),
-        ):
-            (self.folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-            commands += [
-                f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {key} -out request",
-                "x509 -req -in request -CA ca.pem -CAkey ca-key.pem -CAcreateserial "
-                f"-days 2 -extfile names -out {out}",
-            ]
-            for command in commands:
-                subprocess.run(
-                    ["openssl", *command.split()], cwd=self.folder, check=True, capture_output=True
-                )
-            commands = []
+        (self.folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+        ca = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem"
+        request = "req -newkey rsa:2048 -nodes -subj /CN=x -keyout {key} -out request"
+        sign = "x509 -req -in request -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2"
+        commands = [ca]
+        for key, out in (("server-key.pem", "server.pem"), ("key.pem", "cert.pem")):
+            commands += [request.format(key=key), f"{sign} -extfile names -out {out}"]
+        for command in commands:
+            argv = ["openssl", *command.split()]
+            subprocess.run(argv, cwd=self.folder, check=True, capture_output=True)
 
     @repeated(3)
     def test_ssh(self) -> None:
@@ -98,7 +90,7 @@ class RemoteTest(FaultCase):
         self._all_endings("ssh://me@somewhere", before=["/usr/bin/env", path])
 
 
-# ssh as far as its users see it: it runs the command that follows the options, here on this machine.
+# ssh as far as its users see it: it runs the command that follows the host, here on this machine.
 _SSH = """#!/bin/sh
 unset DOCKER_HOST
 while [ "$1" != -- ]; do shift; done

@@ -85,7 +85,7 @@ class SuddenDeathTest(FaultCase):
 
     @repeated(20)
     def test_r19_session_of_the_terminal(self) -> None:
-        """R19 SIGTERM, then SIGKILL, to everything in the owner's process session leaves nothing."""
+        """R19 SIGTERM, then SIGKILL, to all of the owner's process session leaves nothing."""
         owner = self.started("wait")
         since = owner.kill(0)
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -187,7 +187,7 @@ class SweepTest(FaultCase):
 
     @repeated(5)
     def test_r15_host_seen_from_a_namespace(self) -> None:
-        """R15 From inside a container nobody outside is judged: left alone unless an age is given."""
+        """R15 From inside a container nobody outside is judged, unless an age is given."""
         self._need_namespaces()
         owner = self.started("wait")
         self.reap_refused(before=_NAMESPACE)

@@ -169,7 +169,7 @@ class UnittestTest(FaultCase):
 
     @repeated(3)
     def test_r03_interrupt_anywhere(self) -> None:
-        """R3 Ctrl-C in any set-up, test or tear-down leaves nothing: unittest skips its clean-ups."""
+        """R3 Ctrl-C in any set-up, test or tear-down leaves nothing."""
         for place in _PLACES:
             with self.subTest(place=place):
                 status = self._signalled(*_UNITTEST, place=place, number=signal.SIGINT)

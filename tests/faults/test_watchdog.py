@@ -6,9 +6,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.faults.case import FaultCase
-from tests.faults.process import OwnerProcess
+
+if TYPE_CHECKING:
+    from tests.faults.process import OwnerProcess
 
 
 class WatchdogTest(FaultCase):

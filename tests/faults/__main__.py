@@ -1,0 +1,211 @@
+"""``ci/faults``: every case as often as it takes to catch a race, and a table of what came of it.
+
+Beside each case stands what removing the same objects costs with one ``docker rm -f`` and one
+``docker network rm``, measured in the same run on the same daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import unittest
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.faults.case import FaultCase
+from tests.faults.daemon import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_RAW_ROUNDS: Final = 10
+_HEAD: Final = ("case", "times", "leaks", "failed", "median s", "worst s", "raw s", "in words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What came of one case.
+
+    Attributes:
+        times: How often it ran.
+        leaks: How often something was left.
+        failed: How often something else went wrong.
+        median: Seconds until nothing was left, in the middle.
+        worst: The longest of them.
+        raw: Seconds for the raw removal of the same objects, where they are the same.
+    """
+
+    case: str
+    words: str
+    times: int
+    leaks: int
+    failed: int
+    median: float | None
+    worst: float | None
+    raw: float | None
+
+
+def main() -> int:
+    """Run the cases and print the table; 1 when there was a leak or another failure."""
+    arguments = _parser().parse_args()
+    os.environ["FAULTS_SECONDS"] = str(arguments.seconds)  # read when the case is loaded
+    cases = [
+        case
+        for case in _cases()
+        if not arguments.only or any(_meant(case, word) for word in arguments.only)
+    ]
+    print("raw removal: ", end="", flush=True)
+    raw = {count: _raw_removal(count) for count in (2, 10)}
+    print(", ".join(f"{n} containers and a network {s:.2f} s" for n, s in raw.items()), flush=True)
+    rows = []
+    for number, case in enumerate(cases, 1):
+        _progress(f"{number}/{len(cases)} {_name(case)}")
+        rows.append(_run(case, repeat=arguments.repeat, raw=raw))
+        _progress("")
+        if rows[-1].leaks or rows[-1].failed:
+            print(f"FAILED {_name(case)}: see above", file=sys.stderr)
+    print(_table(rows))
+    kills = sum(row.times for row in rows)
+    bad = sum(row.leaks + row.failed for row in rows)
+    print(f"\n{kills} runs of {len(rows)} cases, {sum(row.leaks for row in rows)} leaks")
+    if arguments.json:
+        report = {"raw": raw, "cases": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 1 if bad else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ci/faults", description=__doc__)
+    parser.add_argument(
+        "only", nargs="*", metavar="WORD", help="only cases with these words, such as R6 or chaos"
+    )
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help="run each case N times, not as often as it asks for"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60,
+        metavar="S",
+        help="how long the crowd of R15 is kept up",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser
+
+
+def _cases() -> Iterator[unittest.TestCase]:
+    loader = unittest.TestLoader()
+    pending: list[Any] = [loader.discover("tests/faults", top_level_dir=str(ROOT))]
+    while pending:
+        item = pending.pop(0)
+        if isinstance(item, unittest.TestSuite):
+            pending[:0] = list(item)
+        elif isinstance(item, FaultCase):
+            yield item
+        elif type(item).__name__ == "_FailedTest":
+            raise SystemExit(f"cannot load {item.id()}: {vars(item)['_exception']}")
+
+
+def _name(case: unittest.TestCase) -> str:
+    return case.id().rpartition(".")[2].removeprefix("test_")
+
+
+def _meant(case: unittest.TestCase, word: str) -> bool:
+    """Whether a word chooses a case: part of its name, or a whole word such as R6."""
+    words = (case.shortDescription() or "").lower().split()
+    return word.lower() in _name(case) or word.lower() in words
+
+
+def _run(case: unittest.TestCase, *, repeat: int | None, raw: dict[int, float]) -> Row:
+    method = getattr(case, case._testMethodName)
+    times = repeat if repeat is not None else int(getattr(method, "repeated", 1))
+    tests = [type(case)(method.__name__) for _ in range(times)]
+    result = unittest.TestResult()
+    unittest.TestSuite(tests).run(result)
+    seconds = [value for test in tests for value in vars(test).get("seconds", ())]
+    problems = [text for _test, text in (*result.errors, *result.failures)]
+    for text in problems:
+        print(f"\n{_name(case)}:\n{text}", file=sys.stderr)
+    leaks = sum("left behind" in text or "appeared after all" in text for text in problems)
+    return Row(
+        case=_name(case),
+        words=("skipped: " + result.skipped[0][1])
+        if result.skipped
+        else case.shortDescription() or "",
+        times=times - len(result.skipped),
+        leaks=leaks,
+        failed=len(problems) - leaks,
+        median=statistics.median(seconds) if seconds else None,
+        worst=max(seconds, default=None),
+        raw=raw[getattr(method, "containers", 2)],
+    )
+
+
+def _raw_removal(containers: int) -> float:
+    """The median time of the two commands on the same objects as in the cases."""
+    daemon = Daemon()
+    image = daemon.image()
+    run = {"dev.orchestrator.run": str(uuid.uuid4())}  # no mark: no reaper of ours sees them
+    taken = []
+    try:
+        for _ in range(_RAW_ROUNDS):
+            network = f"orchestrator-raw-{uuid.uuid4().hex[:8]}"
+            daemon.client.create_network(network, labels=run)
+            names = [f"{network}-{number}" for number in range(containers)]
+            for name in names:
+                config = daemon.client.create_host_config(network_mode=network)
+                daemon.client.create_container(image, name=name, labels=run, host_config=config)
+                daemon.client.start(name)
+            began = time.monotonic()
+            _docker("rm", "-f", *names)
+            _docker("network", "rm", network)
+            taken.append(time.monotonic() - began)
+    finally:
+        daemon.remove_all(run["dev.orchestrator.run"])
+        daemon.remove_image(image)
+        daemon.client.close()
+    return statistics.median(taken)
+
+
+def _docker(*argv: str) -> None:
+    subprocess.run(["docker", *argv], check=True, stdout=subprocess.DEVNULL)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells: list[Sequence[str]] = [_HEAD]
+    cells += [
+        (
+            row.case,
+            str(row.times),
+            str(row.leaks),
+            str(row.failed),
+            *(
+                "-" if value is None else f"{value:.2f}"
+                for value in (row.median, row.worst, row.raw)
+            ),
+            row.words,
+        )
+        for row in rows
+    ]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
