@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -15,20 +14,39 @@ import unittest
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine import Endpoint, labels
+from orchestrator.engine import labels
 from orchestrator.sessions.identity import Identity, this_process
-from orchestrator.sessions.sweep import _lock_file
 from tests.faults.case import FaultCase, repeated
-from tests.faults.process import ROOT, processes_with
+from tests.faults.process import ROOT, processes_with, wait_until_no_process_with
+from tests.faults.proxy import Proxy
+from tests.faults.quiet import no_sweeps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tests.faults.process import OwnerProcess
 
 _NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
 class SweepTest(FaultCase):
-    """Judged by identity, never by age or pid alone."""
+    """Judged by identity, never by age or pid alone.
+
+    Other processes on this machine sweep, too. Where a start must sweep, it uses an address of its
+    own, and with it a lock of its own; where nobody may, the test holds the lock.
+    """
+
+    def setUp(self) -> None:
+        """Give the daemon an address that nobody else uses."""
+        super().setUp()
+        self.url = self.enterContext(Proxy(self.daemon.url)).url
+
+    def _ends(self, owner: OwnerProcess) -> None:
+        """It ends before its way to the daemon is closed, and so does its watchdog."""
+        since = owner.go()
+        self.assertEqual(0, owner.wait())
+        self.assert_nothing_left(owner, since=since)
+        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
         """Create a network in somebody's name; the session it is in."""
@@ -69,17 +87,17 @@ class SweepTest(FaultCase):
         """R14 The next start removes what was there before this machine's reboot."""
         before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
         session = self.plant(before)
-        self.started("normal")
+        owner = self.started("normal", url=self.url)
         self.assertEqual([], self.daemon.left_of_session(session))
+        self._ends(owner)
 
     @repeated(10)
     def test_r14_owner_and_watchdog_killed(self) -> None:
         """R14 The next start removes what is left when the watchdog was killed too."""
         dead = self._orphans()
-        owner = self.started("normal")
+        owner = self.started("normal", url=self.url)
         self.assertEqual([], self.daemon.left_of_session(dead))
-        since = owner.go()
-        self.assert_nothing_left(owner, since=since)
+        self._ends(owner)
 
     def _orphans(self) -> str:
         """Leave a network and two containers whose owner and watchdog are dead; the session."""
@@ -98,27 +116,26 @@ class SweepTest(FaultCase):
         self.addCleanup(os.kill, watchdog, signal.SIGKILL)
         owner.kill()
         owner.wait()
-        self.started("normal")
+        second = self.started("normal", url=self.url)
         self.assertEqual([], self.daemon.left_of_session(owner.session))
+        self._ends(second)
 
     def test_r14_a_sweep_waits_for_no_other(self) -> None:
         """R14 While another process sweeps, a start goes on without a sweep of its own."""
-        dead = self._orphans()
-        lock = os.open(_lock_file(Endpoint(url=self.daemon.url)), os.O_RDWR | os.O_CREAT, 0o600)
-        self.addCleanup(os.close, lock)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        owner = self.started("normal")
-        self.assertNotEqual([], self.daemon.left_of_session(dead))
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        second = self.started("normal")
+        with no_sweeps(self.daemon.url):
+            dead = self._orphans()
+            with no_sweeps(self.url):
+                owner = self.started("normal", url=self.url)
+                self.assertNotEqual([], self.daemon.left_of_session(dead))
+            second = self.started("normal", url=self.url)
         self.assertEqual([], self.daemon.left_of_session(dead))
-        since = owner.go()
-        second.go()
-        self.assert_nothing_left(owner, since=since)
+        owner.go()
+        self._ends(second)
 
     @repeated(3)
     def test_r15_reused_pid(self) -> None:
         """R15 A living process with a dead owner's pid does not protect what is left."""
+        self.enterContext(no_sweeps(self.daemon.url))
         me = this_process()
         session = self.plant(dataclasses.replace(me, start=me.start - 1))
         self.assertEqual({session}, self.sessions(self.reap()["removed"]))
@@ -172,6 +189,7 @@ class SweepTest(FaultCase):
     @repeated(5)
     def test_r15_namespace_seen_from_the_host(self) -> None:
         """R15 An owner in another PID namespace is left alone while it lives, and reaped after."""
+        self.enterContext(no_sweeps(self.daemon.url))
         self._need_namespaces()
         owner = self.started("wait", before=_NAMESPACE)
         self.reap_refused()
@@ -188,6 +206,7 @@ class SweepTest(FaultCase):
     @repeated(5)
     def test_r15_host_seen_from_a_namespace(self) -> None:
         """R15 From inside a container nobody outside is judged, unless an age is given."""
+        self.enterContext(no_sweeps(self.daemon.url))
         self._need_namespaces()
         owner = self.started("wait")
         self.reap_refused(before=_NAMESPACE)

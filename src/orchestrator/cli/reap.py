@@ -79,7 +79,7 @@ def seconds(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: It is none.
     """
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+|\d+(\.\d+)?", text):
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[smhd])+|[0-9]+(\.[0-9]+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90s, 30m, 2h or 1d")
     parts = re.findall(r"([\d.]+)([smhd]?)", text)
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)

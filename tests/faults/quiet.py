@@ -1,0 +1,33 @@
+"""Keeping the sweeps of other processes on this machine away from what a test has planted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engine import Endpoint
+from orchestrator.sessions.sweep import _alone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEADLINE: Final = 60.0
+
+
+@contextlib.contextmanager
+def no_sweeps(url: str) -> Iterator[None]:
+    """Hold the lock that every sweep of this daemon takes; starts then go on without one.
+
+    Raises:
+        AssertionError: Somebody else keeps it.
+    """
+    deadline = time.monotonic() + _DEADLINE
+    while True:
+        with _alone(Endpoint(url=url)) as alone:
+            if alone:
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise AssertionError("another process sweeps all the time")
+        time.sleep(0.01)

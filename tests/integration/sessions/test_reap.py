@@ -1,0 +1,147 @@
+"""``python -m orchestrator reap``."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+from orchestrator.engine import labels
+from tests.integration.sessions.case import CommandTestCase
+
+
+class ReapTest(CommandTestCase):
+    """What it removes, what it says, and its exit status."""
+
+    def test_dead_owner(self) -> None:
+        """What a dead owner left is removed, and it is said what and whose."""
+        name = self.plant(self.dead)
+        status, out, err = self.reap()
+        self.assertEqual((0, ""), (status, err))
+        self.assertIn(f"removed network {name} (shop.CheckoutTest, session ", out)
+        self.assertIn(f"owner dead, pid {self.dead.pid} on ", out)
+        self.assertEqual([], self.left())
+
+    def test_nothing(self) -> None:
+        """With nothing to remove it says so."""
+        self.assertEqual((0, "nothing to remove\n", ""), self.reap())
+
+    def test_dry_run(self) -> None:
+        """A dry run says what would go, and removes nothing."""
+        name = self.plant(self.dead)
+        status, out, _err = self.reap("--dry-run")
+        self.assertEqual(0, status)
+        self.assertIn(f"would remove network {name} ", out)
+        self.assertEqual([name], self.left())
+
+    def test_living_owner(self) -> None:
+        """What belongs to the living is kept, with the reason; status 1 when it was asked for."""
+        name = self.plant(self.alive)
+        status, out, _err = self.reap()
+        self.assertEqual(1, status)
+        self.assertIn(f"kept network {name} ", out)
+        self.assertIn("its owner is alive", out)
+        self.assertEqual([name], self.left())
+
+    def test_all(self) -> None:
+        """--all removes what belongs to the living, too."""
+        self.plant(self.alive)
+        self.assertEqual(0, self.reap("--all")[0])
+        self.assertEqual([], self.left())
+
+    def test_session(self) -> None:
+        """--session removes one session, named in full or by its beginning."""
+        first, second = str(uuid.uuid4()), str(uuid.uuid4())
+        self.plant(self.dead, **{labels.SESSION: first})
+        self.plant(self.dead, **{labels.SESSION: second})
+        third = self.plant(self.dead)
+        self.assertEqual(0, self.command("reap", "--session", first)[0])
+        self.assertEqual(0, self.command("reap", "--session", second[:8])[0])
+        self.assertEqual([third], self.left())
+
+    def test_session_that_is_alive(self) -> None:
+        """--session leaves a living owner's session alone, and its status says so."""
+        session = str(uuid.uuid4())
+        name = self.plant(self.alive, **{labels.SESSION: session})
+        self.assertEqual(1, self.command("reap", "--session", session)[0])
+        self.assertEqual([name], self.left())
+
+    def test_ambiguous_session(self) -> None:
+        """A beginning that several sessions share is refused, and they are named."""
+        beginning = str(uuid.uuid4())[:20]
+        ids = [f"{beginning}{number:016d}" for number in (1, 2)]
+        for session in ids:
+            self.plant(self.dead, **{labels.SESSION: session})
+        status, _out, err = self.command("reap", "--session", beginning)
+        self.assertEqual(2, status)
+        self.assertIn("ambiguous", err)
+        self.assertIn(ids[1], err)
+
+    def test_unknown_session(self) -> None:
+        """A session that owns nothing is no error: it may be gone already."""
+        status, out, _err = self.command("reap", "--session", str(uuid.uuid4()))
+        self.assertEqual((0, "nothing to remove\n"), (status, out))
+
+    def test_older_than(self) -> None:
+        """--older-than keeps what is younger, also of dead owners."""
+        now = datetime.now(UTC)
+        old = self.plant(self.dead, **{labels.CREATED: (now - timedelta(hours=3)).isoformat()})
+        young = self.plant(self.dead, **{labels.CREATED: (now - timedelta(hours=1)).isoformat()})
+        ageless = self.plant(self.dead, **{labels.CREATED: "yesterday"})
+        self.assertIn(old, self.left())
+        report = self.reap_json("--older-than", "2h")
+        self.assertEqual([old], [thing["name"] for thing in report["removed"]])
+        self.assertEqual({young, ageless}, {thing["name"] for thing in report["kept"]})
+
+    def test_bad_age(self) -> None:
+        """An age that is none is a usage error that names it."""
+        status, _out, err = self.reap("--older-than", "soon")
+        self.assertEqual(2, status)
+        self.assertIn("'soon' is not an age", err)
+
+    def test_json(self) -> None:
+        """--json has everything about each thing, as plain values."""
+        name = self.plant(self.dead)
+        report = self.reap_json()
+        self.assertEqual({"dry_run", "removed", "kept", "failed"}, set(report))
+        [thing] = report["removed"]
+        self.assertEqual(name, thing["name"])
+        self.assertEqual("network", thing["kind"])
+        self.assertEqual("dead", thing["owner"])
+        self.assertEqual("shop.CheckoutTest", thing["class"])
+        self.assertEqual(self.run_id, thing["run"])
+        self.assertEqual("2020-01-01T00:00:00+00:00", thing["created"])
+
+    def test_what_will_not_go(self) -> None:
+        """A volume somebody else uses is named with the daemon's reason, and the status is 1."""
+        volume = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
+        self.daemon.client.create_volume(volume, labels=self.marks(self.dead))
+        image = self.daemon.image()
+        self.addCleanup(self.daemon.remove_image, image)
+        config = self.daemon.client.create_host_config(binds=[f"{volume}:/data"])
+        user = self.daemon.client.create_container(image, host_config=config)["Id"]
+        self.addCleanup(self.daemon.client.remove_volume, volume)
+        self.addCleanup(self.daemon.client.remove_container, user)
+        with mock.patch("orchestrator.sessions.reaper._PATIENCE", 0.2):
+            status, out, err = self.reap()
+        self.assertEqual(1, status)
+        self.assertNotIn("removed", out)
+        self.assertIn(f"could not remove volume {volume} ", err)
+        self.assertIn("volume is in use", err)
+
+    def test_images_of_nobody(self) -> None:
+        """An image without a session is nobody's leftover, not even for --all."""
+        marks = {labels.MARK: "1", labels.RUN: self.run_id}
+        image = self.daemon.image(
+            changes=[f"LABEL {name}={value}" for name, value in marks.items()]
+        )
+        self.addCleanup(self.daemon.remove_image, image)
+        self.assertEqual((0, "nothing to remove\n", ""), self.reap("--all"))
+        self.assertEqual(1, len(self.left()))
+
+    def test_no_daemon(self) -> None:
+        """Without a daemon it says so in one message, with status 2."""
+        with mock.patch.dict("os.environ", {"DOCKER_HOST": "unix:///nowhere/docker.sock"}):
+            status, out, err = self.command("reap")
+        self.assertEqual((2, ""), (status, out))
+        self.assertIn("No Docker daemon answers at unix:///nowhere/docker.sock", err)

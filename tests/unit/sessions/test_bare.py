@@ -1,0 +1,54 @@
+"""The part that must work where nothing can be imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+import orchestrator.sessions.bare
+from orchestrator.sessions.bare.daemon import parse_address
+from orchestrator.sessions.bare.watchdog import _Lines
+
+_ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
+
+
+class BareTest(unittest.TestCase):
+    """Standard library only, and little of it."""
+
+    def test_imports(self) -> None:
+        """Every file of it runs on its own with -I -S and loads nothing heavy."""
+        modules = sorted(path.stem for path in (_ROOM / "bare").glob("*.py"))
+        code = (
+            f"import sys; sys.path.insert(0, {str(_ROOM)!r}); "
+            + "".join(f"import bare.{name}; " for name in modules if name != "__init__")
+            + "print(*sorted(sys.modules))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+        )
+        loaded = set(done.stdout.split())
+        heavy = {"docker", "dataclasses", "typing", "http.client", "urllib.parse", "subprocess"}
+        self.assertEqual(set(), (heavy | {"orchestrator"}) & loaded)
+        self.assertIn("bare.watchdog", loaded)
+
+    def test_lines(self) -> None:
+        """Announcements count however the socket cuts them up."""
+        text = "+one\n+two\n-one\n+döt\n".encode()
+        for cut in range(len(text)):
+            lines = _Lines()
+            lines.feed(text[:cut])
+            lines.feed(text[cut:])
+            self.assertEqual({"two", "döt"}, lines.intents)
+            self.assertFalse(lines.bye)
+        lines.feed(b"by")
+        self.assertFalse(lines.bye)
+        lines.feed(b"e\n")
+        self.assertTrue(lines.bye)
+
+    def test_addresses(self) -> None:
+        """A socket's path, a host and an IPv6 address are told apart."""
+        self.assertEqual("/var/run/docker.sock", parse_address("/var/run/docker.sock"))
+        self.assertEqual(("build", 2375), parse_address("build:2375"))
+        self.assertEqual(("::1", 2375), parse_address("[::1]:2375"))
