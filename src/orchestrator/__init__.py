@@ -3,6 +3,7 @@
 from orchestrator import errors, probes
 from orchestrator.mixin import ServicesMixin
 from orchestrator.services.build import Build
+from orchestrator.services.compose import Compose
 from orchestrator.services.container import Container
 from orchestrator.services.kafka import Kafka
 from orchestrator.services.postgres import Postgres
@@ -11,6 +12,7 @@ from orchestrator.services.service import Service
 
 __all__ = [
     "Build",
+    "Compose",
     "Container",
     "Kafka",
     "Postgres",

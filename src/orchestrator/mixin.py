@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError
+from orchestrator.services.compose import Compose
 from orchestrator.services.declaration import HANDLES
 from orchestrator.services.dependencies import in_order
 from orchestrator.services.options import check_alias
@@ -48,9 +49,11 @@ class ServicesMixin(_Base):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
-        services = declared_services(cls)
+        declared = _declarations(cls)
+        services = {name: it for name, it in declared.items() if isinstance(it, Service)}
         _check_aliases(cls, services)
-        in_order(services)
+        if len(services) == len(declared):
+            in_order(services)  # else when the Compose file has been read
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -114,14 +117,32 @@ class ServicesMixin(_Base):
 
 
 def declared_services(cls: type) -> Mapping[str, Service]:
-    """A class's services by alias, its bases' included; a subclass may replace or unset them."""
+    """A class's services by alias, its bases' included; a subclass may replace or unset them.
+
+    Raises:
+        DeclarationError: A Compose file cannot be read, or has a service of the same name.
+    """
     services: dict[str, Service] = {}
+    for name, declared in _declarations(cls).items():
+        more = {name: declared} if isinstance(declared, Service) else declared.services
+        for alias, service in more.items():
+            if alias in services:
+                raise DeclarationError(
+                    f"{cls.__qualname__}: two services are called {alias!r}; one is from a Compose "
+                    "file"
+                )
+            services[alias] = service
+    return services
+
+
+def _declarations(cls: type) -> Mapping[str, Service | Compose]:
+    found: dict[str, Service | Compose] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
-            services.pop(name, None)
-            if isinstance(value, Service):
-                services[name] = value
-    return services
+            found.pop(name, None)
+            if isinstance(value, (Service, Compose)):
+                found[name] = value
+    return found
 
 
 def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:

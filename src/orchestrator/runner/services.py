@@ -12,6 +12,7 @@ from orchestrator.engine import labels
 from orchestrator.errors import OrchestratorError
 from orchestrator.mixin import ServicesMixin, declared_services
 from orchestrator.runner.protocol import Declared
+from orchestrator.services.declaration import HANDLES
 from orchestrator.services.options import memory_in_bytes
 from orchestrator.settings import Settings
 
@@ -33,6 +34,10 @@ def of(cls: type) -> tuple[Declared, ...]:
     """The services a class declares; reading a declaration starts nothing."""
     if not issubclass(cls, ServicesMixin):
         return ()
+    try:
+        services = declared_services(cls)
+    except OrchestratorError:  # of a Compose file; the class says so when it starts
+        return ()
     return tuple(
         Declared(
             alias=alias,
@@ -40,7 +45,7 @@ def of(cls: type) -> tuple[Declared, ...]:
             scope=service.scope,
             memory=memory_in_bytes(service),
         )
-        for alias, service in declared_services(cls).items()
+        for alias, service in services.items()
     )
 
 
@@ -59,11 +64,11 @@ def secrets(cls: type) -> tuple[str, ...]:
 
 
 def _running(cls: type) -> Iterator[tuple[str, Service]]:
-    if not issubclass(cls, ServicesMixin):
+    handles = vars(cls).get(HANDLES)
+    if not handles:
         return
     for alias, declared in declared_services(cls).items():
-        service = getattr(cls, alias)
-        if service is not declared:
+        if service := handles.get(declared):
             yield alias, service
 
 

@@ -1,0 +1,132 @@
+"""`Compose`: the services of a Compose file, on a test class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
+
+from orchestrator.errors import DeclarationError
+from orchestrator.services.options import Scope
+
+if TYPE_CHECKING:
+    from orchestrator.services.container import Container
+
+_FILES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+
+
+class Compose:
+    """The services of a Compose file: each runs as a `Container` of the test class.
+
+    ::
+
+        class ShopTest(ServicesMixin, unittest.TestCase):
+            stack = Compose("compose.yaml", services=["web"])
+
+            def test_front_page(self):
+                url = self.stack["web"].url
+
+    They find one another by their names in the file, and images come from images.lock. What a test
+    should not depend on is left out: host ports are chosen freely (``port_of``), volumes begin
+    empty, and what is bound from this machine is copied in. What cannot be kept is refused.
+
+    The file is read when the class starts: importing a test module does not touch the disk.
+
+    Args:
+        file: The file, or the folder that it is in.
+        services: Those to run, with what they depend on; all that have no profile without.
+        scope: How long they live, as of any service.
+        startup_timeout: Seconds each has to become ready.
+
+    Raises:
+        DeclarationError: An argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        *,
+        services: Sequence[str] | None = None,
+        scope: Scope = "class",
+        startup_timeout: float = 60.0,
+    ) -> None:
+        if not isinstance(file, (str, Path)) or not str(file):
+            raise DeclarationError(f"Compose({file!r}) cannot be used: expected the path of a file")
+        if services is not None and (
+            isinstance(services, str)
+            or not isinstance(services, Sequence)
+            or not all(isinstance(name, str) for name in services)
+            or not services
+        ):
+            raise DeclarationError(
+                f"Compose(services={services!r}) cannot be used: expected a list of names"
+            )
+        if scope not in get_args(Scope):
+            raise DeclarationError(
+                f"Compose(scope={scope!r}) cannot be used: expected {', '.join(get_args(Scope))}"
+            )
+        if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
+            raise DeclarationError(
+                f"Compose(startup_timeout={startup_timeout!r}) cannot be used: expected seconds"
+            )
+        self._file = Path(file)
+        self._wanted = services
+        self._scope: Scope = scope
+        self._startup_timeout = startup_timeout
+
+    @cached_property
+    def services(self) -> Mapping[str, Container]:
+        """The declarations of the services, by name; reads the file the first time.
+
+        Raises:
+            DeclarationError: It cannot be read, or asks for what is not supported.
+            MissingDriverError: PyYAML is not installed.
+        """
+        from orchestrator.services.compose_file import read_services
+        from orchestrator.services.compose_service import to_container
+
+        file = self._found()
+        return {
+            name: to_container(
+                name, wanted, file=file, scope=self._scope, startup_timeout=self._startup_timeout
+            )
+            for name, wanted in read_services(file, self._wanted).items()
+        }
+
+    def _found(self) -> Path:
+        if not self._file.is_dir():
+            return self._file
+        for name in _FILES:
+            if (self._file / name).is_file():
+                return self._file / name
+        raise DeclarationError(f"{self._file} has no {', '.join(_FILES)}")
+
+    def __get__(
+        self, instance: object | None, owner: type | None = None
+    ) -> Mapping[str, Container]:
+        return _Stack(self, instance, owner)
+
+
+class _Stack(Mapping[str, "Container"]):
+    """The services as seen from a test or its class: running ones where there are."""
+
+    def __init__(self, compose: Compose, instance: object | None, owner: type | None) -> None:
+        self._compose = compose
+        self._instance = instance
+        self._owner = owner
+
+    def __getitem__(self, name: str) -> Container:
+        services = self._compose.services
+        if name not in services:
+            raise DeclarationError(
+                f"{self._compose._file} runs no service {name!r} here; "  # noqa: SLF001
+                f"it runs {', '.join(services)}"
+            )
+        return services[name].__get__(self._instance, self._owner)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._compose.services)
+
+    def __len__(self) -> int:
+        return len(self._compose.services)

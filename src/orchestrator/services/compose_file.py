@@ -1,0 +1,161 @@
+"""Reading a Compose file: YAML 1.2, variables, and which services are meant."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import DeclarationError
+from orchestrator.services.drivers import driver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TOP: Final = ("services", "name", "version", "volumes", "networks")
+_VARIABLE: Final = re.compile(
+    r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)"
+    r"|\{(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-?+])(?P<word>[^}]*))?\}|(?P<bad>))"
+)
+# YAML 1.2's core schema; PyYAML's own is that of 1.1, where `no` is false and 22:22 is 1342.
+_SCALARS: Final = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+}
+
+
+def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapping[str, Any]]:
+    """The services to run, each as the file has it, with variables filled in.
+
+    Raises:
+        DeclarationError: The file cannot be read, or is no Compose file of the supported kind.
+        MissingDriverError: PyYAML is not installed.
+    """
+    try:
+        document = _load(file)
+    except OSError as error:
+        raise DeclarationError(f"{file} cannot be read: {error.strerror}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("services"), dict):
+        raise DeclarationError(f"{file} is no Compose file: it has no services")
+    for key in document:
+        if key not in _TOP and not str(key).startswith("x-"):
+            raise DeclarationError(
+                f"{file}: {key!r} is not supported; supported are {', '.join(_TOP)} and x-…"
+            )
+    variables = {**_dotenv(file.parent / ".env"), **os.environ}
+    services = document["services"]
+    for name, service in services.items():
+        if not isinstance(service, dict):
+            raise DeclarationError(f"{file}: service {name!r} is not a mapping")
+    return {
+        name: _filled_in(services[name], variables, place=f"{file}: service {name!r}")
+        for name in _selected(services, wanted, file=file)
+    }
+
+
+def _load(file: Path) -> Any:
+    yaml = driver("yaml", extra="compose")
+    try:
+        return yaml.load(file.read_bytes(), Loader=_loader())
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DeclarationError(f"{file} is not YAML that can be read: {error}") from error
+
+
+@functools.cache
+def _loader() -> Any:
+    yaml = driver("yaml", extra="compose")
+
+    merge = {"<": [("tag:yaml.org,2002:merge", re.compile(r"<<"))]}
+    loader: Any = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": merge})
+    for name, (pattern, first) in _SCALARS.items():
+        beginnings = ["" if letter == "\0" else letter for letter in first]
+        loader.add_implicit_resolver(
+            f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), beginnings
+        )
+    loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _whole(node.value))
+    return loader
+
+
+def _whole(text: str) -> int:
+    """An integer of YAML 1.2, where a leading zero is no octal."""
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _selected(
+    services: Mapping[str, Mapping[str, Any]], wanted: Sequence[str] | None, *, file: Path
+) -> Sequence[str]:
+    """The wanted services and all they depend on, in the order of the file."""
+    todo = [name for name, it in services.items() if not it.get("profiles")]
+    todo = list(wanted) if wanted is not None else todo
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in services:
+            raise DeclarationError(
+                f"{file} has no service {name!r}; it has {', '.join(map(str, services))}"
+            )
+        if name not in found:
+            found.add(name)
+            todo.extend(services[name].get("depends_on") or ())
+    return [name for name in services if name in found]
+
+
+def _dotenv(file: Path) -> Mapping[str, str]:
+    return read_env_file(file) if file.is_file() else {}
+
+
+def read_env_file(file: Path) -> Mapping[str, str]:
+    """``NAME=value`` lines; quotes around a value are taken off.
+
+    Raises:
+        DeclarationError: It cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeclarationError(f"{file} cannot be read: {error}") from error
+    values = {}
+    for line in lines:
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not name or name.startswith("#") or not equals:
+            continue
+        value = value.strip()
+        quoted = re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", value)
+        bare = re.sub(r"\s+#.*", "", value)
+        values[name.strip()] = (quoted[1] or quoted[2] or "") if quoted else bare
+    return values
+
+
+def _filled_in(value: Any, variables: Mapping[str, str], *, place: str) -> Any:
+    """The same, with every ``$NAME`` and ``${NAME…}`` in its texts replaced."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _value(match, variables, place=place), value)
+    if isinstance(value, Mapping):
+        return {key: _filled_in(it, variables, place=place) for key, it in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(it, variables, place=place) for it in value]
+    return value
+
+
+def _value(match: re.Match[str], variables: Mapping[str, str], *, place: str) -> str:
+    if match["dollar"]:
+        return "$"
+    name = match["plain"] or match["name"]
+    if name is None:
+        raise DeclarationError(
+            f"{place}: {match.string!r} has a $ that is no variable; write $$ for a dollar"
+        )
+    operator, word = match["operator"] or "", match["word"] or ""
+    value = variables.get(name)
+    there = bool(value) if operator.startswith(":") else value is not None
+    if operator.endswith("+"):
+        return word if there else ""
+    if there:
+        return value or ""
+    if operator.endswith("?"):
+        raise DeclarationError(f"{place}: variable {name} is not set: {word}")
+    return word
