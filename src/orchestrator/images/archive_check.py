@@ -135,9 +135,7 @@ def _image(
         tags = [str(tag) for tag in item["RepoTags"] or []]
     except (TypeError, KeyError) as error:
         raise _disagreement(name, error) from error
-    return ArchivedImage(
-        digests=frozenset({digest}) | indexes.get(digest, frozenset()), tags=tags
-    )
+    return ArchivedImage(digests=frozenset({digest}) | indexes.get(digest, frozenset()), tags=tags)
 
 
 def _check_layers(contents: Contents, item: Any, name: str) -> None:

@@ -37,10 +37,14 @@ def arm_signals() -> None:
 
 
 def disarm_signals() -> None:
-    """Let every further signal kill at once: clean-up has begun, and the watchdog finishes it."""
+    """Take no further SIGTERM or SIGHUP while cleaning up, which is bounded; Ctrl-C kills at once.
+
+    The same request often comes twice (GNU ``timeout`` signals the process, then its group), and in
+    a container the watchdog, which could finish, ends with its owner.
+    """
     for number in SIGNALS:
         if signal.getsignal(number) is _on_signal:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
