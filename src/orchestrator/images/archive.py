@@ -140,7 +140,7 @@ def _after_load(engine: Engine, entry: LockedImage, lock: LockFile) -> None:
         )
     if entry.reference.familiar not in info.tags:
         engine.tag_image(info.id, as_reference=entry.reference.tagged)
-    locked = lock.entries.get(entry.name)
+    locked = None if lock.is_default else lock.entries.get(entry.name)
     if locked and entry.digest and not is_locked(info, locked):
         engine.tag_image(info.id, as_reference=loaded_tag(entry.digest))
 

@@ -117,13 +117,15 @@ class Display:
             return
         self._erase()
         size = shutil.get_terminal_size()
+        width = max(map(len, self._rows), default=0)
         for name, row in list(self._rows.items())[: size.lines - 1]:
-            self._stream.write(f"{_bar(name, row.transfer)[: size.columns - 1]}\n")
+            bar = f"{name:{width}} {_bar(row.transfer)}"
+            self._stream.write(f"{bar[: size.columns - 1]}\n")
             self._drawn += 1
         self._stream.flush()
         self._last = time.monotonic()
 
 
-def _bar(name: str, transfer: Transfer) -> str:
+def _bar(transfer: Transfer) -> str:
     full = round(transfer.fraction * _BAR)
-    return f"{name:32} [{'#' * full}{'-' * (_BAR - full)}] {transfer} {transfer.seconds:.0f} s"
+    return f"[{'#' * full}{'-' * (_BAR - full)}] {transfer} {transfer.seconds:.0f} s"
