@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -54,9 +53,7 @@ def check_common(service: Service) -> None:
     _check(
         service,
         "log_to",
-        service.log_to is None
-        or isinstance(service.log_to, logging.Logger)
-        or _is_text(service.log_to),
+        service.log_to is None or _is_text(service.log_to) or _is_logger(service.log_to),
         "a logger, or a logger's name",
     )
     _check_files(service)
@@ -117,6 +114,12 @@ def memory_in_bytes(service: Service) -> int | None:
     size = in_bytes(memory)
     _check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
     return size
+
+
+def _is_logger(value: object) -> bool:
+    import logging  # not at import: declaring loads no more than it needs
+
+    return isinstance(value, logging.Logger)
 
 
 def _check_tmpfs(service: Service) -> None:

@@ -1,0 +1,48 @@
+"""A Compose file as it is: the queue and the worker of a shop, tested from outside."""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+
+import redis
+
+from orchestrator import Compose, Container, ServicesMixin
+
+SHOP = Path(__file__).parent / "shop"
+
+
+class ShopTest(ServicesMixin, unittest.TestCase):
+    """Both services run for the class; the worker's image is built from its Dockerfile."""
+
+    stack = Compose(SHOP / "compose.yaml")
+
+    def setUp(self) -> None:
+        """The file's port 6379 is published somewhere else for each class."""
+        queue = self.stack["queue"]
+        self.client = redis.Redis(host=queue.host, port=queue.port)
+        self.addCleanup(self.client.close)
+
+    def test_the_worker_writes_an_invoice(self) -> None:
+        """An order of 100 becomes an invoice of 119."""
+        self.client.rpush("orders", 100)
+        self.assertEqual((b"invoices", b"119"), self.client.blpop(["invoices"], timeout=30))
+
+
+class WorkerTest(ServicesMixin, unittest.TestCase):
+    """The same worker with another tax, beside a queue that is declared here."""
+
+    queue = Container(image="redis", ports=[6379])
+    worker = Container(
+        build=SHOP / "worker", env={"QUEUE": "queue", "TAX": "7"}, depends_on=[queue]
+    )
+
+    def test_the_tax_is_a_setting(self) -> None:
+        """An order of 100 becomes an invoice of 107."""
+        with redis.Redis(host=self.queue.host, port=self.queue.port) as client:
+            client.rpush("orders", 100)
+            self.assertEqual((b"invoices", b"107"), client.blpop(["invoices"], timeout=30))
+
+
+if __name__ == "__main__":
+    unittest.main()
