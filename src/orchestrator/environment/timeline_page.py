@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import html
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.environment.timeline import CLASS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from orchestrator.environment.timeline import Span, Timeline
 
+_STYLE: Final = Path(__file__).with_name("timeline.css")
 _TICKS: Final = 5
 _SHOWN: Final = 0.01  # seconds; less is told by the bar's title only
 _PHASES: Final = {
@@ -50,7 +50,7 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
     Raises:
         OSError: It cannot be written.
     """
-    style = resources.files(__package__).joinpath("timeline.css").read_text(encoding="utf-8")
+    style = _STYLE.read_text(encoding="utf-8")
     head = _HEAD.format(run=html.escape(run), style=style, legend=_legend()).encode()
     piece = _section(timeline, error=error).encode()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
 LOCK_ENTRY: Final = "python"
+_SOURCE: Final = Path(__file__).with_name("slow_link.py")
 _PROGRAM: Final = "/slow_link.py"
 _IN_PLACE: Final = 15.0  # seconds
 
@@ -23,15 +25,13 @@ _IN_PLACE: Final = 15.0  # seconds
 @contextlib.contextmanager
 def slowed(service: Service, *, latency: float, jitter: float, loss: float) -> Iterator[None]:
     """Delay and drop what the service sends while the block runs."""
-    from importlib import resources  # a dozen modules, 2 ms of everybody's import otherwise
-
     _check(latency=latency, jitter=jitter, loss=loss)
     running = service.running
     with running.helper(
         running.container,
         entry=LOCK_ENTRY,
         command=["python3", "-u", _PROGRAM, *(repr(float(it)) for it in (latency, jitter, loss))],
-        files={_PROGRAM: resources.files(__package__).joinpath("slow_link.py").read_bytes()},
+        files={_PROGRAM: _SOURCE.read_bytes()},
         capabilities=["NET_ADMIN", "NET_RAW"],
         devices=["/dev/net/tun"],
     ) as helper:
