@@ -1,14 +1,23 @@
-"""Real Postgres, Redis and Kafka in unittest test cases: clean per test, nothing left behind."""
+"""Real Postgres, Redis and Kafka in unittest test cases: clean per test, nothing left behind.
 
-from orchestrator import errors, probes
-from orchestrator.mixin import ServicesMixin
-from orchestrator.services.build import Build
-from orchestrator.services.compose import Compose
-from orchestrator.services.container import Container
-from orchestrator.services.kafka import Kafka
-from orchestrator.services.postgres import Postgres
-from orchestrator.services.redis import Redis
-from orchestrator.services.service import Service
+A name is loaded when it is first used, so that a test module pays for the services it declares.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from orchestrator import errors, probes
+    from orchestrator.mixin import ServicesMixin
+    from orchestrator.services.build import Build
+    from orchestrator.services.compose import Compose
+    from orchestrator.services.container import Container
+    from orchestrator.services.kafka import Kafka
+    from orchestrator.services.postgres import Postgres
+    from orchestrator.services.redis import Redis
+    from orchestrator.services.service import Service
 
 __all__ = [
     "Build",
@@ -22,3 +31,19 @@ __all__ = [
     "errors",
     "probes",
 ]
+
+_HOMES: Final = {"ServicesMixin": "mixin", "errors": "errors", "probes": "probes"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name; every service's room has the service's name."""
+    if name not in __all__:
+        raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
+    module = importlib.import_module(f"orchestrator.{_HOMES.get(name, f'services.{name.lower()}')}")
+    value = module if name in ("errors", "probes") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
