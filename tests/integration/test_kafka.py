@@ -6,50 +6,63 @@ import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import kafka
 
 from orchestrator import Container, Kafka, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceError, ServiceNotRunningError
-from tests.support.classes import LeakCheckedTestCase, left_of_this_process, run_class
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tests.support.classes import LeakCheckedTestCase, run_class
+from tests.support.kafka import OneBrokerTest
+from tests.support.processes import ProcessTestCase
 
 BIN = "/opt/kafka/bin"
+SHARED = """
+    import threading
+    import unittest
+    from orchestrator import Kafka, ServicesMixin
+    from orchestrator.errors import ServiceError
 
+    class Shares(ServicesMixin, unittest.TestCase):
+        events = Kafka(scope="process")
 
-class OneBrokerTest(ServicesMixin, unittest.TestCase):
-    """One broker and one sibling container for the tests of the class."""
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.of_the_class = cls.events.topic(cls.__name__)
+            cls.producer = cls.events.producer()
+            cls.producer.send(cls.of_the_class, b"x").get(timeout=10)
 
-    events = Kafka()
-    sibling = Container(image="kafka", command=["sleep", "600"])
+        def check(self):
+            self.assertEqual(b"x", self.events.consume(self.of_the_class)[0].value)
+            with self.events.producer() as producer:
+                producer.send("made-by-code", b"once")
+            self.events.consume("made-by-code")
+            with self.assertRaisesRegex(ServiceError, "0 of 1"):
+                self.events.consume("made-by-code", timeout=0.2)
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Nothing is left of the services when the class has ended."""
-        cls.addClassCleanup(cls.check_nothing_is_left)
-        super().setUpClass()
+        def test_one(self):
+            self.check()
 
-    @classmethod
-    def check_nothing_is_left(cls) -> None:
-        """Raise unless the daemon has nothing of this process any more."""
-        assert not (left := left_of_this_process()), left
+        def test_two(self):
+            self.check()
 
-    def produce(self, topic: str, *values: bytes, **config: Any) -> None:
-        """Send values and wait until the broker has them."""
-        with self.events.producer(**config) as producer:
-            for value in values:
-                producer.send(topic, value)
+    class FirstTest(Shares): ...
 
-    def values(self, topic: str, count: int) -> Sequence[bytes]:
-        """The next values of a topic."""
-        return [record.value for record in self.events.consume(topic, count=count, timeout=10)]
+    class SecondTest(Shares):
+        @classmethod
+        def setUpClass(cls):
+            assert FirstTest.producer._closed
+            super().setUpClass()
+
+    del Shares
+"""
 
 
 class ReachTest(OneBrokerTest):
     """Clients on the host and in containers of the class meet at one broker."""
+
+    sibling = Container(image="kafka", command=["sleep", "600"])
 
     def test_a_sibling_reads_what_the_host_wrote(self) -> None:
         """The Java client in another container finds the broker by its alias."""
@@ -346,6 +359,17 @@ class EndingTest(LeakCheckedTestCase):
         ):
             with self.assertRaisesRegex(ServiceNotRunningError, r"Declares\.events"):
                 use()
+
+
+class SharedTest(ProcessTestCase):
+    """One broker for several classes."""
+
+    def test_each_class_has_what_it_made_for_all_its_tests(self) -> None:
+        """And clean state for each of them, and clients that end with the class."""
+        self.write("test_shared.py", SHARED)
+        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_shared")
+        self.assertEqual(0, status, output)
+        self.assertIn("Ran 4 tests", output)
 
 
 class FaultTest(LeakCheckedTestCase):

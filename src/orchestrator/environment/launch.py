@@ -18,7 +18,7 @@ from orchestrator.errors import EngineError, OrchestratorError, ServiceError
 from orchestrator.probes import exited
 from orchestrator.services.faults import await_ready
 from orchestrator.services.options import in_bytes, memory_in_bytes, read_file
-from orchestrator.services.runtime import Runtime
+from orchestrator.services.runtime import Runtime, host_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -153,7 +153,7 @@ def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
         image=image,
         labels=site.labels(service=runtime.alias, scope=handle.scope),
         network=site.network,
-        aliases=[runtime.alias],
+        aliases=host_names(runtime.alias),
         env={**handle.server_env(), **handle.env},
         command=handle.server_command() if handle.command is None else handle.command,
         ports=runtime.ports,

@@ -17,6 +17,7 @@ from orchestrator.engine import connect
 from orchestrator.environment.launch import launch, release
 from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
+from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
     import threading
@@ -66,15 +67,20 @@ class ProcessScope:
         """A class's handle of a running service, reachable by alias on the class's network."""
         handle = self._handles[declaration]
         runtime = handle.running
-        runtime.engine.connect_network(network, container=runtime.container, aliases=[alias])
-        try:
-            yield handle.copy_with(
-                _runtime=dataclasses.replace(
-                    runtime, alias=alias, networks=(*runtime.networks, network)
-                )
+        runtime.engine.connect_network(
+            network, container=runtime.container, aliases=host_names(alias)
+        )
+        joined = handle.copy_with(
+            _runtime=dataclasses.replace(
+                runtime, alias=alias, networks=(*runtime.networks, network)
             )
-        finally:
-            runtime.engine.disconnect_network(network, container=runtime.container)
+        )
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(
+                runtime.engine.disconnect_network, network, container=runtime.container
+            )
+            leaving.callback(release, joined)  # what the class opened through it
+            yield joined
 
     def _launch(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, ServiceError
 from orchestrator.probes import INTERVAL, exited, wait_until_ready
+from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ def _reconnect(service: Service, network: str) -> None:
     running = service.running
     with _unless_ended(service):
         running.engine.connect_network(
-            network, container=running.container, aliases=[running.alias]
+            network, container=running.container, aliases=host_names(running.alias)
         )
 
 

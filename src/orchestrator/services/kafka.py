@@ -6,17 +6,29 @@ import re
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
 from dataclasses import field
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
 from orchestrator.services import kafka_broker, options
 from orchestrator.services.kafka_broker import Listener
 from orchestrator.services.kafka_clients import kafka_python
+from orchestrator.services.kafka_security import (
+    JVM_OPTION,
+    MECHANISMS,
+    SECURITIES,
+    Mechanism,
+    Security,
+    guard_for,
+)
 from orchestrator.services.kafka_service import KafkaService
+from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.probes import Probe
+    from orchestrator.services.runtime import Runtime
 
 _SETTING: Final = re.compile(r"[a-z0-9._-]+")
 _OURS: Final = ("listeners", "advertised.listeners", "listener.security.protocol.map")
@@ -27,20 +39,28 @@ class Kafka(KafkaService):
     """An Apache Kafka broker in KRaft mode: an image of apache/kafka or confluentinc/cp-kafka.
 
     Attributes:
-        security: How clients connect: ``"plaintext"``.
+        security: How clients connect: ``"plaintext"``, ``"sasl_plaintext"``, ``"ssl"`` or
+            ``"sasl_ssl"``, with passwords and certificates made for the class.
+        mechanism: How they prove their password, with SASL: ``"SCRAM-SHA-512"``,
+            ``"SCRAM-SHA-256"`` or ``"PLAIN"``.
         settings: More of server.properties, such as ``{"message.max.bytes": "2000000"}``.
+        strict: Lets each test use only names that begin with its `prefix`, by ACLs; one that
+            touches another topic, group or transactional id fails with an error that names both.
     """
 
     lock_entry: ClassVar[str] = "kafka"
     container_port: ClassVar[int] = kafka_broker.EXTERNAL_PORT
     internal_port: ClassVar[int] = kafka_broker.INTERNAL_PORT
 
-    security: Literal["plaintext"] = "plaintext"
+    security: Security = "plaintext"
+    mechanism: Mechanism = "SCRAM-SHA-512"
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
-        options.choice(self, "security", self.security, ("plaintext",))
+        options.choice(self, "security", self.security, SECURITIES)
+        options.choice(self, "mechanism", self.mechanism, MECHANISMS)
+        options.check_flag(self, "strict", self.strict)
         options.check_environment(self, "settings", self.settings)
         for name in self.settings:
             if not _SETTING.fullmatch(name) or name in _OURS:
@@ -49,26 +69,67 @@ class Kafka(KafkaService):
                     f"server.properties other than {', '.join(_OURS)}"
                 )
 
+    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+        """The handle, with what its security needs."""
+        if not self._guarded:
+            return super().bound(runtime, **changes)
+        names = [runtime.engine.host, "localhost", "127.0.0.1", *host_names(runtime.alias)]
+        guard = guard_for(
+            self.security,
+            self.mechanism,
+            hosts=list(dict.fromkeys(names)),
+            password=runtime.password,
+            open_=not self.strict,
+        )
+        given = self.env.get("KAFKA_OPTS", "")
+        env = {
+            "KAFKA_LOG4J_LOGGERS": "kafka.authorizer.logger=INFO",  # what it denies, for `strict`
+            **self.env,
+            "KAFKA_OPTS": f"{JVM_OPTION} {given}".rstrip(),
+        }
+        return super().bound(runtime, _guard=guard, env=env, **changes)
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether the broker looks who its clients are, and what they may do."""
+        return self.security != "plaintext" or self.strict
+
+    def container_ports(self) -> Sequence[str]:
+        """The clients' port and, where it is guarded, the administrator's."""
+        admin = [f"{kafka_broker.ADMIN_PORT}/tcp"] if self._guarded else []
+        return [*super().container_ports(), *admin]
+
     def server_env(self) -> Mapping[str, str]:
         """Listeners by place: the host port is known before the container is created."""
-        listeners = (
-            Listener(name="EXTERNAL", port=self.container_port, advertised=self.bootstrap),
-            Listener(name="INTERNAL", port=self.internal_port, advertised=self.internal_bootstrap),
-            Listener(
-                name="CONTROLLER",
-                port=kafka_broker.CONTROLLER_PORT,
-                advertised=None,
-                host="localhost",
-            ),
+        guard = self._guard
+        places = (
+            ("EXTERNAL", self.container_port, self.bootstrap),
+            ("INTERNAL", self.internal_port, self.internal_bootstrap),
         )
+        if guard is None:
+            plain = [Listener(name=n, port=port, advertised=a) for n, port, a in places]
+            return kafka_broker.environment(
+                [*plain, kafka_broker.CONTROLLER],
+                between_brokers="INTERNAL",
+                settings=self.settings,
+            )
+        listeners = [guard.clients_listener(n, port=port, advertised=a) for n, port, a in places]
         return kafka_broker.environment(
-            listeners, between_brokers="INTERNAL", settings=self.settings
+            [*listeners, *guard.own_listeners(admin=self.admin_bootstrap)],
+            between_brokers="BROKER",
+            settings={**guard.properties(), **self.settings},
         )
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """Passwords and keys: in files, so that neither environment nor arguments hold them."""
+        return {} if self._guard is None else self._guard.files()
 
     def readiness(self) -> Probe:
         """It lists itself as a broker that takes requests."""
         kafka_python()  # takes a while to import, and nothing else is to do while the server starts
-        return Call(kafka_broker.lists_a_broker)
+        if self._guard is None:
+            return Call(kafka_broker.lists_a_broker)
+        return Call(kafka_broker.answers_the_admin)
 
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""

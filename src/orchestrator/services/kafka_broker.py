@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 EXTERNAL_PORT: Final = 9092
 INTERNAL_PORT: Final = 19092
 CONTROLLER_PORT: Final = 9093
+BROKER_PORT: Final = 9094
+ADMIN_PORT: Final = 9095
 _CLUSTER: Final = "b3JjaGVzdHJhdG9yLTAwMQ"  # 16 bytes in base64, as kafka-storage wants it
 # A Metadata request, version 4, for no topic: key, version, correlation id, client id, topics, no.
 _METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0)
 _METADATA_HEAD: Final = struct.Struct("!iiii")  # length, correlation id, throttle time, brokers
+# An ApiVersions request, version 0: key, version, correlation id, client id.
+_VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id")
+_VERSIONS_HEAD: Final = struct.Struct("!iih")  # length, correlation id, error
 _FOUR_MEBIBYTES: Final = str(4 << 20)
 
 # A broker for tests: one node, small, quick to start and to answer.
@@ -82,6 +87,11 @@ class Listener:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+CONTROLLER: Final = Listener(
+    name="CONTROLLER", port=CONTROLLER_PORT, advertised=None, host="localhost"
+)
+
+
 def environment(
     listeners: Sequence[Listener], *, between_brokers: str, settings: Mapping[str, str]
 ) -> Mapping[str, str]:
@@ -114,11 +124,25 @@ def environment(
 
 def lists_a_broker(target: Target) -> None:
     """Ask for metadata: a broker that does not take requests yet is not listed."""
-    with connect(target) as connection:
-        connection.sendall(struct.pack("!i", len(_METADATA)) + _METADATA)
-        answer = connection.recv(4096)
+    answer = _ask(target, _METADATA, port=EXTERNAL_PORT)
     if len(answer) < _METADATA_HEAD.size or _METADATA_HEAD.unpack_from(answer)[-1] < 1:
         raise NotReadyError("the broker does not list itself yet")
+
+
+def answers_the_admin(target: Target) -> None:
+    """Ask which requests are known, the only question that needs no password.
+
+    A broker opens the listeners for clients last, when it is registered and takes requests.
+    """
+    answer = _ask(target, _VERSIONS, port=ADMIN_PORT)
+    if len(answer) < _VERSIONS_HEAD.size or _VERSIONS_HEAD.unpack_from(answer)[-1] != 0:
+        raise NotReadyError("the broker does not answer yet")
+
+
+def _ask(target: Target, request: bytes, *, port: int) -> bytes:
+    with connect(target, port=port) as connection:
+        connection.sendall(struct.pack("!i", len(request)) + request)
+        return connection.recv(4096)
 
 
 def _variable(setting: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.services.certificates import PemFiles
 from orchestrator.services.drivers import driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     import kafka
@@ -39,6 +41,7 @@ _BOUNDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_in_flight_requests_per_connection": 1000,
     },
 }
+_LOG_REQUESTS: Final = ("kafka.net.connection", "kafka.protocol.parser")
 _RECONNECT: Final = {"bootstrap_timeout_ms": _MILLISECONDS, "reconnect_backoff_max_ms": 250}
 
 
@@ -55,12 +58,18 @@ class Clients:
     """The clients that one handle opened; safe to use from several threads.
 
     Args:
-        settings: How every one of them reaches its broker, as kafka-python's keyword arguments.
+        settings: How they reach the broker, as kafka-python's keyword arguments.
+        admin: The same for the administrator.
+        secrets: What the clients must not log.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Mapping[str, Any], *, admin: Mapping[str, Any], secrets: Sequence[str]
+    ) -> None:
+        self._settings = {**dict.fromkeys(_BOUNDS, settings), "KafkaAdminClient": admin}
         self._open = contextlib.ExitStack()
+        if secrets:
+            self._open.enter_context(_Mask(secrets))
         self._readers: dict[str, Reader] = {}
         self._lock = threading.Lock()
 
@@ -72,11 +81,16 @@ class Clients:
             arguments: Its positional arguments.
             config: kafka-python's settings, over ours.
         """
-        ours = {**self._settings, **_RECONNECT, **_BOUNDS[kind]}
+        ours = {**self._settings[kind], **_RECONNECT, **_BOUNDS[kind]}
         client = getattr(kafka_python(), kind)(*arguments, **{**ours, **config})
         with self._lock:
             self._open.callback(client.close, **_GOODBYES[kind])
         return client
+
+    def files(self) -> PemFiles:
+        """A folder for certificates that `close` will remove."""
+        with self._lock:
+            return self._open.enter_context(PemFiles())
 
     def reader(self, topic: str) -> Reader:
         """The reader of a topic, the same every time."""
@@ -89,6 +103,31 @@ class Clients:
             self._readers.clear()
             closing = self._open.pop_all()
         closing.close()
+
+
+class _Mask(logging.Filter):
+    """Keeps secrets out of what kafka-python logs of its requests, at the level DEBUG."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def __enter__(self) -> None:
+        for name in _LOG_REQUESTS:
+            logging.getLogger(name).addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        for name in _LOG_REQUESTS:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite a record that has a secret."""
+        message = record.getMessage()
+        for secret in self._secrets:
+            if secret in message:
+                message = message.replace(secret, "***")
+                record.msg, record.args = message, ()
+        return True
 
 
 class Reader:

@@ -1,97 +1,27 @@
-"""`KafkaService`: what every broker that speaks Kafka's protocol gives to a test."""
+"""`KafkaService`: what a test can do with a broker that speaks Kafka's protocol."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.services import kafka_topics, options
-from orchestrator.services.kafka_clients import Clients, kafka_python
-from orchestrator.services.kafka_isolation import Baseline
-from orchestrator.services.service import Service
+from orchestrator.services import kafka_groups, kafka_topics
+from orchestrator.services.kafka_clients import kafka_python
+from orchestrator.services.kafka_handle import KafkaHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import kafka
     from kafka.consumer.fetcher import ConsumerRecord
 
-    from orchestrator.services.runtime import Runtime
-
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
-class KafkaService(Service):
+class KafkaService(KafkaHandle):
     """A broker: topics, a group and clients for each test; subclasses say how it is started."""
-
-    internal_port: ClassVar[int] = 0
-
-    _test: str = options.private("")
-    _clients: Clients = options.private(None)
-    _baseline: Baseline = options.private(None)
-    _topics: dict[str, int] = options.private(None)
-    _owner: KafkaService | None = options.private(None)
-
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
-        """The handle of a class, with clients of its own."""
-        handle = super().bound(runtime, **changes)
-        return handle.copy_with(
-            _clients=Clients({"bootstrap_servers": handle.bootstrap}),
-            _baseline=Baseline(),
-            _topics={},
-        )
-
-    def prepare(self) -> None:
-        """Connect; the tests of the class share the connection that creates their topics."""
-        self.control.describe_cluster()
-
-    @contextlib.contextmanager
-    def isolated(self, test: str) -> Iterator[Self]:
-        """A group and topics of the test's own; whatever it made on the broker is deleted."""
-        handle = self.copy_with(
-            _test=test,
-            _clients=Clients({"bootstrap_servers": self.bootstrap}),
-            _topics={},
-            _owner=self,
-        )
-        with self._baseline.restored(self.control), contextlib.ExitStack() as ending:
-            ending.callback(handle.release)
-            yield handle
-
-    def release(self) -> None:
-        """Close the clients that were opened through this handle."""
-        if self._clients is not None:
-            self._clients.close()
-
-    # What a test uses
-
-    @property
-    def bootstrap(self) -> str:
-        """``host:port`` for clients on this machine."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def internal_bootstrap(self) -> str:
-        """``alias:port`` for other containers of the class."""
-        return f"{self.alias}:{self.internal_port}"
-
-    @property
-    def url(self) -> str:
-        """The same as `bootstrap`."""
-        return self.bootstrap
-
-    @property
-    def internal_url(self) -> str:
-        """The same as `internal_bootstrap`."""
-        return self.internal_bootstrap
-
-    @property
-    def prefix(self) -> str:
-        """What the names of this test's topics and groups begin with."""
-        return f"{self._test or self.alias}-"
 
     @property
     def group(self) -> str:
@@ -125,7 +55,7 @@ class KafkaService(Service):
                 f"{name!r} cannot name a topic: use ASCII letters, digits, '.', '_' and '-'"
             )
         topic = f"{self.prefix}{name}"
-        if topic not in self._topics:
+        if topic not in self._created:
             _check_partitions(topic, partitions)
             kafka_topics.create(
                 self.control,
@@ -134,10 +64,10 @@ class KafkaService(Service):
                 settings=settings or {},
                 service=self.alias,
             )
-            self._topics[topic] = partitions
-        elif self._topics[topic] != partitions:
+            self._created[topic] = partitions
+        elif self._created[topic] != partitions:
             raise DeclarationError(
-                f"{topic!r} has {self._topics[topic]} partitions in this test already, and cannot "
+                f"{topic!r} has {self._created[topic]} partitions in this test already, and cannot "
                 f"have {partitions}"
             )
         return topic
@@ -185,6 +115,7 @@ class KafkaService(Service):
         """
         if not isinstance(count, int) or count < 1:
             raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
+        self._check_own("topic", topic)
         reader = self.opened.reader(topic)
         cause: Exception | None = None
         try:
@@ -206,18 +137,54 @@ class KafkaService(Service):
             service=self.alias,
         ) from cause
 
-    @property
-    def opened(self) -> Clients:
-        """The clients that were opened through this handle."""
-        _ = self.running  # says what is wrong with a declaration that is not running
-        return self._clients
+    def lag(self, group: str, topic: str) -> int:
+        """How many records of a topic a consumer group has not committed yet, now.
+
+        Args:
+            group: Its full name, such as `group`.
+            topic: The full name, as `topic` returns it.
+
+        Raises:
+            ServiceError: There is no such topic.
+        """
+        return kafka_groups.lag(self.control, group, topic, service=self.alias)
+
+    def wait_for_group(
+        self, group: str, topic: str, *, lag: int | None = None, timeout: float = 10.0
+    ) -> None:
+        """Wait for a consumer group of the code under test.
+
+        Args:
+            group: Its full name.
+            topic: The full name, as `topic` returns it.
+            lag: Wait until the group has committed all records but so many. Without it, wait until
+                every partition has a consumer: what is produced from then on reaches one.
+            timeout: Seconds it has.
+
+        Raises:
+            ServiceError: It was not so in time; the message says how it was.
+        """
+        if lag is None:
+            kafka_groups.wait_until_assigned(
+                self.control, group, topic, timeout=timeout, service=self.alias
+            )
+        else:
+            kafka_groups.wait_until_behind(
+                self.control, group, topic, at_most=lag, timeout=timeout, service=self.alias
+            )
 
     @cached_property
-    def control(self) -> kafka.KafkaAdminClient:
-        """The admin client of the class's handle, for what the service does itself."""
-        if self._owner is not None:
-            return self._owner.control
-        return self.opened.open("KafkaAdminClient", retry_backoff_ms=5)
+    def _created(self) -> dict[str, int]:
+        """This handle's topics, and how many partitions each has."""
+        return {}
+
+    def _check_own(self, kind: str, name: str) -> None:
+        """Say of a strict test what the broker would say too, but who owns the name as well."""
+        shared = f"{self.alias}-"
+        if self.strict and self._test and not name.startswith((self.prefix, shared)):
+            raise ServiceError(
+                f"{self.alias}: {self.fence.trespass(self._test, kind, name)}", service=self.alias
+            )
 
 
 def _check_partitions(topic: str, partitions: int) -> None:

@@ -63,7 +63,7 @@ def _await_leaders(
     deadline = time.monotonic() + _READY
     while True:
         try:
-            end_offsets(admin, topic, partitions=partitions)
+            offsets(admin, topic, partitions=partitions, which="LATEST")
         except errors.KafkaError as error:
             if time.monotonic() > deadline:
                 raise ServiceError(
@@ -82,14 +82,15 @@ def partition_count(admin: kafka.KafkaAdminClient, topic: str) -> int:
     return len(found["partitions"])
 
 
-def end_offsets(admin: kafka.KafkaAdminClient, topic: str, *, partitions: int) -> Mapping[Any, int]:
-    """Partition to the offset its next record will have."""
-    latest = kafka_python().OffsetSpec.LATEST
-    topic_partition = kafka_python().TopicPartition
-    asked = {topic_partition(topic, number): latest for number in range(partitions)}
-    return {
-        partition: found.offset for partition, found in admin.list_partition_offsets(asked).items()
-    }
+def offsets(
+    admin: kafka.KafkaAdminClient, topic: str, *, partitions: int, which: str
+) -> dict[Any, int]:
+    """Partition to its first offset (``"EARLIEST"``) or the one after its last (``"LATEST"``)."""
+    module = kafka_python()
+    spec = module.OffsetSpec[which]
+    asked = {module.TopicPartition(topic, number): spec for number in range(partitions)}
+    found = admin.list_partition_offsets(asked)
+    return {partition: offset.offset for partition, offset in found.items()}
 
 
 def users_topics(admin: kafka.KafkaAdminClient) -> frozenset[str]:

@@ -71,6 +71,11 @@ def choice(service: Service, option: str, value: object, allowed: Sequence[str])
     _check(service, option, value in allowed, " or ".join(map(repr, allowed)))
 
 
+def check_flag(service: Service, option: str, value: object) -> None:
+    """Raise DeclarationError unless a value is True or False."""
+    _check(service, option, isinstance(value, bool), "True or False")
+
+
 def check_environment(service: Service, option: str, values: Mapping[str, str]) -> None:
     """Raise DeclarationError unless names and values are texts."""
     good = isinstance(values, Mapping) and all(

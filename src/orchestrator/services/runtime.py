@@ -29,6 +29,16 @@ class Helper(Protocol):
         """Its name."""
 
 
+def host_names(alias: str) -> list[str]:
+    """What a service is called on its networks: its alias, and that without underscores.
+
+    RFC 1123 has no underscore in host names. Most programs do not care; Java's TLS, browsers and
+    frameworks that check the ``Host`` header do, and can use the name with hyphens instead.
+    """
+    hyphenated = alias.strip("_").replace("_", "-")
+    return [alias] if hyphenated in alias else [alias, hyphenated]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """The container behind a handle.
