@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import time
 import unittest
 from typing import TYPE_CHECKING
@@ -131,6 +133,25 @@ class SlowedTest(LeakCheckedTestCase):
                     self.assertGreaterEqual(fastest(self.cache.client.ping), LATENCY)
 
         self.assert_passes(Again)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root may set up such a network namespace")
+    def test_it_works_where_the_kernel_is_strict_about_ways_back(self) -> None:
+        """Some distributions set rp_filter to 1, which drops what came by another way."""
+
+        class Strict(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                found = ["docker", "inspect", "-f", "{{.State.Pid}}", self.cache.container_id]
+                pid = subprocess.run(found, capture_output=True, text=True, check=True).stdout
+                values = [f"net.ipv4.conf.{name}.rp_filter=1" for name in ("all", "eth0")]
+                argv = ["nsenter", "--net", "--target", pid.strip(), "sysctl", "-w", *values]
+                subprocess.run(argv, capture_output=True, check=True)
+                with self.cache.slowed(latency=LATENCY):
+                    self.assertGreaterEqual(fastest(self.cache.client.ping), LATENCY)
+                self.assertLess(fastest(self.cache.client.ping), LATENCY)
+
+        self.assert_passes(Strict)
 
     def test_a_killed_server_ends_the_block_in_peace(self) -> None:
         """What was slowed may be gone when the slowness is undone."""

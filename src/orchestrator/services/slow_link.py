@@ -34,8 +34,9 @@ _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFADDR, _SIOCSIFMTU = 0x8913, 0x8914, 0x8915, 0x8922
 _IFF_UP = 0x1
 
-# linux/rtnetlink.h, linux/fib_rules.h
-_RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
+# linux/rtnetlink.h, linux/fib_rules.h, linux/if_link.h, linux/ip.h
+_RTM_SETLINK, _RTM_NEWROUTE, _RTM_NEWRULE = 19, 24, 32
+_IFLA_AF_SPEC, _IFLA_INET_CONF, _IPV4_DEVCONF_RP_FILTER = 26, 1, 8
 _REQUEST_ACK_CREATE_EXCLUSIVE = 0x1 | 0x4 | 0x400 | 0x200
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 7, 15
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE = 6, 10, 15
@@ -44,14 +45,13 @@ _STATIC, _UNIVERSE, _UNICAST, _TO_TABLE = 4, 0, 1, 1
 _EXISTS = 17
 
 _LARGEST = 65536
-_STRICT = "1"
+_STRICT, _LOOSE = "1\n", 2
 
 
 def main() -> None:
     """Slow the link down until this process is killed."""
     latency, jitter, loss = map(float, sys.argv[1:4])
-    if _drops_detours():
-        sys.exit("this kernel drops packets whose way back differs (rp_filter=1): set it to 2")
+    _accept_detours()
     device = _open_device()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
@@ -82,9 +82,23 @@ def _relay(device: int, link: socket.socket, *, latency: float, jitter: float, l
                 continue  # there is no way now: the packet is lost, as on any link
 
 
-def _drops_detours() -> bool:
-    files = Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter")
-    return any(file.read_text().strip() == _STRICT for file in files)
+def _accept_detours() -> None:
+    """Where packets are dropped unless their way back is the same (rp_filter=1), any way will do.
+
+    The larger of a device's value and that of all counts. /proc is read-only here; netlink is not.
+    """
+    folder = Path("/proc/sys/net/ipv4/conf")
+    strict = [
+        file.parent.name for file in folder.glob("*/rp_filter") if file.read_text() == _STRICT
+    ]
+    loose = _attribute(_IPV4_DEVCONF_RP_FILTER, struct.pack("I", _LOOSE))
+    spec = _attribute(socket.AF_INET, _attribute(_IFLA_INET_CONF, loose))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        for index, name in socket.if_nameindex():
+            if name in strict or "all" in strict:
+                body = struct.pack("BxHiII", 0, 0, index, 0, 0)
+                _ask(netlink, _RTM_SETLINK, body, {_IFLA_AF_SPEC: spec})
 
 
 def _open_device() -> int:
@@ -146,13 +160,16 @@ def _routes() -> list[tuple[bytes, int, bytes]]:
 
 
 def _ask(netlink: socket.socket, kind: int, body: bytes, attributes: dict[int, bytes]) -> None:
-    for name, value in attributes.items():
-        body += struct.pack("HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+    body += b"".join(_attribute(name, value) for name, value in attributes.items())
     head = struct.pack("IHHII", 16 + len(body), kind, _REQUEST_ACK_CREATE_EXCLUSIVE, 1, 0)
     netlink.send(head + body)
     (error,) = struct.unpack_from("i", netlink.recv(_LARGEST), 16)
     if error and -error != _EXISTS:  # rules of an earlier call are still there, and do no harm
         raise OSError(-error, os.strerror(-error))
+
+
+def _attribute(name: int, value: bytes) -> bytes:
+    return struct.pack("HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
 
 
 if __name__ == "__main__":
