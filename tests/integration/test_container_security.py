@@ -100,6 +100,7 @@ class ContainerSecurityTest(LeakCheckedTestCase):
                 own = {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}
                 self.assertEqual(own, bounding(self.cache))
                 self.assertEqual(own | {"FOWNER"}, bounding(self.db))
+                self.assertEqual(set(), bounding(self.events))
                 for service in (self.db, self.cache, self.events):
                     self.assertEqual(0, int(status(service)["CapEff"], 16), service.alias)
 

@@ -99,6 +99,10 @@ class Kafka(KafkaService):
         admin = [f"{kafka_broker.ADMIN_PORT}/tcp"] if self._guarded else []
         return [*super().container_ports(), *admin]
 
+    def server_capabilities(self) -> Sequence[str]:
+        """None: the images run as a plain user from the start."""
+        return ()
+
     def server_env(self) -> Mapping[str, str]:
         """Listeners by place: the host port is known before the container is created."""
         guard = self._guard
