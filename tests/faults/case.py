@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import unittest
 import uuid
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -42,6 +43,11 @@ class FaultCase(unittest.TestCase):
     def setUpClass(cls) -> None:
         """Make the throw-away image."""
         super().setUpClass()
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # A shell's background jobs and nohup ignore these, and owners would inherit that.
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+                cls.addClassCleanup(signal.signal, number, signal.SIG_IGN)
         cls.daemon = cls.make_daemon()
         cls.addClassCleanup(cls.daemon.client.close)
         cls.image = cls.daemon.image(changes=cls.changes)
