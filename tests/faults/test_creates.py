@@ -7,7 +7,9 @@ import signal
 import threading
 import time
 
+from orchestrator.engine import labels
 from tests.faults.case import FaultCase, repeated
+from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
 
 
@@ -39,6 +41,7 @@ class CreateTest(FaultCase):
             self.assertEqual(-number, owner.wait())
             proxy.wait_until_forwarded(b"/containers/create")
             self.assert_nothing_left(owner, since=since)
+            wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
     @repeated(3)
     def test_r08_slow_daemon_sigkill(self) -> None:
