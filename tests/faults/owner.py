@@ -106,6 +106,17 @@ def begin(owner: Owner) -> None:
     time.sleep(owner.options.get("seconds", 0))
 
 
+def first_start(owner: Owner) -> None:
+    """Own a session at the test's word; how long that took."""
+    owner.engine.info()
+    owner.say("loaded")
+    sys.stdin.readline()
+    began = time.monotonic()
+    session = owner.session()
+    owner.say("ready", session=session.id, seconds=time.monotonic() - began)
+    sys.stdin.readline()
+
+
 def normal(owner: Owner) -> None:
     """End normally."""
     owner.fill()
@@ -184,6 +195,20 @@ def fork_exits(owner: Owner) -> None:
     child.terminate()
     child.join()
     owner.ready(exitcode=child.exitcode)
+
+
+def fork_and_terminate(owner: Owner) -> None:
+    """Fork many children, each terminated at once."""
+    owner.fill()
+    statuses = set()
+    for _ in range(300):
+        child = os.fork()
+        if child == 0:
+            time.sleep(10)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        statuses.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    owner.ready(statuses=sorted(statuses))
 
 
 def fork_stays(owner: Owner) -> None:

@@ -21,6 +21,15 @@ class ForkTest(FaultCase):
         self.assertEqual(0, owner.wait())
         self.assert_nothing_left(owner, since=since)
 
+    @repeated(3)
+    def test_r07_child_terminated_at_once(self) -> None:
+        """R7 SIGTERM in the very moment of the fork ends the child, as it would without us."""
+        owner = self.start("fork_and_terminate")
+        self.assertEqual([-signal.SIGTERM], owner.expect("ready")["statuses"])
+        since = owner.go()
+        self.assertEqual(0, owner.wait())
+        self.assert_nothing_left(owner, since=since)
+
     @repeated(20)
     def test_r07_child_that_stays(self) -> None:
         """R7 A forked child that lives on does not hold up the reaping."""

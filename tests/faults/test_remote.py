@@ -67,8 +67,10 @@ class RemoteTest(FaultCase):
             self._all_endings(proxy.url, before=["/usr/bin/env", *settings])
 
     def _make_certificates(self) -> None:
-        (self.folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+        names = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
+        (self.folder / "names").write_text(names)
         ca = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem"
+        ca += " -addext keyUsage=critical,keyCertSign"
         request = "req -newkey rsa:2048 -nodes -subj /CN=x -keyout {key} -out request"
         sign = "x509 -req -in request -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2"
         commands = [ca]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.sessions.ending import end
 from orchestrator.sessions.session import Session
-from orchestrator.sessions.signals import arm_signals, disarm_signals
+from orchestrator.sessions.signals import (
+    arm_signals,
+    disarm_signals,
+    disown_signals,
+    hold_signals,
+    release_signals,
+)
 from orchestrator.sessions.slot import SLOT
 from orchestrator.sessions.sweep import sweep
 
@@ -48,7 +54,11 @@ def _begin(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session
     session = Session(endpoint=endpoint, run=settings.run, supervisor=SLOT.supervisor)
     if not SLOT.armed:
         atexit.register(_at_exit)
-        os.register_at_fork(after_in_child=SLOT.after_fork)
+        os.register_at_fork(
+            before=hold_signals,
+            after_in_parent=release_signals,
+            after_in_child=_begin_again,
+        )
         SLOT.armed = True
     try:
         session.watch(
@@ -60,6 +70,12 @@ def _begin(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session
         raise
     SLOT.put(session)
     return session
+
+
+def _begin_again() -> None:
+    """In a forked child."""
+    SLOT.after_fork()
+    disown_signals()
 
 
 def _at_exit() -> None:

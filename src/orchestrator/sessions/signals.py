@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+_held: Final = threading.local()  # the signal mask of a thread that is forking
 _SECONDS: Final = 5.0  # CI gives 7.5 s between SIGINT and SIGTERM, 2.5 s more until SIGKILL
 
 
@@ -47,6 +48,29 @@ def disarm_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def hold_signals() -> None:
+    """Before a fork: what is sent to the child too early must wait.
+
+    A forked Python child forgets the signals that came before it was set up. Where a handler is
+    installed, and that is our doing, a SIGTERM of ``Process.terminate()`` would be lost.
+    """
+    _held.masks = [signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)]
+
+
+def release_signals() -> None:
+    """After a fork, in the parent."""
+    for mask in vars(_held).pop("masks", ()):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def disown_signals() -> None:
+    """After a fork, in the child: it owns nothing, so its signals have the default action again."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
+    release_signals()
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
