@@ -311,14 +311,19 @@ def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
             exit_code=-1,
             oom_killed=False,
         )
-    reason = "was killed for lack of memory (OOM)" if state.oom_killed else "exited"
     return ServiceExitedError(
-        f"{alias} {reason} with exit code {state.exit_code}{_also(state.error)}",
+        f"{alias} {how_it_ended(state)}",
         service=alias,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         logs=target.logs(tail=_LAST_LINES),
     )
+
+
+def how_it_ended(state: ContainerState) -> str:
+    """Why a container that has ended did so, and with which exit code."""
+    reason = "was killed for lack of memory (OOM)" if state.oom_killed else "exited"
+    return f"{reason} with exit code {state.exit_code}{_also(state.error)}"
 
 
 def _also(error: str) -> str:

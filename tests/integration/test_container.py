@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 
 from orchestrator import Container, ServicesMixin
+from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, Exec, LogLine
 from tests.support.classes import LeakCheckedTestCase
 
@@ -113,6 +114,19 @@ class ContainerTest(LeakCheckedTestCase):
                 self.assertEqual(0, self.box.exec(["test", "-e", "/tmp/ready"]).exit_code)
 
         self.assert_passes(Probed)
+
+    def test_a_container_without_ports_says_so(self) -> None:
+        """Who asks for its port is told what to declare."""
+
+        class Portless(ServicesMixin, unittest.TestCase):
+            box = Container(image="redis", entrypoint=SLEEP)
+
+            def test_it(self) -> None:
+                for name in ("port", "url", "internal_url"):
+                    with self.subTest(name), self.assertRaisesRegex(DeclarationError, "ports="):
+                        getattr(self.box, name)
+
+        self.assert_passes(Portless)
 
     def test_a_folder_is_mounted_read_only(self) -> None:
         """What the host writes is seen; what the container would write is refused."""

@@ -133,6 +133,36 @@ class PeakMemoryTest(LeakCheckedTestCase):
         self.assert_passes(Dead)
 
 
+class MisfortuneTest(LeakCheckedTestCase):
+    """A failed test is told what befell its services."""
+
+    def test_a_server_that_ended_during_the_test(self) -> None:
+        """With its exit code."""
+
+        class Ended(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                self.cache.kill()
+                self.fail("on purpose")
+
+        self.assert_error(Ended, "on purpose", "cache exited with exit code 137: no answer")
+
+    def test_a_server_that_ran_out_of_memory_during_the_test(self) -> None:
+        """Not as a mysterious lost connection."""
+
+        class Greedy(ServicesMixin, unittest.TestCase):
+            cache = Redis(memory="16m")
+
+            def test_it(self) -> None:
+                for number in range(64):
+                    self.cache.client.set(f"large:{number}", bytes(1 << 20))
+
+        self.assert_error(
+            Greedy, "cache was killed for lack of memory (OOM) with exit code 137: no answer"
+        )
+
+
 class LogToTest(LeakCheckedTestCase):
     """``log_to``: the container's log in the test's own logging."""
 

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.probes import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,4 +40,15 @@ def _told(handle: Service, *, since: datetime, lines: int) -> str:
     except OrchestratorError as error:
         logs = str(error)
     told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
-    return f"{handle.alias}: {about(handle)}\n{told}"
+    return f"{handle.alias}{_misfortune(handle)}: {about(handle)}\n{told}"
+
+
+def _misfortune(handle: Service) -> str:
+    """What befell the container, if anything did: it often is why the test failed."""
+    try:
+        state = handle.state()
+    except OrchestratorError:
+        return ""  # the daemon is away; the rest says so
+    if state is None:
+        return " is gone: its container was removed"
+    return f" {how_it_ended(state)}" if state.ended and state.exit_code else ""

@@ -121,6 +121,8 @@ class Container(Service):
     @property
     def internal_url(self) -> str:
         """Where another container of the class finds the main port."""
+        if not self.ports:
+            raise DeclarationError(f"{self.alias} has no port; give it ports=[…]")
         number, _, protocol = self.container_ports()[0].partition("/")
         return f"{protocol}://{self.alias}:{number}"
 

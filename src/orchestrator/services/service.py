@@ -155,7 +155,9 @@ class Service(Declaration):
     @property
     def port(self) -> int:
         """The published main port."""
-        return next(iter(self.running.ports.values()))
+        for port in self.running.ports.values():
+            return port
+        raise DeclarationError(f"{self.alias} publishes no port; give it ports=[…]")
 
     def port_of(self, container_port: int | str) -> int:
         """Where a container port such as ``5432`` or ``"53/udp"`` is published."""
