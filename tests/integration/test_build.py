@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import Build, Container, ServicesMixin
 from orchestrator.probes import LogLine
-from tests.support.classes import left_of_this_process, problems, run_class
+from tests.support.classes import LeakCheckedTestCase, problems, run_class
 from tests.support.processes import ProcessTestCase
 
 DOCKERFILE = """
@@ -20,22 +20,17 @@ ENTRYPOINT ["sh", "-c", "echo $(cat /greeting) $WHO; exec sleep 60"]
 """
 
 
-class BuildTest(unittest.TestCase):
+class BuildTest(LeakCheckedTestCase):
     """A folder becomes an image that stands on locked ones."""
 
     def setUp(self) -> None:
-        """Write a recipe; afterwards no container or network may be left."""
+        """Write a recipe."""
+        super().setUp()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         (self.folder / "Dockerfile").write_text(DOCKERFILE)
         (self.folder / "greeting").write_text("hello")
-        self.addCleanup(self.check_nothing_runs)
-
-    def check_nothing_runs(self) -> None:
-        """Images stay for the next class; the process removes them."""
-        kinds = {found.kind for found in left_of_this_process()}
-        self.assertLessEqual(kinds, {"image"})
 
     def run_build(self, build: str | Path | Build, line: str) -> str:
         """Run a class on the image and return the image's name."""
