@@ -6,8 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import Ending
-from orchestrator.runner.protocol import Outcome, Problem
-from orchestrator.runner.worker import LOST_CONTACT
+from orchestrator.runner.protocol import LOST_CONTACT, Outcome, Problem
 
 if TYPE_CHECKING:
     from orchestrator.runner.member import Member

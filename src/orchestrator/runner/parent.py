@@ -49,6 +49,7 @@ INTERRUPTED: Final = 130
 _FALSE_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
 _OWN_FALSE_STARTS: Final = 2  # but not for a module that ends the process by itself
 _SECOND: Final = 2
+_WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 
 
@@ -373,6 +374,8 @@ class Parent:
             for member in self._crew.members
         )
         wanted = min(self._jobs, len(self._running()) + len(self._schedule))
+        if self._options.jobs is None and working and self._schedule.seconds < _WORTH_A_WORKER:
+            return  # by the time another one is here, the work is done
         for _ in range(working, wanted):
             self._crew.hire(report=False)
 

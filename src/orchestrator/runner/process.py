@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import ParentEnd
-from orchestrator.runner.worker import DUMP
+from orchestrator.runner.protocol import DUMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
+
+LOST_CONTACT: Final = 71
+"""The exit status of a worker that cannot reach its parent any more."""
+
+# A signal that no test is likely to use; macOS has no real-time ones.
+DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+"""The signal on which a worker writes the stacks of its threads."""
 
 
 class Outcome(StrEnum):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +34,7 @@ def estimate(unit: Unit, recorded: Mapping[str, float]) -> float:
     counts: dict[str, int] = defaultdict(int)
     for test in unit.tests:
         counts[test.owner] += 1
-    usual = statistics.median(recorded.values()) if recorded else 0.0
+    usual = sorted(recorded.values())[len(recorded) // 2] if recorded else 0.0
     return sum(
         recorded[owner]
         if owner in recorded
@@ -128,6 +127,7 @@ class Schedule:
         budget: int | None,
     ) -> None:
         self._budget = budget
+        self._recorded = recorded
         self._waiting = list(accounts)
         if seed is not None:
             random.Random(seed).shuffle(self._waiting)  # noqa: S311 - an order, not a secret
@@ -137,6 +137,11 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def seconds(self) -> float:
+        """How long what waits will take one worker."""
+        return sum(estimate(account.unit, self._recorded) for account in self._waiting)
 
     def next(self, running: Sequence[Account]) -> Account | None:
         """Take the next unit that may start beside those that run."""

@@ -15,6 +15,8 @@ from orchestrator.runner import services
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
 from orchestrator.runner.protocol import (
+    DUMP,
+    LOST_CONTACT,
     Collected,
     Finished,
     Leave,
@@ -34,10 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.collect import Loaded
     from orchestrator.runner.protocol import Message
 
-LOST_CONTACT: Final = 71
-INTERRUPTED: Final = 130
-# A signal that no test is likely to use; macOS has no real-time ones.
-DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+_INTERRUPTED: Final = 130
 
 
 class Worker:
@@ -209,7 +208,7 @@ def main(argv: Sequence[str]) -> int:
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _INTERRUPTED
     return 0
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.subjects import dead, idle, imports, isolation, start, supply
+from tests.benchmarks.subjects import (
+    dead,
+    idle,
+    imports,
+    isolation,
+    parallel,
+    runner,
+    start,
+    supply,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,4 +27,6 @@ SUBJECTS: Sequence[Subject] = (
     isolation.SUBJECT,
     imports.SUBJECT,
     supply.SUBJECT,
+    runner.SUBJECT,
+    parallel.SUBJECT,
 )
