@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections import defaultdict
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from orchestrator.runner.protocol import Message
 
 _INTERRUPTED: Final = 130
+_STOPPING: Final[dict[signal.Signals, Any]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class Worker:
@@ -47,6 +52,7 @@ class Worker:
         self._lifeline = lifeline
         self._setup = setup
         self._units: dict[str, Loaded] = {}
+        self._masks: dict[int, set[signal.Signals | int]] = {}
         self._leaving = False
         self._sending = False
         self._interrupted = False
@@ -57,8 +63,13 @@ class Worker:
         """Collect and run until there is nothing more to do."""
         if not self._collected():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPPING:
             signal.signal(number, self._on_signal)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork,
+            after_in_child=self._after_fork_in_child,
+        )
         while not self._leaving:
             message = self._channel.receive()
             if isinstance(message, Run):
@@ -145,6 +156,22 @@ class Worker:
         if not self._sending:
             self._leaving = True
             raise KeyboardInterrupt
+
+    # A forked child must die of SIGTERM: multiprocessing ends its children that way, and waits for
+    # them. Python forgets a signal that reaches the child before its handlers can run, so none may.
+
+    def _before_fork(self) -> None:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        self._masks[threading.get_ident()] = mask
+
+    def _after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
+
+    def _after_fork_in_child(self) -> None:
+        for number, default in _STOPPING.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, default)
+        self._after_fork()
 
     def _written(self) -> int:
         """How much this worker has written to its output so far, in bytes."""

@@ -98,6 +98,22 @@ class MannersTest(RunnerTestCase):
         )
         self.assertEqual("OK", self.run_suite("-j", "2").verdict)
 
+    def test_forked_child_is_ended_by_sigterm(self) -> None:
+        """A child that a test forked dies of SIGTERM as it would under unittest."""
+        self.write(
+            test_fork="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    pid = os.fork()
+                    if not pid:
+                        time.sleep(1000)
+                    os.kill(pid, signal.SIGTERM)
+                    _, status = os.waitpid(pid, 0)
+                    self.assertEqual(-signal.SIGTERM, os.waitstatus_to_exitcode(status))
+            """
+        )
+        self.assertEqual("OK", self.run_suite().verdict)
+
     def test_forked_child_that_returns(self) -> None:
         """A child that a test forked and that comes back from the test reports nothing."""
         self.write(

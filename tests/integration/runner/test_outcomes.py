@@ -242,9 +242,9 @@ class OutcomesTest(RunnerTestCase):
             test_odd=r"""
             class A(unittest.TestCase):
                 def test_a(self):
-                    '''Docstring with \udcff.'''
                     with self.subTest(name="\udc80 \x00 \x1b"):
                         self.fail("lone \udcfe surrogate, \x07 bell, \uffff")
+                test_a.__doc__ = "Description with \udcff."
             """
         )
         ran = self.run_suite("-v")
