@@ -130,6 +130,16 @@ class ComposeFileTest(unittest.TestCase):
         found = self.service("{image: a, volumes: ['./sql:/init/', 'data:/data', /cache]}")
         self.assertEqual({"/init/a.sql": self.folder / "sql" / "a.sql"}, dict(found.files))
 
+    def test_a_volume_that_two_services_share_is_refused(self) -> None:
+        """Each would begin with an empty one of its own; one of the two alone may have it."""
+        text = (
+            "services: {a: {image: i, volumes: ['data:/one']}, "
+            "b: {image: i, volumes: [{type: volume, source: data, target: /two}]}}"
+        )
+        with self.assertRaisesRegex(DeclarationError, "'a' and 'b' share the volume 'data'"):
+            _ = self.read(text).services
+        self.assertEqual(["b"], list(self.read(text, services=["b"]).services))
+
     def test_variables_are_filled_in(self) -> None:
         """From this process, else from .env, else the default; $$ is a dollar."""
         (self.folder / ".env").write_text("FILE=from file\nBOTH='file'\n")

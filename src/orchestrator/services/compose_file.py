@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
+from orchestrator.services.compose_volumes import check_not_shared
 from orchestrator.services.drivers import driver
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapp
     for name, service in services.items():
         if not isinstance(service, dict):
             raise DeclarationError(f"{file}: service {name!r} is not a mapping")
-    return {
+    chosen = {
         name: _filled_in(services[name], variables, place=f"{file}: service {name!r}")
         for name in _selected(services, wanted, file=file)
     }
+    check_not_shared(chosen, file=file)
+    return chosen
 
 
 def _load(file: Path) -> Any:

@@ -36,6 +36,28 @@ def copied(volumes: Sequence[Any], *, folder: Path) -> Mapping[str, Path]:
     return files
 
 
+def check_not_shared(services: Mapping[str, Mapping[str, Any]], *, file: Path) -> None:
+    """Raise DeclarationError when two services name one volume: each would find its own, empty."""
+    users: dict[str, str] = {}
+    for service, wanted in services.items():
+        volumes = wanted.get("volumes")
+        for volume in filter(None, map(_named, volumes if isinstance(volumes, list) else [])):
+            other = users.setdefault(volume, service)
+            if other != service:
+                raise DeclarationError(
+                    f"{file}: the services {other!r} and {service!r} share the volume {volume!r}, "
+                    "which is not supported; leave one of them out with services=[…]"
+                )
+
+
+def _named(entry: Any) -> str | None:
+    """The name of a volume; None for a folder and for a volume without a name."""
+    if isinstance(entry, dict):
+        return str(entry["source"]) if entry.get("type") == "volume" and "source" in entry else None
+    source, colon, _ = str(entry).partition(":")
+    return source if colon and not source.startswith((".", "/", "~")) else None
+
+
 def _bound(entry: Any) -> tuple[str | None, str]:
     """What is bound where; None for a volume, which begins empty."""
     if isinstance(entry, dict):
