@@ -106,6 +106,27 @@ class EngineContractTest(unittest.TestCase):
             (7, ["err", "out"]), (result.exit_code, sorted(result.output.splitlines()))
         )
 
+    def test_exec_waits_for_a_command_that_closed_its_output(self) -> None:
+        """The exit code is that of its end."""
+        container = self.run_container("sleep", "60")
+        result = self.engine.exec(container, ["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 3"])
+        self.assertEqual((3, ""), (result.exit_code, result.output))
+
+    def test_exec_gives_long_output_whole(self) -> None:
+        """Many frames become one text."""
+        container = self.run_container("sleep", "60")
+        result = self.engine.exec(container, ["sh", "-c", "seq 200000"])
+        expected = "".join(f"{number}\n" for number in range(1, 200001))
+        self.assertEqual(expected, result.output)
+
+    def test_exec_of_a_silent_command_has_a_deadline(self) -> None:
+        """Whoever waits for it is told after the engine's timeout."""
+        container = self.run_container("sleep", "60")
+        engine = connect(Settings(engine_timeout=1))
+        self.addCleanup(engine.close)
+        with self.assertRaisesRegex(EngineError, "did not answer within 1 s when asked to run sle"):
+            engine.exec(container, ["sleep", "30"])
+
     def test_files_can_be_written_before_the_start(self) -> None:
         """A container reads at its start what was written after its creation; folders appear."""
         spec = ContainerSpec(

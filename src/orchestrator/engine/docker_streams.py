@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+import struct
+from typing import TYPE_CHECKING, Any, Final
 
 import docker.auth
 import docker.errors
@@ -17,6 +18,8 @@ import urllib3.exceptions
 
 from orchestrator.engine.registry_auth import credentials_failed
 from orchestrator.errors import EngineError
+
+_FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,6 +52,15 @@ def read_pieces(response: requests.Response, size: int) -> Iterator[bytes]:
         raise requests.exceptions.ReadTimeout(error) from error
     except urllib3.exceptions.HTTPError as error:
         raise requests.exceptions.ConnectionError(error) from error
+
+
+def read_frames(response: requests.Response) -> Iterator[bytes]:
+    """What a process says, stdout and stderr in order, without the daemon's frames around it."""
+    for head in read_pieces(response, _FRAME.size):
+        if len(head) < _FRAME.size:
+            return
+        _, size = _FRAME.unpack(head)
+        yield next(read_pieces(response, size), b"") if size else b""
 
 
 def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str, Any]]:

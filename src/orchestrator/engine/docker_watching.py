@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from orchestrator.engine.docker_streams import open_stream, read_frames
 from orchestrator.engine.port import ExecResult
 from orchestrator.errors import EngineError
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.docker_client import ClientPool
 
 _GONE: Final = (404, 409)
+_ATTACHED: Final = {"Detach": False, "Tty": False}
+_ENDING: Final = 0.01  # seconds between two looks at a command that closed its output
 _MICROSECONDS: Final = 26  # of 2026-11-23T14:00:00.123456789Z
 _PEAKS: Final = (
     "cat",
@@ -53,8 +57,11 @@ class DockerWatching:
         # Only the command's name is told: arguments may hold passwords.
         with self._pool.client(f"run {argv[0]} in container {container[:12]}") as client:
             process = client.exec_create(container, list(argv), environment=dict(env or {}))["Id"]
-            output: bytes = client.exec_start(process)
-            exit_code: int = client.exec_inspect(process)["ExitCode"]
+            # docker-py's own exec_start waits for ever for what the command says next.
+            start = open_stream(client, "POST", f"/exec/{process}/start", json=_ATTACHED)
+            with start as response:
+                output = b"".join(read_frames(response))
+            exit_code: int = _ended(client, process)["ExitCode"]
         return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
 
     def follow_logs(self, container: str, /, *, after: str = "") -> Iterator[tuple[str, str]]:
@@ -84,6 +91,16 @@ class DockerWatching:
         except EngineError:
             return None
         return next((int(line) for line in told.output.split("\n") if line.isdecimal()), None)
+
+
+def _ended(client: Any, process: str) -> Mapping[str, Any]:
+    """A command that has said its last, as soon as the daemon knows that it has ended."""
+    deadline = time.monotonic() + client.timeout
+    while (found := client.exec_inspect(process))["Running"]:
+        if time.monotonic() > deadline:
+            raise EngineError(f"The command has closed its output, but runs {client.timeout} s on")
+        time.sleep(_ENDING)
+    return cast("Mapping[str, Any]", found)
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
