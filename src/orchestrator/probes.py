@@ -12,7 +12,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from orchestrator.errors import ServiceExitedError, ServiceNotReadyError
+from orchestrator.errors import (
+    DeclarationError,
+    MissingDriverError,
+    ServiceExitedError,
+    ServiceNotReadyError,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -25,8 +30,13 @@ __all__ = ["All", "Call", "Exec", "Healthcheck", "Http", "LogLine", "NotReadyErr
 INTERVAL: Final = 0.015
 ATTEMPT: Final = 0.5
 _LIVENESS_INTERVAL: Final = 0.1
-_SILENCE: Final = 0.02
+_SILENCE: Final = 0.1  # a proxy on a busy or distant machine takes its time to hang up
 _LAST_LINES: Final = 30
+_FINAL: Final = (
+    ServiceExitedError,
+    DeclarationError,
+    MissingDriverError,
+)  # time mends none
 
 
 class NotReadyError(Exception):
@@ -172,11 +182,14 @@ class Healthcheck:
     def check(self, target: Target) -> None:
         """Look at the container once."""
         state = target.state()
-        health = None if state is None else state.health
-        if health is None:
-            raise NotReadyError("the image has no HEALTHCHECK; use another probe")
-        if health != "healthy":
-            raise NotReadyError(f"the container is {health}")
+        if state is None:
+            raise NotReadyError("the container is gone")
+        if state.health is None:
+            raise DeclarationError(
+                f"{target.alias}: the image has no HEALTHCHECK; use another probe"
+            )
+        if state.health != "healthy":
+            raise NotReadyError(f"the container is {state.health}")
 
     def __str__(self) -> str:
         return "Healthcheck()"
@@ -239,6 +252,7 @@ def wait_until_ready(
 
     Raises:
         ServiceExitedError: The container ended; raised at once, not at the deadline.
+        DeclarationError: The probe can never succeed; raised at once too.
         ServiceNotReadyError: The deadline passed; the probe's last error is the cause.
     """
     import tenacity  # not at import: declaring services must load no third-party module
@@ -261,13 +275,13 @@ def wait_until_ready(
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_delay(timeout),
         wait=tenacity.wait_fixed(INTERVAL),
-        retry=tenacity.retry_if_not_exception_type(ServiceExitedError)
+        retry=tenacity.retry_if_not_exception_type(_FINAL)
         & tenacity.retry_if_exception_type(Exception),
         reraise=True,
     )
     try:
         retrying(attempt)
-    except ServiceExitedError:
+    except _FINAL:
         raise
     except Exception as error:
         liveness.check(now=True)

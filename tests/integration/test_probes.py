@@ -52,6 +52,11 @@ class ProbesTest(LeakCheckedTestCase):
         )
         self.assert_error(class_with(mute), "Tcp(main port)", "is not ready")
 
+    def test_a_port_that_is_not_published_is_told_at_once(self) -> None:
+        """No deadline passes for what is declared wrong."""
+        wrong = redis_with(Tcp(81))
+        self.assert_error(class_with(wrong), "DeclarationError", "does not publish port 81/tcp")
+
     def test_http_expects_a_status(self) -> None:
         """A path that is answered with the status is ready."""
         web = Container(
@@ -104,7 +109,7 @@ class ProbesTest(LeakCheckedTestCase):
     def test_healthcheck_needs_an_image_that_has_one(self) -> None:
         """An image without a healthcheck is told."""
         service = Container(image="redis", ports=[6379], probe=Healthcheck(), startup_timeout=0.5)
-        self.assert_error(class_with(service), "no HEALTHCHECK")
+        self.assert_error(class_with(service), "DeclarationError", "no HEALTHCHECK")
 
     def test_call_asks_a_function_of_the_service(self) -> None:
         """The function gets the service, ports and all."""

@@ -1,0 +1,59 @@
+"""Probes, against sockets of this process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import unittest
+from types import SimpleNamespace
+from typing import Any
+
+from orchestrator.errors import DeclarationError
+from orchestrator.probes import Call, NotReadyError, Tcp, wait_until_ready
+
+
+class TcpTest(unittest.TestCase):
+    """An open port proves nothing; a connection that is kept does."""
+
+    def setUp(self) -> None:
+        """Listen as Docker's proxy does."""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+        self.target: Any = SimpleNamespace(host="127.0.0.1", port=self.listener.getsockname()[1])
+
+    def test_a_proxy_that_hangs_up_late_is_not_taken_for_a_server(self) -> None:
+        """On a busy machine the proxy finds out late that nobody listens behind it."""
+        hung_up = threading.Event()
+
+        def proxy() -> None:
+            connection, _ = self.listener.accept()
+            hung_up.wait(0.05)
+            connection.close()
+
+        thread = threading.Thread(target=proxy)
+        thread.start()
+        self.addCleanup(thread.join)
+        with self.assertRaisesRegex(NotReadyError, "closed at once"):
+            Tcp().check(self.target)
+
+    def test_a_server_that_waits_to_be_spoken_to_is_ready(self) -> None:
+        """Silence is what most servers begin with."""
+        Tcp().check(self.target)
+
+
+class HopelessProbeTest(unittest.TestCase):
+    """What time cannot mend is told at once."""
+
+    def test_a_probe_that_is_declared_wrong_is_tried_once(self) -> None:
+        """Its own error is raised, not the deadline's."""
+        tries = []
+
+        def wrong(target: Any) -> None:
+            tries.append(target)
+            raise DeclarationError("no such port")
+
+        state = SimpleNamespace(ended=False)
+        target: Any = SimpleNamespace(alias="web", state=lambda: state, logs=lambda **_: "")
+        with self.assertRaisesRegex(DeclarationError, "no such port"):
+            wait_until_ready(Call(wrong), target, timeout=60)
+        self.assertEqual(1, len(tries))
