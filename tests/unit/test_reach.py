@@ -32,6 +32,12 @@ class ReachTest(unittest.TestCase):
             found = find_reach(Endpoint(url="tcp://127.0.0.1:2375"), bridge=no_bridge)
         self.assertEqual(LOOPBACK, found.bind_address)
 
+    def test_the_loopback_of_ipv6_is_here_too(self) -> None:
+        """Nothing is published on the network because of how this machine is called."""
+        with unittest.mock.patch("orchestrator.engine.reach._in_container", return_value=False):
+            found = find_reach(Endpoint(url="tcp://[::1]:2375"), bridge=no_bridge)
+        self.assertEqual(Reach(host=LOOPBACK, bind_address=LOOPBACK), found)
+
     def test_a_remote_daemon_publishes_on_its_network(self) -> None:
         """Services are reached at the daemon's own address."""
         found = find_reach(Endpoint(url=f"tcp://{ELSEWHERE}:2376"), bridge=no_bridge)

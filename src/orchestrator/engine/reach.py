@@ -68,8 +68,10 @@ def _is_ours(address: str | None) -> bool:
 
 
 def _is_loopback(hostname: str) -> bool:
+    """Whether every address of a host, IPv6 included, is this machine's own loopback."""
     try:
-        return ipaddress.ip_address(socket.gethostbyname(hostname)).is_loopback
+        found = socket.getaddrinfo(hostname, None, type=socket.SOCK_STREAM)
+        return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
     except (OSError, ValueError):
         return False
 
