@@ -72,7 +72,9 @@ class ServicesMixin(_Base):
         if not declared_services(type(self)):
             return super().run(result)
         with self._isolating() as diagnosis:
-            watched: Any = result if result is None else _Watched(result, diagnosis)
+            if result is None:
+                return super().run()  # whoever gives no result is handed one, without notes
+            watched: Any = _Watched(result, diagnosis)
             super().run(watched)
         return result
 

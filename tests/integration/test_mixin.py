@@ -169,6 +169,21 @@ class MixinTest(LeakCheckedTestCase):
 
         self.assertEqual(1, len(run_class(Skipped).skipped))
 
+    def test_run_without_a_result_makes_one(self) -> None:
+        """As unittest's own: whoever runs a single test by hand gets its result."""
+
+        class ByHand(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                self.cache.client.ping()
+
+        self.addCleanup(ByHand.doClassCleanups)
+        ByHand.setUpClass()
+        result = ByHand("test_it").run()
+        assert result is not None
+        self.assertEqual((1, True), (result.testsRun, result.wasSuccessful()))
+
     def test_debug_gives_clean_state_too(self) -> None:
         """A debugger's way of running one test works."""
 
