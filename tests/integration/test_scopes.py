@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import unittest
+from pathlib import Path
+from unittest import mock
 
 from orchestrator import Container, Postgres, Redis, ServicesMixin
 from orchestrator.errors import DeclarationError
+from orchestrator.probes import LogLine
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -90,6 +95,29 @@ class TestScopeTest(LeakCheckedTestCase):
 
         self.assert_error(Broken, "cache exited with exit code 3")
 
+    def test_its_log_is_kept_like_any_other(self) -> None:
+        """``ORCHESTRATOR_LOGS`` has what each test's server said."""
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, {"ORCHESTRATOR_LOGS": folder}),
+        ):
+
+            class Kept(ServicesMixin, unittest.TestCase):
+                box = Container(
+                    image="redis",
+                    entrypoint=["sh", "-c", "echo here; sleep 60"],
+                    scope="test",
+                    probe=LogLine("here"),
+                )
+
+                def test_one(self) -> None: ...
+
+                def test_two(self) -> None: ...
+
+            self.assert_passes(Kept)
+            logs = [file.read_text() for file in Path(folder).rglob("box.log")]
+        self.assertEqual(["here\nhere\n"], logs)
+
     def test_a_longer_life_cannot_depend_on_a_shorter_one(self) -> None:
         """A class's service that waits for a test's is refused at once."""
         with self.assertRaisesRegex(DeclarationError, "does not live as long"):
@@ -108,6 +136,14 @@ class ProcessScopeTest(ProcessTestCase):
         status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_shared")
         self.assertEqual(0, status, output)
         self.assertIn("Ran 3 tests", output)
+
+    def test_its_log_is_kept_when_the_process_ends(self) -> None:
+        """It belongs to no class, so it has a folder of its own."""
+        self.environ["ORCHESTRATOR_LOGS"] = str(self.folder / "logs")
+        self.write("test_shared.py", SHARED + "    del Shared")
+        status, output = self.run_python("-m", "unittest", "test_shared.FirstTest")
+        self.assertEqual(0, status, output)
+        self.assertIn("Ready to accept", (self.folder / "logs/process/cache.log").read_text())
 
     def test_a_shared_server_that_died_is_started_anew_for_the_next_class(self) -> None:
         """One class's kill does not fail the next class."""

@@ -158,6 +158,8 @@ class Environment:
             return {}
         site = self._site.for_test()
         states.callback(site.clear)
+        if self._settings.logs is not None:
+            states.callback(keep_logs, site, folder=self._settings.logs)
 
         def start(alias: str, await_network: Callable[[], None]) -> Service:
             declaration, source = self._services[alias], self._sources[alias]

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
     from orchestrator.environment.site import Site
 
+_PROCESS: Final = "process"  # the folder of what belongs to no class
 _log: Final = logging.getLogger("orchestrator.environment")
 
 
 def keep_logs(site: Site, *, folder: Path) -> None:
-    """Write what each service of a class has logged, secrets masked, before it is removed.
+    """Write what each service there has logged, secrets masked, before it is removed.
 
     A file that cannot be written is logged, not raised: the services still have to go.
     """
@@ -33,7 +34,7 @@ def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> Path:
     Raises:
         OSError: It cannot be written.
     """
-    path = folder / test_class / f"{alias}.log"
+    path = folder / (test_class or _PROCESS) / f"{alias}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)

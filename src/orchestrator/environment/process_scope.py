@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect
+from orchestrator.environment.keeping import keep_logs
 from orchestrator.environment.launch import launch, release
 from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
@@ -120,5 +121,7 @@ class ProcessScope:
                 release(handle)
         if site is not None:
             with contextlib.closing(site.engine):
+                if self._settings.logs is not None:
+                    keep_logs(site, folder=self._settings.logs)
                 if remove:
                     site.clear()

@@ -56,7 +56,7 @@ class Site:
         return replace(
             self,
             stopping=threading.Event(),
-            bound=self.bound,
+            bound=[],
             timeline=None,
             _followers=[],
             _containers=[],
