@@ -97,6 +97,23 @@ class StartLineTest(LeakCheckedTestCase):
         self.assert_passes(Quiet)
 
 
+class FrozenServerTest(LeakCheckedTestCase):
+    """A server that says nothing does not hold up the one who tells about it."""
+
+    def test_a_failure_is_told_although_the_server_is_frozen(self) -> None:
+        """Its drivers would wait for ever; the test's own failure is what counts."""
+
+        class Frozen(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                running = self.cache.running
+                running.engine.kill_container(running.container, signal="SIGSTOP")
+                self.fail("the test's own failure")
+
+        self.assert_error(Frozen, "the test's own failure", "cache: no answer within")
+
+
 class PeakMemoryTest(LeakCheckedTestCase):
     """`info` has the most memory a container ever used."""
 

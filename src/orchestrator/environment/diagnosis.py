@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.probes import how_it_ended
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.services.service import Service
+
+_PATIENCE: Final = 5.0  # seconds
 
 
 def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
@@ -27,7 +30,23 @@ def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
 
 
 def about(handle: Service) -> str:
-    """A service's `info` in one line, secrets masked; or why it does not answer."""
+    """A service's `info` in one line, secrets masked; or why it does not answer.
+
+    A frozen server never answers, and drivers wait for ever: the one who waits is a thread, which
+    ends with the server.
+    """
+    told: list[str] = []
+    asking = threading.Thread(
+        target=lambda: told.append(_info(handle)),
+        name=f"orchestrator-ask-{handle.alias}",
+        daemon=True,
+    )
+    asking.start()
+    asking.join(_PATIENCE)
+    return told[0] if told else f"no answer within {_PATIENCE:g} s"
+
+
+def _info(handle: Service) -> str:
     try:
         return handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
