@@ -43,6 +43,18 @@ class ContainerTest(LeakCheckedTestCase):
 
         self.assert_passes(Told)
 
+    def test_a_command_is_a_list(self) -> None:
+        """A text would be run letter by letter."""
+
+        class Typed(ServicesMixin, unittest.TestCase):
+            box = Container(image="redis", entrypoint=SLEEP)
+
+            def test_it(self) -> None:
+                with self.assertRaisesRegex(DeclarationError, "expected a list of arguments"):
+                    self.box.exec("ls /")
+
+        self.assert_passes(Typed)
+
     def test_files_are_there_when_it_starts(self) -> None:
         """Bytes and a file of this machine are in place before the first process runs."""
         with tempfile.NamedTemporaryFile() as here:

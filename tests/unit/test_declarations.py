@@ -137,6 +137,11 @@ class DeclarationTest(unittest.TestCase):
         with self.assertRaisesRegex(ServiceNotRunningError, r"Idle\.cache is not running"):
             _ = Idle.cache.port
 
+    def test_a_service_that_no_class_declares_says_so_in_words(self) -> None:
+        """A declaration in a module or a function has no name, and is not running either."""
+        with self.assertRaisesRegex(ServiceNotRunningError, "^a service is not running"):
+            _ = Postgres().port
+
     def test_a_subclass_inherits_replaces_and_unsets_services(self) -> None:
         """Declarations follow Python's inheritance."""
         from orchestrator.mixin import declared_services

@@ -41,7 +41,7 @@ class Declaration:
                 raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
         return super().__new__(cls)
 
-    _declared_as: str = options.private("a service")
+    _declared_as = "a service"  # no annotation: it is no option, and no copy needs it
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Self:
         """Hand out the running service of this test, else of its class, else the declaration."""

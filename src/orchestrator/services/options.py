@@ -103,6 +103,15 @@ def check_words(service: Service, option: str, value: object) -> None:
     _check(service, option, value is None or _is_words(value), "a list of arguments")
 
 
+def check_argv(argv: object) -> None:
+    """Raise DeclarationError unless a command is a list of texts, at least one."""
+    if not _is_words(argv) or not argv:
+        raise DeclarationError(
+            f"the command {argv!r} cannot be run: expected a list of arguments such as "
+            "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
+        )
+
+
 def check_capabilities(service: Service, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of capabilities, or None."""
     good = value is None or (

@@ -200,7 +200,15 @@ class Service(Declaration):
         return self.masked(running.engine.logs(running.container, tail=tail, since=since))
 
     def exec(self, argv: Sequence[str]) -> ExecResult:
-        """Run a command in the container and wait for it."""
+        """Run a command in the container and wait for it.
+
+        It may be silent for ``ORCHESTRATOR_ENGINE_TIMEOUT`` seconds at most.
+
+        Raises:
+            DeclarationError: The command is no list of arguments.
+            EngineError: It could not be run, or did not end in time.
+        """
+        options.check_argv(argv)
         return self.running.engine.exec(self.running.container, argv)
 
     def state(self) -> ContainerState | None:
