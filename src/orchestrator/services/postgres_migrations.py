@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services.drivers import driver
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.services.postgres import Postgres
+
+_one_at_a_time: Final = threading.Lock()  # Alembic keeps what env.py sees in module globals
 
 
 def check(migrate: Any) -> None:
@@ -31,7 +34,7 @@ def run(migrate: Any, *, service: Postgres) -> None:
     """
     try:
         if _is_alembic(migrate):
-            with _pointed_at(migrate, service):
+            with _one_at_a_time, _pointed_at(migrate, service):
                 driver("alembic.command", extra="postgres").upgrade(migrate, "head")
         else:
             migrate(service.engine)
