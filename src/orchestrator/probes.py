@@ -70,6 +70,9 @@ class Target(Protocol):
     def state(self) -> ContainerState | None:
         """The container now."""
 
+    def why_ended(self) -> str:
+        """What the log of an ended server tells of the reason; empty if nothing."""
+
 
 class Probe(Protocol):
     """Tells whether a service is ready."""
@@ -326,7 +329,7 @@ def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
             oom_killed=False,
         )
     return ServiceExitedError(
-        f"{alias} {how_it_ended(state)}",
+        f"{alias} {how_it_ended(state)}{_also(target.why_ended())}",
         service=alias,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -39,18 +40,18 @@ def check_alias(alias: str) -> None:
 
 def check_common(service: Service) -> None:
     """Raise DeclarationError for a value, of the options every service has, that cannot work."""
-    _check(service, "image", service.image is None or _is_text(service.image), "a reference")
+    check(service, "image", service.image is None or _is_text(service.image), "a reference")
     check_environment(service, "env", service.env)
     if service.command is not None:
-        _check(service, "command", _is_words(service.command), "a list of arguments")
+        check(service, "command", _is_words(service.command), "a list of arguments")
     memory_in_bytes(service)
-    _check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
-    _check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
+    check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
+    check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
     pids = service.pids
-    _check(service, "pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
-    _check(service, "shm_size", _is_room(service.shm_size), "bytes, or text such as '256m'")
+    check(service, "pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
+    check(service, "shm_size", _is_room(service.shm_size), "bytes, or text such as '256m'")
     _check_tmpfs(service)
-    _check(
+    check(
         service,
         "log_to",
         service.log_to is None or _is_text(service.log_to) or _is_logger(service.log_to),
@@ -58,7 +59,7 @@ def check_common(service: Service) -> None:
     )
     _check_files(service)
     choice(service, "scope", service.scope, ("class", "test", "process"))
-    _check(
+    check(
         service,
         "depends_on",
         not isinstance(service.depends_on, str) and isinstance(service.depends_on, Sequence),
@@ -68,7 +69,7 @@ def check_common(service: Service) -> None:
 
 def choice(service: Service, option: str, value: object, allowed: Sequence[str]) -> None:
     """Raise DeclarationError unless a value is one of the allowed words."""
-    _check(service, option, value in allowed, " or ".join(map(repr, allowed)))
+    check(service, option, value in allowed, " or ".join(map(repr, allowed)))
 
 
 def check_flag(service: Service, option: str, value: object) -> None:
@@ -82,7 +83,7 @@ def check_environment(service: Service, option: str, values: Mapping[str, str]) 
         _is_text(name) and "=" not in name and isinstance(value, str)
         for name, value in values.items()
     )
-    _check(service, option, good, "a mapping of text to text")
+    check(service, option, good, "a mapping of text to text")
 
 
 def in_bytes(size: object) -> int:
@@ -100,7 +101,7 @@ def is_path(value: object) -> bool:
 
 def check_words(service: Service, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of texts, or None."""
-    _check(service, option, value is None or _is_words(value), "a list of arguments")
+    check(service, option, value is None or _is_words(value), "a list of arguments")
 
 
 def check_argv(argv: object) -> None:
@@ -117,7 +118,7 @@ def check_capabilities(service: Service, option: str, value: object) -> None:
     good = value is None or (
         _is_words(value) and all(_CAPABILITY.fullmatch(name) for name in cast("list[str]", value))
     )
-    _check(service, option, good, "a list such as ['NET_ADMIN']")
+    check(service, option, good, "a list such as ['NET_ADMIN']")
 
 
 def memory_in_bytes(service: Service) -> int | None:
@@ -126,7 +127,7 @@ def memory_in_bytes(service: Service) -> int | None:
     if memory is None:
         return None
     size = in_bytes(memory)
-    _check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
+    check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
     return size
 
 
@@ -140,7 +141,7 @@ def _check_tmpfs(service: Service) -> None:
     good = isinstance(service.tmpfs, Mapping) and all(
         is_path(path) and _is_room(size) for path, size in service.tmpfs.items()
     )
-    _check(service, "tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
+    check(service, "tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
 
 
 def _is_room(value: object) -> bool:
@@ -153,7 +154,7 @@ def _check_files(service: Service) -> None:
         isinstance(path, str) and path.startswith("/") and isinstance(content, (str, Path, bytes))
         for path, content in files.items()
     )
-    _check(service, "files", good, "a mapping of absolute container path to host path or bytes")
+    check(service, "files", good, "a mapping of absolute container path to host path or bytes")
 
 
 def _is_text(value: object) -> bool:
@@ -177,7 +178,8 @@ def _is_positive(value: object) -> bool:
     )
 
 
-def _check(service: Service, option: str, good: bool, expected: str) -> None:  # noqa: FBT001
+def check(service: Service, option: str, good: bool, expected: str) -> None:  # noqa: FBT001
+    """Raise DeclarationError unless the value of an option is good."""
     if not good:
         value = getattr(service, option)
         raise DeclarationError(
@@ -204,6 +206,11 @@ def check_password(service: Service, password: str | None) -> None:
         )
 
 
+def random_password() -> str:
+    """A password that nobody guesses, of characters that mean nothing anywhere."""
+    return os.urandom(18).hex()
+
+
 def spellings(secret: str | None) -> Sequence[str]:
     """A secret as it is, and as it stands in a URL."""
     return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []
@@ -211,8 +218,17 @@ def spellings(secret: str | None) -> Sequence[str]:
 
 def check_identifier(service: Service, option: str, value: object) -> None:
     """Raise DeclarationError unless a value can name something on a server (63 bytes at most)."""
-    good = isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
-    _check(service, option, good, "a name of 1 to 63 bytes")
+    check(service, option, is_identifier(value), "a name of 1 to 63 bytes")
+
+
+def is_identifier(value: object) -> bool:
+    """Whether a value can name something on a server."""
+    return isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
+
+
+def check_flag(service: Service, option: str) -> None:
+    """Raise DeclarationError unless the value is True or False."""
+    check(service, option, isinstance(getattr(service, option), bool), "True or False")
 
 
 def read_file(service: Service, option: str, file: str | Path) -> bytes:

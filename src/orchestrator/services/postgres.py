@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from dataclasses import field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
-from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError
-from orchestrator.probes import Call, NotReadyError, connect
-from orchestrator.services import options, postgres_isolation, postgres_migrations
+from orchestrator.probes import Call
+from orchestrator.services import (
+    options,
+    postgres_clients,
+    postgres_init,
+    postgres_options,
+    postgres_preparation,
+    postgres_relatives,
+)
 from orchestrator.services.drivers import driver
+from orchestrator.services.postgres_admin import Admin
+from orchestrator.services.postgres_isolation import isolation, name_of
+from orchestrator.services.postgres_protocol import asks_for_password
+from orchestrator.services.postgres_transaction import SessionOfTests
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import psycopg
     import sqlalchemy
     import sqlalchemy.ext.asyncio
+    import sqlalchemy.orm
 
-    from orchestrator.probes import Probe, Target
+    from orchestrator.probes import Probe
+    from orchestrator.services.postgres_transaction import SharedTransaction
     from orchestrator.services.runtime import Runtime
 
-Isolation = Literal["schema", "database", "none"]
+Isolation = Literal["schema", "database", "transaction", "none"]
 
-INIT_FOLDER: Final = "/docker-entrypoint-initdb.d"
-INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
 # What a crash of the machine could lose is of no worth to a test; killing the server loses nothing.
 _NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-_PROTOCOL_3: Final = 196608
 
 
 class Postgres(Service):
-    """A PostgreSQL server.
+    """A PostgreSQL server, version 13 or later.
 
     Attributes:
         database: The class's database.
         username: Its superuser.
-        password: The superuser's password; a random one without.
+        password: The superuser's password, one line; a random one without.
         settings: More of postgresql.conf, such as ``{"wal_level": "logical"}``.
-        init: SQL and shell files (``.sql``, ``.sql.gz``, ``.sh``) the server runs at first start.
-        isolation: What every test gets: a ``"schema"`` of its own, a ``"database"`` cloned from
-            the class's, or ``"none"``. With ``migrate`` or ``init``, ``"schema"`` becomes a clone
-            too: a schema cannot carry what they made.
-        migrate: Run once for the class: a function of a SQLAlchemy engine (such as
-            ``Base.metadata.create_all``), or an Alembic ``Config``, upgraded to ``head``.
+        init: SQL and shell files (``.sql``, ``.sql.gz``, ``.sh``) that the server runs at its first
+            start, in this order.
+        isolation: What every test gets. ``"schema"``: an empty schema, first in the search path.
+            ``"database"``: a clone of the class's database. ``"transaction"``: connections that
+            share one transaction, which is rolled back; what they commit is a savepoint.
+            ``"none"``: the class's database as it is. With ``migrate`` or ``init``, ``"schema"``
+            becomes a clone too: a schema cannot carry what they made.
+        migrate: Run once for the class: a function (or coroutine function) of a SQLAlchemy engine,
+            a SQLAlchemy ``MetaData``, or an Alembic ``Config``, upgraded to ``head``.
+        databases: Names of more databases, or a mapping of name to what migrates it; tests reach
+            them by `in_database`.
+        roles: Names of login roles without privileges, made before the migrations, which grant them
+            what they need; tests reach them by `as_role`.
+        extensions: Names of extensions to create in each database, before the migrations.
         durable: Whether commits wait for the disk, as in production; tests need it seldom.
     """
 
@@ -58,43 +73,40 @@ class Postgres(Service):
     database: str = "test"
     username: str = "test"
     password: str | None = field(default=None, repr=False)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str | float] = field(default_factory=dict)
     init: Sequence[str | Path] = ()
     isolation: Isolation = "schema"
     migrate: Callable[[sqlalchemy.Engine], object] | Any = None
+    databases: Sequence[str] | Mapping[str, Any] = ()
+    roles: Sequence[str] = ()
+    extensions: Sequence[str] = ()
     durable: bool = False
     _schema: str = options.private("public")
+    _test: str = options.private("")
     _clients: contextlib.ExitStack | None = options.private(None)
+    _shared: SharedTransaction | None = options.private(None)
+    _of_class: Postgres | None = options.private(None)
+    _related: dict[str, Postgres] | None = options.private(None)
+    _role_passwords: Mapping[str, str] | None = options.private(None)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
-        options.choice(self, "isolation", self.isolation, ("schema", "database", "none"))
-        options.check_environment(self, "settings", self.settings)
-        options.check_password(self, self.password)
-        for option in ("database", "username"):
-            options.check_identifier(self, option, getattr(self, option))
-        postgres_migrations.check(self.migrate)
-        if isinstance(self.init, (str, bytes, Path)):
-            raise DeclarationError(
-                f"Postgres(init={self.init!r}) cannot be used: expected a list of files"
-            )
-        for file in self.init:
-            if not str(file).endswith(INIT_SUFFIXES):
-                raise DeclarationError(
-                    f"Postgres(init=…) cannot run {str(file)!r}: expected a name that ends in "
-                    f"{', '.join(INIT_SUFFIXES)}"
-                )
+        postgres_options.check(self)
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
-        """The handle, with a password in place."""
-        password = self.password or runtime.password
-        return super().bound(runtime, **{"password": password, **changes})
+        """The handle, with passwords in place."""
+        return super().bound(
+            runtime,
+            **{
+                "password": self.password or runtime.password,
+                "_role_passwords": {role: options.random_password() for role in self.roles},
+                "_related": {},
+                "_clients": contextlib.ExitStack(),
+                **changes,
+            },
+        )
 
     # The server
-
-    def server_capabilities(self) -> Sequence[str]:
-        """What the entry point needs to give the data to the server's user, and to become it."""
-        return ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 
     def server_env(self) -> Mapping[str, str]:
         """The official image's contract."""
@@ -108,50 +120,55 @@ class Postgres(Service):
     def server_command(self) -> Sequence[str]:
         """Settings as arguments."""
         settings = {**({} if self.durable else _NOT_DURABLE), **self.settings}
-        return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [
+            word
+            for name, value in settings.items()
+            for word in ("-c", f"{name}={postgres_options.setting(value)}")
+        ]
 
     def server_files(self) -> Mapping[str, bytes]:
-        """The init files, numbered so that they run in the order given."""
-        return {
-            f"{INIT_FOLDER}/{number:03}-{Path(file).name}": options.read_file(self, "init", file)
-            for number, file in enumerate(self.init)
-        }
+        """The init files."""
+        return postgres_init.server_files(self)
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
-        return Call(_asks_for_password)
+        return Call(asks_for_password)
+
+    def why_ended(self) -> str:
+        """The init file and its line, or the server's last words."""
+        return postgres_init.why_ended(self, self.logs())
 
     def prepare(self) -> None:
-        """Run the migrations in the class's database."""
-        if self.migrate is not None:
-            postgres_migrations.run(self.migrate, service=self)
+        """Make roles, databases and extensions, and run the migrations."""
+        postgres_preparation.prepare(self)
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
-        """A schema or a database of the test's own, and a handle that sees nothing else."""
-        del test  # names on the server are short and random; a test's is neither
+        """A handle that sees a schema, a database or a transaction of the test's own."""
+        name = name_of(test)
         with contextlib.ExitStack() as clients:
-            changes = clients.enter_context(postgres_isolation.isolation(self))
-            handle = self.copy_with(_clients=clients, **changes)
-            clients.callback(handle.release)
-            yield handle
+            changes = clients.enter_context(isolation(self, test=name, name=name))
+            handle = self.copy_with(
+                _test=name, _of_class=self, _related={}, _clients=clients, **changes
+            )
+            try:
+                yield handle
+            finally:
+                handle.cut_off()
 
     def release(self) -> None:
-        """Close the engine's pooled connections, and the one that isolates tests."""
-        if "engine" in self.__dict__:
-            self.engine.dispose()
-        if "admin" in self.__dict__:
-            self.admin.close()
+        """Close what was opened with the class's handle."""
+        if self._clients:
+            self._clients.close()
 
     def secrets(self) -> Sequence[str]:
-        """The password, as it is and as it stands in a URL."""
-        return options.spellings(self.password)
+        """The passwords, as they are and as they stand in a URL."""
+        passwords = [self.password, *(self._role_passwords or {}).values()]
+        return [text for password in passwords for text in options.spellings(password)]
 
     def server_info(self) -> Mapping[str, object]:
-        """The server's version and the settings that are not its defaults."""
-        with self.connect() as connection:
-            [version] = connection.execute("select version()").fetchone() or ("",)
-        return {"server": version, "database": self.database, "schema": self.schema}
+        """The server's version, the settings that are not its defaults, and where the test is."""
+        return postgres_preparation.server_info(self)
 
     # What a test uses
 
@@ -162,9 +179,8 @@ class Postgres(Service):
 
     @property
     def dsn(self) -> str:
-        """The libpq URI, search_path included: for psycopg, psql and asyncpg."""
-        address = f"{self.host}:{self.port}"
-        return self._uri(address)
+        """The libpq URI, search path included: for psycopg, psql and asyncpg."""
+        return postgres_clients.uri(self, f"{self.host}:{self.port}")
 
     @property
     def url(self) -> str:
@@ -174,73 +190,111 @@ class Postgres(Service):
     @property
     def internal_url(self) -> str:
         """The libpq URI for another container of the class."""
-        return self._uri(f"{self.alias}:{self.container_port}")
+        return postgres_clients.uri(self, f"{self.alias}:{self.container_port}")
 
     @property
     def sqlalchemy_url(self) -> sqlalchemy.URL:
         """The URL for SQLAlchemy, with the psycopg driver."""
-        url: sqlalchemy.URL = driver("sqlalchemy", extra="postgres").URL.create(
-            "postgresql+psycopg",
-            username=self.username,
-            password=self.password,
-            host=self.host,
-            port=self.port,
-            database=self.database,
-            query={"options": self._options} if self._options else {},
-        )
-        return url
+        return postgres_clients.sqlalchemy_url(self)
 
     @cached_property
     def engine(self) -> sqlalchemy.Engine:
-        """A SQLAlchemy engine; each of its connections has this test's search_path.
-
-        A test's engine pools, and is disposed of after the test. The class's own (in setUpClass)
-        does not pool: a connection kept open would forbid cloning the database.
-        """
-        driver("psycopg", extra="postgres")
-        module = driver("sqlalchemy", extra="postgres")
-        pool = {} if self._clients else {"poolclass": module.NullPool}
-        engine: sqlalchemy.Engine = module.create_engine(self.sqlalchemy_url, **pool)
-        return engine
+        """A SQLAlchemy engine; each of its connections works in this test's state."""
+        return postgres_clients.engine(self)
 
     @cached_property
     def async_engine(self) -> sqlalchemy.ext.asyncio.AsyncEngine:
-        """An asyncio engine that does not pool: a pool would outlive the test's event loop."""
-        module = driver("sqlalchemy.ext.asyncio", extra="postgres")
-        null_pool = driver("sqlalchemy", extra="postgres").NullPool
-        engine: sqlalchemy.ext.asyncio.AsyncEngine = module.create_async_engine(
-            self.sqlalchemy_url, poolclass=null_pool
+        """A SQLAlchemy engine for asyncio; each of its connections works in this test's state."""
+        return postgres_clients.async_engine(self)
+
+    def session(self, **arguments: Any) -> sqlalchemy.orm.Session:
+        """A new SQLAlchemy session on `engine`; it is closed after the test.
+
+        Args:
+            arguments: Passed on to ``Session``, such as ``expire_on_commit=False``.
+        """
+        made: sqlalchemy.orm.Session = driver("sqlalchemy.orm", extra="postgres").Session(
+            self.engine, **arguments
         )
-        return engine
+        self.clients.callback(made.close)
+        return made
 
     def connect(self, **arguments: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """A new psycopg connection; it is closed after the test, if the test did not.
 
         Args:
-            arguments: Passed on to ``psycopg.connect``, such as ``autocommit=True``.
+            arguments: Passed on to ``psycopg.connect``, such as ``autocommit=True``. With
+                ``isolation="transaction"``: ``autocommit``, ``row_factory``, ``cursor_factory``.
         """
-        connection: psycopg.Connection[tuple[Any, ...]] = driver(
-            "psycopg", extra="postgres"
-        ).connect(self.dsn, **arguments)
-        if self._clients:
-            self._clients.callback(connection.close)
-        return connection
+        return postgres_clients.connect(self, **arguments)
 
     @cached_property
     def server_version(self) -> str:
         """Such as ``"15.8"``."""
-        with self.connect() as connection:
-            text = connection.info.parameter_status("server_version") or ""
-        return text.partition(" ")[0]
+        [[version]] = self.of_class.admin.run("show server_version")
+        return str(version).partition(" ")[0]
+
+    def in_database(self, name: str) -> Self:
+        """The same for another of the class's ``databases``, isolated like the first.
+
+        Raises:
+            DeclarationError: The class does not declare it.
+        """
+        return self._related_by("database", name, postgres_relatives.in_database)
+
+    def as_role(self, name: str) -> Self:
+        """The same for one of the class's ``roles``.
+
+        Raises:
+            DeclarationError: The class does not declare it.
+            ServiceError: With ``isolation="transaction"``, whose connections share one session.
+        """
+        return self._related_by("role", name, postgres_relatives.as_role)
+
+    # What the files of this service share
+
+    @property
+    def test(self) -> str:
+        """The test's name on the server; empty for the class's handle."""
+        return self._test
+
+    @property
+    def of_class(self) -> Postgres:
+        """The class's handle."""
+        return self._of_class or self
+
+    @property
+    def clients(self) -> contextlib.ExitStack:
+        """Closes what was opened with this handle."""
+        assert self._clients is not None  # noqa: S101 - every bound handle has them
+        return self._clients
+
+    @property
+    def shared(self) -> SharedTransaction | None:
+        """The transaction of the test, with ``isolation="transaction"``."""
+        return self._shared
+
+    @property
+    def role_passwords(self) -> Mapping[str, str]:
+        """The password of each role."""
+        return self._role_passwords or {}
 
     @cached_property
-    def admin(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def admin(self) -> Admin:
         """The connection that makes and drops tests' state; outside any database it clones."""
         database = self.database
         if self.clones:
             database = "template1" if self.database == "postgres" else "postgres"
-        outside = self.copy_with(database=database)
-        return outside.connect(autocommit=True, options="-clock_timeout=10s")
+        admin = Admin(self, database=database)
+        self.clients.callback(admin.close)
+        return admin
+
+    @cached_property
+    def session_of_tests(self) -> SessionOfTests:
+        """The server session that all tests work in, with ``isolation="transaction"``."""
+        session = SessionOfTests(self)
+        self.clients.callback(session.close)
+        return session
 
     @property
     def clones(self) -> bool:
@@ -248,24 +302,17 @@ class Postgres(Service):
         carries = self.migrate is not None or bool(self.init)
         return self.isolation == "database" or (self.isolation == "schema" and carries)
 
-    @property
-    def _options(self) -> str:
-        return "" if self._schema == "public" else f"-csearch_path={self._schema},public"
+    def cut_off(self) -> None:
+        """Let no connection reach into a shared transaction any more."""
+        for handle in (self, *(self._related or {}).values()):
+            if handle.shared:
+                handle.shared.cut_off()
 
-    def _uri(self, address: str) -> str:
-        user, password, database = (
-            quote(part or "", safe="") for part in (self.username, self.password, self.database)
-        )
-        query = f"?options={quote(self._options, safe='')}" if self._options else ""
-        return f"postgresql://{user}:{password}@{address}/{database}{query}"
-
-
-def _asks_for_password(target: Target) -> None:
-    """Speak the first words of the protocol; no driver and no password are needed for them."""
-    with connect(target) as connection:
-        user = b"user\0orchestrator\0\0"
-        connection.sendall(struct.pack("!ii", 8 + len(user), _PROTOCOL_3) + user)
-        answer = connection.recv(1024)
-    if answer[:1] != b"R":  # R asks for authentication; E says "the database is starting up"
-        words = answer[5:].replace(b"\0", b" ").decode(errors="replace").strip()
-        raise NotReadyError(words or "the connection was closed")
+    def _related_by(self, kind: str, name: str, make: Callable[[Self, str], Self]) -> Self:
+        """One handle for each relative, so that its engine is one too."""
+        related: dict[str, Any] = {} if self._related is None else self._related
+        key = f"{kind} {name}"
+        if key not in related:
+            related[key] = make(self, name)
+        found: Self = related[key]
+        return found

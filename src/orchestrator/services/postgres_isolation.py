@@ -1,33 +1,29 @@
-"""Clean state for each test: a schema, or a clone of the class's database.
-
-Whatever the test left open on the server is ended before its state is dropped: connections that
-began during the test and still work, wait in a transaction or hold a lock.
-"""
+"""Clean state for each test: a schema, a clone of the class's database, or a transaction."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
 from orchestrator.services.drivers import driver
+from orchestrator.services.postgres_admin import quoted
+from orchestrator.services.postgres_leftovers import end_sessions, let_go, look, put_back
+from orchestrator.services.postgres_shared import look_inside, put_back_inside
+from orchestrator.services.postgres_transaction import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import psycopg
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.services.postgres import Postgres
 
+    Changes = Mapping[str, Any]
+    State = contextlib.AbstractContextManager[Changes]
+
+_NAME_LENGTH: Final = 63  # bytes; the server cuts off what is longer
 _FILE_COPY_SINCE: Final = 15
-_LEFTOVERS: Final = """
-    select pg_terminate_backend(pid) from pg_stat_activity
-    where datname = current_database() and pid <> pg_backend_pid()
-      and backend_type = 'client backend' and backend_start >= %s
-      and (state <> 'idle' or pid in (select pid from pg_locks))
-"""
-_IDLE_IN: Final = """
+_END_IDLE: Final = """
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = %s and pid <> pg_backend_pid() and state = 'idle'
 """
@@ -37,63 +33,94 @@ _USERS_OF: Final = """
 """
 
 
-def isolation(service: Postgres) -> contextlib.AbstractContextManager[Mapping[str, Any]]:
-    """What the test's handle has otherwise than the class's; dropped when the block ends."""
-    if service.isolation == "none":
-        return contextlib.nullcontext({})
-    return _clone(service) if service.clones else _schema(service)
+def name_of(test: str) -> str:
+    """What a test's schema or database is called: a plain name, recognisable in logs."""
+    plain = re.sub(r"[^a-z0-9_]", "_", test.lower())
+    return f"{'' if plain.startswith('test') else 'test_'}{plain}"[-_NAME_LENGTH:]
 
 
 @contextlib.contextmanager
-def _schema(service: Postgres) -> Iterator[Mapping[str, Any]]:
-    name = f"test_{os.urandom(6).hex()}"
+def isolation(service: Postgres, *, test: str, name: str) -> Iterator[Changes]:
+    """What the test's handle has otherwise than the class's; gone when the block ends.
+
+    Args:
+        service: The class's handle.
+        test: The test, as `name_of` tells it.
+        name: What its schema or database is called.
+    """
+    if service.isolation == "none":
+        yield {}
+        return
+    state = _STATES["database" if service.clones else service.isolation]
+    before = look(service)
+    inside = None if service.clones else look_inside(service)
+    after: dict[str, Any] = {}
+    try:
+        with state(service, name) as changes:
+            try:
+                yield changes
+            finally:
+                end_sessions(service, test=test, since=before)
+                after = {**look(service)}
+                let_go(service, before=before, now=after)
+    finally:
+        if inside is not None:
+            put_back_inside(service, before=inside)
+        if after:
+            put_back(service, before=before, now=after, own=name)
+
+
+@contextlib.contextmanager
+def _schema(service: Postgres, name: str) -> Iterator[Changes]:
     admin = service.admin
-    [began] = admin.execute("select clock_timestamp()").fetchone() or (None,)
-    admin.execute(f'create schema "{name}"')
+    roles = ", ".join(map(quoted, service.roles))
+    admin.run(f"create schema if not exists {name}")
+    if roles:
+        admin.run(f"grant usage on schema {name} to {roles}")
     try:
         yield {"_schema": name}
     finally:
-        admin.execute(_LEFTOVERS, [began])
-        admin.execute(f'drop schema "{name}" cascade')
+        admin.run(f"drop schema if exists {name} cascade")
 
 
 @contextlib.contextmanager
-def _clone(service: Postgres) -> Iterator[Mapping[str, Any]]:
-    name = f"test_{os.urandom(6).hex()}"
-    admin = service.admin
-    _create_clone(admin, name, service=service)
+def _clone(service: Postgres, name: str) -> Iterator[Changes]:
+    _create_clone(service, name)
     try:
         yield {"database": name}
     finally:
-        admin.execute(f'drop database "{name}" with (force)')
+        service.admin.run(f"drop database if exists {name} with (force)")
 
 
-def _create_clone(admin: psycopg.Connection[Any], name: str, *, service: Postgres) -> None:
+def _create_clone(service: Postgres, name: str) -> None:
+    admin = service.admin
     # Copying files beats replaying them as WAL, except when each must reach the disk.
-    files = not service.durable and admin.info.server_version // 10000 >= _FILE_COPY_SINCE
-    template = service.database.replace('"', '""')
-    statement = f'create database "{name}" template "{template}"'
+    files = not service.durable and admin.major >= _FILE_COPY_SINCE
+    statement = f"create database {name} template {quoted(service.database)}"
     statement += " strategy file_copy" if files else ""
     in_use = driver("psycopg.errors", extra="postgres").ObjectInUse
     try:
-        admin.execute(statement)
+        admin.run(statement)
     except in_use:
-        admin.execute(_IDLE_IN, [service.database])
+        admin.run(_END_IDLE, [service.database])
         try:
-            admin.execute(statement)
+            admin.run(statement)
         except in_use as error:
-            raise _in_use(admin, service) from error
+            raise _in_use(service) from error
 
 
-def _in_use(admin: psycopg.Connection[Any], service: Postgres) -> ServiceError:
-    count, application, query = admin.execute(_USERS_OF, [service.database]).fetchone() or (
-        0,
-        "",
-        "",
-    )
+def _in_use(service: Postgres) -> ServiceError:
+    [(count, application, query)] = service.admin.run(_USERS_OF, [service.database])
     return ServiceError(
         f"{service.alias}: the class's database {service.database!r} cannot be cloned for the test "
         f"while {count} connection(s) work in it (application {application}, query {query!r}). "
         "End what setUpClass began there: commit, or close the connection.",
         service=service.alias,
     )
+
+
+_STATES: Final[Mapping[str, Callable[[Postgres, str], State]]] = {
+    "schema": _schema,
+    "database": _clone,
+    "transaction": transaction,
+}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services.drivers import driver
 
 if TYPE_CHECKING:
@@ -15,15 +17,17 @@ if TYPE_CHECKING:
     from orchestrator.services.postgres import Postgres
 
 _one_at_a_time: Final = threading.Lock()  # Alembic keeps what env.py sees in module globals
+_ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
 
 
-def check(migrate: Any) -> None:
+def check(migrate: Any, *, option: str) -> None:
     """Raise DeclarationError for something that is no migration."""
-    if migrate is not None and not callable(migrate) and not _is_alembic(migrate):
-        raise DeclarationError(
-            f"Postgres(migrate={migrate!r}) cannot be used: expected a function of a SQLAlchemy "
-            "engine, or an alembic.config.Config"
-        )
+    if migrate is None or callable(migrate) or _is_alembic(migrate) or _is_metadata(migrate):
+        return
+    raise DeclarationError(
+        f"Postgres({option}={migrate!r}) cannot be used: expected a function of a SQLAlchemy "
+        "engine, a sqlalchemy.MetaData, or an alembic.config.Config"
+    )
 
 
 def run(migrate: Any, *, service: Postgres) -> None:
@@ -34,10 +38,15 @@ def run(migrate: Any, *, service: Postgres) -> None:
     """
     try:
         if _is_alembic(migrate):
-            with _one_at_a_time, _pointed_at(migrate, service):
-                driver("alembic.command", extra="postgres").upgrade(migrate, "head")
+            _upgrade(migrate, service)
+        elif _is_metadata(migrate):
+            migrate.create_all(service.engine)
+        elif inspect.iscoroutinefunction(migrate):
+            asyncio.run(migrate(service.async_engine))
         else:
             migrate(service.engine)
+    except OrchestratorError:
+        raise
     except Exception as error:
         raise ServiceError(
             f"{service.alias}: the migration failed: {type(error).__name__}: "
@@ -48,6 +57,24 @@ def run(migrate: Any, *, service: Postgres) -> None:
 
 def _is_alembic(migrate: Any) -> bool:
     return hasattr(migrate, "set_main_option")
+
+
+def _is_metadata(migrate: Any) -> bool:
+    return hasattr(migrate, "create_all") and hasattr(migrate, "sorted_tables")
+
+
+def _upgrade(config: Any, service: Postgres) -> None:
+    with _one_at_a_time, _pointed_at(config, service):
+        driver("alembic.command", extra="postgres").upgrade(config, "head")
+    with service.engine.connect() as connection:
+        migrated = connection.exec_driver_sql(_ANY_TABLE).scalar()
+    if not migrated:
+        raise ServiceError(
+            f"{service.alias}: Alembic ran, but made nothing in {service.database!r}, not even the "
+            "table of its versions: its env.py has its URL from somewhere else. Let it use "
+            "config.get_main_option('sqlalchemy.url') or config.attributes['connection'].",
+            service=service.alias,
+        )
 
 
 @contextlib.contextmanager

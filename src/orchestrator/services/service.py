@@ -127,6 +127,10 @@ class Service(Declaration):
         """What tells that the server is ready; None when it is as soon as it runs."""
         raise NotImplementedError
 
+    def why_ended(self) -> str:
+        """What the log of the ended server tells of the reason; empty if nothing."""
+        return ""
+
     def started(self) -> None:
         """Do what the ready server needs after each start, such as asking for a password."""
 
@@ -289,7 +293,7 @@ class Service(Declaration):
 
         What the original opened and cached stays with it.
         """
-        copy = dataclasses.replace(self)
+        copy = object.__new__(type(self))  # checked when declared
         for item in dataclasses.fields(self):
             object.__setattr__(copy, item.name, getattr(self, item.name))
         for name, value in changes.items():

@@ -1,0 +1,92 @@
+"""The connection that makes and drops tests' state; it outlives a restart of the server."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.services.drivers import driver
+from orchestrator.services.faults import await_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from orchestrator.services.postgres import Postgres
+
+APPLICATION: Final = "orchestrator"
+"""The name of our own sessions, which nobody ends."""
+# Whoever still holds a lock by then will not let go of it.
+_OPTIONS: Final = f"-clock_timeout=10s -capplication_name={APPLICATION}"
+
+
+class Admin:
+    """A superuser's connection, opened when first used, and again after it broke.
+
+    Args:
+        service: Whose server.
+        database: Where to connect to.
+    """
+
+    def __init__(self, service: Postgres, *, database: str) -> None:
+        self._service = service.copy_with(database=database)
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def run(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement; its rows, if it has any.
+
+        A server that was restarted since is connected to again.
+
+        Raises:
+            ServiceError: The server is gone.
+        """
+        broken = driver("psycopg", extra="postgres").OperationalError
+        try:
+            return self._run(statement, parameters)
+        except broken:
+            if self._connection is not None and not self._connection.broken:
+                raise
+        self.close()
+        await_ready(self._service)
+        return self._run(statement, parameters)
+
+    @cached_property
+    def major(self) -> int:
+        """The server's major version."""
+        [[number]] = self.run("show server_version_num")
+        return int(number) // 10000
+
+    def verifier(self, role: str, password: str) -> str:
+        """What the server stores of a password, so that the password itself is never sent."""
+        self.run("select 1")
+        assert self._connection is not None  # noqa: S101 - it was just used
+        made = self._connection.pgconn.encrypt_password(
+            password.encode(), role.encode(), b"scram-sha-256"
+        )
+        return made.decode()
+
+    def close(self) -> None:
+        """Close it; the next statement opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _run(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = driver("psycopg", extra="postgres").connect(
+                self._service.dsn, autocommit=True, options=_OPTIONS
+            )
+        cursor = self._connection.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def quoted(name: str) -> str:
+    """A name as SQL wants it where names stand."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL wants it where parameters are not allowed."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"e'{escaped}'"

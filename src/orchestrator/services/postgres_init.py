@@ -1,0 +1,59 @@
+"""Init files: SQL and shell that the server runs at its first start."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import DeclarationError
+from orchestrator.services import options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.services.postgres import Postgres
+
+_FOLDER: Final = "/docker-entrypoint-initdb.d"
+_RUNNING: Final = re.compile(rf"running {_FOLDER}/(\d+)-", re.MULTILINE)
+_PSQL: Final = re.compile(rf"^psql:{_FOLDER}/\S+:(?P<line>\d+): (?P<error>.+)$", re.MULTILINE)
+_FATAL: Final = re.compile(r"(?:FATAL|PANIC):\s+(?P<error>.+)$", re.MULTILINE)
+
+
+def server_files(service: Postgres) -> Mapping[str, bytes]:
+    """The files by their place in the container, numbered so that they run in the order given.
+
+    A compressed one is unpacked: psql tells no lines of what it reads from a pipe.
+
+    Raises:
+        DeclarationError: A file cannot be read.
+    """
+    files = {}
+    for number, file in enumerate(service.init):
+        content = options.read_file(service, "init", file)
+        name = Path(file).name
+        if name.endswith(".gz"):
+            name, content = name.removesuffix(".gz"), _unpacked(content, file)
+        files[f"{_FOLDER}/{number:03}-{name}"] = content
+    return files
+
+
+def why_ended(service: Postgres, logs: str) -> str:
+    """What the log of a server that ended says about the reason; empty when nothing."""
+    if running := list(_RUNNING.finditer(logs)):
+        last = running[-1]
+        file = str(service.init[int(last[1])]) if int(last[1]) < len(service.init) else "?"
+        if error := _PSQL.search(logs, last.end()):
+            return f"the init file {file} failed in line {error['line']}: {error['error']}"
+        if "database system is shut down" not in logs[last.end() :]:
+            return f"the init file {file} failed"
+    fatal = _FATAL.search(logs)
+    return fatal["error"] if fatal else ""
+
+
+def _unpacked(content: bytes, file: str | Path) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError) as error:
+        raise DeclarationError(f"Postgres(init=…) cannot unpack {str(file)!r}: {error}") from error

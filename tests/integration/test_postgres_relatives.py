@@ -1,0 +1,143 @@
+"""Postgres: several databases, roles and extensions."""
+
+from __future__ import annotations
+
+import unittest
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy import text
+
+from orchestrator import Postgres, ServicesMixin
+from orchestrator.errors import DeclarationError
+from tests.support.classes import LeakCheckedTestCase
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+
+def make_orders(engine: sqlalchemy.Engine) -> None:
+    """A table that a role may read."""
+    with engine.begin() as connection:
+        connection.execute(text("create table orders as select 1 as id"))
+        connection.execute(text("grant select on orders to reader"))
+
+
+async def make_reports(engine: sqlalchemy.ext.asyncio.AsyncEngine) -> None:
+    """A migration that is a coroutine function."""
+    async with engine.begin() as connection:
+        await connection.execute(text("create table reports as select 2 as id"))
+
+
+class RelativesTest(ServicesMixin, unittest.TestCase):
+    """One server with two databases, two roles and two extensions."""
+
+    db = Postgres(
+        migrate=make_orders,
+        databases={"reports": make_reports, "the audit": None},
+        roles=["reader", "the app"],
+        extensions=["pg_trgm", "uuid-ossp"],
+    )
+
+    def test_each_database_has_its_own_migration(self) -> None:
+        """One migrates with a function, one with a coroutine function, one not at all."""
+        with self.db.engine.connect() as connection:
+            self.assertEqual(1, connection.scalar(text("select id from orders")))
+        with self.db.in_database("reports").engine.connect() as connection:
+            self.assertEqual(2, connection.scalar(text("select id from reports")))
+        with self.db.in_database("the audit").connect() as connection:
+            self.assertEqual((None,), connection.execute("select to_regclass('orders')").fetchone())
+
+    def test_each_database_is_isolated(self) -> None:
+        """What one test does to any of them, the next does not see."""
+        for _ in range(2):
+            with type(self).db.isolated("test_one-1") as one:
+                for name in ("reports", "the audit"):
+                    with one.in_database(name).engine.begin() as connection:
+                        connection.execute(text("create table mine(id int)"))
+
+    def test_a_database_is_made_once_for_a_test(self) -> None:
+        """Asked for twice, it is the same, engine and all."""
+        self.assertIs(self.db.in_database("reports").engine, self.db.in_database("reports").engine)
+
+    def test_a_role_may_do_what_it_was_granted(self) -> None:
+        """It reads, and does not write."""
+        with self.db.as_role("reader").connect() as connection:
+            self.assertEqual((1,), connection.execute("select id from orders").fetchone())
+            with self.assertRaises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("delete from orders")
+
+    def test_a_role_in_another_database(self) -> None:
+        """The two go together."""
+        handle = self.db.in_database("the audit").as_role("the app")
+        with handle.engine.connect() as connection:
+            row = connection.execute(text("select current_user, current_database()")).one()
+        self.assertEqual(("the app", handle.database), tuple(row))
+
+    def test_a_roles_password_is_secret(self) -> None:
+        """It is masked wherever the service's own is."""
+        password = self.db.as_role("reader").password or "?"
+        self.assertEqual("it is ***", self.db.masked(f"it is {password}"))
+        self.assertNotIn(password, self.db.logs())
+
+    def test_extensions_are_in_every_database(self) -> None:
+        """Without a schema's name before them."""
+        for handle in (self.db, self.db.in_database("reports")):
+            with handle.connect() as connection:
+                connection.execute("select similarity('a', 'b'), uuid_generate_v4()")
+
+    def test_what_is_not_declared_is_told(self) -> None:
+        """The error lists what there is."""
+        with self.assertRaisesRegex(DeclarationError, "no role 'boss'; it has 'reader', 'the app'"):
+            self.db.as_role("boss")
+        with self.assertRaisesRegex(DeclarationError, "no other database 'nope'; it has 'reports'"):
+            self.db.in_database("nope")
+
+    def test_the_classs_handle_has_relatives_too(self) -> None:
+        """For setUpClass."""
+        handle = type(self).db.in_database("reports").as_role("the app")
+        with handle.connect() as connection:
+            row = connection.execute("select current_database(), current_user").fetchone()
+        self.assertEqual(("reports", "the app"), row)
+
+
+class SchemaRelativesTest(ServicesMixin, unittest.TestCase):
+    """With isolation="schema"."""
+
+    db = Postgres(databases=["reports"], roles=["app"], extensions=["pg_trgm"])
+
+    def test_each_database_has_the_tests_schema(self) -> None:
+        """By the same name."""
+        other = self.db.in_database("reports")
+        with other.connect() as connection:
+            row = connection.execute("select current_schema(), current_database()").fetchone()
+        self.assertEqual((self.db.schema, "reports"), row)
+
+    def test_a_role_finds_what_it_is_granted_in_the_tests_schema(self) -> None:
+        """The schema itself is open to the class's roles."""
+        with self.db.connect(autocommit=True) as connection:
+            connection.execute("create table t as select 3 as id")
+            connection.execute("grant select on t to app")
+        with self.db.as_role("app").connect() as connection:
+            self.assertEqual((3,), connection.execute("select id from t").fetchone())
+
+    def test_extensions_are_found(self) -> None:
+        """They stand in the class's schema, which is on the path."""
+        with self.db.connect() as connection:
+            connection.execute("select similarity('a', 'b')")
+
+
+class UnknownExtensionTest(LeakCheckedTestCase):
+    """An extension that the image does not have."""
+
+    def test_it_is_told_with_those_that_there_are(self) -> None:
+        """The class fails, and the message lists them."""
+
+        class Broken(ServicesMixin, unittest.TestCase):
+            db = Postgres(extensions=["postgiss"])
+
+            def test_it(self) -> None: ...
+
+        self.assert_error(
+            Broken, "'postgiss' cannot be created", "is not available. The image has", "pg_trgm"
+        )
