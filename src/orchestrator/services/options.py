@@ -74,7 +74,7 @@ def choice(service: Service, option: str, value: object, allowed: Sequence[str])
 
 def check_flag(service: Service, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is True or False."""
-    _check(service, option, isinstance(value, bool), "True or False")
+    check(service, option, isinstance(value, bool), "True or False")
 
 
 def check_environment(service: Service, option: str, values: Mapping[str, str]) -> None:
@@ -224,11 +224,6 @@ def check_identifier(service: Service, option: str, value: object) -> None:
 def is_identifier(value: object) -> bool:
     """Whether a value can name something on a server."""
     return isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
-
-
-def check_flag(service: Service, option: str) -> None:
-    """Raise DeclarationError unless the value is True or False."""
-    check(service, option, isinstance(getattr(service, option), bool), "True or False")
 
 
 def read_file(service: Service, option: str, file: str | Path) -> bytes:

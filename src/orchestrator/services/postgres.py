@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 
-# What a crash of the machine could lose is of no worth to a test; killing the server loses nothing.
-_NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# What a crash of the machine could lose is of no worth to a test. Killing the server loses nothing:
+# what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
+_NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres(Service):

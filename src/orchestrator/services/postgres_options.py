@@ -29,7 +29,7 @@ def check(service: Postgres) -> None:
     for option in ("database", "username"):
         options.check_identifier(service, option, getattr(service, option))
     postgres_migrations.check(service.migrate, option="migrate")
-    options.check_flag(service, "durable")
+    options.check_flag(service, "durable", service.durable)
     _check_init(service)
     for option in ("extensions", "roles"):
         _check_names(service, option, getattr(service, option))
