@@ -9,7 +9,7 @@ import unittest
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import DeclarationError, EngineUnavailableError
+from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
 from orchestrator.services.compose import Compose
 from orchestrator.services.declaration import HANDLES
 from orchestrator.services.dependencies import in_order
@@ -97,7 +97,9 @@ class ServicesMixin(_Base):
         def diagnosis() -> str:
             from orchestrator.environment.diagnosis import diagnose
 
-            handles = vars(self).get(HANDLES) or vars(type(self)).get(HANDLES) or {}
+            handles = vars(self).get(HANDLES) or vars(type(self)).get(HANDLES)
+            if not handles:
+                return ""
             lines = Settings.from_environment().log_lines
             return diagnose(handles.values(), since=began, lines=lines)
 
@@ -160,7 +162,10 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
     except EngineUnavailableError as error:
         if settings.skip_without_docker:
             raise unittest.SkipTest(str(error)) from error
-        raise
+        raise error.with_traceback(None) from error.__cause__
+    except OrchestratorError as error:
+        # What was wrong is in the message; fifty lines of how we noticed would bury it.
+        raise error.with_traceback(None) from error.__cause__
     setattr(cls, _ENVIRONMENT, environment)
     setattr(cls, HANDLES, environment.handles)
 
@@ -237,5 +242,7 @@ class _Watched:
         setattr(self._result, name, value)
 
     def _annotate(self, error: object) -> None:
-        if isinstance(error, tuple) and isinstance(error[1], Exception):
-            error[1].add_note(f"Services during this test:\n{self._diagnosis()}")
+        if not isinstance(error, tuple) or not isinstance(error[1], Exception):
+            return
+        if told := self._diagnosis():
+            error[1].add_note(f"Services during this test:\n{told}")

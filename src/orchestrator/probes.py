@@ -114,18 +114,20 @@ class Http:
         path: What to ask for.
         port: The container port; the service's main port without one.
         status: The expected status.
+        timeout: Seconds one answer may take.
     """
 
     path: str = "/"
     port: int | None = None
     status: int = 200
+    timeout: float = 5.0
 
     def check(self, target: Target) -> None:
         """Ask once."""
         import http.client  # not at import: it brings ssl and email along
 
         port = target.port if self.port is None else target.port_of(self.port)
-        connection = http.client.HTTPConnection(target.host, port, timeout=ATTEMPT)
+        connection = http.client.HTTPConnection(target.host, port, timeout=self.timeout)
         try:
             connection.request("GET", self.path)
             status = connection.getresponse().status
@@ -288,6 +290,7 @@ def wait_until_ready(
         raise
     except Exception as error:
         liveness.check(now=True)
+        error.with_traceback(None)  # the loop's frames say nothing
         seconds = time.monotonic() - started
         raise ServiceNotReadyError(
             f"{target.alias} is not ready: {probe} did not succeed in {seconds:.1f} s "
@@ -315,7 +318,7 @@ class _Liveness:
         state = self._target.state()
         if state is not None and not state.ended:
             return
-        raise exited(self._target, state)
+        raise exited(self._target, state) from None
 
 
 def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:

@@ -58,7 +58,7 @@ class ContainerTest(LeakCheckedTestCase):
     def test_files_are_there_when_it_starts(self) -> None:
         """Bytes and a file of this machine are in place before the first process runs."""
         with tempfile.NamedTemporaryFile() as here:
-            Path(here.name).write_text("from a file")
+            Path(here.name).write_text("from a file\n")
 
             class Filled(ServicesMixin, unittest.TestCase):
                 box = Container(
@@ -69,7 +69,7 @@ class ContainerTest(LeakCheckedTestCase):
                 )
 
                 def test_it(self) -> None:
-                    self.assertEqual("bytes, from a file", self.box.logs())
+                    self.assertEqual("bytes, from a file\n", self.box.logs())
 
             self.assert_passes(Filled)
 

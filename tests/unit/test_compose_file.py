@@ -32,6 +32,8 @@ REFUSED = {
     "root folder": "{image: a, volumes: [{type: bind, source: /, target: /host}]}",
     "needs either an image": "{command: a}",
     "memory='lots'": "{image: a, mem_limit: lots}",
+    "'cpus' is 'many'": "{image: a, cpus: many}",
+    "'command' cannot be split": '{image: a, command: "sh -c \'open"}',
     "not a mapping": "[image, a]",
     "'environment'": "{image: a, environment: 3}",
     "no variable": "{image: a, command: 'cost $5'}",

@@ -94,6 +94,7 @@ class ClientPool:
         """See whether anybody listens: docker-py leaks the socket that cannot connect."""
         if self.endpoint.socket:
             with socket.socket(socket.AF_UNIX) as knock:
+                knock.settimeout(self._timeout)
                 knock.connect(self.endpoint.socket)
 
     def _tls(self) -> Any:
@@ -122,15 +123,19 @@ def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[No
         reason = error.explanation or str(error)
         raise EngineError(
             f"The Docker daemon failed to {doing}: {_text(reason)}", status=error.status_code
-        ) from error
+        ) from _bare(error)
     except requests.exceptions.Timeout as error:
-        raise EngineError(_silent(doing, endpoint, timeout)) from error
+        raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        if "timed out" in str(
-            error
-        ):  # docker-py hides the first request's timeout in its own error
-            raise EngineError(_silent(doing, endpoint, timeout)) from error
-        raise EngineUnavailableError(_unavailable(error, endpoint)) from error
+        if "timed out" in str(error):  # docker-py puts the first request's timeout in its own error
+            raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
+        raise EngineUnavailableError(_unavailable(error, endpoint)) from _bare(error)
+
+
+def _bare(error: Exception) -> Exception:
+    """A foreign error as a cause: what it says, without two screens of its library's frames."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _silent(doing: str, endpoint: Endpoint, timeout: float) -> str:

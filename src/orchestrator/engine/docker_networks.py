@@ -80,6 +80,8 @@ class DockerNetworks:
                 return None
             raise
         for config in configs:
+            if ":" in config.get("Subnet", ""):
+                continue  # ports are published on IPv4
             if gateway := config.get("Gateway"):
                 return str(gateway)
             if subnet := config.get("Subnet"):  # some daemons name only this; it has the first

@@ -126,7 +126,10 @@ def _limits(wanted: Mapping[str, Any]) -> dict[str, Any]:
     limits = (deploy.get("resources") or {}).get("limits") or {}
     memory = wanted.get("mem_limit", limits.get("memory"))
     cpus = wanted.get("cpus", limits.get("cpus"))
-    found: dict[str, Any] = {"memory": memory, "cpus": None if cpus is None else float(cpus)}
+    try:
+        found: dict[str, Any] = {"memory": memory, "cpus": None if cpus is None else float(cpus)}
+    except (TypeError, ValueError):
+        raise _Refused(f"'cpus' is {cpus!r}, not a number") from None
     pids = wanted.get("pids_limit", limits.get("pids"))
     if pids is not None:
         found["pids"] = None if pids == -1 else pids
@@ -155,7 +158,10 @@ def _list(wanted: Mapping[str, Any], key: str) -> Sequence[Any]:
 def _words(wanted: Mapping[str, Any], key: str) -> Sequence[str] | None:
     value = wanted.get(key)
     if isinstance(value, str):
-        return shlex.split(value)
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            raise _Refused(f"{key!r} cannot be split into words: {error}") from None
     if isinstance(value, list):
         return [str(word) for word in value]
     if value is None:
