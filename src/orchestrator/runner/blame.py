@@ -30,6 +30,17 @@ def how_it_ended(member: Member, status: int) -> str:
     return f"exited with status {status}"
 
 
+def from_outside(member: Member, status: int | None) -> bool:
+    """Whether somebody else ended a worker: that proves nothing against the code it ran.
+
+    Args:
+        member: The worker.
+        status: Its exit status; None when it was interrupted and has torn down.
+    """
+    outside = (None, -signal.SIGKILL, -signal.SIGTERM)
+    return member.ending is Ending.NONE and status in outside
+
+
 def crash(member: Member, *, status: int | None, timeout: float | None, salvaged: str) -> Problem:
     """The problem of the test, or of the fixture, at which a worker died or hung.
 
@@ -70,13 +81,15 @@ def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
 
 
 def overtime(member: Member, timeout: float | None) -> Problem:
-    """The problem of a class that took too long, and went on before it could be interrupted."""
+    """The problem of a class that took too long, and went on before it could be interrupted.
+
+    It is the class's: the test that hung went on to an outcome of its own.
+    """
     account = member.account
     tests = account.unit.tests if account is not None else ()
-    title = tests[member.hung_in].title if member.hung_in is not None else member.hung_at
-    said = (
-        f"{_first_line(title)} hung for a while: its class took more than {timeout:g} s (--timeout)"
-    )
+    where = member.hung_at if member.hung_in is None else _first_line(tests[member.hung_in].title)
+    title = f"timeout ({member.owner})"
+    said = f"{where} hung for a while: its class took more than {timeout:g} s (--timeout)"
     tail = last_lines(member.process.output(member.shown))
     text = f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
     return Problem(outcome=Outcome.ERROR, title=title, kind="TimedOut", message=said, text=text)

@@ -36,7 +36,7 @@ class Account:
         seconds: The wall time of each class.
         outputs: What each class printed; a module's fixtures print under the unit's key.
         facts: What is known of each class's services.
-        crashes: How often the unit was cut short; ``fixture_crashes`` outside of any test.
+        crashes: How often the unit was cut short; ``fixture_crashes`` by a fixture.
     """
 
     unit: Unit

@@ -272,7 +272,7 @@ class Parent:
                 account, member.owner, blame.overtime(member, self._options.timeout)
             )
         elif member.ordinal is None:
-            account.fixture_crashes += 1
+            account.fixture_crashes += not blame.from_outside(member, status)
             self._fixture_failed(account, member.owner, problem)
         else:
             seconds = time.monotonic() - member.since
