@@ -13,16 +13,8 @@ from orchestrator.probes import Call
 from orchestrator.services import kafka_broker, options
 from orchestrator.services.kafka_broker import Listener
 from orchestrator.services.kafka_clients import kafka_python
-from orchestrator.services.kafka_security import (
-    JVM_OPTION,
-    MECHANISMS,
-    SECURITIES,
-    Mechanism,
-    Security,
-    guard_for,
-)
+from orchestrator.services.kafka_security import JVM_OPTION
 from orchestrator.services.kafka_service import KafkaService
-from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,15 +44,11 @@ class Kafka(KafkaService):
     container_port: ClassVar[int] = kafka_broker.EXTERNAL_PORT
     internal_port: ClassVar[int] = kafka_broker.INTERNAL_PORT
 
-    security: Security = "plaintext"
-    mechanism: Mechanism = "SCRAM-SHA-512"
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
-        options.choice(self, "security", self.security, SECURITIES)
-        options.choice(self, "mechanism", self.mechanism, MECHANISMS)
-        options.check_flag(self, "strict", self.strict)
+        super().check_options()
         options.check_environment(self, "settings", self.settings)
         for name in self.settings:
             if not _SETTING.fullmatch(name) or name in _OURS:
@@ -71,32 +59,20 @@ class Kafka(KafkaService):
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with what its security needs."""
-        if not self._guarded:
+        if not self.guarded:
             return super().bound(runtime, **changes)
-        names = [runtime.engine.host, "localhost", "127.0.0.1", *host_names(runtime.alias)]
-        guard = guard_for(
-            self.security,
-            self.mechanism,
-            hosts=list(dict.fromkeys(names)),
-            password=runtime.password,
-            open_=not self.strict,
-        )
         given = self.env.get("KAFKA_OPTS", "")
         env = {
             "KAFKA_LOG4J_LOGGERS": "kafka.authorizer.logger=INFO",  # what it denies, for `strict`
             **self.env,
             "KAFKA_OPTS": f"{JVM_OPTION} {given}".rstrip(),
         }
+        guard = self.new_guard(runtime, admin_mechanism="PLAIN")
         return super().bound(runtime, _guard=guard, env=env, **changes)
-
-    @property
-    def _guarded(self) -> bool:
-        """Whether the broker looks who its clients are, and what they may do."""
-        return self.security != "plaintext" or self.strict
 
     def container_ports(self) -> Sequence[str]:
         """The clients' port and, where it is guarded, the administrator's."""
-        admin = [f"{kafka_broker.ADMIN_PORT}/tcp"] if self._guarded else []
+        admin = [f"{kafka_broker.ADMIN_PORT}/tcp"] if self.guarded else []
         return [*super().container_ports(), *admin]
 
     def server_capabilities(self) -> Sequence[str]:

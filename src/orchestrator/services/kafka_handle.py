@@ -11,6 +11,14 @@ from orchestrator.services.kafka_broker import ADMIN_PORT
 from orchestrator.services.kafka_clients import Clients
 from orchestrator.services.kafka_fence import Fence
 from orchestrator.services.kafka_isolation import Baseline
+from orchestrator.services.kafka_security import (
+    MECHANISMS,
+    SECURITIES,
+    Guard,
+    Mechanism,
+    Security,
+    guard_for,
+)
 from orchestrator.services.runtime import host_names
 from orchestrator.services.service import Service
 
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 
     import kafka
 
-    from orchestrator.services.kafka_security import Guard
+    from orchestrator.services.runtime import Runtime
 
 
 class KafkaHandle(Service):
@@ -28,11 +36,41 @@ class KafkaHandle(Service):
 
     internal_port: ClassVar[int] = 0
 
+    security: Security = "plaintext"
+    mechanism: Mechanism = "SCRAM-SHA-512"
     strict: bool = False
 
     _test: str = options.private("")
     _owner: KafkaHandle | None = options.private(None)
     _guard: Guard | None = options.private(None)
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value that cannot work."""
+        options.choice(self, "security", self.security, SECURITIES)
+        options.choice(self, "mechanism", self.mechanism, MECHANISMS)
+        options.check_flag(self, "strict", self.strict)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the broker looks who its clients are, and what they may do."""
+        return self.security != "plaintext" or self.strict
+
+    def new_guard(self, runtime: Runtime, *, admin_mechanism: str) -> Guard:
+        """A guard for one more container.
+
+        Args:
+            runtime: The container.
+            admin_mechanism: How the administrator proves his password.
+        """
+        names = [runtime.engine.host, "localhost", "127.0.0.1", *host_names(runtime.alias)]
+        return guard_for(
+            self.security,
+            self.mechanism,
+            hosts=list(dict.fromkeys(names)),
+            password=runtime.password,
+            admin_mechanism=admin_mechanism,
+            open_=not self.strict,
+        )
 
     def prepare(self) -> None:
         """Connect; the tests of the class share the connection that creates their topics."""

@@ -80,6 +80,7 @@ class Guard:
         mechanism: How they prove their password, with SASL.
         password: The password of `USER`, with SASL.
         admin_password: The password of `ADMIN`.
+        admin_mechanism: How he proves it.
         tls: The certificates, with TLS.
         open: Whether everybody may do what no ACL is about.
     """
@@ -88,6 +89,7 @@ class Guard:
     mechanism: Mechanism
     password: Secret = field(repr=False)
     admin_password: Secret = field(repr=False)
+    admin_mechanism: str
     tls: Tls | None
     open: bool
 
@@ -190,7 +192,7 @@ KafkaServer {{ {own} user_{ADMIN}="{self.admin_password}"; }};
         """kafka-python's keyword arguments for the administrator."""
         return {
             "security_protocol": "SASL_PLAINTEXT",
-            "sasl_mechanism": "PLAIN",
+            "sasl_mechanism": self.admin_mechanism,
             "sasl_plain_username": ADMIN,
             "sasl_plain_password": self.admin_password,
         }
@@ -213,7 +215,13 @@ KafkaServer {{ {own} user_{ADMIN}="{self.admin_password}"; }};
 
 
 def guard_for(
-    security: Security, mechanism: Mechanism, *, hosts: Sequence[str], password: str, open_: bool
+    security: Security,
+    mechanism: Mechanism,
+    *,
+    hosts: Sequence[str],
+    password: str,
+    admin_mechanism: str,
+    open_: bool,
 ) -> Guard:
     """A guard with new certificates and a new password for the administrator.
 
@@ -222,6 +230,7 @@ def guard_for(
         mechanism: How they prove their password, with SASL.
         hosts: The names under which the broker is reached.
         password: The clients', with SASL.
+        admin_mechanism: How the administrator proves his.
         open_: Whether everybody may do what no ACL is about.
     """
     tls = None
@@ -237,6 +246,7 @@ def guard_for(
         mechanism=mechanism,
         password=Secret(password),
         admin_password=Secret(secrets.token_urlsafe(18)),
+        admin_mechanism=admin_mechanism,
         tls=tls,
         open=open_,
     )
