@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.services.kafka import Kafka
     from orchestrator.services.postgres import Postgres
     from orchestrator.services.redis import Redis
+    from orchestrator.services.redpanda import Redpanda
     from orchestrator.services.service import Service
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Kafka",
     "Postgres",
     "Redis",
+    "Redpanda",
     "Service",
     "ServicesMixin",
     "errors",

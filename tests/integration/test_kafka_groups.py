@@ -99,6 +99,7 @@ class GroupTest(OneBrokerTest):
         consumer = confluent_kafka.Consumer(
             {
                 **self.events.confluent_settings,
+                "log_level": 0,
                 "group.id": self.events.group,
                 "group.protocol": "consumer",
                 "auto.offset.reset": "earliest",

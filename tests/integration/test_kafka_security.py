@@ -57,6 +57,7 @@ class Guarded(_Base):
         consumer = confluent_kafka.Consumer(
             {
                 **self.events.confluent_settings,
+                "log_level": 0,
                 "group.id": self.events.group,
                 "auto.offset.reset": "earliest",
             }

@@ -6,6 +6,8 @@ import unittest
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import Kafka, ServicesMixin
+from orchestrator.images import find_lock
+from orchestrator.settings import Settings
 from tests.support.classes import left_of_this_process
 
 if TYPE_CHECKING:
@@ -37,3 +39,8 @@ class OneBrokerTest(ServicesMixin, unittest.TestCase):
     def values(self, topic: str, count: int, *, timeout: float = 10) -> Sequence[bytes]:
         """The next values of a topic."""
         return [record.value for record in self.events.consume(topic, count=count, timeout=timeout)]
+
+
+def image_of(entry: str, reference: str) -> str:
+    """An entry of the lock file in force, else the official image, where a registry has it."""
+    return entry if entry in find_lock(Settings.from_environment()).entries else reference

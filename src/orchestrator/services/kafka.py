@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
-from orchestrator.services import kafka_broker, options
+from orchestrator.services import kafka_broker, kafka_topics, options
 from orchestrator.services.kafka_broker import Listener
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_security import JVM_OPTION
@@ -43,6 +43,11 @@ class Kafka(KafkaService):
     lock_entry: ClassVar[str] = "kafka"
     container_port: ClassVar[int] = kafka_broker.EXTERNAL_PORT
     internal_port: ClassVar[int] = kafka_broker.INTERNAL_PORT
+    denial: ClassVar[re.Pattern[str]] = re.compile(
+        r"Principal = (?P<principal>\S+) is Denied operation = .* "
+        r"resource = (?P<kind>Topic|Group|TransactionalId):LITERAL:(?P<name>.*) for request ="
+    )
+    acl_removed: ClassVar[str] = "RemoveAccessControlEntryRecord .*{}"
 
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -113,11 +118,11 @@ class Kafka(KafkaService):
 
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
-        cluster = self.control.describe_cluster()
+        cluster, broker = kafka_topics.identity(self.control)
         return {
             "server": f"Kafka {self._version}",
-            "cluster": cluster["cluster_id"],
-            "broker": cluster["controller_id"],
+            "cluster": cluster,
+            "broker": broker,
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 _LOGGED: Final = 1.0
 _INTERVAL: Final = 0.005
-_DENIED: Final = re.compile(
-    r"Principal = (?P<principal>\S+) is Denied operation = (?P<operation>\S+) .*"
-    r"resource = (?P<kind>Topic|Group|TransactionalId):LITERAL:(?P<name>.*) for request ="
-)
-_KINDS: Final = {"Topic": "topic", "Group": "group", "TransactionalId": "transactional id"}
+_KINDS: Final = {
+    "Topic": "topic",
+    "Group": "group",
+    "TransactionalId": "transactional id",
+    "": "topic or group",
+}
 
 
 @dataclass
@@ -73,15 +74,15 @@ class Fence:
         self, handle: KafkaHandle, *, since: datetime, principal: str
     ) -> list[tuple[str, str]]:
         """What the broker denied since then, each once: kind and name."""
-        found = _DENIED.finditer(_log_to_the_end(handle, since=since))
-        denied = [match for match in found if match["principal"] == principal]
-        return list(dict.fromkeys((_KINDS[match["kind"]], match["name"]) for match in denied))
+        found = handle.denial.finditer(_log_to_the_end(handle, since=since))
+        denied = [match.groupdict() for match in found if principal.endswith(match["principal"])]
+        return list(dict.fromkeys((_KINDS[each.get("kind", "")], each["name"]) for each in denied))
 
 
 def _log_to_the_end(handle: KafkaHandle, *, since: datetime) -> str:
-    """The test's log, once it tells that the test's ACLs were removed, which is its last line."""
+    """The test's log, once it tells that the test's ACLs were removed, if the broker tells that."""
     deadline = time.monotonic() + _LOGGED
-    last = re.compile(rf"RemoveAccessControlEntryRecord .*{re.escape(handle.prefix)}")
+    last = re.compile(handle.acl_removed.format(re.escape(handle.prefix)))
     while True:
         log = handle.logs(since=since)
         if last.search(log) or time.monotonic() > deadline:

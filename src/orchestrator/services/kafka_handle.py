@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -35,6 +36,10 @@ class KafkaHandle(Service):
     """The life of a handle; subclasses say what a test can do with it, and how it is started."""
 
     internal_port: ClassVar[int] = 0
+    denial: ClassVar[re.Pattern[str]] = re.compile("$^")
+    """A line of the broker's log that says what it denied: `principal`, `name`, perhaps `kind`."""
+    acl_removed: ClassVar[str] = ""
+    """A line, as a pattern with a place for a prefix, that says that its ACLs were removed."""
 
     security: Security = "plaintext"
     mechanism: Mechanism = "SCRAM-SHA-512"
@@ -80,7 +85,7 @@ class KafkaHandle(Service):
         if guard is not None and self.strict:
             acls = kafka_acls.everything_with(self.prefix, principal=guard.principal)
             kafka_acls.create(self.control, acls, service=self.alias)
-        self.control.describe_cluster()
+        self.control.list_topics()  # it answers, and not only listens
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:

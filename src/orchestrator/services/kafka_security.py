@@ -1,9 +1,10 @@
 """How clients prove to a Kafka broker who they are, and what the broker is told to check it.
 
 A broker that checks anything has two more listeners, which no test uses: one for the service's own
-administration, published like the first, and one by which the broker reaches itself. Both, and the
-controller's, ask for the password of the user ``admin``, the only one that may do everything. So
-whatever the clients' listeners ask for, or do not, they give nobody more than a client's rights.
+administration, published like the first, and one on the loopback, by which it reaches itself,
+like the controller's. They ask for the password of the user ``admin``; those on the loopback only
+where a client, too, may come without a name. So whatever the clients' listeners ask for, or do not,
+they give nobody more than a client's rights.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _FOLDER: Final = "/etc/orchestrator"
 _JAAS: Final = f"{_FOLDER}/jaas.conf"
 _KEY_STORE: Final = f"{_FOLDER}/server.pem"
 _TRUST_STORE: Final = f"{_FOLDER}/authority.pem"
+_NOBODY: Final = "User:ANONYMOUS"
 _PLAIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 _SCRAM: Final = "org.apache.kafka.common.security.scram.ScramLoginModule required"
 # A certificate's CN=test becomes the user a password would have proved.
@@ -101,12 +103,17 @@ class Guard:
     @property
     def principal(self) -> str:
         """What the broker knows a test's clients as."""
-        return "User:ANONYMOUS" if self.security == "plaintext" else f"User:{USER}"
+        return _NOBODY if self.security == "plaintext" else f"User:{USER}"
 
     @property
     def scram(self) -> bool:
         """Whether the broker has to be told of the user once it runs."""
         return self._sasl and self.mechanism != "PLAIN"
+
+    @property
+    def _nameless(self) -> bool:
+        """Whether a client may come without a name; then the broker itself has to have one."""
+        return not self._sasl
 
     @property
     def _sasl(self) -> bool:
@@ -127,28 +134,26 @@ class Guard:
         Args:
             admin: ``host:port`` that the administrator is told.
         """
-        common: Mapping[str, Any] = {
+        password: Mapping[str, Any] = {
             "protocol": "SASL_PLAINTEXT",
             "settings": {"sasl.enabled.mechanisms": "PLAIN"},
         }
+        within: Mapping[str, Any] = {"host": "localhost", **(password if self._nameless else {})}
         itself = f"localhost:{BROKER_PORT}"
         return (
-            Listener(name="ADMIN", port=ADMIN_PORT, advertised=admin, **common),
-            Listener(
-                name="BROKER", port=BROKER_PORT, advertised=itself, host="localhost", **common
-            ),
-            Listener(
-                name="CONTROLLER", port=CONTROLLER_PORT, advertised=None, host="localhost", **common
-            ),
+            Listener(name="ADMIN", port=ADMIN_PORT, advertised=admin, **password),
+            Listener(name="BROKER", port=BROKER_PORT, advertised=itself, **within),
+            Listener(name="CONTROLLER", port=CONTROLLER_PORT, advertised=None, **within),
         )
 
     def properties(self) -> Mapping[str, str]:
         """The settings of the broker that go with its listeners."""
+        mighty = [f"User:{ADMIN}", *([] if self._nameless else [_NOBODY])]
         return {
             "sasl.mechanism.inter.broker.protocol": "PLAIN",
             "sasl.mechanism.controller.protocol": "PLAIN",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": f"User:{ADMIN}",
+            "super.users": ";".join(mighty),
             "allow.everyone.if.no.acl.found": str(self.open).lower(),
             **({} if self.tls is None else _tls_properties()),
         }

@@ -93,6 +93,15 @@ def offsets(
     return {partition: offset.offset for partition, offset in found.items()}
 
 
+def identity(admin: kafka.KafkaAdminClient) -> tuple[str, int]:
+    """The cluster's id, and that of its controller, which is the only broker.
+
+    As the client's metadata has them: its `describe_cluster` fails with brokers before 3.7.
+    """
+    cluster = admin._manager.cluster  # noqa: SLF001 - there is no other way to them
+    return cluster.cluster_id, cluster.controller.node_id
+
+
 def users_topics(admin: kafka.KafkaAdminClient) -> frozenset[str]:
     """All topics but those that belong to Kafka itself."""
     return frozenset(admin.list_topics()) - _OF_KAFKA

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
+from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import INTERVAL, Call
-from orchestrator.services import kafka_broker, options, redpanda_config
+from orchestrator.services import kafka_broker, kafka_topics, redpanda_config
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_service import KafkaService
 
@@ -38,6 +38,11 @@ class Redpanda(KafkaService):
     lock_entry: ClassVar[str] = "redpanda"
     container_port: ClassVar[int] = kafka_broker.EXTERNAL_PORT
     internal_port: ClassVar[int] = kafka_broker.INTERNAL_PORT
+    # Two spellings, before and after 23.3; it does not say of what kind the resource is.
+    denial: ClassVar[re.Pattern[str]] = re.compile(
+        r"failed authorization .* principal: \{?type \{?user\}? name \{?(?P<principal>[^},]+)\}?, "
+        r"resource: \{(?P<name>.*)\}"
+    )
 
     settings: Mapping[str, str | int | bool | list[str]] = field(default_factory=dict)
 
@@ -49,7 +54,14 @@ class Redpanda(KafkaService):
                 "Redpanda(strict=True) cannot be used with security='plaintext': Redpanda has no "
                 "ACLs for clients without a name. Use 'sasl_plaintext', 'ssl' or 'sasl_ssl'."
             )
-        options.check_properties(self, "settings", self.settings, name=_PROPERTY)
+        if not isinstance(self.settings, Mapping) or not all(
+            map(_is_property, self.settings.items())
+        ):
+            raise DeclarationError(
+                f"Redpanda(settings={self.settings!r}) cannot be used: expected a mapping of "
+                "cluster properties, such as 'log_segment_ms', to text, numbers, truth values or "
+                "lists of texts"
+            )
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with what its security needs."""
@@ -90,7 +102,7 @@ class Redpanda(KafkaService):
         return Call(kafka_broker.answers_the_admin)
 
     def started(self) -> None:
-        """Wait until the administrator can log in: he is created when the broker listens already."""
+        """Wait until the administrator can log in: he is created after the broker listens."""
         deadline = time.monotonic() + self.startup_timeout
         errors = kafka_python().errors
         while "control" not in self.__dict__:
@@ -103,11 +115,11 @@ class Redpanda(KafkaService):
 
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
-        cluster = self.control.describe_cluster()
+        cluster, broker = kafka_topics.identity(self.control)
         return {
             "server": f"Redpanda {self._version}",
-            "cluster": cluster["cluster_id"],
-            "broker": cluster["controller_id"],
+            "cluster": cluster,
+            "broker": broker,
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 
@@ -116,3 +128,10 @@ class Redpanda(KafkaService):
         """What the log says first."""
         said = _VERSION.search(self.logs())
         return said[1] if said else "of an unknown version"
+
+
+def _is_property(item: tuple[object, object]) -> bool:
+    name, value = item
+    single = isinstance(value, (str, int, float))
+    several = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(name, str) and _PROPERTY.fullmatch(name) is not None and (single or several)

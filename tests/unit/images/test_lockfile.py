@@ -141,7 +141,7 @@ class FindLockTest(unittest.TestCase):
         """Without any, the packaged lock serves."""
         lock = find_lock(Settings(), start=self.folder)
         self.assertTrue(lock.is_default)
-        self.assertEqual({"kafka", "postgres", "python", "redis"}, set(lock.entries))
+        self.assertEqual({"kafka", "postgres", "python", "redis", "redpanda"}, set(lock.entries))
 
     def test_default_is_the_projects_own(self) -> None:
         """What the packaged lock has is what the project's own lock has."""
