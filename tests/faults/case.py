@@ -38,6 +38,9 @@ class FaultCase(unittest.TestCase):
     daemon: ClassVar[Daemon]
     image: ClassVar[str]
     changes: ClassVar[Sequence[str]] = ()
+    # Whether other processes can know an owner for dead. If they can, the sweep of anybody who starts
+    # on this machine may clean up for a layer that failed to.
+    judged: ClassVar[bool] = False
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -71,7 +74,7 @@ class FaultCase(unittest.TestCase):
         """Start an owner on our daemon, or on another address of it."""
         owner = OwnerProcess(
             ending,
-            options={"image": self.image, **options},
+            options={"image": self.image, "judged": self.judged, **options},
             env={"ORCHESTRATOR_RUN": self.run_id, "DOCKER_HOST": url or self.daemon.url},
             before=before,
         )

@@ -22,6 +22,8 @@ _COMING_AND_GOING: Final = 4
 class CrowdTest(FaultCase):
     """Eight owners and two reapers at once."""
 
+    judged = True
+
     def test_r15_living_owners_are_left_alone(self) -> None:
         """R15 While owners come, die and are reaped, those that live lose nothing."""
         staying = [self.started("wait", containers=1) for _ in range(_STAYING)]

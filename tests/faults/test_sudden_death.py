@@ -123,7 +123,7 @@ class SuddenDeathTest(FaultCase):
         """R20 The new program's sweep knows the old one's things although pid and start agree."""
         # A sweep is skipped while others sweep: an address of its own has a lock of its own.
         url = self.enterContext(Proxy(self.daemon.url)).url
-        owner = self.started("execv_again", url=url)
+        owner = self.started("execv_again", url=url, judged=True)
         before = owner.session
         [watchdog] = owner.watchdogs()
         os.kill(watchdog, signal.SIGKILL)
