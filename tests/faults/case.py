@@ -38,7 +38,7 @@ class FaultCase(unittest.TestCase):
     daemon: ClassVar[Daemon]
     image: ClassVar[str]
     changes: ClassVar[Sequence[str]] = ()
-    # Whether other processes can know an owner for dead. If they can, the sweep of anybody who starts
+    # Whether other processes can know an owner for dead. If so, the sweep of anybody who starts
     # on this machine may clean up for a layer that failed to.
     judged: ClassVar[bool] = False
 
