@@ -66,7 +66,8 @@ class FaultCase(unittest.TestCase):
         super().setUp()
         self.run_id = str(uuid.uuid4())
         self.seconds: list[float] = []  # what ci/faults reports
-        self.addCleanup(self.daemon.remove_all, self.run_id)
+        # At the end of the class, after the check that nothing has appeared by then.
+        self.addClassCleanup(self.daemon.remove_all, self.run_id)
 
     def start(
         self, ending: str, *, before: Sequence[str] = (), url: str | None = None, **options: object
@@ -100,7 +101,6 @@ class FaultCase(unittest.TestCase):
     def _assert_over(daemon: Daemon, run_id: str, session: str) -> None:
         wait_until_no_process_with(f"{labels.SESSION}={session}")
         left = daemon.left(run_id)
-        daemon.remove_all(run_id)
         assert not left, f"appeared after all: {left}"
 
     def assert_untouched(self, owner: OwnerProcess, *, containers: int = 2) -> None:

@@ -36,7 +36,7 @@ class Proxy:
         self._tls = tls
         self._daemon = url.removeprefix("unix://")
         self._before = before
-        self._forwarded: list[bytes] = []
+        self._answered: list[bytes] = []
         self._folder = tempfile.TemporaryDirectory(prefix="orchestrator-proxy-")
         if tcp:
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -62,16 +62,16 @@ class Proxy:
         self._listener.close()
         self._folder.cleanup()
 
-    def wait_until_forwarded(self, path: bytes) -> None:
-        """Wait until a request for this path went to the daemon.
+    def wait_until_answered(self, path: bytes) -> None:
+        """Wait until the daemon has answered a request for this path.
 
         Raises:
-            AssertionError: None did, in time.
+            AssertionError: It does not, in time.
         """
         deadline = time.monotonic() + _DEADLINE
-        while not any(path in head for head in self._forwarded):
+        while not any(path in head for head in self._answered):
             if time.monotonic() > deadline:
-                raise AssertionError(f"no request for {path.decode()} was forwarded")
+                raise AssertionError(f"no request for {path.decode()} was answered")
             time.sleep(0.01)
 
     def _serve(self) -> None:
@@ -87,22 +87,25 @@ class Proxy:
             client = self._tls.wrap_socket(client, server_side=True)
         with client, socket.socket(socket.AF_UNIX) as daemon:
             daemon.connect(self._daemon)
-            threading.Thread(target=_copy, args=(daemon, client), daemon=True).start()
+            asked: list[bytes] = []
+            threading.Thread(target=self._copy, args=(daemon, client, asked), daemon=True).start()
             while True:
                 data = _received(client)
                 self._before(data.partition(b"\r\n")[0])
                 if not data:
                     break
+                asked.append(data.partition(b"\r\n")[0])
                 daemon.sendall(data)
-                self._forwarded.append(data.partition(b"\r\n")[0])
-            time.sleep(0.5)  # the real daemon does not hear at once, either, that a client is gone
+            time.sleep(2)  # the real daemon does not hear at once, either, that a client is gone
 
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+    def _copy(self, daemon: socket.socket, client: socket.socket, asked: list[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            while data := daemon.recv(65536):
+                self._answered += asked
+                asked.clear()
+                with contextlib.suppress(OSError):
+                    client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
 
 
 def _received(connection: socket.socket) -> bytes:

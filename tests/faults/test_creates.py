@@ -39,7 +39,7 @@ class CreateTest(FaultCase):
             self.assertTrue(arrived.wait(30), "no create arrived")
             since = owner.kill(number)
             self.assertEqual(-number, owner.wait())
-            proxy.wait_until_forwarded(b"/containers/create")
+            proxy.wait_until_answered(b"/containers/create")
             self.assert_nothing_left(owner, since=since)
             wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
