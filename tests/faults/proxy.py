@@ -29,7 +29,7 @@ class Proxy:
         self,
         url: str,
         *,
-        before: Callable[[bytes], None] = lambda _head: None,
+        before: Callable[[bytes], None] = lambda _data: None,
         tcp: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -91,9 +91,9 @@ class Proxy:
             threading.Thread(target=self._copy, args=(daemon, client, asked), daemon=True).start()
             while True:
                 data = _received(client)
-                self._before(data.partition(b"\r\n")[0])
                 if not data:
                     break
+                self._before(data)
                 asked.append(data.partition(b"\r\n")[0])
                 daemon.sendall(data)
             time.sleep(2)  # the real daemon does not hear at once, either, that a client is gone
@@ -111,5 +111,7 @@ class Proxy:
 def _received(connection: socket.socket) -> bytes:
     try:
         return connection.recv(65536)
+    except ConnectionResetError:  # told once; what the dead client had sent can still be read
+        return _received(connection)
     except OSError:
         return b""

@@ -28,8 +28,8 @@ class CreateTest(FaultCase):
     def _slow_create(self, number: signal.Signals) -> None:
         arrived = threading.Event()
 
-        def hold(head: bytes) -> None:
-            if head.startswith(b"POST") and b"/containers/create" in head:
+        def hold(data: bytes) -> None:
+            if data.rstrip().endswith(b"}") and b'"Image"' in data:  # a body: the request is whole
                 arrived.set()
                 time.sleep(4)  # not a wait of the test: this is the slow daemon
 
