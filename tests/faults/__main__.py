@@ -65,14 +65,12 @@ def main() -> int:
     print("raw removal: ", end="", flush=True)
     raw = {count: _raw_removal(count) for count in (2, 10)}
     print(", ".join(f"{n} containers and a network {s:.2f} s" for n, s in raw.items()), flush=True)
+    width = max((len(_name(case)) for case in cases), default=0)
+    print(_line(_HEAD, width=width), flush=True)
     rows = []
-    for number, case in enumerate(cases, 1):
-        _progress(f"{number}/{len(cases)} {_name(case)}")
+    for case in cases:
         rows.append(_run(case, repeat=arguments.repeat, raw=raw))
-        _progress("")
-        if rows[-1].leaks or rows[-1].failed:
-            print(f"FAILED {_name(case)}: see above", file=sys.stderr)
-    print(_table(rows))
+        print(_line(_cells(rows[-1]), width=width), flush=True)
     kills = sum(row.times for row in rows)
     bad = sum(row.leaks + row.failed for row in rows)
     print(f"\n{kills} runs of {len(rows)} cases, {sum(row.leaks for row in rows)} leaks")
@@ -179,32 +177,21 @@ def _docker(*argv: str) -> None:
     subprocess.run(["docker", *argv], check=True, stdout=subprocess.DEVNULL)
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def _cells(row: Row) -> Sequence[str]:
+    times = (row.median, row.worst, row.raw)
+    return (
+        row.case,
+        str(row.times),
+        str(row.leaks),
+        str(row.failed),
+        *("-" if seconds is None else f"{seconds:.2f}" for seconds in times),
+        row.words,
+    )
 
 
-def _table(rows: Sequence[Row]) -> str:
-    cells: list[Sequence[str]] = [_HEAD]
-    cells += [
-        (
-            row.case,
-            str(row.times),
-            str(row.leaks),
-            str(row.failed),
-            *(
-                "-" if value is None else f"{value:.2f}"
-                for value in (row.median, row.worst, row.raw)
-            ),
-            row.words,
-        )
-        for row in rows
-    ]
-    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
-    return "\n".join(lines)
+def _line(cells: Sequence[str], *, width: int) -> str:
+    widths = (width, *(len(title) for title in _HEAD[1:]))
+    return "  ".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
 
 
 if __name__ == "__main__":
