@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect
 from orchestrator.errors import OrchestratorError
-from orchestrator.sessions import ReapReport, inventory, reap
+from orchestrator.sessions import ReapReport, Selection, inventory, reap
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,14 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     engine = connect(Settings.from_environment())
     try:
         session = arguments.session and _full_id(engine, arguments.session)
-        report = reap(
-            engine,
+        selection = Selection(
             everything=arguments.all,
             session=session,
             run=arguments.run_id,
             older_than=arguments.older_than,
-            dry_run=arguments.dry_run,
         )
+        report = reap(engine, selection, dry_run=arguments.dry_run)
     finally:
         engine.close()
     if arguments.json:

@@ -62,7 +62,14 @@ def _begin(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session
         SLOT.armed = True
     try:
         session.watch(
-            meanwhile=lambda: sweep(engine, endpoint=endpoint, here=session.owner, own=SLOT.ids())
+            meanwhile=lambda: sweep(
+                engine,
+                endpoint=endpoint,
+                here=session.owner,
+                own=SLOT.ids(),
+                # Its supervisor wants to see what a dead sibling left.
+                spare_run=None if session.supervisor is None else session.run,
+            )
         )
     except BaseException:
         session.bye()

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
 from orchestrator.sessions.bare.thing import KINDS
 from orchestrator.sessions.engine_reaper import removal_error
 from orchestrator.sessions.inventory import inventory
-from orchestrator.sessions.liveness import Liveness
+from orchestrator.sessions.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.sessions.inventory import Owned
 
 _AT_ONCE: Final = 8
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 5.0
 _SHORT: Final = 0.05
 _LONG: Final = 1.0
 _QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
@@ -54,47 +53,38 @@ class ReapReport:
 
 def reap(
     engine: Engine,
+    selection: Selection = Selection(),  # noqa: B008  # frozen
     *,
-    everything: bool = False,
-    session: str | None = None,
-    run: str | None = None,
-    older_than: float | None = None,
     dry_run: bool = False,
+    patience: float = _PATIENCE,
     here: Identity | None = None,
     own: Collection[str] | None = None,
 ) -> ReapReport:
-    """Remove what dead owners left.
-
-    Several at once do not disturb one another. Owners that cannot be judged from here, on another
-    host or in another container, count as alive unless an age is given.
+    """Remove what dead owners left, or what a selection says. Several at once are fine.
 
     Args:
         engine: The daemon.
-        everything: Also what belongs to living owners and what has malformed labels.
-        session: Only this session.
-        run: Only the sessions of this run.
-        older_than: Only what is older, in seconds; then also of owners that cannot be judged.
+        selection: What to remove.
         dry_run: Remove nothing, only say what would be removed.
+        patience: Seconds for what does not go at the first attempt.
         here: The process that judges the owners; the calling one by default.
         own: Ids of all sessions of that process, when it knows them.
 
     Raises:
         EngineError: The daemon does not list.
     """
-    wanted = {labels.SESSION: session, labels.RUN: run}
-    labelled = {name: value for name, value in wanted.items() if value is not None}
-    found = inventory(engine, labelled=labelled, here=here, own=own)
+    found = inventory(engine, labelled=selection.labels, here=here, own=own)
     now = datetime.now(UTC)
     doomed: list[Owned] = []
     kept: list[Spared] = []
     for thing in found:
-        reason = "" if everything else _spared_for_its_owner(thing, aged=older_than is not None)
-        reason = reason or _spared_for_its_age(thing, older_than=older_than, now=now)
-        if reason:
+        if thing.run == selection.spare_run:
+            continue
+        if reason := selection.spares(thing, now=now):
             kept.append(Spared(thing=thing, reason=reason))
         else:
             doomed.append(thing)
-    failed = {} if dry_run else _remove_all(engine, doomed)
+    failed = {} if dry_run else _remove_all(engine, doomed, seconds=patience)
     return ReapReport(
         removed=[thing for thing in doomed if _key(thing) not in failed],
         kept=kept,
@@ -114,42 +104,22 @@ def remove_session(engine: Engine, session: str) -> ReapReport:
     Raises:
         EngineError: The daemon does not list.
     """
-    report = reap(engine, everything=True, session=session)
+    report = reap(engine, Selection(everything=True, session=session))
     quiet = time.monotonic()
     while not report.failed and time.monotonic() - quiet < _QUIET:
         time.sleep(_SHORT)
-        more = reap(engine, everything=True, session=session)
+        more = reap(engine, Selection(everything=True, session=session))
         if more.removed or more.failed:
             quiet = time.monotonic()
             report = ReapReport(removed=[*report.removed, *more.removed], failed=more.failed)
     return report
 
 
-def _spared_for_its_owner(thing: Owned, *, aged: bool) -> str:
-    if thing.owner is Liveness.ALIVE:
-        return f"its owner is alive ({thing.process})"
-    if thing.owner is Liveness.MALFORMED:
-        return f"its owner cannot be known: {thing.process}; --all removes it"
-    if thing.owner is Liveness.UNKNOWN and not aged:
-        return (
-            f"its owner cannot be judged from here ({thing.process}); "
-            "--older-than removes it once it is old enough"
-        )
-    return ""
-
-
-def _spared_for_its_age(thing: Owned, *, older_than: float | None, now: datetime) -> str:
-    if older_than is None:
-        return ""
-    age = thing.age(now)
-    if age is None:
-        return "its age cannot be known: the label for it cannot be read"
-    return f"it is only {age:.0f} s old" if age <= older_than else ""
-
-
-def _remove_all(engine: Engine, doomed: Sequence[Owned]) -> dict[tuple[str, str], str]:
+def _remove_all(
+    engine: Engine, doomed: Sequence[Owned], *, seconds: float
+) -> dict[tuple[str, str], str]:
     """Remove until it is gone: kind and id of what is not, with the reason."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + seconds
     pause = _SHORT
     failed = _remove_once(engine, doomed)
     while failed and time.monotonic() < deadline:

@@ -17,7 +17,7 @@ from orchestrator.errors import EngineError, OrchestratorError
 from orchestrator.sessions.gate import Gate
 from orchestrator.sessions.identity import this_process
 from orchestrator.sessions.signals import arm_signals
-from orchestrator.sessions.spawn import Watchdog, WatchdogError, start_watchdog
+from orchestrator.sessions.spawn import Starting, Watchdog, WatchdogError, start_watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.engine import Endpoint
 
 _LOG: Final = logging.getLogger(__name__)
+_UNWATCHED: Final = "%s; if this process is killed, the next start cleans up"
 _LONGEST_NAME: Final = 63  # a DNS label: Docker resolves container names
 _UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
 
@@ -138,14 +139,21 @@ class Session:
         """
         try:
             starting = start_watchdog(self.id, endpoint=self.endpoint, supervisor=self.supervisor)
-            try:
-                meanwhile()
-            finally:
-                watchdog = starting.acknowledged()
-                self._watchdogs.append(watchdog)
-            watchdog.say(*(f"+{name}" for name in self.unsettled))
         except WatchdogError as error:
-            _LOG.warning("%s; if this process is killed, the next start cleans up", error)
+            _LOG.warning(_UNWATCHED, error)
+            meanwhile()
+            return
+        try:
+            meanwhile()
+        finally:
+            self._adopt(starting)
+
+    def _adopt(self, starting: Starting) -> None:
+        try:
+            self._watchdogs.append(starting.acknowledged())
+            self._watchdogs[-1].say(*(f"+{name}" for name in self.unsettled))
+        except WatchdogError as error:
+            _LOG.warning(_UNWATCHED, error)
 
     def bye(self) -> None:
         """Tell the watchdogs that nothing is left to do."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError
 from orchestrator.sessions.reaper import reap
+from orchestrator.sessions.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
     from orchestrator.engine.port import Engine
     from orchestrator.sessions.identity import Identity
 
+_PATIENCE: Final = 0.5  # seconds; what will not go must not hold up every start there is
 _LOG: Final = logging.getLogger(__name__)
 
 
-def sweep(engine: Engine, *, endpoint: Endpoint, here: Identity, own: Collection[str]) -> None:
+def sweep(
+    engine: Engine,
+    *,
+    endpoint: Endpoint,
+    here: Identity,
+    own: Collection[str],
+    spare_run: str | None = None,
+) -> None:
     """Remove what dead owners left, unless another process is at it.
 
     Args:
@@ -35,6 +44,7 @@ def sweep(engine: Engine, *, endpoint: Endpoint, here: Identity, own: Collection
         endpoint: Its address, which names the lock.
         here: The calling process.
         own: The sessions it already has.
+        spare_run: A run whose dead are somebody else's to bury.
 
     Raises:
         EngineError: The daemon does not answer. Things that would not go are logged, not raised.
@@ -43,7 +53,8 @@ def sweep(engine: Engine, *, endpoint: Endpoint, here: Identity, own: Collection
         if not alone:
             return
         try:
-            report = reap(engine, here=here, own=own)
+            selection = Selection(spare_run=spare_run)
+            report = reap(engine, selection, patience=_PATIENCE, here=here, own=own)
         except EngineError as error:
             if error.status is None:
                 raise

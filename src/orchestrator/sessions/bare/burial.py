@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import time
 
-from .thing import SilentError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +70,7 @@ def bury(reaper: Reaper, intents: set[str]) -> None:
         try:
             things = reaper.listed()
             reaper.remove(things)
-        except SilentError:  # away or hanging: it may come back
+        except Exception:  # noqa: BLE001  # away, hanging, talking nonsense: it may come back
             quiet = time.monotonic()
         else:
             intents.difference_update(thing.name for thing in things)

@@ -51,11 +51,11 @@ class RawReaper:
             ("GET", f"/images/json?filters={self._filters}", b""),
         )
         containers, networks, volumes, images = map(_listing, answers)
-        return [
-            *(Thing("container", row["Id"], _container_name(row)) for row in containers),
-            *(Thing("network", row["Id"], row["Name"]) for row in networks),
+        return [  # nothing at all may be null instead of an empty list
+            *(Thing("container", row["Id"], _container_name(row)) for row in containers or ()),
+            *(Thing("network", row["Id"], row["Name"]) for row in networks or ()),
             *(Thing("volume", row["Name"], row["Name"]) for row in volumes["Volumes"] or ()),
-            *(Thing("image", row["Id"], (row.get("RepoTags") or [row["Id"]])[0]) for row in images),
+            *(Thing("image", row["Id"], _image_name(row)) for row in images or ()),
         ]
 
     def remove(self, things: Iterable[Thing]) -> None:
@@ -115,6 +115,11 @@ def _container_name(row: dict[str, Any]) -> str:
     """The first name without the slash Docker puts before it; a half-removed one may have none."""
     names = row["Names"] or [row["Id"]]
     return str(names[0]).lstrip("/")
+
+
+def _image_name(row: dict[str, Any]) -> str:
+    """The first tag without ``:latest``, as a create names it; one without tags has its id."""
+    return str((row.get("RepoTags") or [row["Id"]])[0]).removesuffix(":latest")
 
 
 def _reason(answer: Answer) -> str:
