@@ -1,16 +1,13 @@
-"""What a test leaves on a broker, and how it goes."""
+"""What tests leave on a broker, and how it goes."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.services import kafka_acls, kafka_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import kafka
 
 
@@ -18,34 +15,27 @@ if TYPE_CHECKING:
 class Baseline:
     """What was there before the class's first test, and stays: topics, consumer groups, ACLs.
 
-    Whatever else a test finds, it or code that outlived another test has made, by whatever name.
+    Whatever else a test finds when it begins, an earlier one has made, or code that outlived it, by
+    whatever name.
     """
 
     topics: frozenset[str] | None = None
     groups: frozenset[str] = frozenset()
     acls: frozenset[kafka.admin.ACL] = frozenset()
 
-    @contextlib.contextmanager
-    def restored(self, admin: kafka.KafkaAdminClient, *, guarded: bool) -> Iterator[None]:
-        """Nothing but the baseline is there when the block begins and after it.
+    def restore(self, admin: kafka.KafkaAdminClient, *, guarded: bool) -> None:
+        """Delete what is not of the baseline; the first time, take it.
 
         Args:
             admin: Looks and deletes.
             guarded: Whether the broker has ACLs.
         """
+        topics, has_groups = kafka_topics.users_topics(admin)
+        groups = kafka_topics.users_groups(admin) if has_groups else frozenset()
+        acls = kafka_acls.in_force(admin) if guarded else frozenset()
         if self.topics is None:
-            self.topics = kafka_topics.users_topics(admin)
-            self.groups = kafka_topics.users_groups(admin)
-            self.acls = kafka_acls.in_force(admin) if guarded else frozenset()
-        else:
-            self._restore(admin, guarded=guarded)
-        try:
-            yield
-        finally:
-            self._restore(admin, guarded=guarded)
-
-    def _restore(self, admin: kafka.KafkaAdminClient, *, guarded: bool) -> None:
-        kafka_topics.delete_topics(admin, kafka_topics.users_topics(admin) - (self.topics or set()))
-        kafka_topics.delete_groups(admin, kafka_topics.users_groups(admin) - self.groups)
-        if guarded:
-            kafka_acls.delete(admin, kafka_acls.in_force(admin) - self.acls)
+            self.topics, self.groups, self.acls = topics, groups, acls
+            return
+        kafka_topics.delete_topics(admin, topics - self.topics)
+        kafka_topics.delete_groups(admin, groups - self.groups)
+        kafka_acls.delete(admin, acls - self.acls)

@@ -38,8 +38,8 @@ class KafkaService(KafkaHandle):
     ) -> str:
         """Create a topic of this test and return its full name.
 
-        It can be written to when this returns, and is deleted after the test. Asked for a second
-        time in one test, it is the same topic.
+        It can be written to when this returns, and is gone when the next test begins. Asked for a
+        second time in one test, it is the same topic.
 
         Args:
             name: A short name; the full one begins with `prefix`.

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 _READY: Final = 10.0
 _INTERVAL: Final = 0.002
+_OFFSETS: Final = "__consumer_offsets"  # made for the first group
 _OF_KAFKA: Final = frozenset(
-    {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}
+    {_OFFSETS, "__transaction_state", "__share_group_state", "__cluster_metadata"}
 )
 
 
@@ -102,9 +103,10 @@ def identity(admin: kafka.KafkaAdminClient) -> tuple[str, int]:
     return cluster.cluster_id, cluster.controller.node_id
 
 
-def users_topics(admin: kafka.KafkaAdminClient) -> frozenset[str]:
-    """All topics but those that belong to Kafka itself."""
-    return frozenset(admin.list_topics()) - _OF_KAFKA
+def users_topics(admin: kafka.KafkaAdminClient) -> tuple[frozenset[str], bool]:
+    """All topics but those that belong to Kafka itself, and whether there can be groups."""
+    topics = frozenset(admin.list_topics())
+    return topics - _OF_KAFKA, _OFFSETS in topics
 
 
 def users_groups(admin: kafka.KafkaAdminClient) -> frozenset[str]:
