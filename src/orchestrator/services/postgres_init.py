@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +52,8 @@ def why_ended(service: Postgres, logs: str) -> str:
 
 
 def _unpacked(content: bytes, file: str | Path) -> bytes:
+    import gzip  # not at import: few declare such a file
+
     try:
         return gzip.decompress(content)
     except (OSError, EOFError) as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +34,9 @@ def run(migrate: Any, *, service: Postgres) -> None:
     Raises:
         ServiceError: The migration raised; its error is the cause.
     """
+    import asyncio  # not at import: declaring must be cheap
+    import inspect
+
     try:
         if _is_alembic(migrate):
             _upgrade(migrate, service)

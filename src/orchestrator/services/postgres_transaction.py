@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import select
 import threading
@@ -43,6 +42,8 @@ class SharedTransaction:
     """The transaction of one test, begun when first used."""
 
     def __init__(self, service: Postgres) -> None:
+        import asyncio  # not at import: declaring must be cheap
+
         driver("psycopg", extra="postgres")
         from orchestrator.services.postgres_savepoints import Savepoints
 

@@ -1,60 +1,46 @@
-"""`Redis`: a server of the class's own, emptied for every test."""
+"""`Redis`: a server of the class's own, with clean state for every test."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
 from dataclasses import field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Call, NotReadyError, connect
-from orchestrator.services import options
-from orchestrator.services.drivers import driver
+from orchestrator.probes import Call
+from orchestrator.services import options, redis_clients, redis_options, redis_server
+from orchestrator.services.redis_isolation import isolation
+from orchestrator.services.redis_leftovers import Known
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import redis
     import redis.asyncio
 
-    from orchestrator.probes import Probe, Target
+    from orchestrator.probes import Probe
+    from orchestrator.services.redis_options import Isolation, Policy
+    from orchestrator.services.redis_server import Identity
     from orchestrator.services.runtime import Runtime
-
-Isolation = Literal["flush", "none"]
-Policy = Literal[
-    "noeviction",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-random",
-    "volatile-ttl",
-]
-POLICIES = (
-    "noeviction",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-random",
-    "volatile-ttl",
-)
 
 
 class Redis(Service):
-    """A Redis server. It persists nothing, and asks for a password.
+    """A Redis server, version 6.2 or later. It persists nothing, and asks for a password.
 
     Attributes:
         maxmemory: The most its data may take, such as ``"2mb"``.
         maxmemory_policy: What it does then, such as ``"allkeys-lru"``.
         settings: More of redis.conf, such as ``{"notify-keyspace-events": "Ex"}``.
-        isolation: ``"flush"`` empties it before every test, ``"none"`` does nothing.
+        users: More users by name, with their ACL rules such as ``"~app:* +@all -@dangerous"``;
+            tests reach them by `as_user`.
+        isolation: What every test gets. ``"flush"``: an empty server; what setUpClass wrote is gone
+            too. ``"prefix"``: a user that may touch no keys and channels but those that begin with
+            the test's `prefix`. ``"none"``: the server as it is.
+        tls: Whether clients connect by TLS, with certificates made for the occasion.
+        strict: Whether a test fails when it tried to touch what is not its own, and when clients of
+            an earlier test are still at work; the error names both.
         password: The default user's password; a random one without.
     """
 
@@ -63,108 +49,132 @@ class Redis(Service):
 
     maxmemory: str | int | None = None
     maxmemory_policy: Policy | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
     isolation: Isolation = "flush"
+    tls: bool = False
+    strict: bool = False
     password: str | None = field(default=None, repr=False)
     _test: str = options.private("")
+    _username: str = options.private("default")
+    _database: int = options.private(0)
+    _rules: Sequence[str] = options.private(())
+    _of_class: Redis | None = options.private(None)
+    _clients: contextlib.ExitStack | None = options.private(None)
+    _related: dict[str, Redis] | None = options.private(None)
+    _user_passwords: Mapping[str, str] | None = options.private(None)
+    _identity: Identity | None = options.private(None)
+    _known: Known | None = options.private(None)
+    _tests: list[str] | None = options.private(None)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that Redis would refuse."""
-        if self.maxmemory is not None and not options.is_size(self.maxmemory):
-            raise DeclarationError(
-                f"Redis(maxmemory={self.maxmemory!r}) cannot be used: expected bytes, or text "
-                "such as '2mb'"
-            )
-        if self.maxmemory_policy is not None:
-            options.choice(self, "maxmemory_policy", self.maxmemory_policy, POLICIES)
-        options.check_environment(self, "settings", self.settings)
-        options.choice(self, "isolation", self.isolation, ("flush", "none"))
-        options.check_password(self, self.password)
+        redis_options.check(self)
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
-        """The handle, with a password in place."""
-        return super().bound(runtime, password=self.password or runtime.password, **changes)
+        """The handle, with passwords and certificates in place."""
+        hosts = (runtime.engine.host, runtime.alias, "localhost")
+        return super().bound(
+            runtime,
+            **{
+                "password": self.password or runtime.password,
+                "_user_passwords": {user: options.random_password() for user in self.users},
+                "_identity": redis_server.make_identity(*hosts) if self.tls else None,
+                "_clients": contextlib.ExitStack(),
+                "_related": {},
+                "_known": Known(),
+                "_tests": [],
+                **changes,
+            },
+        )
+
+    # The server
 
     def server_capabilities(self) -> Sequence[str]:
         """What the entry point needs to give the data to the server's user, and to become it."""
         return ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 
     def server_command(self) -> Sequence[str]:
-        """Settings as arguments; never the password, which a process list would show."""
-        limits = {"maxmemory": self.maxmemory, "maxmemory-policy": self.maxmemory_policy}
-        settings = {
-            "save": "",  # a test's server has nothing to lose, and forking costs time
-            **{name: str(value) for name, value in limits.items() if value is not None},
-            **self.settings,
-        }
-        return [word for name, value in settings.items() for word in (f"--{name}", value)]
+        """Settings and users as arguments; never a password, which a process list would show."""
+        return redis_server.command(self)
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """Certificates, with TLS."""
+        return redis_server.files(self.identity)
 
     def readiness(self) -> Probe:
-        """It answers PING; while it loads a data set it says LOADING instead."""
-        return Call(_ping)
+        """It answers PING."""
+        return Call(redis_server.answers)
+
+    def why_ended(self) -> str:
+        """The setting or the user that it could not read."""
+        return redis_server.why_ended(self.logs())
 
     def started(self) -> None:
-        """Ask for the password from now on, before anybody but us knows the port."""
-        client = self._connect(password=None)
-        try:
-            client.config_set("requirepass", self.password or "")
-        finally:
-            client.close()
+        """Make the user of a test that restarted the server anew."""
+        if self._rules:
+            self.of_class.admin.execute_command(*self._rules)
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
-        """An empty server, and a handle with connections of its own."""
-        if self.isolation == "flush":
-            self.client.flushall()
-        handle = self.copy_with(_test=test)
-        try:
-            yield handle
-        finally:
-            handle.release()
+        """A handle of an empty server, or of a user that reaches its own keys only."""
+        with isolation(self, test=test) as changes, contextlib.ExitStack() as clients:
+            yield self.copy_with(
+                _test=test, _of_class=self, _clients=clients, _related={}, **changes
+            )
 
     def release(self) -> None:
-        """Close the client's connections."""
-        if "client" in self.__dict__:
-            self.client.close()
+        """Close what was opened with the class's handle."""
+        if self._clients:
+            self._clients.close()
 
     def secrets(self) -> Sequence[str]:
-        """The password, as it is and as it stands in a URL."""
-        return options.spellings(self.password)
+        """The passwords, as they are and as they stand in a URL."""
+        passwords = [self.password, *(self._user_passwords or {}).values()]
+        return [text for password in passwords for text in options.spellings(password)]
 
     def server_info(self) -> Mapping[str, object]:
-        """Version, memory limit and policy."""
-        server, memory = self.client.info("server"), self.client.info("memory")
+        """Version, mode, memory limit, policy, and the most memory it used."""
+        server, memory = (self.of_class.admin.info(part) for part in ("server", "memory"))
         return {
-            "server": f"Redis {server['redis_version']}",
-            "maxmemory": memory["maxmemory"],
+            "server": f"Redis {server['redis_version']} ({server['redis_mode']})",
+            "maxmemory": memory["maxmemory_human"],
             "maxmemory_policy": memory["maxmemory_policy"],
-            "used_memory_peak": memory["used_memory_peak"],
+            "used_memory_peak": memory["used_memory_peak_human"],
+            "isolation": self.isolation,
         }
+
+    # What a test uses
 
     @property
     def url(self) -> str:
         """``redis://…`` for a program on this machine; it contains the password."""
-        return f"redis://default:{quote(self.password or '', safe='')}@{self.host}:{self.port}/0"
+        return redis_clients.url(self, f"{self.host}:{self.port}", verified=True)
 
     @property
     def internal_url(self) -> str:
         """``redis://…`` for another container of the class; it contains the password."""
-        secret = quote(self.password or "", safe="")
-        return f"redis://default:{secret}@{self.alias}:{self.container_port}/0"
+        return redis_clients.url(self, f"{self.alias}:{self.container_port}", verified=False)
 
     @cached_property
     def client(self) -> redis.Redis:
         """A redis-py client; values are bytes. It is closed after the test."""
-        return self._connect(password=self.password)
+        return redis_clients.client(self)
 
     @cached_property
     def async_client(self) -> redis.asyncio.Redis:
-        """A redis-py asyncio client; close it in the test, as its loop ends there."""
-        module = driver("redis.asyncio", extra="redis")
-        client: redis.asyncio.Redis = module.Redis(
-            host=self.host, port=self.port, password=self.password
-        )
-        return client
+        """A redis-py asyncio client; values are bytes. It is closed after the test."""
+        return redis_clients.async_client(self)
+
+    @property
+    def username(self) -> str:
+        """The user that clients connect as."""
+        return self._username
+
+    @property
+    def database(self) -> int:
+        """The number of the database that clients connect to."""
+        return self._database
 
     @property
     def prefix(self) -> str:
@@ -175,16 +185,89 @@ class Redis(Service):
         """A key of this test."""
         return f"{self.prefix}{name}"
 
-    def _connect(self, *, password: str | None) -> redis.Redis:
-        client: redis.Redis = driver("redis", extra="redis").Redis(
-            host=self.host, port=self.port, password=password, socket_connect_timeout=10
-        )
-        return client
+    def in_database(self, number: int) -> Self:
+        """The same for another of the server's databases, 0 to 15 unless ``settings`` say more.
 
+        Raises:
+            DeclarationError: The server has no such database.
+        """
+        count = int(self.settings.get("databases", 16))
+        if not isinstance(number, int) or not 0 <= number < count:
+            raise DeclarationError(
+                f"{self.alias} has the databases 0 to {count - 1}, not {number!r}"
+            )
+        return self._relative(f"database {number}", _database=number)
 
-def _ping(target: Target) -> None:
-    with connect(target) as connection:
-        connection.sendall(b"PING\r\n")
-        answer = connection.recv(256)
-    if not answer.startswith((b"+PONG", b"-NOAUTH")):
-        raise NotReadyError(answer.decode(errors="replace").strip() or "the connection was closed")
+    def as_user(self, name: str) -> Self:
+        """The same for one of the class's ``users``.
+
+        Raises:
+            DeclarationError: The class does not declare it.
+        """
+        if name not in self.users:
+            listed = ", ".join(map(repr, self.users)) or "none"
+            raise DeclarationError(f"{self.alias} has no user {name!r}; it has {listed}")
+        return self._relative(f"user {name}", _username=name, password=self.password_of(name))
+
+    # What the files of this service share
+
+    @property
+    def of_class(self) -> Redis:
+        """The class's handle."""
+        return self._of_class or self
+
+    @property
+    def clients(self) -> contextlib.ExitStack:
+        """Closes what was opened with this handle."""
+        assert self._clients is not None  # noqa: S101 - every bound handle has them
+        return self._clients
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the server shows with TLS."""
+        return self._identity
+
+    @cached_property
+    def ca_file(self) -> str | None:
+        """With TLS, a file with the authority that clients must trust; gone after the test."""
+        from orchestrator.services.certificates import PemFiles  # only few use TLS
+
+        if self.identity is None:
+            return None
+        files = self.clients.enter_context(PemFiles())
+        return files.write("ca.pem", self.identity.authority.certificate)
+
+    @property
+    def known(self) -> Known:
+        """The server's settings and users as the class has them."""
+        assert self._known is not None  # noqa: S101 - every bound handle has it
+        return self._known
+
+    @property
+    def tests(self) -> list[str]:
+        """The tests that have ended, with ``strict=True``."""
+        assert self._tests is not None  # noqa: S101 - every bound handle has it
+        return self._tests
+
+    @cached_property
+    def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
+        """The class's redis-py client that makes and drops tests' state; it outlives a restart."""
+        return redis_clients.client(self, **redis_clients.reconnecting())
+
+    @cached_property
+    def major(self) -> int:
+        """The server's major version."""
+        return int(str(self.admin.info("server")["redis_version"]).partition(".")[0])
+
+    def password_of(self, user: str) -> str:
+        """A user's password."""
+        passwords = self._user_passwords or {}
+        return (self.password or "") if user == "default" else passwords[user]
+
+    def _relative(self, key: str, **changes: Any) -> Self:
+        """One handle for each relative, so that its client is one too."""
+        related: dict[str, Any] = {} if self._related is None else self._related
+        if key not in related:
+            related[key] = self.copy_with(_related={}, **changes)
+        found: Self = related[key]
+        return found

@@ -1,0 +1,196 @@
+"""Redis: what each test gets, and that nothing of it is left for the next."""
+
+from __future__ import annotations
+
+import threading
+import unittest
+
+import redis
+
+from orchestrator import Redis, ServicesMixin
+
+
+def rules(handle: Redis) -> list[set[str]]:
+    """Each user's rules, but for one that a server writes down or leaves out."""
+    lines = (str(line) for line in handle.client.acl_list())
+    return [set(line.split()) - {"sanitize-payload"} for line in lines]
+
+
+class FlushTest(ServicesMixin, unittest.TestCase):
+    """isolation="flush", the default."""
+
+    cache = Redis(users={"app": "~* +@all"})
+
+    def test_the_server_is_empty(self) -> None:
+        """Keys of every database are gone."""
+        with type(self).cache.isolated("test_one-1") as one:
+            one.client.set("k", "v")
+            one.in_database(7).client.set("k", "v")
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual({}, two.client.info("keyspace"))
+
+    def test_scripts_and_functions_are_gone(self) -> None:
+        """They are the server's, not a database's."""
+        with type(self).cache.isolated("test_one-1") as one:
+            digest = one.client.script_load("return 1")
+            one.client.function_load("#!lua name=lib\nredis.register_function('f', function() end)")
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual([False], two.client.script_exists(digest))
+            self.assertEqual([], two.client.function_list())
+
+    def test_settings_are_what_they_were(self) -> None:
+        """CONFIG SET is undone, also after CONFIG RESETSTAT."""
+        for reset in (False, True):
+            with type(self).cache.isolated("test_one-1") as one:
+                one.client.config_set("maxmemory", "1mb")
+                one.client.config_set("notify-keyspace-events", "KEA")
+                if reset:
+                    one.client.config_resetstat()
+            with type(self).cache.isolated("test_two-2") as two:
+                self.assertEqual("0", two.client.config_get("maxmemory")["maxmemory"])
+
+    def test_settings_of_set_up_class_stay(self) -> None:
+        """What the class changed is its own."""
+        type(self).cache.client.config_set("hz", "50")
+        with type(self).cache.isolated("test_one-1") as one:
+            one.client.config_set("hz", "60")
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual("50", two.client.config_get("hz")["hz"])
+
+    def test_users_are_what_they_were(self) -> None:
+        """A new one is dropped, a changed one is put back, a dropped one returns."""
+        with type(self).cache.isolated("test_one-1") as one:
+            users = rules(one)
+            one.client.acl_setuser("guest", enabled=True, nopass=True, keys="*")
+            one.client.acl_deluser("app")
+            one.client.acl_setuser("default", enabled=False)
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual(users, rules(two))
+            self.assertTrue(two.as_user("app").client.ping())
+
+    def test_a_client_that_waits_does_not_take_what_the_next_test_pushes(self) -> None:
+        """A worker that was left waiting for a queue is cut off."""
+        errors: list[Exception] = []
+
+        def work(url: str) -> None:
+            with redis.Redis.from_url(url, retry=None) as client:
+                try:
+                    client.blpop(["queue"], timeout=60)
+                except redis.RedisError as error:
+                    errors.append(error)
+
+        with type(self).cache.isolated("test_one-1") as one:
+            worker = threading.Thread(target=work, args=[one.url])
+            worker.start()
+            while not one.client.info("clients")["blocked_clients"]:
+                worker.join(0.01)
+        worker.join(10)
+        self.assertEqual(1, len(errors))
+        with type(self).cache.isolated("test_two-2") as two:
+            two.client.rpush("queue", "job")
+            self.assertEqual(1, two.client.llen("queue"))
+
+    def test_a_replica_is_a_master_again(self) -> None:
+        """A test that made the server follow another leaves one that can be written to."""
+        with type(self).cache.isolated("test_one-1") as one:
+            one.client.replicaof("127.0.0.1", 1)
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertTrue(two.client.set("k", "v"))
+
+    def test_the_next_test_has_clean_state_after_a_restart(self) -> None:
+        """The client that isolates tests comes back by itself."""
+        with type(self).cache.isolated("test_one-1") as one:
+            one.restart()
+            one.client.set("k", "v")
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual(0, two.client.dbsize())
+
+
+class PrefixTest(ServicesMixin, unittest.TestCase):
+    """isolation="prefix": a user that reaches its own keys only."""
+
+    cache = Redis(isolation="prefix", settings={"notify-keyspace-events": "KEA"})
+
+    def test_ones_own_keys_may_be_used(self) -> None:
+        """Keys, channels, scripts, transactions, other databases."""
+        client, key = self.cache.client, self.cache.key
+        with client.pipeline() as transaction:
+            transaction.set(key("a"), 1)
+            transaction.incr(key("a"))
+            transaction.execute()
+        self.assertEqual(b"2", client.get(key("a")))
+        self.assertEqual(3, client.eval("return redis.call('incr', KEYS[1])", 1, key("a")))
+        self.assertTrue(self.cache.in_database(2).client.set(key("b"), 1))
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+            subscription.subscribe(key("news"), f"__keyspace@0__:{key('c')}")
+            subscription.get_message(timeout=5)
+            subscription.get_message(timeout=5)
+            client.publish(key("news"), "hello")
+            self.assertEqual(b"hello", subscription.get_message(timeout=5)["data"])
+            client.set(key("c"), 1)
+            self.assertEqual(b"set", subscription.get_message(timeout=5)["data"])
+        self.assertIn("redis_version", client.info("server"))
+
+    def test_anothers_keys_may_not(self) -> None:
+        """Neither directly nor by a script; nor what concerns every key."""
+        client = self.cache.client
+        refused = redis.exceptions.NoPermissionError
+        for attempt in (
+            lambda: client.get("other:1"),
+            lambda: client.set("other:1", 1),
+            lambda: client.rename(self.cache.key("a"), "other:1"),
+            lambda: client.publish("other:news", "hello"),
+            client.flushall,
+            client.script_flush,
+            lambda: client.config_set("maxmemory", 1),
+            client.acl_list,
+        ):
+            with self.assertRaises(refused):
+                attempt()
+        with self.assertRaisesRegex(redis.ResponseError, "(?i)permission|can't access"):
+            client.eval("return redis.call('get', 'other:1')", 0)
+
+    def test_keys_and_user_are_gone_after_the_test(self) -> None:
+        """In every database; what the class wrote stays."""
+        of_class = type(self).cache
+        of_class.client.set(of_class.key("seed"), "1")
+        with of_class.isolated("test_one-1") as one:
+            one.client.mset({one.key(str(number)): number for number in range(2500)})
+            one.in_database(5).client.set(one.key("x"), 1)
+            kept = one.client
+            url = one.url
+        self.assertEqual([b"cache:seed"], of_class.client.keys("*"))
+        self.assertEqual(0, of_class.in_database(5).client.dbsize())
+        with self.assertRaises(redis.RedisError), redis.Redis.from_url(url) as again:
+            again.ping()
+        with self.assertRaises(redis.RedisError):
+            kept.ping()
+
+    def test_two_tests_at_once_are_apart(self) -> None:
+        """Each reaches its own, whichever came first."""
+        with (
+            type(self).cache.isolated("test_one-1") as one,
+            type(self).cache.isolated("test_two-2") as two,
+        ):
+            one.client.set(one.key("k"), 1)
+            with self.assertRaises(redis.exceptions.NoPermissionError):
+                two.client.get(one.key("k"))
+
+    def test_the_tests_user_outlives_a_restart(self) -> None:
+        """A test that restarts the server goes on."""
+        self.cache.restart()
+        self.assertTrue(self.cache.client.set(self.cache.key("k"), 1))
+
+
+class NoneTest(ServicesMixin, unittest.TestCase):
+    """isolation="none"."""
+
+    cache = Redis(isolation="none")
+
+    def test_keys_stay(self) -> None:
+        """What one test writes, the next reads; prefixes keep them apart."""
+        with type(self).cache.isolated("test_one-1") as one:
+            one.client.set("k", "v")
+        with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual(b"v", two.client.get("k"))
+            self.assertNotEqual(one.prefix, two.prefix)
