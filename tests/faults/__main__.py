@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.faults.case import FaultCase
 from tests.faults.daemon import Daemon
 
 if TYPE_CHECKING:
@@ -56,7 +55,8 @@ class Row:
 def main() -> int:
     """Run the cases and print the table; 1 when there was a leak or another failure."""
     arguments = _parser().parse_args()
-    os.environ["FAULTS_SECONDS"] = str(arguments.seconds)  # read when the case is loaded
+    # Read when the cases are loaded.
+    os.environ.update(FAULTS_SECONDS=str(arguments.seconds), FAULTS_THOROUGH="1")
     cases = [
         case
         for case in _cases()
@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cases() -> Iterator[unittest.TestCase]:
+    from tests.faults.case import FaultCase  # after the environment it reads is set
+
     loader = unittest.TestLoader()
     pending: list[Any] = [loader.discover("tests/faults", top_level_dir=str(ROOT))]
     while pending:

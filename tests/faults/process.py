@@ -140,13 +140,13 @@ def processes_with(argument: str) -> list[int]:
     return found
 
 
-def wait_until_no_process_with(argument: str) -> None:
+def wait_until_no_process_with(argument: str, *, seconds: float = DEADLINE) -> None:
     """Wait until no process has this among its arguments.
 
     Raises:
         AssertionError: Some still has at the deadline.
     """
-    deadline = time.monotonic() + 2 * DEADLINE
+    deadline = time.monotonic() + seconds
     while pids := processes_with(argument):
         if time.monotonic() > deadline:
             raise AssertionError(f"processes left: {pids}")

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.engine import labels
 from tests.faults.case import FaultCase
+from tests.faults.process import wait_until_no_process_with
 
 if TYPE_CHECKING:
     from tests.faults.process import OwnerProcess
@@ -63,6 +65,7 @@ class WatchdogTest(FaultCase):
         owner.expect("created")
         since = owner.go()
         self.assertEqual(0, owner.wait())
+        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
         self.assert_nothing_left(owner, since=since)
 
     def test_it_is_replaced(self) -> None:

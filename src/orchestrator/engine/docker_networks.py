@@ -54,11 +54,15 @@ class DockerNetworks:
     def _attached(self, network: str) -> Sequence[str]:
         try:
             with self._pool.client(f"inspect network {network[:12]}") as client:
-                return list(client.inspect_network(network)["Containers"])
+                containers = client.inspect_network(network)["Containers"] or {}
         except EngineError as error:
             if error.status == NOT_FOUND:
                 return []
             raise
+        # An endpoint that outlived its container is listed as "ep-…" and known by its name only.
+        return [
+            found["Name"] if key.startswith("ep-") else key for key, found in containers.items()
+        ]
 
     def subnets(self) -> Sequence[str]:
         """The subnets of all networks of this daemon, ours or not."""
