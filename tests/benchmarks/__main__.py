@@ -13,7 +13,7 @@ from tests.benchmarks.figures import Effort
 from tests.benchmarks.machine import cleaned, has_testcontainers
 from tests.benchmarks.subjects import SUBJECTS
 
-ROUNDS = 4
+ROUNDS = 3
 TESTS = 200
 QUICK = Effort(rounds=1, tests=50)
 

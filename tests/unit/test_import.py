@@ -43,7 +43,7 @@ _WATCH = """
 _TELL = """
     loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
     foreign = sorted(loaded - sys.stdlib_module_names - {"orchestrator"})
-    print(json.dumps({"foreign": foreign, "deeds": deeds}))
+    print(json.dumps({"foreign": foreign, "loaded": sorted(loaded), "deeds": deeds}))
 """
 
 
@@ -61,6 +61,11 @@ class ImportTest(unittest.TestCase):
     def test_declaring_loads_no_third_party_module(self) -> None:
         """A test class with every service loads no driver."""
         self.assertEqual([], told(_DECLARATIONS)["foreign"])
+
+    def test_declaring_loads_nothing_heavy(self) -> None:
+        """Of the standard library, what takes its time is left until it is needed."""
+        heavy = {"asyncio", "concurrent", "http", "ssl", "subprocess", "tempfile"}
+        self.assertEqual(set(), heavy & set(told(_DECLARATIONS)["loaded"]))
 
     def test_declaring_does_nothing(self) -> None:
         """A test class with every service touches no network, no file and no process."""

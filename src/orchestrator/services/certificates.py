@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,6 +135,8 @@ class PemFiles(contextlib.ExitStack):
     @property
     def _folder(self) -> Path:
         if "_path" not in vars(self):
+            import tempfile  # 3 ms that a module which only declares shall not pay
+
             folder = tempfile.TemporaryDirectory(prefix=f"{_ORGANISATION}-tls-")
             self._path = Path(self.enter_context(folder))
         return self._path

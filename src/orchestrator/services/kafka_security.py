@@ -9,7 +9,6 @@ they give nobody more than a client's rights.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -238,6 +237,8 @@ def guard_for(
         admin_mechanism: How the administrator proves his.
         open_: Whether everybody may do what no ACL is about.
     """
+    import secrets  # 4 ms that a module which only declares shall not pay
+
     tls = None
     if security.endswith("ssl"):
         authority = create_authority()

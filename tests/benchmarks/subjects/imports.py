@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.figures import OURS, THEIRS, Expectation, Row, Subject, longer_by_at_most
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 UNITTEST = "unittest"
 _TIMES = 10  # an import is short: so many per round
+_OURS = "Kafka, Postgres, Redis, ServicesMixin"
 _THEIRS = ", ".join(f"testcontainers.community.{name}" for name in ("postgres", "redis", "kafka"))
 _SCRIPT = """
 import sys, time
 before = set(sys.modules)
 began = time.process_time()
-import {modules}
+{statement}
 seconds = time.process_time() - began
 loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 foreign = loaded - sys.stdlib_module_names - {{"orchestrator", "testcontainers"}}
@@ -35,24 +37,33 @@ print([seconds, len(foreign)])
 
 def measure(effort: Effort) -> Sequence[Row]:
     """Each import in a new Python, by turns."""
-    variants: dict[str, Measure] = {
-        UNITTEST: lambda: _import("unittest"),
-        OURS: lambda: _import("unittest, orchestrator"),
+    package: dict[str, Measure] = {
+        UNITTEST: partial(_import, "import unittest"),
+        OURS: partial(_import, "import unittest, orchestrator"),
+    }
+    names: dict[str, Measure] = {
+        **package,
+        OURS: partial(_import, f"import unittest; from orchestrator import {_OURS}"),
     }
     if has_testcontainers():
-        variants[THEIRS] = lambda: _import(f"unittest, {_THEIRS}", python=THEIR_PYTHON)
-    for once in variants.values():
+        names[THEIRS] = partial(_import, f"import unittest, {_THEIRS}", python=THEIR_PYTHON)
+    for once in names.values():
         once()  # the first import may write byte code
-    samples = take_turns({"import": variants}, rounds=_TIMES * effort.rounds)
-    foreign = samples["import", "foreign"]
-    none = Expectation("no third-party module", lambda _: set(foreign[OURS]) == {0.0})
-    expected = (longer_by_at_most(0.03, UNITTEST), none)
-    return [Row("import", samples["import", "seconds"], expected)]
+    scenarios = {"import orchestrator": package, f"from orchestrator import {_OURS}": names}
+    samples = take_turns(scenarios, rounds=_TIMES * effort.rounds)
+
+    foreign = {scenario: samples[scenario, "foreign"][OURS] for scenario in scenarios}
+    none = Expectation("no third-party module", lambda row: set(foreign[row.what]) == {0.0})
+    sooner = longer_by_at_most(0.03, UNITTEST)
+    return [
+        Row(what, samples[what, "seconds"], (sooner, none) if variants is package else (none,))
+        for what, variants in scenarios.items()
+    ]
 
 
-def _import(modules: str, *, python: str | Path = sys.executable) -> Mapping[str, float]:
+def _import(statement: str, *, python: str | Path = sys.executable) -> Mapping[str, float]:
     done = subprocess.run(
-        [str(python), "-c", _SCRIPT.format(modules=modules)],
+        [str(python), "-c", _SCRIPT.format(statement=statement)],
         cwd=ROOT,
         capture_output=True,
         text=True,
