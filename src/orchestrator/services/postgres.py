@@ -15,6 +15,7 @@ from orchestrator.services import (
     postgres_options,
     postgres_preparation,
     postgres_relatives,
+    postgres_strict,
 )
 from orchestrator.services.drivers import driver
 from orchestrator.services.postgres_admin import Admin
@@ -66,6 +67,9 @@ class Postgres(Service):
             what they need; tests reach them by `as_role`.
         extensions: Names of extensions to create in each database, before the migrations.
         durable: Whether commits wait for the disk, as in production; tests need it seldom.
+        strict: Whether a test fails that reached for what another test had, also when the code
+            under test swallowed the refusal; the error names both. With ``"schema"``, a test then
+            is no superuser: it owns its schema, and reads what the class made.
     """
 
     lock_entry: ClassVar[str] = "postgres"
@@ -82,6 +86,7 @@ class Postgres(Service):
     roles: Sequence[str] = ()
     extensions: Sequence[str] = ()
     durable: bool = False
+    strict: bool = False
     _schema: str = options.private("public")
     _test: str = options.private("")
     _clients: contextlib.ExitStack | None = options.private(None)
@@ -89,6 +94,8 @@ class Postgres(Service):
     _of_class: Postgres | None = options.private(None)
     _related: dict[str, Postgres] | None = options.private(None)
     _role_passwords: Mapping[str, str] | None = options.private(None)
+    _test_password: str = options.private("")
+    _tests: dict[str, bool] | None = options.private(None)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
@@ -101,6 +108,8 @@ class Postgres(Service):
             **{
                 "password": self.password or runtime.password,
                 "_role_passwords": {role: options.random_password() for role in self.roles},
+                "_test_password": options.random_password(),
+                "_tests": {},
                 "_related": {},
                 "_clients": contextlib.ExitStack(),
                 **changes,
@@ -120,7 +129,11 @@ class Postgres(Service):
 
     def server_command(self) -> Sequence[str]:
         """Settings as arguments."""
-        settings = {**({} if self.durable else _NOT_DURABLE), **self.settings}
+        settings = {
+            **({} if self.durable else _NOT_DURABLE),
+            **(postgres_strict.SETTINGS if self.strict else {}),
+            **self.settings,
+        }
         return [
             word
             for name, value in settings.items()
@@ -148,9 +161,12 @@ class Postgres(Service):
         """A handle that sees a schema, a database or a transaction of the test's own."""
         name = name_of(test)
         with contextlib.ExitStack() as clients:
+            role: Mapping[str, Any] = {}
+            if self.strict:
+                role = clients.enter_context(postgres_strict.watched(self, test=name))
             changes = clients.enter_context(isolation(self, test=name, name=name))
             handle = self.copy_with(
-                _test=name, _of_class=self, _related={}, _clients=clients, **changes
+                _test=name, _of_class=self, _related={}, _clients=clients, **role, **changes
             )
             try:
                 yield handle
@@ -164,7 +180,7 @@ class Postgres(Service):
 
     def secrets(self) -> Sequence[str]:
         """The passwords, as they are and as they stand in a URL."""
-        passwords = [self.password, *(self._role_passwords or {}).values()]
+        passwords = [self.password, self._test_password, *self.role_passwords.values()]
         return [text for password in passwords for text in options.spellings(password)]
 
     def server_info(self) -> Mapping[str, object]:
@@ -279,6 +295,22 @@ class Postgres(Service):
     def role_passwords(self) -> Mapping[str, str]:
         """The password of each role."""
         return self._role_passwords or {}
+
+    @property
+    def test_password(self) -> str:
+        """The password of every test's role, with ``strict=True``."""
+        return self._test_password
+
+    @cached_property
+    def test_verifier(self) -> str:
+        """What the server stores of `test_password`; it takes a few milliseconds to make."""
+        return self.admin.verifier(self.test_password)
+
+    @property
+    def tests(self) -> dict[str, bool]:
+        """The tests there have been, and whether they still run, with ``strict=True``."""
+        assert self._tests is not None  # noqa: S101 - every bound handle has it
+        return self._tests
 
     @cached_property
     def admin(self) -> Admin:

@@ -11,6 +11,7 @@ from orchestrator.services.drivers import driver
 from orchestrator.services.postgres_admin import quoted
 from orchestrator.services.postgres_leftovers import end_sessions, let_go, look, put_back
 from orchestrator.services.postgres_shared import look_inside, put_back_inside
+from orchestrator.services.postgres_strict import fenced
 from orchestrator.services.postgres_transaction import transaction
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ def isolation(service: Postgres, *, test: str, name: str) -> Iterator[Changes]:
         yield {}
         return
     state = _STATES["database" if service.clones else service.isolation]
+    fence = fenced(service, test=test) if service.strict else contextlib.nullcontext()
     before = look(service)
     inside = None if service.clones else look_inside(service)
     after: dict[str, Any] = {}
     try:
-        with state(service, name) as changes:
+        with state(service, name) as changes, fence:
             try:
                 yield changes
             finally:
@@ -74,7 +76,8 @@ def isolation(service: Postgres, *, test: str, name: str) -> Iterator[Changes]:
 def _schema(service: Postgres, name: str) -> Iterator[Changes]:
     admin = service.admin
     roles = ", ".join(map(quoted, service.roles))
-    admin.run(f"create schema if not exists {name}")
+    owner = f"authorization {name}" if service.strict else ""
+    admin.run(f"create schema if not exists {name} {owner}")
     if roles:
         admin.run(f"grant usage on schema {name} to {roles}")
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError
 from orchestrator.services import options, postgres_migrations
+from orchestrator.services.postgres_strict import UNSETTABLE
 
 if TYPE_CHECKING:
     from orchestrator.services.postgres import Postgres
@@ -29,11 +30,14 @@ def check(service: Postgres) -> None:
     for option in ("database", "username"):
         options.check_identifier(service, option, getattr(service, option))
     postgres_migrations.check(service.migrate, option="migrate")
-    options.check_flag(service, "durable", service.durable)
+    for option in ("durable", "strict"):
+        options.check_flag(service, option, getattr(service, option))
     _check_init(service)
     for option in ("extensions", "roles"):
         _check_names(service, option, getattr(service, option))
     _check_databases(service)
+    if service.strict:
+        _check_strict(service)
 
 
 def setting(value: str | float) -> str:
@@ -50,6 +54,18 @@ def _check_settings(service: Postgres) -> None:
         for name, value in service.settings.items()
     )
     options.check(service, "settings", good, "a mapping of a setting's name to its value")
+
+
+def _check_strict(service: Postgres) -> None:
+    if service.isolation == "none":
+        raise DeclarationError(
+            "Postgres(strict=True) needs isolation: with isolation='none' tests share everything"
+        )
+    for name in UNSETTABLE:
+        if name in service.settings:
+            raise DeclarationError(
+                f"Postgres(strict=True) reads the server's log, so settings= cannot have {name!r}"
+            )
 
 
 def _check_init(service: Postgres) -> None:

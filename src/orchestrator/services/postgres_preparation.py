@@ -47,7 +47,7 @@ def _make_roles(service: Postgres, admin: Admin) -> None:
     for role in service.roles:
         password = service.as_role(role).password or ""
         exists = admin.run("select from pg_roles where rolname = %s", [role])
-        verifier = admin.verifier(role, password)  # the statement may be logged
+        verifier = admin.verifier(password)  # the statement may be logged
         admin.run(
             f"{'alter' if exists else 'create'} role {quoted(role)} login "
             f"password {literal(verifier)}"
