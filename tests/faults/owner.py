@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, Final
 import orchestrator.sessions.session as session_module
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.port import ContainerSpec
+from orchestrator.engine.private_network import create_private_network
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
 from orchestrator.sessions.identity import Identity, this_process
-from orchestrator.settings import Settings
+from orchestrator.settings import SUBNETS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,9 @@ class Owner:
         session = self.session()
         name = session.name("net")
         with session.creating("network", name):
-            return self.engine.create_network(name, labels=session.labels(test_class="Fault"))
+            return create_private_network(
+                self.engine, name, labels=session.labels(test_class="Fault"), pool=SUBNETS
+            )
 
     def create_container(self, number: int = 0) -> str:
         """Create one container."""
