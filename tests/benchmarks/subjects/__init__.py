@@ -11,6 +11,7 @@ from tests.benchmarks.subjects import (
     isolation,
     parallel,
     runner,
+    secured,
     start,
     supply,
 )
@@ -24,6 +25,7 @@ SUBJECTS: Sequence[Subject] = (
     start.SUBJECT,
     idle.SUBJECT,
     dead.SUBJECT,
+    secured.SUBJECT,
     isolation.SUBJECT,
     imports.SUBJECT,
     supply.SUBJECT,
