@@ -118,6 +118,10 @@ class Postgres(Service):
 
     # The server
 
+    def server_capabilities(self) -> Sequence[str]:
+        """What the entry point needs to give the data to the server's user, and to become it."""
+        return ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+
     def server_env(self) -> Mapping[str, str]:
         """The official image's contract."""
         return {
