@@ -149,7 +149,7 @@ class DeliveryTest(OneBrokerTest):
         with self.events.producer() as producer:
             for price in range(5):
                 producer.send(topic, key=b"tea", value=str(price).encode()).get(timeout=10)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(prices := self.prices_of_tea(topic)) > 1:
             self.assertLess(time.monotonic(), deadline, prices)
             with self.events.producer() as producer:  # an older segment ends when a record comes

@@ -62,11 +62,11 @@ class LeakCheckedTestCase(unittest.TestCase):
         self.assertGreater(result.testsRun, 0)
         return result
 
-    def assert_error(self, cls: type[unittest.TestCase], *expected: str) -> str:
-        """Run a class and expect one error or failure whose text has all these parts."""
+    def assert_error(self, cls: type[unittest.TestCase], *expected: str, reports: int = 1) -> str:
+        """Run a class and expect so many errors and failures, whose text has all these parts."""
         result = run_class(cls)
         text = problems(result)
-        self.assertEqual(1, len(result.errors) + len(result.failures), text)
+        self.assertEqual(reports, len(result.errors) + len(result.failures), text)
         for part in expected:
             self.assertIn(part, text)
         return text
