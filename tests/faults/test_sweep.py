@@ -51,7 +51,7 @@ class SweepTest(FaultCase):
         wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
-        """Create a network in somebody's name; the session it is in."""
+        """Create a volume in somebody's name; the session it is in."""
         session = session or str(uuid.uuid4())
         marks = {
             labels.MARK: "1",
@@ -61,7 +61,7 @@ class SweepTest(FaultCase):
             labels.CREATED: "2020-01-01T00:00:00+00:00",
         }
         name = f"orchestrator-{session[:8]}-planted"
-        self.daemon.client.create_network(name, labels=marks, internal=True)
+        self.daemon.client.create_volume(name, labels=marks)
         return session
 
     def reap(self, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:

@@ -44,10 +44,10 @@ class CommandTestCase(unittest.TestCase):
         }
 
     def plant(self, owner: Identity, **changed: str) -> str:
-        """Create a network in somebody's name; its name."""
+        """Create a volume in somebody's name; its name."""
         name = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
         marks = self.marks(owner, **changed)
-        self.daemon.client.create_network(name, labels=marks, internal=True)
+        self.daemon.client.create_volume(name, labels=marks)
         return name
 
     def command(self, *argv: str) -> tuple[int, str, str]:

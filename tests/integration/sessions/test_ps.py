@@ -26,7 +26,7 @@ class PsTest(CommandTestCase):
             ("OWNER", f"alive: pid {self.alive.pid} on "),
             ("CLASS", "shop.CheckoutTest"),
             ("SERVICE", "db"),
-            ("KIND", "network"),
+            ("KIND", "volume"),
             ("NAME", names[0]),
         ):
             self.assertEqual(text, rows[names[0]][head.index(title) :][: len(text)])

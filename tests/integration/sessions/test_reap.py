@@ -18,7 +18,7 @@ class ReapTest(CommandTestCase):
         name = self.plant(self.dead)
         status, out, err = self.reap()
         self.assertEqual((0, ""), (status, err))
-        self.assertIn(f"removed network {name} (shop.CheckoutTest, session ", out)
+        self.assertIn(f"removed volume {name} (shop.CheckoutTest, session ", out)
         self.assertIn(f"owner dead, pid {self.dead.pid} on ", out)
         self.assertEqual([], self.left())
 
@@ -31,7 +31,7 @@ class ReapTest(CommandTestCase):
         name = self.plant(self.dead)
         status, out, _err = self.reap("--dry-run")
         self.assertEqual(0, status)
-        self.assertIn(f"would remove network {name} ", out)
+        self.assertIn(f"would remove volume {name} ", out)
         self.assertEqual([name], self.left())
 
     def test_living_owner(self) -> None:
@@ -39,7 +39,7 @@ class ReapTest(CommandTestCase):
         name = self.plant(self.alive)
         status, out, _err = self.reap()
         self.assertEqual(1, status)
-        self.assertIn(f"kept network {name} ", out)
+        self.assertIn(f"kept volume {name} ", out)
         self.assertIn("its owner is alive", out)
         self.assertEqual([name], self.left())
 
@@ -106,7 +106,7 @@ class ReapTest(CommandTestCase):
         self.assertEqual({"dry_run", "removed", "kept", "failed"}, set(report))
         [thing] = report["removed"]
         self.assertEqual(name, thing["name"])
-        self.assertEqual("network", thing["kind"])
+        self.assertEqual("volume", thing["kind"])
         self.assertEqual("dead", thing["owner"])
         self.assertEqual("shop.CheckoutTest", thing["class"])
         self.assertEqual(self.run_id, thing["run"])
