@@ -1,7 +1,7 @@
 """``ci/faults``: every case as often as it takes to catch a race, and a table of what came of it.
 
 Beside each case stands what removing the same objects costs with one ``docker rm -f`` and one
-``docker network rm``, measured in the same run on the same daemon.
+``docker network rm``, measured just before it on the same daemon.
 """
 
 from __future__ import annotations
@@ -10,22 +10,18 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import time
 import unittest
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.faults.daemon import Daemon
+from tests.faults.raw import RawRemoval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_RAW_ROUNDS: Final = 10
 _HEAD: Final = ("case", "times", "leaks", "failed", "median s", "worst s", "raw s", "in words")
 
 
@@ -39,7 +35,8 @@ class Row:
         failed: How often something else went wrong.
         median: Seconds until nothing was left, in the middle.
         worst: The longest of them.
-        raw: Seconds for the raw removal of the same objects, where they are the same.
+        raw: Seconds for the raw removal of two containers (ten where the case has ten) and a
+            network, just before.
     """
 
     case: str
@@ -49,7 +46,7 @@ class Row:
     failed: int
     median: float | None
     worst: float | None
-    raw: float | None
+    raw: float
 
 
 def main() -> int:
@@ -62,20 +59,18 @@ def main() -> int:
         for case in _cases()
         if not arguments.only or any(_meant(case, word) for word in arguments.only)
     ]
-    print("raw removal: ", end="", flush=True)
-    raw = {count: _raw_removal(count) for count in (2, 10)}
-    print(", ".join(f"{n} containers and a network {s:.2f} s" for n, s in raw.items()), flush=True)
     width = max((len(_name(case)) for case in cases), default=0)
     print(_line(_HEAD, width=width), flush=True)
     rows = []
-    for case in cases:
-        rows.append(_run(case, repeat=arguments.repeat, raw=raw))
-        print(_line(_cells(rows[-1]), width=width), flush=True)
+    with RawRemoval() as raw:
+        for case in cases:
+            rows.append(_run(case, repeat=arguments.repeat, raw=raw))
+            print(_line(_cells(rows[-1]), width=width), flush=True)
     kills = sum(row.times for row in rows)
     bad = sum(row.leaks + row.failed for row in rows)
     print(f"\n{kills} runs of {len(rows)} cases, {sum(row.leaks for row in rows)} leaks")
     if arguments.json:
-        report = {"raw": raw, "cases": [asdict(row) for row in rows]}
+        report = {"cases": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 1 if bad else 0
 
@@ -124,9 +119,10 @@ def _meant(case: unittest.TestCase, word: str) -> bool:
     return word.lower() in _name(case) or word.lower() in words
 
 
-def _run(case: unittest.TestCase, *, repeat: int | None, raw: dict[int, float]) -> Row:
+def _run(case: unittest.TestCase, *, repeat: int | None, raw: RawRemoval) -> Row:
     method = getattr(case, case._testMethodName)
     times = repeat if repeat is not None else int(getattr(method, "repeated", 1))
+    beside = raw.seconds(getattr(method, "containers", 2))
     tests = [type(case)(method.__name__) for _ in range(times)]
     result = unittest.TestResult()
     unittest.TestSuite(tests).run(result)
@@ -145,38 +141,8 @@ def _run(case: unittest.TestCase, *, repeat: int | None, raw: dict[int, float]) 
         failed=len(problems) - leaks,
         median=statistics.median(seconds) if seconds else None,
         worst=max(seconds, default=None),
-        raw=raw[getattr(method, "containers", 2)],
+        raw=beside,
     )
-
-
-def _raw_removal(containers: int) -> float:
-    """The median time of the two commands on the same objects as in the cases."""
-    daemon = Daemon()
-    image = daemon.image()
-    run = {"dev.orchestrator.run": str(uuid.uuid4())}  # no mark: no reaper of ours sees them
-    taken = []
-    try:
-        for _ in range(_RAW_ROUNDS):
-            network = f"orchestrator-raw-{uuid.uuid4().hex[:8]}"
-            daemon.client.create_network(network, labels=run)
-            names = [f"{network}-{number}" for number in range(containers)]
-            for name in names:
-                config = daemon.client.create_host_config(network_mode=network)
-                daemon.client.create_container(image, name=name, labels=run, host_config=config)
-                daemon.client.start(name)
-            began = time.monotonic()
-            _docker("rm", "-f", *names)
-            _docker("network", "rm", network)
-            taken.append(time.monotonic() - began)
-    finally:
-        daemon.remove_all(run["dev.orchestrator.run"])
-        daemon.remove_image(image)
-        daemon.client.close()
-    return statistics.median(taken)
-
-
-def _docker(*argv: str) -> None:
-    subprocess.run(["docker", *argv], check=True, stdout=subprocess.DEVNULL)
 
 
 def _cells(row: Row) -> Sequence[str]:
