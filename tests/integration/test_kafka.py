@@ -7,6 +7,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
+from unittest import mock
 
 import kafka
 
@@ -342,6 +343,22 @@ class EndingTest(LeakCheckedTestCase):
         before = set(threading.enumerate())
         self.assert_passes(Opens)
         self.assertEqual(set(), {t for t in threading.enumerate() if t.is_alive()} - before)
+
+    def test_without_its_driver_the_class_says_what_to_install(self) -> None:
+        """kafka-python, and for certificates `cryptography`."""
+
+        class Plain(ServicesMixin, unittest.TestCase):
+            events = Kafka()
+
+            def test_it(self) -> None: ...
+
+        class Tls(Plain):
+            events = Kafka(security="ssl")
+
+        hidden = {"kafka": None, "cryptography": None, "cryptography.x509": None}
+        with mock.patch.dict("sys.modules", hidden):
+            self.assert_error(Plain, "MissingDriverError", "unittest-orchestrator[kafka]")
+            self.assert_error(Tls, "MissingDriverError", "unittest-orchestrator[tls]")
 
     def test_a_declaration_that_does_not_run_says_so(self) -> None:
         """Each way to use it."""
