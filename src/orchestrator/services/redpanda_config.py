@@ -73,7 +73,7 @@ def _node(places: Mapping[str, str], *, guard: Guard | None) -> Mapping[str, Any
             for name in places
         ],
         "advertised_kafka_api": [
-            {"name": name, "address": host, "port": int(port)}
+            {"name": name, "address": host.strip("[]"), "port": int(port)}
             for name, (host, _, port) in (
                 (name, told.rpartition(":")) for name, told in places.items()
             )

@@ -91,6 +91,12 @@ class Record(Topic):
         self.events.consume(topic, count=1, timeout=30)
 
 
+class Fenced(Topic):
+    """Topics of each test's own, and an error for who touches another's."""
+
+    events = Kafka(strict=True)
+
+
 KINDS: Mapping[str, type[Any]] = {
     "unused": Unused,
     "none": Unshared,
@@ -99,6 +105,7 @@ KINDS: Mapping[str, type[Any]] = {
     "flush": Flush,
     "topic": Topic,
     "record": Record,
+    "fenced": Fenced,
 }
 
 
