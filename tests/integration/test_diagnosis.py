@@ -167,9 +167,7 @@ class MisfortuneTest(LeakCheckedTestCase):
                 self.cache.kill()
                 self.fail("on purpose")
 
-        self.assert_error(
-            Ended, "on purpose", "cache exited with exit code 137: no answer", reports=2
-        )
+        self.assert_error(Ended, "on purpose", "cache exited with exit code 137: no answer")
 
     def test_a_server_that_ran_out_of_memory_during_the_test(self) -> None:
         """Not as a mysterious lost connection."""
@@ -184,7 +182,6 @@ class MisfortuneTest(LeakCheckedTestCase):
         self.assert_error(
             Greedy,
             "cache was killed for lack of memory (OOM) with exit code 137: no answer",
-            reports=2,
         )
 
 

@@ -16,7 +16,7 @@ from orchestrator.environment.site import Site
 from orchestrator.environment.sources import source_of
 from orchestrator.environment.timeline import CLASS, Timeline
 from orchestrator.environment.together import start_together
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
 from orchestrator.services.dependencies import needed
 from orchestrator.sessions import own_session
@@ -207,5 +207,10 @@ def _state(handle: Service, test: str) -> Iterator[Service]:
     try:
         yield state
     finally:
-        with as_ours(handle, "could not drop the test's state"):
+        # A server that a test has ended, on purpose or not, has no state left to drop. Who needs
+        # it next is told.
+        with (
+            contextlib.suppress(ServiceExitedError),
+            as_ours(handle, "could not drop the test's state"),
+        ):
             isolation.__exit__(None, None, None)
