@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -71,7 +72,7 @@ class WatchdogTest(FaultCase):
     def test_it_is_replaced(self) -> None:
         """One that was killed is replaced before the next create."""
         owner, watchdog = self._watched()
-        os.kill(watchdog, signal.SIGKILL)
+        _kill_and_wait(watchdog)
         owner.go()
         owner.expect("created")
         self.assertNotIn(owner.watchdogs(), ([], [watchdog]))
@@ -85,6 +86,16 @@ class WatchdogTest(FaultCase):
             os.kill(watchdog, number)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
+
+
+def _kill_and_wait(pid: int) -> None:
+    """Kill a process that is not our child, and wait until its files are closed."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
 
 
 def _status(pid: int, field: str) -> int:

@@ -168,16 +168,19 @@ class Session:
 
     def _intend(self, name: str) -> None:
         self._intents[name] = None
-        if self._say(f"+{name}"):
-            return
-        with self._watchdog_lock:  # somebody killed or stopped it: have another
-            if not self._say(f"+{name}"):
-                # The old one's socket stays open: should it wake, its owner must not look dead.
-                self.watch()
+        self._tell(f"+{name}")
 
     def _settled(self, name: str) -> None:
         self._intents.pop(name, None)
-        self._say(f"-{name}")
+        self._tell(f"-{name}")
+
+    def _tell(self, line: str) -> None:
+        if self._say(line):
+            return
+        with self._watchdog_lock:  # somebody killed or stopped it: have another
+            if not self._say(line):
+                # The old one's socket stays open: should it wake, its owner must not look dead.
+                self.watch()
 
     def _say(self, line: str) -> bool:
         try:
