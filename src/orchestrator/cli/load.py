@@ -7,7 +7,7 @@ A file of plain `docker save` is loaded when images.lock knows the config digest
 
 exit status:
   0  loaded and verified
-  1  the archive is cut off, damaged or not one of images
+  1  the archive is cut off, damaged, not one of images, or from a registry that is not allowed
   2  wrong arguments, a broken images.lock, no daemon
   5  loaded, but the archive lacks images that images.lock has
   6  the archive does not match images.lock; nothing was loaded
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         try:
-            images = load_images(engine, arguments.file, lock)
+            images = load_images(engine, arguments.file, lock, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine import connect
 from orchestrator.errors import LockError
 from orchestrator.images import find_lock
+from orchestrator.images.allowed import check_allowed
 from orchestrator.images.failure import classify, exit_status
 from orchestrator.images.locking import (
     ask,
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(cache_key(lock))
         return 0
     images = _wanted(arguments, lock)
+    check_allowed(images, settings=settings)
     with contextlib.closing(connect(settings)) as engine:
         registries = open_registries(engine, settings=settings)
         answers = ask(registries, images, settings=settings, report=_report)

@@ -7,7 +7,7 @@ ORCHESTRATOR_ENGINE_TIMEOUT seconds. One failing image does not stop the others.
 exit status:
   0  every image is here
   1  failures of several kinds, or of another kind than those below
-  2  wrong arguments, a broken images.lock, no daemon
+  2  wrong arguments, a broken images.lock, a registry that is not allowed, no daemon
   3  network: not reached, cut off, stalled
   4  access denied: log in
   5  not found: the registry has no such image or platform
@@ -28,6 +28,7 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.glance import glance_at
 from orchestrator.errors import EngineError
 from orchestrator.images import find_lock
+from orchestrator.images.allowed import check_allowed
 from orchestrator.images.failure import exit_status
 from orchestrator.images.presence import in_place
 from orchestrator.images.transfer import megabytes
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     lock = find_lock(settings)
     images = lock.select(arguments.names)
+    check_allowed(images, settings=settings)
     if arguments.platform is None and _in_place(images):
         if not arguments.quiet:
             print(f"{len(images)} images, all present")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError, LockError
+from orchestrator.images.allowed import check_allowed
 from orchestrator.images.archive_check import check_agreement, check_images, proofs
 from orchestrator.images.archive_stream import Contents, checked_stream
 from orchestrator.images.compression import compressed, open_archive
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.port import Engine, ImageInfo
     from orchestrator.images.archive_stream import Readable
+    from orchestrator.settings import Settings
 
 MEMBER: Final = "orchestrator/images.lock"
 
@@ -75,7 +77,9 @@ def save_images(engine: Engine, images: Sequence[LockedImage], path: Path) -> in
     return path.stat().st_size
 
 
-def load_images(engine: Engine, path: Path, lock: LockFile) -> list[LockedImage]:
+def load_images(
+    engine: Engine, path: Path, lock: LockFile, *, settings: Settings
+) -> list[LockedImage]:
     """Load an archive whose images are those of the lock; return the entries it has.
 
     The daemon gets the end of the archive only after all of it was verified, so that nothing is
@@ -83,18 +87,19 @@ def load_images(engine: Engine, path: Path, lock: LockFile) -> list[LockedImage]
 
     Raises:
         DigestMismatchError: An image is not the locked one; the message names it.
-        LockError: The archive is cut off, damaged or not one of images.
+        LockError: The archive is cut off, damaged or not one of images, or an image is not from
+            a registry of ``ORCHESTRATOR_REGISTRIES``.
         EngineError: The daemon failed.
     """
     with open_archive(path) as source:
-        entries = _load(engine, source, lock, name=str(path))
+        entries = _load(engine, source, lock, settings=settings, name=str(path))
     for entry in entries.values():
         _after_load(engine, entry, lock)
     return list(entries.values())
 
 
 def _load(
-    engine: Engine, source: Readable, lock: LockFile, *, name: str
+    engine: Engine, source: Readable, lock: LockFile, *, settings: Settings, name: str
 ) -> Mapping[str, LockedImage]:
     contents = Contents()
     # The packaged lock is nobody's decision: without a lock file the archive's own entries count.
@@ -104,12 +109,14 @@ def _load(
     def on_member(member: str) -> None:
         if member == MEMBER:
             archived = parse_lock(contents.documents[MEMBER], path=Path(name) / MEMBER).entries
+            check_allowed(archived.values(), settings=settings)
             check_agreement(archived, locked, name=name)
             entries.update({e.name: _joined(e, locked.get(e.name)) for e in archived.values()})
 
     def verify() -> None:
         if not entries:  # made by `docker save`: only the lock file here can tell what it is
             entries.update(_recognised(contents, locked))
+            check_allowed(entries.values(), settings=settings)
         check_images(contents, entries, name=name)
 
     stream = checked_stream(source, contents, name=name, on_member=on_member, verify=verify)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import ImageNotLockedError, LockError
+from orchestrator.errors import ImageNotLockedError
+from orchestrator.images.allowed import check_allowed
 from orchestrator.images.lockfile import DEFAULT, LockedImage, LockFile, read_lock
-from orchestrator.images.reference import Reference, parse_reference
+from orchestrator.images.reference import parse_reference
 
 if TYPE_CHECKING:
+    from orchestrator.images.reference import Reference
     from orchestrator.settings import Settings
 
 
@@ -30,18 +32,8 @@ def resolve_image(
         LockError: It is not from a registry of ``ORCHESTRATOR_REGISTRIES``.
     """
     found = _find(image, default=default, lock=lock, settings=settings)
-    _check_registry(found.reference, settings=settings)
+    check_allowed([found], settings=settings)
     return found
-
-
-def _check_registry(reference: Reference, *, settings: Settings) -> None:
-    """Whole parts of the name count: ``ghcr.io/acme`` does not let ``ghcr.io/acme-evil`` in."""
-    allowed = settings.registries
-    if allowed and not any(f"{reference.name}/".startswith(f"{name}/") for name in allowed):
-        raise LockError(
-            f"{reference.name} is not from an allowed registry: ORCHESTRATOR_REGISTRIES has "
-            f"{', '.join(allowed)}. Use an image from there, or have its name added."
-        )
 
 
 def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings) -> LockedImage:

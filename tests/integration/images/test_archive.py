@@ -299,6 +299,14 @@ class DamageTest(ArchiveTestCase):
         ran = self.command("load", "images.tar")
         self.assert_refused(6, "which images.lock does not lock", ran)
 
+    def test_registry_not_allowed(self) -> None:
+        """Images from elsewhere than ORCHESTRATOR_REGISTRIES are named and not loaded."""
+        foreign = {"ORCHESTRATOR_REGISTRIES": self.images[0].reference.name}
+        pattern = f"{self.images[1].reference.name} is not from an allowed registry"
+        self.assert_refused(1, pattern, self.command("load", "images.tar", env=foreign))
+        self.lock.unlink()
+        self.assert_refused(1, pattern, self.command("load", "images.tar", env=foreign))
+
     def test_no_archive(self) -> None:
         """What is no archive of images is said to be none."""
         other = io.BytesIO()

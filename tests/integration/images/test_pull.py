@@ -54,6 +54,19 @@ class PullTest(ImageTestCase):
         self.assertEqual(next(iter(image.platforms.values())).config, tagged.id)
         self.assertIsNotNone(self.engine.image(other.reference.pinned))
 
+    def test_registry_not_allowed(self) -> None:
+        """An entry from elsewhere than ORCHESTRATOR_REGISTRIES is refused, missing or present."""
+        image = self.push()
+        self.write_lock(image)
+        foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
+        for _ in ("missing", "present"):
+            ran = self.command("pull", env=foreign)
+            self.assertEqual(2, ran.status, ran)
+            self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
+            self.assertIn("ORCHESTRATOR_REGISTRIES has registry.example.com/safe", ran.err)
+            ran = self.command("pull", env={"ORCHESTRATOR_REGISTRIES": self.registry.host})
+            self.assertEqual(0, ran.status, ran)
+
     def test_names(self) -> None:
         """Names select entries; an unknown one is named."""
         first, second = self.push(name="first"), self.push(name="second")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
 from orchestrator.images import LockedImage, resolve_image
+from orchestrator.images.allowed import check_allowed
 from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
 from orchestrator.settings import Settings
 
@@ -108,6 +109,14 @@ class RegistriesTest(unittest.TestCase):
                 resolve(image, settings=settings)
             self.assertIn("docker.io/library/redis", str(raised.exception))
             self.assertIn("ORCHESTRATOR_REGISTRIES has ghcr.io/team", str(raised.exception))
+
+    def test_every_image_from_elsewhere_is_named(self) -> None:
+        """One message, so that a lock file is mended at once."""
+        settings = Settings(registries=("quay.io",))
+        with self.assertRaises(LockError) as raised:
+            check_allowed(LOCK.entries.values(), settings=settings)
+        both = "docker.io/library/redis, ghcr.io/team/app are not from an allowed registry"
+        self.assertIn(both, str(raised.exception))
 
     def test_an_allowed_beginning_lets_it_through(self) -> None:
         """A registry, a folder of one, or one image."""
