@@ -8,6 +8,7 @@ nothing. Whether the container is still alive is checked in the loop, so no prob
 from __future__ import annotations
 
 import re
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -204,7 +205,7 @@ class Healthcheck:
 class Call:
     """Ready when a function of the service returns without an error, and not False.
 
-    Keep each call short: the deadline is looked at between calls.
+    It is called in a thread of its own, which is left behind when the deadline passes meanwhile.
     """
 
     function: Callable[[Any], object]
@@ -285,7 +286,7 @@ def wait_until_ready(
         reraise=True,
     )
     try:
-        retrying(attempt)
+        _bounded(lambda: retrying(attempt), timeout=timeout + ATTEMPT, cancelled=cancelled)
     except _FINAL:
         raise
     except Exception as error:
@@ -301,6 +302,33 @@ def wait_until_ready(
             attempts=attempts,
             logs=target.logs(tail=_LAST_LINES),
         ) from error
+
+
+def _bounded(work: Callable[[], object], *, timeout: float, cancelled: Callable[[], bool]) -> None:
+    """Do something in a thread, because a probe that hangs cannot be ended, only left behind.
+
+    Raises:
+        NotReadyError: It hangs.
+    """
+    from concurrent import futures  # not at import, as above
+
+    outcome: futures.Future[object] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+            outcome.set_exception(error)
+
+    deadline = time.monotonic() + timeout
+    threading.Thread(target=run, name="orchestrator-probe", daemon=True).start()
+    while not cancelled():
+        left = deadline - time.monotonic()
+        if futures.wait([outcome], timeout=min(max(left, 0), _LIVENESS_INTERVAL)).done:
+            outcome.result()
+            return
+        if left <= 0:
+            raise NotReadyError("nothing, and still runs")
 
 
 class _Liveness:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import unittest
 
 from orchestrator import Container, Redis, Service, ServicesMixin
@@ -86,6 +88,16 @@ class ProbesTest(LeakCheckedTestCase):
         )
         text = self.assert_error(class_with(service), "Exec(false, 1 arguments)", "exit code 1")
         self.assertNotIn("hush-hush", text)
+
+    def test_exec_that_hangs_is_bounded_by_startup_timeout(self) -> None:
+        """A command that says nothing for ever ends in the ordinary error, which names it."""
+        before = threading.active_count()
+        hung = Container(image="redis", probe=Exec(["sleep", "600"]), startup_timeout=0.5)
+        self.assert_error(class_with(hung), "Exec(sleep, 1 arguments)", "still runs")
+        deadline = time.monotonic() + 30
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertLessEqual(threading.active_count(), before)  # it went with its container
 
     def test_log_line_counts_matching_lines(self) -> None:
         """A pattern can be asked for more than once."""

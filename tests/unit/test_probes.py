@@ -8,8 +8,8 @@ import unittest
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.errors import DeclarationError
-from orchestrator.probes import Call, NotReadyError, Tcp, wait_until_ready
+from orchestrator.errors import DeclarationError, ServiceNotReadyError
+from orchestrator.probes import Call, Exec, NotReadyError, Tcp, wait_until_ready
 
 
 class TcpTest(unittest.TestCase):
@@ -57,3 +57,45 @@ class HopelessProbeTest(unittest.TestCase):
         with self.assertRaisesRegex(DeclarationError, "no such port"):
             wait_until_ready(Call(wrong), target, timeout=60)
         self.assertEqual(1, len(tries))
+
+
+class HungProbeTest(unittest.TestCase):
+    """A probe that never comes back is bounded by the deadline, too."""
+
+    def setUp(self) -> None:
+        """Have a target that runs, and something to hang on until the test is over."""
+        self.released = threading.Event()
+        self.addCleanup(self.released.set)
+        state = SimpleNamespace(ended=False)
+        self.target: Any = SimpleNamespace(
+            alias="web", state=lambda: state, logs=lambda **_: "", exec=self.hang
+        )
+
+    def hang(self, argv: Any) -> None:
+        """Come back when the test is over."""
+        self.released.wait(60)
+
+    def test_a_command_that_hangs_ends_in_the_error_of_the_deadline(self) -> None:
+        """The error names the command, and tells that it still runs."""
+        with self.assertRaises(ServiceNotReadyError) as caught:
+            wait_until_ready(Exec(["pg_isready", "--quiet"]), self.target, timeout=0.1)
+        self.assertIn("Exec(pg_isready, 1 arguments)", str(caught.exception))
+        self.assertIn("still runs", str(caught.exception))
+        self.assertEqual(1, caught.exception.attempts)
+
+    def test_a_function_that_hangs_is_left_behind(self) -> None:
+        """Its error is the deadline's, although the function is still at it."""
+        with self.assertRaisesRegex(ServiceNotReadyError, "hang"):
+            wait_until_ready(Call(self.hang), self.target, timeout=0.1)
+        self.assertFalse(self.released.is_set())
+
+    def test_nobody_waits_for_a_hung_probe_whose_class_has_failed(self) -> None:
+        """Another service's failure is told at once."""
+        hangs = threading.Event()
+
+        def hang(_: Any) -> None:
+            hangs.set()
+            self.released.wait(60)
+
+        wait_until_ready(Call(hang), self.target, timeout=60, cancelled=hangs.is_set)
+        self.assertFalse(self.released.is_set())
