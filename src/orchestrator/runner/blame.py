@@ -6,7 +6,8 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import Ending
-from orchestrator.runner.protocol import LOST_CONTACT, Outcome, Problem
+from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.protocol import LOST_CONTACT
 
 if TYPE_CHECKING:
     from orchestrator.runner.member import Member

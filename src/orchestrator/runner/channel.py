@@ -17,7 +17,7 @@ from orchestrator.runner.protocol import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.runner.protocol import Message
+    from orchestrator.runner.messages import Message
 
 _CHUNK: Final = 1 << 16
 _HIGH: Final = 512  # tests that tidy up descriptors they never opened rarely reach this far

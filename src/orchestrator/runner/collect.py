@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import services
-from orchestrator.runner.protocol import Test, Unit
+from orchestrator.runner.unit import Test, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from orchestrator.runner.protocol import Setup
+    from orchestrator.runner.messages import Setup
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.runner.parent import FAILED, Parent
+from orchestrator.runner import parent
+from orchestrator.runner.patience import Patience
 from orchestrator.runner.reports.text import Text
+from orchestrator.runner.run import FAILED
 
 if TYPE_CHECKING:
     from orchestrator.runner.arguments import Options
-    from orchestrator.runner.patience import Patience
 
 
 def run_tests(options: Options, *, patience: Patience | None = None) -> int:
@@ -21,7 +22,7 @@ def run_tests(options: Options, *, patience: Patience | None = None) -> int:
         tests could not be collected, 5 when there were none, 130 after an interrupt.
     """
     text = Text(sys.stderr, verbosity=options.verbosity)
-    run = Parent(options, text, patience=patience).run()
+    run = parent.run(options, text, patience=patience or Patience())
     text.summary(run, durations=options.durations)
     if options.junit is not None:
         from orchestrator.runner.reports import junit  # most runs need no XML

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from orchestrator.runner.interrupts import Interrupts
+    from orchestrator.runner.ledger import Account
+    from orchestrator.runner.messages import Message, Setup
     from orchestrator.runner.patience import Patience
-    from orchestrator.runner.protocol import Message, Setup
 
 _TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
 
@@ -71,6 +72,10 @@ class Crew:
         self._selector.register(process.channel, selectors.EVENT_READ, member)
         process.channel.send(dataclasses.replace(self._setup, report=report))
         return member
+
+    def running(self) -> list[Account]:
+        """The units that run."""
+        return [member.account for member in self.members if member.account is not None]
 
     def events(self) -> Iterator[tuple[Member, Message | None]]:
         """Wait for something to happen; a message of None means that the member has died.

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.runner.protocol import Outcome, Problem
+from orchestrator.runner.outcome import Outcome, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.runner.protocol import Ended, Test, Unit
+    from orchestrator.runner.messages import Ended
+    from orchestrator.runner.unit import Test, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,15 @@ class Ledger:
                 yield from record.problems
             for _, problem in account.fixtures:
                 yield problem
+
+    def seconds(self) -> dict[str, float]:
+        """The wall time of each class, of the units that ran whole."""
+        seconds: dict[str, float] = {}
+        for account in self.accounts:
+            ran = all(record.outcome is not Outcome.NOT_RUN for record in account.records.values())
+            if ran and not account.crashes:
+                seconds |= account.seconds
+        return seconds
 
     def tally(self) -> Counter[Outcome]:
         """How many tests ended in each outcome."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from orchestrator.runner.protocol import Leave, Run, Stop
+from orchestrator.runner.messages import Leave, Run, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +91,12 @@ class Member:
                 order=tuple(account.open),
             )
         )
+
+    def release(self) -> None:
+        """It is done with its unit."""
+        self.account, self.ordinal, self.deadline = None, None, None
+        if self.state is State.RUNNING:
+            self.state = State.IDLE
 
     def restart_clock(self, timeout: float | None) -> None:
         """A class begins: it has the whole timeout."""

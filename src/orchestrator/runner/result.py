@@ -8,14 +8,15 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner.collect import owner_of, title_of
-from orchestrator.runner.protocol import Began, Ended, FixtureFailed, Outcome, Problem
+from orchestrator.runner.messages import Began, Ended, FixtureFailed
+from orchestrator.runner.outcome import Outcome, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import TypeAlias
 
-    from orchestrator.runner.protocol import Message
+    from orchestrator.runner.messages import Message
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

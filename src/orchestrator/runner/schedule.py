@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.arguments import Shard
     from orchestrator.runner.durations import Durations, Memory
     from orchestrator.runner.ledger import Account
-    from orchestrator.runner.protocol import Unit
+    from orchestrator.runner.unit import Unit
 
 _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0

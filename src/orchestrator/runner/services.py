@@ -1,33 +1,19 @@
-"""What the runner knows about the services of a test class, for the worker and for the parent."""
+"""What a worker knows about the services of a test class."""
 
 from __future__ import annotations
 
-import json
-import textwrap
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from orchestrator.engine import labels
 from orchestrator.errors import OrchestratorError
 from orchestrator.mixin import ServicesMixin, declared_services
-from orchestrator.runner.protocol import Declared
+from orchestrator.runner.unit import Declared
 from orchestrator.services.declaration import HANDLES
 from orchestrator.services.options import memory_in_bytes
-from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from orchestrator.engine.port import Engine, Listed
     from orchestrator.services.service import Service
-
-_CONTAINER: Final = "container"
-_PATIENCE: Final = 10.0  # seconds: the run waits for this
-
-
-# In the worker
 
 
 def of(cls: type) -> tuple[Declared, ...]:
@@ -81,105 +67,3 @@ def supervise(pipe: int) -> None:
     from orchestrator.sessions import supervised  # plain suites need none of this
 
     supervised(pipe)
-
-
-# In the parent
-
-
-class Salvage:
-    """Takes the logs of dead workers' containers, then removes all that was the workers'.
-
-    Args:
-        run: The label of the run.
-        folder: Where to keep whole logs, or None.
-    """
-
-    def __init__(self, *, run: str, folder: Path | None) -> None:
-        self._run = run
-        self._folder = folder
-        settings = Settings.from_environment()
-        self._settings = replace(settings, engine_timeout=min(settings.engine_timeout, _PATIENCE))
-        self._engine: Engine | None = None
-
-    def prepare(self) -> None:
-        """Connect now: after a death every moment counts, others may sweep the containers away."""
-        from orchestrator.engine import connect  # plain suites need none of this
-
-        if self._engine is not None:
-            return
-        with suppress(OrchestratorError):  # without a daemon there is nothing to take
-            self._engine = connect(self._settings)
-            self._found(self._engine)  # opens a connection, which is kept
-
-    def take(self, *, pid: int, secrets: Sequence[str]) -> str:
-        """Save and remove what one dead worker left.
-
-        Args:
-            pid: Its process id, not yet reused.
-            secrets: What to mask.
-
-        Returns:
-            The last lines of each service, and what went wrong.
-        """
-        from orchestrator.sessions import remove_session
-
-        self.prepare()
-        if self._engine is None:
-            return "The logs of its services could not be read: no Docker daemon answers."
-        try:
-            things = [thing for thing in self._found(self._engine) if _owner(thing) == pid]
-            told = [
-                self._saved(self._engine, thing, secrets)
-                for thing in things
-                if thing.kind == _CONTAINER and labels.SERVICE in thing.labels
-            ]
-            for session in sorted({thing.labels[labels.SESSION] for thing in things}):
-                report = remove_session(self._engine, session)
-                told += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
-        except OrchestratorError as error:
-            return f"The logs of its services could not be read: {error}"
-        return "\n".join(told)
-
-    def close(self) -> None:
-        """Close the connection to the daemon."""
-        if self._engine is not None:
-            self._engine.close()
-
-    def _found(self, engine: Engine) -> Sequence[Listed]:
-        return engine.labelled({labels.MARK: "1", labels.RUN: self._run})
-
-    def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
-        alias = container.labels[labels.SERVICE]
-        log = _masked(_log_of(engine, container), secrets)
-        tail = "\n".join(log.rstrip().splitlines()[-self._settings.log_lines :])
-        told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
-        if self._folder is not None:
-            from orchestrator.environment.keeping import write_log
-
-            owner = container.labels.get(labels.CLASS, "")
-            try:
-                write_log(self._folder, test_class=owner, alias=alias, text=log)
-            except OSError as error:
-                told += f"\n(not kept in {self._folder}: {error.strerror})"
-        return told
-
-
-def _owner(thing: Listed) -> int | None:
-    try:
-        pid = json.loads(thing.labels[labels.OWNER])["pid"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return pid if isinstance(pid, int) and labels.SESSION in thing.labels else None
-
-
-def _log_of(engine: Engine, container: Listed) -> str:
-    try:
-        return engine.logs(container.id)
-    except OrchestratorError as error:  # it may be going already
-        return f"(no log: {error})\n"
-
-
-def _masked(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text

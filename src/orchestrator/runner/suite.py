@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.runner import services
 from orchestrator.runner.collect import owner_of
-from orchestrator.runner.protocol import FixtureBegan, ServicesUp
+from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from orchestrator.runner.protocol import Message
+    from orchestrator.runner.messages import Message
     from orchestrator.runner.result import Result
 
 if TYPE_CHECKING:

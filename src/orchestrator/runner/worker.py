@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.runner import services
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
-from orchestrator.runner.protocol import (
-    DUMP,
-    LOST_CONTACT,
+from orchestrator.runner.messages import (
     Collected,
     Finished,
     Leave,
@@ -27,6 +25,7 @@ from orchestrator.runner.protocol import (
     Setup,
     Stop,
 )
+from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
 from orchestrator.runner.suite import UnitSuite
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.runner.collect import Loaded
-    from orchestrator.runner.protocol import Message
+    from orchestrator.runner.messages import Message
 
 _INTERRUPTED: Final = 130
 _STOPPING: Final[dict[signal.Signals, Any]] = {

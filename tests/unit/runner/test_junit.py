@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from orchestrator.runner.ledger import Account, Ledger, Record
-from orchestrator.runner.parent import Run
-from orchestrator.runner.protocol import Outcome, Problem, Test, Unit
+from orchestrator.runner.outcome import Outcome, Problem
 from orchestrator.runner.reports import junit
+from orchestrator.runner.run import Run
+from orchestrator.runner.unit import Test, Unit
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
 ANY_TEXT = some.text(some.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=12)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from orchestrator.runner import protocol
+from orchestrator.runner.messages import NotCollected
 from orchestrator.runner.protocol import ProtocolError, decode, encode
 
 # surrogates included: file names and broken encodings put them into messages
@@ -33,7 +34,7 @@ class ProtocolTest(unittest.TestCase):
     @given(TEXT)
     def test_any_text(self, text: str) -> None:
         """Lone surrogates and control characters arrive unchanged."""
-        message = protocol.NotCollected(text=text)
+        message = NotCollected(text=text)
         self.assertEqual(message, decode(encode(message)))
 
     @settings(deadline=None)

@@ -10,8 +10,8 @@ from orchestrator.runner import schedule
 from orchestrator.runner.arguments import Shard
 from orchestrator.runner.durations import Durations
 from orchestrator.runner.ledger import Account
-from orchestrator.runner.protocol import Declared, Test, Unit
 from orchestrator.runner.schedule import MIB, Schedule, estimate, in_shard, memory_of
+from orchestrator.runner.unit import Declared, Test, Unit
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:

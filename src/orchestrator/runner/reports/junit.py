@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from orchestrator.runner.protocol import Outcome
+from orchestrator.runner.outcome import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.runner.ledger import Account, Record
-    from orchestrator.runner.parent import Run
-    from orchestrator.runner.protocol import Problem
+    from orchestrator.runner.outcome import Problem
+    from orchestrator.runner.run import Run
 
 # XML 1.0 has no way to write these, escaped or not.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
 from orchestrator.runner.arguments import NORMAL, VERBOSE
-from orchestrator.runner.protocol import Outcome
+from orchestrator.runner.outcome import Outcome
 from orchestrator.runner.reports.live import Live
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator.runner.ledger import Ledger, Record
     from orchestrator.runner.member import Member
-    from orchestrator.runner.parent import Run
-    from orchestrator.runner.protocol import Problem
+    from orchestrator.runner.outcome import Problem
+    from orchestrator.runner.run import Run
 
 _THICK: Final = "=" * 70
 _THIN: Final = "-" * 70
