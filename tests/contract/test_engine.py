@@ -148,6 +148,7 @@ class EngineContractTest(unittest.TestCase):
         self.assertEqual("two\nthree\n", self.engine.logs(container, tail=2))
         later = datetime.now(UTC) + timedelta(seconds=5)
         self.assertEqual("", self.engine.logs(container, since=later))
+        self.assertEqual("one\ntwo\nthree\n", self.engine.logs(container, until=later))
 
     def test_everything_labelled_is_listed_with_its_kind(self) -> None:
         """Stopped containers and networks are found by all of their labels."""

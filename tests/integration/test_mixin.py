@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unittest
 import unittest.mock
-from typing import ClassVar
+from datetime import datetime, timedelta, tzinfo
+from typing import ClassVar, Self
 
 from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.errors import ServiceNotRunningError
+from orchestrator.probes import LogLine
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process, run_class
 
 
@@ -313,6 +315,36 @@ class FailureOutputTest(LeakCheckedTestCase):
 
         text = self.assert_error(Fails, "as wanted", "Services during this test", "noisy: image=")
         self.assertNotIn("    early", text)
+
+    def test_the_time_span_is_right_when_the_daemons_clock_is_not_ours(self) -> None:
+        """A machine an hour ahead of its daemon, or behind it, cuts the log at the same place."""
+        for hours in (1, -1):
+
+            class Shifted(datetime):
+                @classmethod
+                def now(cls, tz: tzinfo | None = None) -> Self:
+                    return super().now(tz) + timedelta(hours=hours)  # noqa: B023 - used at once
+
+            class Fails(ServicesMixin, unittest.TestCase):
+                noisy = Container(
+                    image="redis",
+                    command=["sh", "-c", "echo early; sleep 1; echo up; sleep 60"],
+                    probe=LogLine("up"),
+                )
+
+                def test_it(self) -> None:
+                    self.noisy.exec(["sh", "-c", "echo late > /proc/1/fd/1"])
+                    while "late" not in self.noisy.logs():
+                        pass
+                    self.fail("as wanted")
+
+            with (
+                self.subTest(hours=hours),
+                unittest.mock.patch("orchestrator.mixin.datetime", Shifted),
+                unittest.mock.patch("orchestrator.engine.docker_watching.datetime", Shifted),
+            ):
+                text = self.assert_error(Fails, "as wanted", "    late")
+                self.assertNotIn("    early", text)
 
     def test_a_failure_never_shows_the_password(self) -> None:
         """Secrets are masked in the note."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from orchestrator.engine.docker_streams import open_stream, read_frames
@@ -41,14 +42,30 @@ class DockerWatching:
         until: datetime | None = None,
     ) -> str:
         """The container's stdout and stderr in order; bytes that are not UTF-8 are replaced."""
+        asked = self._on_its_clock(since), self._on_its_clock(until)
         with self._pool.client(f"read the logs of container {container[:12]}") as client:
             output: bytes = client.logs(
                 container,
                 tail="all" if tail is None else tail,
-                since=None if since is None else since.timestamp(),
-                until=None if until is None else until.timestamp(),
+                since=asked[0],
+                until=asked[1],
             )
         return output.decode(errors="replace")
+
+    def _on_its_clock(self, moment: datetime | None) -> float | None:
+        return None if moment is None else (moment + self._ahead).timestamp()
+
+    @cached_property
+    def _ahead(self) -> timedelta:
+        """How far the daemon's clock is ahead of ours: another machine's seldom agrees.
+
+        As little as it can be, so that no line is lost; nothing if the clocks may agree.
+        """
+        with self._pool.client("tell its time") as client:
+            before = datetime.now(UTC)
+            its = datetime.fromisoformat(client.info()["SystemTime"])
+            after = datetime.now(UTC)
+        return timedelta() if before <= its <= after else its - after
 
     def exec(
         self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None

@@ -277,7 +277,7 @@ class Engine(Protocol):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> str:
-        """The container's stdout and stderr in order."""
+        """The container's stdout and stderr in order, between moments of this machine's clock."""
 
     def follow_logs(self, container: str, /, *, after: str = "") -> Iterator[tuple[str, str]]:
         """Each line as it is written, with its time, until the container ends or is removed.

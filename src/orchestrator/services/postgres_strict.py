@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
@@ -48,7 +48,7 @@ def watched(service: Postgres, *, test: str) -> Iterator[Mapping[str, Any]]:
         ServiceError: The test reached for what another test had; the message names both.
     """
     admin = service.admin
-    [[began]] = admin.run("select clock_timestamp()::text")
+    began = datetime.now(UTC)
     service.tests[test] = True
     if not service.clones:
         admin.run(f"create role {test} login password {literal(service.test_verifier)}")
@@ -58,7 +58,7 @@ def watched(service: Postgres, *, test: str) -> Iterator[Mapping[str, Any]]:
         service.tests[test] = False
         if not service.clones:
             admin.run(f"drop role {test}")
-        _check(service, test=test, since=datetime.fromisoformat(began))
+        _check(service, test=test, since=began)
 
 
 @contextlib.contextmanager

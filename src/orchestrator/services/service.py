@@ -198,7 +198,7 @@ class Service(Declaration):
 
         Args:
             tail: Only so many of the last lines.
-            since: Only what was written from then on.
+            since: Only what was written from then on, by this machine's clock.
         """
         running = self.running
         return self.masked(running.engine.logs(running.container, tail=tail, since=since))
