@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DRIP = 0.02  # seconds between two bytes
 STALLED = 60.0  # seconds until a stalled connection is let go, should the proxy not end before
 
 
@@ -26,6 +27,7 @@ class Fault:
         status: Answer with this status instead of the registry's answer.
         body: The body of that answer.
         stall: Send nothing any more: at once, or after ``after`` bytes of the body.
+        drip: Send very slowly after ``after`` bytes of the body.
         cut: Close the connection: at once, or after ``after`` bytes of the body.
         corrupt: Change the last byte of the body.
         swap: Deliver this body instead, with the headers of the right one.
@@ -36,6 +38,7 @@ class Fault:
     status: int = 0
     body: bytes = b""
     stall: bool = False
+    drip: bool = False
     cut: bool = False
     corrupt: bool = False
     swap: bytes = b""
@@ -50,12 +53,18 @@ class FaultProxy:
         host: Host and port, as references write it.
         faults: What shall go wrong next; the first that fits a request is taken.
         asked: Method and path of every request, in order.
+        stalling: Set when a client began to wait for an answer that does not come.
+        dripping: Set when a body began to drip.
+        left: Set when the client of a dripping body went away.
     """
 
     upstream: str
     host: str = ""
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    stalling: threading.Event = field(default_factory=threading.Event)
+    dripping: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -110,6 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.take(self.command, self.path)
         if fault and fault.after is None and (fault.stall or fault.cut):
             if fault.stall:
+                self.proxy.stalling.set()
                 self.proxy.over.wait(STALLED)
             self.close_connection = True
             return
@@ -125,6 +135,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(response.status, dict(response.getheaders()), body, fault)
         finally:
             connection.close()
+
+    def _drip(self, body: bytes) -> None:
+        """Send byte by byte until it is over, or the client has had enough."""
+        self.proxy.dripping.set()
+        try:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if self.proxy.over.wait(DRIP):
+                    return
+        except OSError:
+            self.proxy.left.set()
 
     def _answer(
         self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None
@@ -147,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             if fault.stall:
                 self.proxy.over.wait(STALLED)
+            if fault.drip:
+                self._drip(body[fault.after :])
             self.close_connection = True
             return
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -18,20 +19,30 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = ("doctor", "load", "lock", "ps", "pull", "reap", "save", "test")
 USER_ERROR: Final = 2
+INTERRUPTED: Final = 130  # as a shell says it of a program that SIGINT ended
+NO_READER: Final = 141  # the same of SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    A user's mistake and a refusing daemon end as one readable message on stderr and status 2.
+    A user's mistake and a refusing daemon end as one readable message on stderr and status 2,
+    Ctrl-C as one line and status 130.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except OrchestratorError as error:
         print(f"orchestrator {arguments.command}: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"orchestrator {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read has what it wanted, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return NO_READER
     return status
 
 

@@ -8,12 +8,14 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import docker.auth
 
 from orchestrator.engine.docker_containers import NOT_FOUND
+from orchestrator.engine.docker_stopping import Line, until_stopped
 from orchestrator.engine.docker_streams import open_stream, read_pieces, read_steps, registry_auth
 from orchestrator.engine.image_info import image_info
 from orchestrator.engine.port import PullProgress
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.docker_client import ClientPool
@@ -41,24 +43,36 @@ class DockerImages:
         return image_info(found)
 
     def pull_image(
-        self, reference: str, /, *, platform: str | None = None
+        self,
+        reference: str,
+        /,
+        *,
+        platform: str | None = None,
+        stopping: threading.Event | None = None,
     ) -> Iterator[PullProgress]:
         """Pull an image; the work happens while the steps are read.
 
-        The daemon has the engine's timeout for each step: a registry that stalls is an error.
+        The daemon has the engine's timeout for each step: a registry that stalls is an error. When
+        ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
         doing = f"pull {reference}"
         name, tag = _split(reference)
         parameters = {"fromImage": name, "tag": tag}
         if platform:
             parameters["platform"] = platform
-        with self._pool.client(doing) as client:
-            headers = registry_auth(client, _registry(name))
-            with open_stream(
-                client, "POST", "/images/create", params=parameters, headers=headers
-            ) as response:
-                for step in read_steps(response, doing):
-                    yield _progress(step)
+        line = Line(doing)
+
+        def steps() -> Iterator[PullProgress]:
+            with self._pool.client(doing) as client:
+                headers = registry_auth(client, _registry(name))
+                opened = open_stream(
+                    client, "POST", "/images/create", params=parameters, headers=headers
+                )
+                with opened as response, line.carrying(response):
+                    for step in read_steps(response, doing):
+                        yield _progress(step)
+
+        return until_stopped(steps(), line, stopping=stopping)
 
     def index_digest(self, reference: str, /) -> str:
         """Have the daemon ask the registry what a reference stands for now."""
@@ -109,8 +123,12 @@ class DockerImages:
         args: Mapping[str, str],
         target: str | None,
         labels: Mapping[str, str],
+        stopping: threading.Event | None = None,
     ) -> Iterator[str]:
-        """Build an image from a tar; the work happens while what the builder says is read."""
+        """Build an image from a tar; the work happens while what the builder says is read.
+
+        When ``stopping`` is set, or nobody reads on, the daemon gives up too.
+        """
         doing = f"build {name}"
         parameters = {
             "t": name,
@@ -121,20 +139,24 @@ class DockerImages:
             "forcerm": True,
             **({"target": target} if target else {}),
         }
-        with (
-            self._pool.client(doing, timeout=SAVE_TIMEOUT) as client,
-            open_stream(
-                client,
-                "POST",
-                "/build",
-                params=parameters,
-                headers={"Content-Type": "application/x-tar"},
-                data=context,
-            ) as response,
-        ):
-            for step in read_steps(response, doing):
-                if text := step.get("stream", "").strip():
-                    yield text
+        line = Line(doing)
+
+        def steps() -> Iterator[str]:
+            with self._pool.client(doing, timeout=SAVE_TIMEOUT) as client:
+                opened = open_stream(
+                    client,
+                    "POST",
+                    "/build",
+                    params=parameters,
+                    headers={"Content-Type": "application/x-tar"},
+                    data=context,
+                )
+                with opened as response, line.carrying(response):
+                    for step in read_steps(response, doing):
+                        if text := step.get("stream", "").strip():
+                            yield text
+
+        return until_stopped(steps(), line, stopping=stopping)
 
     def remove_image(self, image: str, /) -> None:
         """Remove an image."""

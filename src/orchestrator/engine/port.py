@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
@@ -186,11 +187,17 @@ class Engine(Protocol):
         """The image under a reference, digest or id, or None when it is not on this machine."""
 
     def pull_image(
-        self, reference: str, /, *, platform: str | None = None
+        self,
+        reference: str,
+        /,
+        *,
+        platform: str | None = None,
+        stopping: threading.Event | None = None,
     ) -> Iterator[PullProgress]:
         """Pull an image; the work happens while the steps are read.
 
-        The daemon has the engine's timeout for each step: a registry that stalls is an error.
+        The daemon has the engine's timeout for each step: a registry that stalls is an error. When
+        ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
 
     def index_digest(self, reference: str, /) -> str:
@@ -218,8 +225,12 @@ class Engine(Protocol):
         args: Mapping[str, str],
         target: str | None,
         labels: Mapping[str, str],
+        stopping: threading.Event | None = None,
     ) -> Iterator[str]:
-        """Build an image from a tar; the work happens while what the builder says is read."""
+        """Build an image from a tar; the work happens while what the builder says is read.
+
+        When ``stopping`` is set, or nobody reads on, the daemon gives up too.
+        """
 
     # Networks
 

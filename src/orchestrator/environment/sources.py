@@ -18,6 +18,7 @@ from orchestrator.services.container import Container
 
 if TYPE_CHECKING:
     from orchestrator.engine.build_context import BuildContext
+    from orchestrator.engine.port import ImageInfo
     from orchestrator.environment.site import Site
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile
@@ -56,7 +57,7 @@ def obtain(source: LockedImage | Recipe, site: Site) -> tuple[str, str]:
     """
     if isinstance(source, Recipe):
         return _built(source, site)
-    return str(source), ensure_image(site.engine, source, settings=site.settings).id
+    return str(source), _ensure(source, site).id
 
 
 def _built(recipe: Recipe, site: Site) -> tuple[str, str]:
@@ -102,6 +103,7 @@ def _run(build: Build, context: BuildContext, name: str, site: Site) -> None:
                     args={**build.args},
                     target=build.target,
                     labels=site.session.labels(scope="process"),
+                    stopping=site.stopping,
                 )
             )
     except EngineError as error:
@@ -112,6 +114,10 @@ def _run(build: Build, context: BuildContext, name: str, site: Site) -> None:
 def _base(image: str, recipe: Recipe, site: Site) -> str:
     """A locked base, by a name under which the engine has exactly those bytes."""
     locked = resolve_image(image, default="", lock=recipe.lock, settings=site.settings)
-    info = ensure_image(site.engine, locked, settings=site.settings)
+    info = _ensure(locked, site)
     pinned = locked.reference.pinned if locked.digest else ""
     return pinned if pinned in info.repo_digests else info.id
+
+
+def _ensure(image: LockedImage, site: Site) -> ImageInfo:
+    return ensure_image(site.engine, image, settings=site.settings, stopping=site.stopping)

@@ -14,6 +14,7 @@ from orchestrator.images.reference import Reference
 from orchestrator.images.transfer import Transfer, megabytes
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from orchestrator.engine.port import Engine, ImageInfo, PullProgress
@@ -31,6 +32,7 @@ def ensure_image(
     *,
     settings: Settings,
     report: Callable[[str], None] | None = None,
+    stopping: threading.Event | None = None,
 ) -> ImageInfo:
     """Have the locked bytes of an image on this machine; one question when they are there.
 
@@ -42,6 +44,7 @@ def ensure_image(
         image: What `resolve_image` found.
         settings: ``ORCHESTRATOR_PULL`` decides whether a missing image is pulled.
         report: Takes one line of news; by default it goes to stderr.
+        stopping: Set when nobody waits for the image any more: a pull under way is given up.
 
     Raises:
         DigestMismatchError: The tag is here with other bytes, or other bytes came.
@@ -65,7 +68,14 @@ def ensure_image(
             f"{f' for {platform}' if platform else ''} and ORCHESTRATOR_PULL=never forbids to pull "
             "it. Run: python -m orchestrator pull"
         )
-    return _pull(engine, image, settings=settings, report=report or _to_stderr, platform=platform)
+    return _pull(
+        engine,
+        image,
+        settings=settings,
+        report=report or _to_stderr,
+        platform=platform,
+        stopping=stopping,
+    )
 
 
 def _pull(
@@ -75,6 +85,7 @@ def _pull(
     settings: Settings,
     report: Report,
     platform: str | None,
+    stopping: threading.Event | None,
 ) -> ImageInfo:
     name, transfer = image.reference.familiar, Transfer()
     report(f"pulling {name}, which is not on this machine yet")
@@ -89,7 +100,13 @@ def _pull(
             report(f"pulling {name}: {transfer}")
 
     found = fetch_image(
-        engine, image, settings=settings, progress=progress, report=report, platform=platform
+        engine,
+        image,
+        settings=settings,
+        progress=progress,
+        report=report,
+        platform=platform,
+        stopping=stopping,
     )
     report(f"pulled {name}: {megabytes(transfer.total)} in {transfer.seconds:.1f} s")
     return found

@@ -11,6 +11,7 @@ from orchestrator.images.presence import is_locked, platform_of
 from orchestrator.images.retry import Retry, retrying
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from orchestrator.engine.port import Engine, ImageInfo, PullProgress
@@ -33,8 +34,9 @@ def fetch_image(
     report: Callable[[str], None],
     platform: str | None = None,
     retry: Retry | None = None,
+    stopping: threading.Event | None = None,
 ) -> ImageInfo:
-    """Pull an image by its digest and give it its tag.
+    """Pull an image by its digest and give it its tag; give up when ``stopping`` is set.
 
     Raises:
         DigestMismatchError: Other bytes came than the locked ones.
@@ -43,12 +45,12 @@ def fetch_image(
     name, platform = _source(image, settings=settings, platform=platform)
 
     def pull() -> None:
-        for step in engine.pull_image(name, platform=platform):
+        for step in engine.pull_image(name, platform=platform, stopping=stopping):
             progress(step)
 
     try:
         known = f"The Docker daemon failed to pull {name}: "
-        retrying(pull, retry=retry or Retry(), report=report, known=known)
+        retrying(pull, retry=retry or Retry(), report=report, known=known, stopping=stopping)
     except EngineUnavailableError:
         raise
     except EngineError as error:

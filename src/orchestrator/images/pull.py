@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -69,6 +70,7 @@ def pull_images(
     Raises:
         EngineUnavailableError: No daemon answers.
     """
+    stopping = threading.Event()
 
     def one(image: LockedImage) -> Pulled:
         name = image.reference.familiar
@@ -87,11 +89,21 @@ def pull_images(
         if presence.other:
             display.news(name, f"the tag moves here from {presence.other.id[:19]}, which stays")
         return _pull(
-            engine, image, settings=settings, display=display, platform=wanted, retry=retry
+            engine,
+            image,
+            settings=settings,
+            display=display,
+            platform=wanted,
+            retry=retry,
+            stopping=stopping,
         )
 
     with display, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:
-        return list(pool.map(one, images))
+        try:
+            return list(pool.map(one, images))
+        except BaseException:
+            stopping.set()
+            raise
 
 
 def _give_tag(engine: Engine, image: LockedImage, info: ImageInfo) -> None:
@@ -117,6 +129,7 @@ def _pull(
     display: Display,
     platform: str | None,
     retry: Retry | None,
+    stopping: threading.Event,
 ) -> Pulled:
     name, transfer = image.reference.familiar, Transfer()
     display.begin(name, transfer)
@@ -137,9 +150,11 @@ def _pull(
             report=report,
             platform=platform,
             retry=retry,
+            stopping=stopping,
         )
     except OrchestratorError as error:
-        display.failed(name, str(error))
+        if not stopping.is_set():
+            display.failed(name, str(error))
         return Pulled(image=image, failure=classify(error))
     display.done(name)
     return Pulled(image=image, info=info, came=True, size=transfer.total)

@@ -7,7 +7,7 @@ counts here is the kind of failure, not the type of exception.
 from __future__ import annotations
 
 import random
-import time
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,6 +46,7 @@ def retrying(
     retry: Retry,
     report: Callable[[str], None],
     known: str = "",
+    stopping: threading.Event | None = None,
 ) -> T:
     """Do something until it succeeds, fails for good or was tried often enough.
 
@@ -54,10 +55,12 @@ def retrying(
         retry: How often, and with which pauses.
         report: Takes one line about each failure that is followed by another try.
         known: How an error's text begins that says nothing new to the reader of these lines.
+        stopping: Set when nobody waits for it any more: the failure at hand is the last.
 
     Raises:
         OrchestratorError: The last failure.
     """
+    stopping = stopping or threading.Event()
     attempt = 1
     while True:
         try:
@@ -68,5 +71,6 @@ def retrying(
             pause = retry.pause(attempt)
             reason = str(error).removeprefix(known)
             report(f"{reason}; trying again in {pause:.1f} s ({attempt + 1} of {retry.attempts})")
-            time.sleep(pause)
+            if stopping.wait(pause):
+                raise
             attempt += 1
