@@ -242,7 +242,13 @@ def connect(target: Target, *, port: int | None = None) -> socket.socket:
     import socket  # not at import, as above
 
     published = target.port if port is None else target.port_of(port)
-    return socket.create_connection((target.host, published), timeout=ATTEMPT)
+    try:
+        return socket.create_connection((target.host, published), timeout=ATTEMPT)
+    except OSError as error:
+        raise NotReadyError(
+            f"port {published} of {target.host} cannot be reached ({error}); if that is not where "
+            "the daemon's ports are, ORCHESTRATOR_HOST=… says where"
+        ) from error
 
 
 def wait_until_ready(

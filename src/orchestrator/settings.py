@@ -18,6 +18,7 @@ PREFIX = "ORCHESTRATOR_"
 SUBNETS = ipaddress.IPv4Network("10.216.0.0/14")
 _NARROWEST_RANGE = 24
 _IMAGE_NAME = re.compile(r"[\w.:\[\]-]+(/[\w.-]+)*", re.ASCII)
+_HOST_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,19 @@ def _registries(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _host(text: str) -> str:
+    """A name or an address; an IPv6 address may stand in brackets, as in a URL."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host) or host != text:
+            raise ValueError(
+                "expected a host name or an address, without scheme and port"
+            ) from None
+    return host
+
+
 _PARSERS: dict[str, Callable[[str], object]] = {
     "images_lock": Path,
     "unlocked": _choice("refuse", "allow"),
@@ -164,7 +178,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "registries": _registries,
     "skip_without_docker": _flag,
     "run": str,
-    "host": str,
+    "host": _host,
     "subnets": _network,
     "engine_timeout": _seconds,
     "log_lines": _count,

@@ -58,10 +58,15 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
+class _Server6(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6
+
+
 @contextlib.contextmanager
-def daemon_on_tcp() -> Iterator[int]:
+def daemon_on_tcp(address: str = "127.0.0.1") -> Iterator[int]:
     """The real daemon, reached through a TCP port of the loopback."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Forward) as server:
+    kind = _Server6 if ":" in address else socketserver.ThreadingTCPServer
+    with kind((address, 0), _Forward) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -80,6 +85,44 @@ class ReachTest(ProcessTestCase):
         self.write("test_uses.py", USES)
         with daemon_on_tcp() as port:
             self.environ["DOCKER_HOST"] = f"tcp://127.0.0.1:{port}"
+            status, output = self.run_python("-m", "unittest", "test_uses")
+            self.await_nothing_left()
+        self.assertEqual(0, status, output)
+
+    def test_ipv6_is_used_from_the_daemon_to_the_services(self) -> None:
+        """DOCKER_HOST and ORCHESTRATOR_HOST may be IPv6 addresses; URLs have them in brackets."""
+        self.write(
+            "test_uses.py",
+            """
+            import unittest, psycopg, redis
+            from sqlalchemy import text
+            from orchestrator import Kafka, Postgres, Redis, ServicesMixin
+
+            class UsesTest(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                db = Postgres()
+                events = Kafka()
+
+                def test_cache(self):
+                    self.assertTrue(self.cache.client.ping())
+                    with redis.Redis.from_url(self.cache.url) as client:
+                        self.assertTrue(client.ping())
+
+                def test_db(self):
+                    with self.db.engine.connect() as connection:
+                        self.assertEqual(1, connection.scalar(text("select 1")))
+                    with psycopg.connect(self.db.dsn) as connection:
+                        self.assertEqual("::1", connection.info.hostaddr)
+
+                def test_events(self):
+                    topic = self.events.topic("orders")
+                    with self.events.producer() as producer:
+                        producer.send(topic, b"paid")
+                    [record] = self.events.consume(topic, count=1, timeout=10)
+            """,
+        )
+        with daemon_on_tcp("::1") as port:
+            self.environ |= {"DOCKER_HOST": f"tcp://[::1]:{port}", "ORCHESTRATOR_HOST": "[::1]"}
             status, output = self.run_python("-m", "unittest", "test_uses")
             self.await_nothing_left()
         self.assertEqual(0, status, output)

@@ -67,6 +67,18 @@ class EndpointTest(unittest.TestCase):
         with self.assertRaisesRegex(EngineError, "DOCKER_HOST is 'nonsense'"):
             find_endpoint({**self.environ, "DOCKER_HOST": "nonsense"})
 
+    def test_an_ipv6_address_stands_in_brackets(self) -> None:
+        """Without them nobody can tell address from port; the error shows how."""
+        url = "tcp://[::1]:2375"
+        self.assertEqual("::1", find_endpoint({**self.environ, "DOCKER_HOST": url}).hostname)
+        with self.assertRaisesRegex(EngineError, r"tcp://\[::1\]:2376"):
+            find_endpoint({**self.environ, "DOCKER_HOST": "tcp://::1:2375"})
+
+    def test_an_address_without_a_port_is_a_clear_error(self) -> None:
+        """Whoever writes tcp:// has to say which port."""
+        with self.assertRaisesRegex(EngineError, "DOCKER_HOST is 'tcp://far'.*tcp://host:2376"):
+            find_endpoint({**self.environ, "DOCKER_HOST": "tcp://far"})
+
     def test_only_a_daemon_elsewhere_has_a_host_name(self) -> None:
         """A unix socket means this machine."""
         self.assertIsNone(Endpoint(url=LOCAL).hostname)

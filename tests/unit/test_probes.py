@@ -36,6 +36,12 @@ class TcpTest(unittest.TestCase):
         with self.assertRaisesRegex(NotReadyError, "closed at once"):
             Tcp().check(self.target)
 
+    def test_a_port_that_cannot_be_reached_is_told_with_where_it_was_looked_for(self) -> None:
+        """A daemon may publish elsewhere than where we look, and only the user knows where."""
+        self.listener.close()
+        with self.assertRaisesRegex(NotReadyError, r"127\.0\.0\.1 .* ORCHESTRATOR_HOST"):
+            Tcp().check(self.target)
+
     def test_a_server_that_waits_to_be_spoken_to_is_ready(self) -> None:
         """Silence is what most servers begin with."""
         Tcp().check(self.target)

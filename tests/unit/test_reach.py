@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import unittest
 import unittest.mock
+from pathlib import Path
 
 from orchestrator.engine import Endpoint
 from orchestrator.engine.reach import EVERYWHERE, LOOPBACK, Reach, find_reach
@@ -58,6 +61,34 @@ class ReachTest(unittest.TestCase):
         with unittest.mock.patch("orchestrator.engine.reach._in_container", return_value=True):
             found = find_reach(LOCAL, bridge=lambda: LOOPBACK)
         self.assertEqual(LOOPBACK, found.host)
+
+    def test_a_host_that_only_ssh_knows_is_resolved_by_ssh(self) -> None:
+        """DOCKER_HOST=ssh://name works with a name of ~/.ssh/config, as it does for docker."""
+        with tempfile.TemporaryDirectory() as folder:
+            ssh = Path(folder, "ssh")
+            ssh.write_text(f"#!/bin/sh\necho user me\necho hostname {ELSEWHERE}\necho port 22\n")
+            ssh.chmod(0o755)
+            with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"):
+                found = find_reach(Endpoint(url="ssh://me@builder"), bridge=no_bridge)
+        self.assertEqual(Reach(host=ELSEWHERE, bind_address=EVERYWHERE), found)
+
+    def test_a_daemon_on_ipv6_publishes_where_it_is_reached(self) -> None:
+        """Ports published on every IPv4 address would not be."""
+        found = find_reach(Endpoint(url="tcp://[2001:db8::7]:2376"), bridge=no_bridge)
+        self.assertEqual(Reach(host="2001:db8::7", bind_address="::"), found)
+
+    def test_the_user_may_ask_for_the_loopback_of_ipv6(self) -> None:
+        """Ports are then published on that, and still on no network."""
+        with unittest.mock.patch("orchestrator.engine.reach._in_container", return_value=False):
+            found = find_reach(LOCAL, bridge=no_bridge, host="::1")
+        self.assertEqual(Reach(host="::1", bind_address="::1"), found)
+
+    def test_a_daemon_behind_a_forwarded_port_is_as_remote_as_the_user_says(self) -> None:
+        """Its own loopback is out of reach, so ports are published on its network."""
+        forwarded = Endpoint(url="tcp://localhost:2375")
+        with unittest.mock.patch("orchestrator.engine.reach._in_container", return_value=False):
+            found = find_reach(forwarded, bridge=no_bridge, host=ELSEWHERE)
+        self.assertEqual(Reach(host=ELSEWHERE, bind_address=EVERYWHERE), found)
 
     def test_the_user_has_the_last_word_on_the_host(self) -> None:
         """ORCHESTRATOR_HOST replaces the guess."""

@@ -18,6 +18,7 @@ BAD = {
     "ORCHESTRATOR_ENGINE_TIMEOUT": "-1",
     "ORCHESTRATOR_LOG_LINES": "many",
     "ORCHESTRATOR_REGISTRIES": "https://ghcr.io",
+    "ORCHESTRATOR_HOST": "tcp://build.example:2375",
 }
 
 
@@ -51,6 +52,13 @@ class SettingsTest(unittest.TestCase):
             registries=("docker.io/library", "ghcr.io/acme"),
         )
         self.assertEqual(expected, settings)
+
+    def test_a_host_may_be_an_ipv6_address_with_or_without_brackets(self) -> None:
+        """As in a URL, or as everywhere else; it is the same address."""
+        for text in ("2001:db8::7", "[2001:db8::7]"):
+            with self.subTest(text):
+                settings = Settings.from_environment({"ORCHESTRATOR_HOST": text})
+                self.assertEqual("2001:db8::7", settings.host)
 
     def test_a_malformed_value_names_its_variable(self) -> None:
         """Every bad value is an error that says which variable has it, and the value."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOCAL: Final = "unix:///var/run/docker.sock"
-SCHEMES: Final = ("unix", "tcp", "http", "https", "ssh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +62,23 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
 
 def _checked(url: str, source: str) -> str:
     url = f"unix://{url}" if url.startswith("/") else url
-    if urlsplit(url).scheme not in SCHEMES:
+    if not _is_address(url):
         raise EngineError(
             f"{source} is {url!r}; expected an address such as unix:///var/run/docker.sock, "
-            "tcp://host:2376 or ssh://user@host"
+            "tcp://host:2376, tcp://[::1]:2376 or ssh://user@host"
         )
     return url
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # an IPv6 address without brackets, or a port that is no number
+        return False
+    if parts.scheme in ("tcp", "http", "https"):
+        return port is not None
+    return parts.scheme == "unix" or (parts.scheme == "ssh" and bool(parts.hostname))
 
 
 def _config(environ: Mapping[str, str]) -> Path:

@@ -10,7 +10,8 @@ def free_port(bind_address: str) -> int:
 
     Somebody may take it before the daemon publishes it: creating the container is retried then.
     """
-    with socket.socket() as listener:
+    family = socket.AF_INET6 if ":" in bind_address else socket.AF_INET
+    with socket.socket(family) as listener:
         try:
             listener.bind((bind_address, 0))
         except OSError:  # the address is the daemon's machine's, not ours: any port is a guess

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
+EVERYWHERE_6: Final = "::"
+_PATIENCE: Final = 10.0  # seconds
 _ROUTES: Final = Path("/proc/net/route")
 
 
@@ -45,14 +48,39 @@ def find_reach(
         endpoint: Where the daemon is.
         bridge: Asks the daemon for the gateway address of its default bridge; called only when
             this process looks like one in a container.
-        host: What the user says the address is.
+        host: What the user says the address is. A daemon that seems to be here, but is reached
+            elsewhere, is behind a forwarded port or socket: it is a remote one.
     """
     remote = endpoint.hostname
+    if remote and endpoint.url.startswith("ssh://"):
+        remote = _known_to_ssh(remote)
     if remote and not _is_loopback(remote):
-        return Reach(host=host or remote, bind_address=EVERYWHERE)
+        return Reach(host=host or remote, bind_address=_everywhere(host or remote))
     if _in_container() and (gateway := _gateway()) and not _is_ours(bridge()):
         return Reach(host=host or gateway, bind_address=gateway)
-    return Reach(host=host or LOOPBACK, bind_address=LOOPBACK)
+    if host and not _is_loopback(host):
+        return Reach(host=host, bind_address=_everywhere(host))
+    return Reach(host=host or LOOPBACK, bind_address=host if _is_ipv6(host) else LOOPBACK)
+
+
+def _everywhere(host: str) -> str:
+    return EVERYWHERE_6 if _is_ipv6(host) else EVERYWHERE
+
+
+def _is_ipv6(host: str | None) -> TypeGuard[str]:
+    return host is not None and ":" in host
+
+
+def _known_to_ssh(name: str) -> str:
+    """The machine behind a name that may stand in the user's ssh configuration only."""
+    try:
+        asked = subprocess.run(
+            ["ssh", "-G", "--", name], capture_output=True, text=True, timeout=_PATIENCE, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return name
+    options = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return options.get("hostname", name)
 
 
 def _is_ours(address: str | None) -> bool:

@@ -20,7 +20,7 @@ from orchestrator.services.kafka_security import (
     Security,
     guard_for,
 )
-from orchestrator.services.runtime import host_names
+from orchestrator.services.runtime import address, host_names
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class KafkaHandle(Service):
     @property
     def bootstrap(self) -> str:
         """``host:port`` for clients on this machine."""
-        return _address(self.host, self.port)
+        return address(self.host, self.port)
 
     @property
     def internal_bootstrap(self) -> str:
@@ -163,7 +163,7 @@ class KafkaHandle(Service):
         """``host:port`` for the administrator's clients; the same as `bootstrap` if it can be."""
         if self._guard is None:
             return self.bootstrap
-        return _address(self.host, self.port_of(ADMIN_PORT))
+        return address(self.host, self.port_of(ADMIN_PORT))
 
     @property
     def client_settings(self) -> dict[str, Any]:
@@ -197,7 +197,3 @@ class KafkaHandle(Service):
     def prefix(self) -> str:
         """What the names of this test's topics and groups begin with."""
         return f"{self._test or self.alias}-"
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

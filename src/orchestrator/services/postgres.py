@@ -22,6 +22,7 @@ from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
 from orchestrator.services.postgres_protocol import asks_for_password
 from orchestrator.services.postgres_transaction import SessionOfTests
+from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Postgres(Service):
     @property
     def dsn(self) -> str:
         """The libpq URI, search path included: for psycopg, psql and asyncpg."""
-        return postgres_clients.uri(self, f"{self.host}:{self.port}")
+        return postgres_clients.uri(self, address(self.host, self.port))
 
     @property
     def url(self) -> str:

@@ -12,6 +12,7 @@ from orchestrator.probes import Call
 from orchestrator.services import options, redis_clients, redis_options, redis_server
 from orchestrator.services.redis_isolation import isolation
 from orchestrator.services.redis_leftovers import Known
+from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Redis(Service):
     @property
     def url(self) -> str:
         """``redis://…`` for a program on this machine; it contains the password."""
-        return redis_clients.url(self, f"{self.host}:{self.port}", verified=True)
+        return redis_clients.url(self, address(self.host, self.port), verified=True)
 
     @property
     def internal_url(self) -> str:

@@ -39,6 +39,11 @@ def host_names(alias: str) -> list[str]:
     return [alias] if hyphenated in alias else [alias, hyphenated]
 
 
+def address(host: str, port: int) -> str:
+    """Host and port as URLs have them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """The container behind a handle.

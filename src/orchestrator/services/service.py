@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
 from orchestrator.services import faults, options, slowness
 from orchestrator.services.declaration import Declaration
+from orchestrator.services.runtime import address
 
 if TYPE_CHECKING:
     import logging
@@ -176,7 +177,7 @@ class Service(Declaration):
     @property
     def url(self) -> str:
         """Where a program on this machine finds the server."""
-        return f"{self.url_scheme}://{self.host}:{self.port}"
+        return f"{self.url_scheme}://{address(self.host, self.port)}"
 
     @property
     def internal_url(self) -> str:
