@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
 from orchestrator.services.build import Build
 from orchestrator.services.container import Container
+from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:
     from orchestrator.engine.build_context import BuildContext
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _LAST_LINES: Final = 30
-_one_at_a_time: Final = threading.Lock()  # two services of one recipe are one build
+_one_at_a_time: Final = ProcessLock()  # two services of one recipe are one build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def _built(recipe: Recipe, site: Site) -> tuple[str, str]:
     asked = [context.digest, build.dockerfile, sorted(build.args.items()), build.target]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     name = f"orchestrator/built:{digest[:24]}-{site.session.id[:8]}"
-    with context.tar, _one_at_a_time:
+    with context.tar, _one_at_a_time.held():
         found = site.engine.image(name)
         if found is None:
             _run(build, context, name, site)

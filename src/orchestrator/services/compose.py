@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from orchestrator.errors import DeclarationError
+from orchestrator.services.once import once
 from orchestrator.services.options import Scope
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Compose:
         self._scope: Scope = scope
         self._startup_timeout = startup_timeout
 
-    @cached_property
+    @once
     def services(self) -> Mapping[str, Container]:
         """The declarations of the services, by name; reads the file the first time.
 

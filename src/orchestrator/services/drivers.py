@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 import warnings
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import MissingDriverError
+from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 
-_importing: Final = threading.Lock()
+_importing: Final = ProcessLock()
 
 
 def driver(module: str, /, *, extra: str) -> ModuleType:
@@ -27,7 +27,7 @@ def driver(module: str, /, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     try:
         # The lock, because the filters of warnings belong to the process, not to the thread.
-        with _importing, warnings.catch_warnings():
+        with _importing.held(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(module)
     except ModuleNotFoundError as error:

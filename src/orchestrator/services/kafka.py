@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
@@ -15,6 +14,7 @@ from orchestrator.services.kafka_broker import Listener
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_security import JVM_OPTION
 from orchestrator.services.kafka_service import KafkaService
+from orchestrator.services.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ class Kafka(KafkaService):
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 
-    @cached_property
+    @once
     def _version(self) -> str:
         """What the log says; the protocol tells no more than which requests are known."""
         said = _VERSION.findall(self.logs())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.services import kafka_acls, kafka_users, options
@@ -20,6 +19,7 @@ from orchestrator.services.kafka_security import (
     Security,
     guard_for,
 )
+from orchestrator.services.once import once
 from orchestrator.services.runtime import address, host_names
 from orchestrator.services.service import Service
 
@@ -113,24 +113,24 @@ class KafkaHandle(Service):
         """Both passwords."""
         return () if self._guard is None else (self._guard.password, self._guard.admin_password)
 
-    @cached_property
+    @once
     def opened(self) -> Clients:
         """The clients that were opened through this handle."""
         return Clients(self.client_settings, admin=self.admin_settings, secrets=self.secrets())
 
-    @cached_property
+    @once
     def control(self) -> kafka.KafkaAdminClient:
         """The admin client of the class's handle, for what the service does itself."""
         if self._owner is not None:
             return self._owner.control
         return self.opened.open("KafkaAdminClient", retry_backoff_ms=5)
 
-    @cached_property
+    @once
     def fence(self) -> Fence:
         """What keeps the tests of the class apart."""
         return Fence() if self._owner is None else self._owner.fence
 
-    @cached_property
+    @once
     def _baseline(self) -> Baseline:
         return Baseline()
 

@@ -10,11 +10,11 @@ they give nobody more than a client's rights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.services.certificates import create_authority
 from orchestrator.services.kafka_broker import ADMIN_PORT, BROKER_PORT, CONTROLLER_PORT, Listener
+from orchestrator.services.once import once
 from orchestrator.services.secret import Secret
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Tls:
     server: Certificate
     client: Certificate | None
 
-    @cached_property
+    @once
     def client_context(self) -> ssl.SSLContext:
         """What Python's clients connect with."""
         return self.authority.client_context(self.client)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import kafka_groups, kafka_topics
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_handle import KafkaHandle
+from orchestrator.services.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ class KafkaService(KafkaHandle):
         """This test's consumer group."""
         return f"{self.prefix}group"
 
-    @cached_property
+    @once
     def admin(self) -> kafka.KafkaAdminClient:
         """A kafka-python admin client; closed after the test."""
         return self.opened.open("KafkaAdminClient")
@@ -55,17 +55,18 @@ class KafkaService(KafkaHandle):
                 f"{name!r} cannot name a topic: use ASCII letters, digits, '.', '_' and '-'"
             )
         topic = f"{self.prefix}{name}"
-        if topic not in self._created:
-            _check_partitions(topic, partitions)
-            kafka_topics.create(
-                self.control,
-                topic,
-                partitions=partitions,
-                settings=settings or {},
-                service=self.alias,
-            )
-            self._created[topic] = partitions
-        elif self._created[topic] != partitions:
+        with self.lock.held():
+            if topic not in self._created:
+                _check_partitions(topic, partitions)
+                kafka_topics.create(
+                    self.control,
+                    topic,
+                    partitions=partitions,
+                    settings=settings or {},
+                    service=self.alias,
+                )
+                self._created[topic] = partitions
+        if self._created[topic] != partitions:
             raise DeclarationError(
                 f"{topic!r} has {self._created[topic]} partitions in this test already, and cannot "
                 f"have {partitions}"
@@ -173,7 +174,7 @@ class KafkaService(KafkaHandle):
                 self.control, group, topic, at_most=lag, timeout=timeout, service=self.alias
             )
 
-    @cached_property
+    @once
     def _created(self) -> dict[str, int]:
         """This handle's topics, and how many partitions each has."""
         return {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from orchestrator.probes import Call
@@ -18,6 +17,7 @@ from orchestrator.services import (
     postgres_strict,
 )
 from orchestrator.services.drivers import driver
+from orchestrator.services.once import once
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
 from orchestrator.services.postgres_protocol import asks_for_password
@@ -219,12 +219,12 @@ class Postgres(Service):
         """The URL for SQLAlchemy, with the psycopg driver."""
         return postgres_clients.sqlalchemy_url(self)
 
-    @cached_property
+    @once
     def engine(self) -> sqlalchemy.Engine:
         """A SQLAlchemy engine; each of its connections works in this test's state."""
         return postgres_clients.engine(self)
 
-    @cached_property
+    @once
     def async_engine(self) -> sqlalchemy.ext.asyncio.AsyncEngine:
         """A SQLAlchemy engine for asyncio; each of its connections works in this test's state."""
         return postgres_clients.async_engine(self)
@@ -250,7 +250,7 @@ class Postgres(Service):
         """
         return postgres_clients.connect(self, **arguments)
 
-    @cached_property
+    @once
     def server_version(self) -> str:
         """Such as ``"15.8"``."""
         [[version]] = self.of_class.admin.run("show server_version")
@@ -306,7 +306,7 @@ class Postgres(Service):
         """The password of every test's role, with ``strict=True``."""
         return self._test_password
 
-    @cached_property
+    @once
     def test_verifier(self) -> str:
         """What the server stores of `test_password`; it takes a few milliseconds to make."""
         return self.admin.verifier(self.test_password)
@@ -317,7 +317,7 @@ class Postgres(Service):
         assert self._tests is not None  # noqa: S101 - every bound handle has it
         return self._tests
 
-    @cached_property
+    @once
     def admin(self) -> Admin:
         """The connection that makes and drops tests' state; outside any database it clones."""
         database = self.database
@@ -327,7 +327,7 @@ class Postgres(Service):
         self.clients.callback(admin.close)
         return admin
 
-    @cached_property
+    @once
     def session_of_tests(self) -> SessionOfTests:
         """The server session that all tests work in, with ``isolation="transaction"``."""
         session = SessionOfTests(self)
@@ -350,7 +350,8 @@ class Postgres(Service):
         """One handle for each relative, so that its engine is one too."""
         related: dict[str, Any] = {} if self._related is None else self._related
         key = f"{kind} {name}"
-        if key not in related:
-            related[key] = make(self, name)
+        with self.lock.held():
+            if key not in related:
+                related[key] = make(self, name)
         found: Self = related[key]
         return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.services.drivers import driver
 from orchestrator.services.faults import await_ready
+from orchestrator.services.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Admin:
         await_ready(self._service)
         return self._run(statement, parameters)
 
-    @cached_property
+    @once
     def major(self) -> int:
         """The server's major version."""
         [[number]] = self.run("show server_version_num")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services.drivers import driver
+from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.services.postgres import Postgres
 
-_one_at_a_time: Final = threading.Lock()  # Alembic keeps what env.py sees in module globals
+_one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
 _ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
 
 
@@ -65,7 +65,7 @@ def _is_metadata(migrate: Any) -> bool:
 
 
 def _upgrade(config: Any, service: Postgres) -> None:
-    with _one_at_a_time, _pointed_at(config, service):
+    with _one_at_a_time.held(), _pointed_at(config, service):
         driver("alembic.command", extra="postgres").upgrade(config, "head")
     with service.engine.connect() as connection:
         migrated = connection.exec_driver_sql(_ANY_TABLE).scalar()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
 from orchestrator.services import options, redis_clients, redis_options, redis_server
+from orchestrator.services.once import once
 from orchestrator.services.redis_isolation import isolation
 from orchestrator.services.redis_leftovers import Known
 from orchestrator.services.runtime import address
@@ -157,12 +157,12 @@ class Redis(Service):
         """``redis://…`` for another container of the class; it contains the password."""
         return redis_clients.url(self, f"{self.alias}:{self.container_port}", verified=False)
 
-    @cached_property
+    @once
     def client(self) -> redis.Redis:
         """A redis-py client; values are bytes. It is closed after the test."""
         return redis_clients.client(self)
 
-    @cached_property
+    @once
     def async_client(self) -> redis.asyncio.Redis:
         """A redis-py asyncio client; values are bytes. It is closed after the test."""
         return redis_clients.async_client(self)
@@ -228,7 +228,7 @@ class Redis(Service):
         """What the server shows with TLS."""
         return self._identity
 
-    @cached_property
+    @once
     def ca_file(self) -> str | None:
         """With TLS, a file with the authority that clients must trust; gone after the test."""
         from orchestrator.services.certificates import PemFiles  # only few use TLS
@@ -250,12 +250,12 @@ class Redis(Service):
         assert self._tests is not None  # noqa: S101 - every bound handle has it
         return self._tests
 
-    @cached_property
+    @once
     def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
         """The class's redis-py client that makes and drops tests' state; it outlives a restart."""
         return redis_clients.client(self, **redis_clients.reconnecting())
 
-    @cached_property
+    @once
     def major(self) -> int:
         """The server's major version."""
         return int(str(self.admin.info("server")["redis_version"]).partition(".")[0])
@@ -268,7 +268,5 @@ class Redis(Service):
     def _relative(self, key: str, **changes: Any) -> Self:
         """One handle for each relative, so that its client is one too."""
         related: dict[str, Any] = {} if self._related is None else self._related
-        if key not in related:
-            related[key] = self.copy_with(_related={}, **changes)
-        found: Self = related[key]
+        found: Self = related.setdefault(key, self.copy_with(_related={}, **changes))
         return found

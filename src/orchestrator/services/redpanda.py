@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
@@ -14,6 +13,7 @@ from orchestrator.probes import INTERVAL, Call
 from orchestrator.services import kafka_broker, kafka_topics, redpanda_config
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_service import KafkaService
+from orchestrator.services.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +123,7 @@ class Redpanda(KafkaService):
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 
-    @cached_property
+    @once
     def _version(self) -> str:
         """What the log says first."""
         said = _VERSION.search(self.logs())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
 from orchestrator.services import faults, options, slowness
 from orchestrator.services.declaration import Declaration
+from orchestrator.services.once import ProcessLock, once
 from orchestrator.services.runtime import address
 
 if TYPE_CHECKING:
@@ -300,6 +301,11 @@ class Service(Declaration):
         for name, value in changes.items():
             object.__setattr__(copy, name, value)
         return copy
+
+    @once
+    def lock(self) -> ProcessLock:
+        """For what this handle makes at most once of each name."""
+        return ProcessLock()
 
     @property
     def running(self) -> Runtime:
