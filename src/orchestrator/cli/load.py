@@ -19,9 +19,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.arguments import archive, counted
 from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="what `save` wrote")
+    parser.add_argument("file", type=archive, metavar="FILE", help="what `save` wrote")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             return classify(error).value
     for image in images:
         print(f"{image.reference.familiar}: loaded and verified")
-    print(f"{len(images)} images in {time.monotonic() - begun:.1f} s")
+    print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
     return _compare(images, lock)
 
 

@@ -18,6 +18,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.arguments import counted
 from orchestrator.engine import connect
 from orchestrator.errors import LockError
 from orchestrator.images import find_lock
@@ -122,7 +123,7 @@ def _write(answers: Sequence[Answer], lock: LockFile) -> int:
 
 
 def _change(old: LockedImage | None, new: LockedImage) -> str:
-    platforms = f"{len(new.platforms)} platform{'s' if len(new.platforms) != 1 else ''}"
+    platforms = counted(len(new.platforms), "platform")
     if old is None:
         return f"{new.name}: {new.reference.familiar} {_short(new.digest)}, {platforms}"
     before, after = old.reference.familiar, new.reference.familiar

@@ -24,6 +24,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.arguments import at_least_one, counted
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.glance import glance_at
 from orchestrator.errors import EngineError
@@ -49,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64"
     )
     parser.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="tries per image (default: 5)"
+        "--attempts", type=at_least_one, default=5, metavar="N", help="tries per image (default: 5)"
     )
     parser.add_argument("--quiet", "-q", action="store_true", help="say only what went wrong")
 
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_allowed(images, settings=settings)
     if arguments.platform is None and _in_place(images):
         if not arguments.quiet:
-            print(f"{len(images)} images, all present")
+            print(f"{counted(len(images), 'image')}, all present")
         return 0
     return _pull(arguments, images, settings)
 
@@ -89,7 +90,7 @@ def _pull(arguments: argparse.Namespace, images: Sequence[LockedImage], settings
             settings=settings,
             display=Display(sys.stderr, quiet=arguments.quiet),
             platform=arguments.platform,
-            retry=Retry(attempts=max(1, arguments.attempts)),
+            retry=Retry(attempts=arguments.attempts),
         )
     if not arguments.quiet:
         print(_totals(pulled, seconds=time.monotonic() - begun))
@@ -102,6 +103,6 @@ def _totals(pulled: list[Pulled], *, seconds: float) -> str:
     present = len(pulled) - len(came) - failed
     size = megabytes(sum(one.size for one in came))
     return (
-        f"{len(pulled)} images: {len(came)} pulled ({size}), {present} present, "
+        f"{counted(len(pulled), 'image')}: {len(came)} pulled ({size}), {present} present, "
         f"{failed} failed, in {seconds:.1f} s"
     )

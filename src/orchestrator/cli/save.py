@@ -10,11 +10,12 @@ and verified. Exit status: that of `pull` for the same failure.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.arguments import archive, counted
 from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock
@@ -25,11 +26,15 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+    from types import FrameType
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="where to: .tar, .tar.gz, .tar.zst")
+    parser.add_argument(
+        "file", type=archive, metavar="FILE", help="where to: .tar, .tar.gz, .tar.zst"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="entries to save (default: all)")
 
 
@@ -38,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     images = find_lock(settings).select(arguments.names)
     begun = time.monotonic()
-    with contextlib.closing(connect(settings)) as engine:
+    with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:
             size = save_images(engine, images, arguments.file)
         except EngineUnavailableError:
@@ -47,5 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"orchestrator save: {error}", file=sys.stderr)
             return classify(error).value
     seconds = time.monotonic() - begun
-    print(f"saved {len(images)} images: {arguments.file}, {megabytes(size)}, in {seconds:.1f} s")
+    saved = f"saved {counted(len(images), 'image')}: {arguments.file}, {megabytes(size)}"
+    print(f"{saved}, in {seconds:.1f} s")
     return 0
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """SIGTERM, with which CI cancels a job, leaves no part of a file either."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

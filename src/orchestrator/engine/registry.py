@@ -9,6 +9,7 @@ and those the daemon calls insecure. It uses requests, which docker-py brings.
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,7 @@ _MANIFESTS: Final = (
     "application/vnd.docker.distribution.manifest.v2+json"
 )
 _LARGEST: Final = 4 << 20  # bytes; the specification's limit for a manifest
+_POOL: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\(.*?\): ")  # as urllib3 begins
 _HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 
 
@@ -148,14 +150,19 @@ def _failure(registry: str, what: str, error: RequestException) -> EngineError:
     """The error of a registry, with its own words where it has any."""
     response = error.response
     if response is None:
-        if isinstance(error, SSLError):
-            return EngineError(f"registry {registry}, asked for {what}: certificate: {error}")
-        return EngineError(f"registry {registry}, asked for {what}, cannot be reached: {error}")
+        how = ": certificate" if isinstance(error, SSLError) else ", cannot be reached"
+        return EngineError(f"registry {registry}, asked for {what}{how}: {_reason(error)}")
     return EngineError(
         f"registry {registry}, asked for {what}, answered {response.status_code} {response.reason}"
         f"{_words(response)}",
         status=response.status_code,
     )
+
+
+def _reason(error: RequestException) -> str:
+    """What went wrong, without the libraries' words around it; who was asked is said already."""
+    inner = error.args[0] if error.args else error
+    return _POOL.sub("", str(getattr(inner, "reason", None) or error))
 
 
 def _words(response: requests.Response) -> str:

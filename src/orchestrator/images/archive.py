@@ -188,6 +188,9 @@ def _member(content: bytes) -> bytes:
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is whole, and is gone otherwise."""
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise LockError(f"{path} cannot be written: it is not a file")
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

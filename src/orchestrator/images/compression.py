@@ -26,6 +26,9 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_LEVEL: Final = 3
 
 
+_OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
+
+
 class Writable(Protocol):
     """A stream of bytes to write."""
 
@@ -65,8 +68,11 @@ def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
     """Write to a file, compressed as a name's ending says: .gz and .tgz, .zst and .tzst, or not.
 
     Raises:
-        LockError: Nothing here can compress with zstandard.
+        LockError: The ending promises what is not written here, or nothing here can compress with
+            zstandard.
     """
+    if name.endswith(_OTHERS):
+        raise LockError(f"{name}: an archive is a .tar, .tar.gz or .tar.zst, by the name's ending")
     if name.endswith((".gz", ".tgz")):
         with gzip.GzipFile(
             filename="", fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +56,23 @@ def ask(
     retry: Retry | None = None,
 ) -> list[Answer]:
     """Ask for several images at once: by tag where the reference has no digest."""
+    stopping = threading.Event()
 
     def one(image: LockedImage) -> Answer:
         try:
-            now = look_up(registry, image, settings=settings, report=report, retry=retry)
+            now = look_up(
+                registry, image, settings=settings, report=report, retry=retry, stopping=stopping
+            )
         except EngineError as error:
             return Answer(image=image, now=None, error=error)
         return Answer(image=image, now=now)
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lock") as pool:
-        return list(pool.map(one, images))
+        try:
+            return list(pool.map(one, images))
+        except BaseException:
+            stopping.set()
+            raise
 
 
 def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:

@@ -14,6 +14,7 @@ from orchestrator.images.reference import is_digest
 from orchestrator.images.retry import Retry, retrying
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping
 
     from orchestrator.engine.registry import Document
@@ -43,10 +44,12 @@ def look_up(
     settings: Settings,
     report: Callable[[str], None],
     retry: Retry | None = None,
+    stopping: threading.Event | None = None,
 ) -> LockedImage:
     """Ask the registry for an image by its tag; by its digest where the reference has one.
 
-    Where only the daemon reaches the registry, the entry is without platforms.
+    Where only the daemon reaches the registry, the entry is without platforms. There is no other
+    try when ``stopping`` is set.
 
     Raises:
         EngineError: The registry failed for good; the message says why and what to do.
@@ -55,7 +58,10 @@ def look_up(
     source = mirrored(reference, settings=settings)
     try:
         return retrying(
-            lambda: _read(registry, image, source), retry=retry or Retry(), report=report
+            lambda: _read(registry, image, source),
+            retry=retry or Retry(),
+            report=report,
+            stopping=stopping,
         )
     except EngineError as error:
         kind = classify(error)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -156,6 +157,39 @@ class RoundTripTest(ArchiveTestCase):
         ran = self.command("save", "images.tar")
         self.assertNotEqual(0, ran.status)
         self.assertIn("orchestrator pull", ran.err)
+        self.assertEqual([self.lock], list(self.folder.iterdir()))
+
+    def test_existing(self) -> None:
+        """An earlier file is replaced by a whole one only; what a link leads to is written."""
+        real, link = self.folder / "real.tar", self.folder / "link.tar"
+        real.write_text("before")
+        link.symlink_to(real)
+        self.assertEqual(2, self.command("save", "link.tar", "nobody").status)
+        self.assertEqual("before", real.read_text())
+        self.save("link.tar")
+        self.assertTrue(link.is_symlink())
+        self.assertTrue(tarfile.is_tarfile(real))
+
+    def test_no_stream(self) -> None:
+        """A name for a stream is refused: an archive counts only when all of it was verified."""
+        for command in ("save", "load"):
+            with self.subTest(command), self.assertRaises(SystemExit) as ended:
+                self.command(command, "-")
+            self.assertEqual(2, ended.exception.code)
+
+    def test_no_regular_file(self) -> None:
+        """A device or pipe is never replaced by an archive."""
+        os.mkfifo("pipe")
+        ran = self.command("save", "pipe")
+        self.assertEqual(1, ran.status, ran)
+        self.assertIn("pipe cannot be written: it is not a file", ran.err)
+        self.assertTrue(Path("pipe").is_fifo())
+
+    def test_unknown_ending(self) -> None:
+        """A name that promises another kind of file is refused, and nothing is written."""
+        ran = self.command("save", "images.zip")
+        self.assertEqual(1, ran.status, ran)
+        self.assertIn("images.zip: an archive is a .tar, .tar.gz or .tar.zst", ran.err)
         self.assertEqual([self.lock], list(self.folder.iterdir()))
 
     def test_unwritable(self) -> None:

@@ -227,7 +227,8 @@ class CheckTest(ImageTestCase):
             ran = self.command("lock", "--check")
         self.assertEqual(3, ran.status, ran)
         self.assertIn("unknown", ran.out)
-        self.assertIn("cannot be reached", ran.err)
+        self.assertIn("cannot be reached: Failed to establish a new connection", ran.err)
+        self.assertNotIn("Max retries", ran.err)
 
 
 class LockFaultsTest(ImageTestCase):

@@ -29,7 +29,7 @@ class PullTest(ImageTestCase):
         self.write_lock(self.push())
         self.command("pull")
         ran = self.command("pull")
-        self.assertEqual((0, "1 images, all present\n"), (ran.status, ran.out), ran)
+        self.assertEqual((0, "1 image, all present\n"), (ran.status, ran.out), ran)
 
     def test_gives_tag(self) -> None:
         """An image here without its tag gets it, so that `docker image prune` keeps it."""
@@ -132,6 +132,13 @@ class PullTest(ImageTestCase):
     def outcome(run: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:
         """Status and output."""
         return run.returncode, run.stdout, run.stderr
+
+    def test_attempts(self) -> None:
+        """A number of tries below one is refused."""
+        for text in ("0", "-1", "many"):
+            with self.subTest(text), self.assertRaises(SystemExit) as ended:
+                self.command("pull", "--attempts", text)
+            self.assertEqual(2, ended.exception.code)
 
     def test_no_daemon(self) -> None:
         """Without a daemon there is one message, which says what to run, and status 2."""

@@ -1,0 +1,27 @@
+"""Arguments and words that several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def archive(text: str) -> Path:
+    """An argument that names an archive."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "an archive is a file, not a stream: only a whole one can be verified"
+        )
+    return Path(text)
+
+
+def at_least_one(text: str) -> int:
+    """An argument that is a number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def counted(count: int, thing: str) -> str:
+    """So many of a thing, in words."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

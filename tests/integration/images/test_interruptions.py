@@ -1,0 +1,81 @@
+"""Commands that are interrupted, or whose output nobody reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from tests.support.image_case import ImageTestCase
+from tests.support.tiny_images import tiny_image
+
+DEADLINE = 20.0  # seconds
+
+
+class InterruptionTest(ImageTestCase):
+    """Commands in processes of their own."""
+
+    def begin(
+        self, *argv: str, stdout: int | IO[bytes] = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
+        """Start a command."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *argv], stdout=stdout, stderr=subprocess.PIPE
+        )
+        self.addCleanup(process.wait, DEADLINE)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_save(self) -> None:
+        """Ctrl-C and SIGTERM leave no part of an archive, and the earlier one as it was."""
+        image = self.push(tiny_image(content=os.urandom(20 << 20)))
+        lock = self.write_lock(image)
+        self.assertEqual(0, self.command("pull").status)
+        earlier = Path("images.tar.gz")
+        earlier.write_text("earlier")
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with self.subTest(number):
+                process = self.begin("save", "images.tar.gz")
+                deadline = time.monotonic() + DEADLINE
+                while not list(self.folder.glob(".images.tar.gz.*")):
+                    self.assertLess(time.monotonic(), deadline)
+                    time.sleep(0.001)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=DEADLINE)
+                self.assertEqual((status, b""), (process.returncode, out), err)
+                self.assertNotIn(b"Traceback", err)
+                self.assertEqual({lock, self.folder / earlier}, set(self.folder.iterdir()))
+                self.assertEqual("earlier", earlier.read_text())
+
+    def test_lock(self) -> None:
+        """Ctrl-C between two tries ends `lock` before the next, and nothing is written."""
+        process = self.begin("lock", "127.0.0.1:9/team/app:1")
+        assert process.stderr
+        self.assertIn(b"trying again", process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+        self.assertEqual((130, b"orchestrator lock: interrupted\n"), (process.returncode, err))
+        self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_no_reader(self) -> None:
+        """When nobody reads what it prints, a command ends quietly, as others do of SIGPIPE."""
+        self.write_lock(self.push())
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "wb") as pipe:
+            process = self.begin("lock", "--hash", stdout=pipe)
+        _, err = process.communicate(timeout=DEADLINE)
+        self.assertEqual((141, b""), (process.returncode, err))
+
+    def test_no_stdout(self) -> None:
+        """Without any stdout a command does its work all the same."""
+        image = self.push()
+        self.write_lock(image)
+        argv = ["sh", "-c", f"exec {sys.executable} -m orchestrator pull >&-"]
+        ran = subprocess.run(argv, capture_output=True, check=False, timeout=DEADLINE)
+        self.assertEqual(0, ran.returncode, ran.stderr)
+        self.assertIsNotNone(self.engine.image(image.reference.tagged))
