@@ -251,10 +251,10 @@ class LogToTest(LeakCheckedTestCase):
         lines = listen(self, "shop.cache")
 
         class Secret(ServicesMixin, unittest.TestCase):
-            cache = Redis(password="sesame", log_to="shop.cache")
+            cache = Redis(password="sesame-1001", log_to="shop.cache")
 
             def test_it(self) -> None:
-                self.cache.client.eval("redis.log(redis.LOG_WARNING, 'open sesame now')", 0)
+                self.cache.client.eval("redis.log(redis.LOG_WARNING, 'open sesame-1001 now')", 0)
                 lines.await_text("open *** now")
 
         self.assert_passes(Secret)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
 from orchestrator.errors import OrchestratorError
+from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Salvage:
 
     def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
         alias = container.labels[labels.SERVICE]
-        log = _masked(_log_of(engine, container), secrets)
+        log = masked(_log_of(engine, container), secrets)
         tail = "\n".join(log.rstrip().splitlines()[-self._settings.log_lines :])
         told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
         if self._folder is not None:
@@ -113,9 +114,3 @@ def _log_of(engine: Engine, container: Listed) -> str:
         return engine.logs(container.id)
     except OrchestratorError as error:  # it may be going already
         return f"(no log: {error})\n"
-
-
-def _masked(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text

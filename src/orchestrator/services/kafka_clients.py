@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.services.certificates import PemFiles
 from orchestrator.services.drivers import driver
+from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,11 +157,10 @@ class _Mask(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite a record that has a secret."""
-        message = record.getMessage()
-        for secret in self._secrets:
-            if secret in message:
-                message = message.replace(secret, "***")
-                record.msg, record.args = message, ()
+        said = record.getMessage()
+        shown = masked(said, self._secrets)
+        if shown != said:
+            record.msg, record.args = shown, ()
         return True
 
 

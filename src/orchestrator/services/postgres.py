@@ -51,7 +51,8 @@ class Postgres(Service):
     Attributes:
         database: The class's database.
         username: Its superuser.
-        password: The superuser's password, one line; a random one without.
+        password: The superuser's password, one line; a random one without. Logs and errors show no
+            password; an ordinary word is hidden where passwords stand only.
         settings: More of postgresql.conf, such as ``{"wal_level": "logical"}``.
         init: SQL and shell files (``.sql``, ``.sql.gz``, ``.sh``) that the server runs at its first
             start, in this order.

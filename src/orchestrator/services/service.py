@@ -16,6 +16,7 @@ from orchestrator.services import faults, options, slowness
 from orchestrator.services.declaration import Declaration
 from orchestrator.services.once import ProcessLock, once
 from orchestrator.services.runtime import address
+from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     import logging
@@ -324,6 +325,4 @@ class Service(Declaration):
 
     def masked(self, text: str) -> str:
         """A text without this service's secrets."""
-        for secret in self.secrets():
-            text = text.replace(secret, "***")
-        return text
+        return masked(text, self.secrets())
