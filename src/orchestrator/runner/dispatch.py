@@ -63,14 +63,12 @@ class Dispatcher:
                 member.assign(account, timeout=self._options.timeout)
             elif not self._schedule:
                 member.leave(self._patience)
-        working = sum(
-            member.state is not State.LEAVING and member.ending is Ending.NONE
-            for member in self._crew.members
-        )
-        wanted = min(self._jobs, len(self._crew.running()) + len(self._schedule))
+        working = self._working()
+        busy = sum(member.account is not None for member in working)
+        wanted = min(self._jobs, busy + len(self._schedule))
         if self._options.jobs is None and working and self._schedule.seconds < _WORTH_A_WORKER:
             return  # by the time another one is here, the work is done
-        for _ in range(working, wanted):
+        for _ in range(len(working), wanted):
             self._crew.hire(report=False)
 
     def put_back(self, account: Account) -> None:
@@ -82,6 +80,14 @@ class Dispatcher:
         """Start no further unit."""
         if self._schedule is not None:
             self._schedule.clear()
+
+    def _working(self) -> list[Member]:
+        """The members that are there to stay."""
+        return [
+            member
+            for member in self._crew.members
+            if member.state is not State.LEAVING and member.ending is Ending.NONE
+        ]
 
     # Members that end before they have collected
 
@@ -103,7 +109,7 @@ class Dispatcher:
         if self._false_starts < self._tries(member, status):
             if self._schedule is None:
                 self._crew.hire(report=True)
-        elif others := [it for it in self._crew.members if it.ending is Ending.NONE]:
+        elif others := self._working():
             self._jobs = len(others)  # go on with those that did start
         else:
             return False

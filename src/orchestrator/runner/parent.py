@@ -147,10 +147,18 @@ class Parent:
             if not self._collected:
                 self._plan(message.units, member)
         elif isinstance(message, NotCollected):
-            self._shutdown.trouble = message.text
-            member.leave(self._patience)
+            self._heed_not_collected(member, message.text)
         elif account is not None:
             self._progress.heed(member, account, message)
+
+    def _heed_not_collected(self, member: Member, text: str) -> None:
+        member.leave(self._patience)
+        if not self._collected:
+            self._shutdown.trouble = text
+        elif member.ending is Ending.NONE:  # else it was interrupted, and nobody needs it
+            self._shutdown.trouble = text
+            if not self._dispatcher.start_failed(member, status=0):
+                self._shutdown.give_up(text)
 
     def _heed_deadlines(self) -> None:
         now = time.monotonic()

@@ -69,12 +69,14 @@ class Worker:
             after_in_parent=self._after_fork,
             after_in_child=self._after_fork_in_child,
         )
-        while not self._leaving:
-            message = self._channel.receive()
-            if isinstance(message, Run):
+        try:
+            while not self._leaving:
+                message = self._channel.receive()
+                if not isinstance(message, Run):  # Stop or Leave while idle, or no parent any more
+                    return
                 self._run(message)
-            else:  # Stop or Leave while idle, or the parent is gone
-                return
+        finally:
+            self._interrupted = True  # what runs at the exit cleans up, and is not interrupted
 
     def _collected(self) -> bool:
         try:

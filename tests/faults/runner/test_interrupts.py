@@ -140,6 +140,63 @@ class InterruptTest(RunnerTestCase):
             ran = self.ended(running)
         self.assertEqual(130, ran.status)
 
+    def test_ctrl_c_while_another_worker_collects(self) -> None:
+        """A worker that is interrupted in its imports has nothing to tell about them."""
+        self.write(
+            test_two="""
+            try:
+                open("first", "x").close()
+            except FileExistsError:
+                open("second", "x").close()
+                time.sleep(1000)
+            class A(unittest.TestCase):
+                def test_a(self):
+                    open("running", "a").close()
+                    while not os.path.exists("go"):
+                        time.sleep(0.01)
+            class B(unittest.TestCase):
+                def test_b(self): pass
+            """
+        )
+        with self.started("-j", "2", "test_two") as running:
+            for name in ("running", "second"):
+                self.wait_for_file(name)
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            self.wait_for(lambda: len(self.workers()) == 1, "the second worker to end")
+            (self.project / "go").touch()
+            ran = self.ended(running)
+        self.assertEqual({"A.test_a": "ok", "B.test_b": "not-run"}, ran.outcomes)
+        self.assertNotIn("Traceback", ran.text)
+
+    def test_no_worker_is_hired(self) -> None:
+        """After a Ctrl-C no further worker is started, however long the running tests take."""
+        self.write(test_slow=SLOW + "open('imports', 'a').write('x')\n")
+        with self.started("-j", "1") as running:
+            self.wait_for_file("running")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            (self.project / "go").touch()
+            self.ended(running)
+        self.assertEqual("x", (self.project / "imports").read_text())
+
+    def test_clean_ups_at_the_exit(self) -> None:
+        """An interrupt that reaches a worker at its exit does not cut its clean-ups short."""
+        self.write(
+            test_exit="""
+            import atexit
+            def clean_up():
+                os.kill(os.getpid(), signal.SIGINT)
+                open("cleaned", "a").close()
+            class A(unittest.TestCase):
+                def test_a(self): atexit.register(clean_up)
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual("OK", ran.verdict)
+        self.assertNotIn("Traceback", ran.text)
+        self.assertTrue((self.project / "cleaned").exists())
+
     def test_asyncio_test(self) -> None:
         """A second Ctrl-C also interrupts a test inside its event loop."""
         self.write(
