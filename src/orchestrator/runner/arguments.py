@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="name",
-        help="test modules, classes, methods or files; discovery when there is none",
+        help="test modules, classes, methods, files or folders; discovery when there is none",
     )
     _add_unittest(parser.add_argument_group("as in unittest"))
     _add_discovery(parser.add_argument_group("discovery, as in unittest"))
@@ -116,7 +118,7 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="worker processes; auto (the default): what CPUs and memory allow",
     )
-    add("--junit", type=Path, metavar="FILE", help="write a JUnit XML report")
+    add("--junit", type=_file, metavar="FILE", help="write a JUnit XML report")
     add("--timeout", type=_seconds, metavar="SECONDS", help="the time each test class has")
     add(
         "--shuffle",
@@ -127,10 +129,10 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
         help="random order of classes and tests; the seed is printed",
     )
     add("--shard", type=_shard, metavar="K/N", help="run the K-th of N parts of the classes")
-    add("--logs", type=Path, metavar="DIR", help="keep the logs of every class's services")
+    add("--logs", type=_folder, metavar="DIR", help="keep the logs of every class's services")
     add(
         "--timeline",
-        type=Path,
+        type=_file,
         metavar="FILE.html",
         help="write a page that shows what the start of each class waited for",
     )
@@ -179,12 +181,8 @@ def _pattern(text: str) -> str:
 def _jobs(text: str) -> int | None:
     if text == "auto":
         return None
-    return _positive(text, "expected a number of workers, or auto")
-
-
-def _positive(text: str, problem: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{problem}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of workers, or auto, not {text!r}")
     return int(text)
 
 
@@ -214,11 +212,26 @@ def _seed(text: str) -> str:
 
 
 def _shard(text: str) -> Shard:
-    number, slash, count = text.partition("/")
-    problem = "expected K/N with K from 1 to N, such as 2/4"
-    if not slash:
-        raise argparse.ArgumentTypeError(f"{problem}, not {text!r}")
-    shard = Shard(number=_positive(number, problem), count=_positive(count, problem))
-    if shard.number > shard.count:
-        raise argparse.ArgumentTypeError(f"{problem}, not {text!r}")
-    return shard
+    found = re.fullmatch("([0-9]+)/([0-9]+)", text)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(
+            f"expected K/N with K from 1 to N, such as 2/4, not {text!r}"
+        )
+    return Shard(number=number, count=count)
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    with suppress(OSError):  # it is not ours to look at: writing it will say so
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"expected a file, but {text!r} is a folder")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    with suppress(OSError):
+        if path.exists() and not path.is_dir():
+            raise argparse.ArgumentTypeError(f"expected a folder, but {text!r} is a file")
+    return path

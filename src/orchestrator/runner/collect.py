@@ -38,7 +38,7 @@ def collect(setup: Setup) -> dict[str, Loaded]:
             exception but a failing test, as in unittest.
     """
     grouped: dict[str, list[Any]] = defaultdict(list)
-    for test in _flat(_load(setup)):
+    for test in _load(setup):
         grouped[_key(test)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
@@ -53,13 +53,21 @@ def _load(setup: Setup) -> Iterator[Any]:
     if setup.keep:
         loader.testNamePatterns = list(setup.keep)
     if not setup.names:
-        yield loader.discover(setup.start, setup.pattern, setup.top)
+        yield from _flat(loader.discover(setup.start, setup.pattern, setup.top))
     for name in setup.names:
-        if os.sep in name and Path(name).is_dir():
-            top = setup.top or str(_top_of(Path(name)))
-            yield loader.discover(name, setup.pattern, top)
-        else:
-            yield loader.loadTestsFromName(_dotted(name))
+        yield from _named(loader, name, pattern=setup.pattern)
+
+
+def _named(loader: unittest.TestLoader, name: str, *, pattern: str) -> Iterator[Any]:
+    """What a name stands for; in a folder unittest would find nothing, and be content."""
+    folder = Path(name)
+    if name.isidentifier() or not folder.is_dir():
+        tests = list(_flat(loader.loadTestsFromName(_dotted(name))))
+        yield from tests
+        folder = Path(name.replace(".", os.sep))
+        if tests or not folder.is_dir():
+            return
+    yield from _flat(loader.discover(str(folder), pattern, str(_top_of(folder))))
 
 
 def _top_of(folder: Path) -> Path:

@@ -50,6 +50,32 @@ class SelectionTest(RunnerTestCase):
         self.assertEqual(6, len(ran.outcomes))
         self.assertEqual("tests.test_letters.A", ran.report[0].get("name"))
 
+    def test_folder_by_its_name(self) -> None:
+        """A folder is named like a package, too; unittest would find nothing in it."""
+        self.write(test_letters=LETTERS)
+        (self.project / "tests" / "unit").mkdir(parents=True)
+        (self.project / "tests" / "unit" / "__init__.py").touch()
+        (self.project / "tests" / "__init__.py").touch()
+        (self.project / "test_letters.py").rename(
+            self.project / "tests" / "unit" / "test_letters.py"
+        )
+        for name in ("tests", "tests.unit", "."):
+            with self.subTest(name=name):
+                ran = self.run_suite(name)
+                self.assertEqual(6, len(ran.outcomes), ran.text)
+                self.assertEqual("tests.unit.test_letters.A", ran.report[0].get("name"))
+
+    def test_package_that_says_what_its_tests_are(self) -> None:
+        """A package with tests of its own stands for these, as in unittest."""
+        self.write(test_letters=LETTERS)
+        (self.project / "tests").mkdir()
+        (self.project / "test_letters.py").rename(self.project / "tests" / "test_letters.py")
+        (self.project / "tests" / "__init__.py").write_text(
+            "def load_tests(loader, tests, pattern):\n"
+            "    return loader.loadTestsFromName('tests.test_letters.C')\n"
+        )
+        self.assertEqual({"test_letters.C.test_one": "ok"}, self.run_suite("tests").outcomes)
+
     def test_discovery(self) -> None:
         """Discovery takes a start, a pattern and a top-level directory."""
         (self.project / "checks").mkdir()
@@ -100,11 +126,17 @@ class SelectionTest(RunnerTestCase):
         self.assertEqual(("FAILED (errors=1)", 1), (ran.verdict, ran.status))
 
     def test_wrong_arguments(self) -> None:
-        """A wrong command line is status 2, and says what is wrong."""
+        """A wrong command line is status 2, and says what is wrong before any test runs."""
+        self.write(test_letters=LETTERS)
         for arguments, words in (
             (("-j", "none"), "expected a number of workers, or auto, not 'none'"),
             (("-j", "0"), "expected a number of workers"),
-            (("--shard", "3/2"), "expected K/N"),
+            (("--shard", "3/2"), "such as 2/4, not '3/2'"),
+            (("--shard", "0/2"), "such as 2/4, not '0/2'"),
+            (("--shard", "half"), "such as 2/4, not 'half'"),
+            (("--junit", "."), "expected a file, but '.' is a folder"),
+            (("--timeline", "."), "expected a file, but '.' is a folder"),
+            (("--logs", "test_letters.py"), "expected a folder, but 'test_letters.py' is a file"),
             (("--timeout", "-1"), "expected a number of seconds"),
             (("--shuffle", "test_letters"), "write --shuffle behind the names"),
             (("-s", ".", "test_letters"), "-s, -p and -t belong to discovery"),
@@ -114,6 +146,7 @@ class SelectionTest(RunnerTestCase):
                 ran = self.run_suite(*arguments)
                 self.assertEqual(2, ran.status)
                 self.assertIn(words, ran.text)
+        self.assertFalse((self.project / "ran").exists())
 
 
 class OrderTest(RunnerTestCase):

@@ -68,5 +68,5 @@ def _where(member: Member) -> str:
     if member.account is None:
         return ""
     if member.ordinal is None:
-        return member.phase
+        return member.phase or member.account.unit.key
     return member.account.unit.tests[member.ordinal].id
