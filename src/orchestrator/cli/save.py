@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.arguments import archive, counted
 from orchestrator.engine import connect
-from orchestrator.errors import EngineUnavailableError, OrchestratorError
+from orchestrator.errors import EngineUnavailableError, LockError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
 from orchestrator.images.failure import classify
@@ -41,7 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Save, and say how large it is."""
     settings = Settings.from_environment()
-    images = find_lock(settings).select(arguments.names)
+    lock = find_lock(settings)
+    images = lock.select(arguments.names)
+    if not images:
+        raise LockError(f"{lock.path} has no entries: there is nothing to save")
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:

@@ -65,8 +65,9 @@ def write_lock(path: Path, text: str, *, expected: str | None) -> None:
         if found is not None and found.replace("\r\n", "\n") != expected:
             raise LockError(f"{path} was changed by somebody else in the meantime; try again")
         _replace(path, text, mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)
-    except (OSError, ValueError) as error:
-        raise LockError(f"{path} cannot be written: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: it is not text any more
+        reason = getattr(error, "strerror", None) or error
+        raise LockError(f"{path} cannot be written: {reason}") from error
 
 
 def _replace(path: Path, text: str, *, mode: int) -> None:

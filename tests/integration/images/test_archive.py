@@ -185,6 +185,13 @@ class RoundTripTest(ArchiveTestCase):
         self.assertIn("pipe cannot be written: it is not a file", ran.err)
         self.assertTrue(Path("pipe").is_fifo())
 
+    def test_nothing_to_save(self) -> None:
+        """A lock without entries is said to be the reason."""
+        self.write_lock()
+        ran = self.command("save", "images.tar")
+        self.assertEqual(2, ran.status, ran)
+        self.assertIn("images.lock has no entries", ran.err)
+
     def test_unknown_ending(self) -> None:
         """A name that promises another kind of file is refused, and nothing is written."""
         ran = self.command("save", "images.zip")

@@ -148,6 +148,13 @@ class LockTest(ImageTestCase):
         self.assertEqual(0, ran.status, ran)
         self.assertEqual(image, read_lock(other).entries["app"])
 
+    def test_folder_is_not_there(self) -> None:
+        """The file that cannot be written is named, not a temporary one beside it."""
+        env = {"ORCHESTRATOR_IMAGES_LOCK": "no/images.lock"}
+        ran = self.command("lock", self.push().reference.tagged, env=env)
+        self.assertEqual(2, ran.status, ran)
+        self.assertRegex(ran.err, r"no/images.lock cannot be written: No such file or directory\n$")
+
     def test_packaged_lock_is_not_written(self) -> None:
         """Updating without a lock file makes one; the packaged lock stays as it is."""
         ran = self.command("lock", "--hash")
