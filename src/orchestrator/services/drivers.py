@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 _importing: Final = ProcessLock()
 
 
-def driver(module: str, /, *, extra: str) -> ModuleType:
+def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
     """Import a driver; that it uses deprecated Python itself is not the test's concern.
 
+    Args:
+        module: Its name.
+        extra: Our extra that brings it; without one the user chose it, and installs it by its name.
+
     Raises:
-        MissingDriverError: It is not installed; the message names the extra that brings it.
+        MissingDriverError: It is not installed; the message says what to install.
     """
     if sys.modules.get(module) is not None:
         return importlib.import_module(module)
@@ -33,7 +37,7 @@ def driver(module: str, /, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # the driver is there, but something it needs is broken: say that
+        package = f"'unittest-orchestrator[{extra}]'" if extra else module.partition(".")[0]
         raise MissingDriverError(
-            f"The Python package {module!r} is not installed. "
-            f"Run: pip install 'unittest-orchestrator[{extra}]'"
+            f"The Python package {module!r} is not installed. Run: pip install {package}"
         ) from error

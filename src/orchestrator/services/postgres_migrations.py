@@ -66,7 +66,7 @@ def _is_metadata(migrate: Any) -> bool:
 
 def _upgrade(config: Any, service: Postgres) -> None:
     with _one_at_a_time.held(), _pointed_at(config, service):
-        driver("alembic.command", extra="postgres").upgrade(config, "head")
+        driver("alembic.command").upgrade(config, "head")
     with service.engine.connect() as connection:
         migrated = connection.exec_driver_sql(_ANY_TABLE).scalar()
     if not migrated:

@@ -1,0 +1,38 @@
+"""Drivers that are not installed."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+import unittest.mock
+from types import SimpleNamespace
+from typing import Any
+
+from orchestrator.errors import MissingDriverError
+from orchestrator.services import postgres_migrations
+from orchestrator.services.drivers import driver
+
+
+class MissingTest(unittest.TestCase):
+    """The error is a command that mends it."""
+
+    def test_what_an_extra_brings_is_installed_by_the_extra(self) -> None:
+        """So that its version fits."""
+        gone = {"redis": None}
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, r"install 'unittest-orchestrator\[redis\]'"),
+        ):
+            driver("redis", extra="redis")
+
+    def test_alembic_is_installed_by_its_own_name(self) -> None:
+        """No extra brings it: only whoever has migrations of that kind needs it."""
+        gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
+        engine = unittest.mock.MagicMock()
+        service: Any = SimpleNamespace(alias="db", engine=engine, sqlalchemy_url=engine)
+        config = unittest.mock.MagicMock(attributes={})
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
+        ):
+            postgres_migrations.run(config, service=service)
