@@ -7,7 +7,10 @@ import unittest
 from pathlib import Path
 
 from orchestrator import Build, Container, ServicesMixin
+from orchestrator.engine import connect, find_endpoint
 from orchestrator.probes import LogLine
+from orchestrator.sessions import own_session
+from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 from tests.support.processes import ProcessTestCase
 
@@ -93,6 +96,17 @@ class BuildTest(LeakCheckedTestCase):
         text = self.failing(self.folder)
         self.assertIn("so far so good", text)
         self.assertIn("7", text)
+
+    def test_a_failed_build_is_not_waited_for(self) -> None:
+        """The engine said no: no watchdog stays behind for an image that might yet appear."""
+        (self.folder / "Dockerfile").write_text("FROM redis\nRUN exit 7\n")
+        settings, endpoint = Settings.from_environment(), find_endpoint()
+        engine = connect(settings, endpoint=endpoint)
+        self.addCleanup(engine.close)
+        session = own_session(engine, endpoint=endpoint, settings=settings)
+        before = session.unsettled
+        self.failing(self.folder)
+        self.assertEqual(before, session.unsettled)
 
     def test_a_base_that_is_not_locked_is_refused(self) -> None:
         """The lock counts for what an image is built from, too."""

@@ -79,7 +79,10 @@ def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str,
                 f"The Docker daemon failed to {doing}: its answer cannot be read: {line[:200]!r}"
             ) from error
         if "error" in step:
-            raise EngineError(f"The Docker daemon failed to {doing}: {step['error']}")
+            raise EngineError(
+                f"The Docker daemon failed to {doing}: {step['error']}",
+                status=response.status_code,  # it did answer, and it is done
+            )
         yield step
 
 

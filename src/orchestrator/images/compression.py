@@ -43,6 +43,8 @@ def open_archive(path: Path) -> Iterator[Readable]:
     Raises:
         LockError: It cannot be read, or is cut off or damaged.
     """
+    if path.is_fifo():
+        raise LockError(f"{path} cannot be read: it is not a file")
     try:
         with path.open("rb") as file:
             magic = file.read(4)

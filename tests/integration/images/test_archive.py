@@ -184,6 +184,9 @@ class RoundTripTest(ArchiveTestCase):
         self.assertEqual(1, ran.status, ran)
         self.assertIn("pipe cannot be written: it is not a file", ran.err)
         self.assertTrue(Path("pipe").is_fifo())
+        ran = self.command("load", "pipe")
+        self.assertEqual(1, ran.status, ran)
+        self.assertIn("pipe cannot be read: it is not a file", ran.err)
 
     def test_nothing_to_save(self) -> None:
         """A lock without entries is said to be the reason."""
