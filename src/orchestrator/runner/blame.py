@@ -71,10 +71,16 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
     return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=said, text=text)
 
 
-def failed_start(member: Member, *, status: int, timeout: float | None) -> str:
-    """What to say about a worker that ended while it collected."""
+def failed_start(member: Member, *, status: int, seconds: float | None) -> str:
+    """What to say about a worker that ended while it collected.
+
+    Args:
+        member: The worker.
+        status: Its exit status; a negative one is a signal.
+        seconds: The seconds it had for it.
+    """
     if member.ending is Ending.TIMEOUT:
-        said = f"Collecting the tests took more than {timeout:g} s (--timeout)"
+        said = f"Collecting the tests took more than {seconds:g} s, the most that --timeout allows"
     else:
         said = f"A worker {how_it_ended(member, status)} while it collected the tests"
     tail = last_lines(member.process.output(0))

@@ -164,8 +164,8 @@ class Parent:
         now = time.monotonic()
         for member in self._crew.members:
             if member.state is State.COLLECTING and member.deadline is None:
-                timeout = self._options.timeout
-                member.deadline = None if timeout is None else member.since + timeout
+                seconds = self._patience.collecting(self._options.timeout)
+                member.deadline = None if seconds is None else member.since + seconds
             if member.deadline is not None and member.deadline <= now:
                 member.time_out(self._patience)
 

@@ -118,5 +118,5 @@ class Recovery:
     def _start_failed(self, member: Member, status: int) -> None:
         if member.ending in _AS_ASKED or self._dispatcher.start_failed(member, status=status):
             return
-        timeout = self._options.timeout
-        self._shutdown.give_up(blame.failed_start(member, status=status, timeout=timeout))
+        seconds = self._patience.collecting(self._options.timeout)
+        self._shutdown.give_up(blame.failed_start(member, status=status, seconds=seconds))

@@ -45,6 +45,12 @@ class Shutdown:
             return
         self.asked = count
         running = len(self._crew.running())
+        self._begin("interrupted", patience=self._patience)
+        for member in self._crew.members:
+            if count == _SECOND:
+                member.interrupt(self._patience)
+            elif count > _SECOND:
+                member.kill()
         if count == 1:
             self._text.note(
                 f"Interrupted: {running} running test{'s'[: running != 1]} may finish; "
@@ -52,12 +58,6 @@ class Shutdown:
             )
         elif count == _SECOND:
             self._text.note("Interrupted again: running tests are interrupted and torn down")
-        self._begin("interrupted", patience=self._patience)
-        for member in self._crew.members:
-            if count == _SECOND:
-                member.interrupt(self._patience)
-            elif count > _SECOND:
-                member.kill()
 
     def fail_fast(self) -> None:
         """A test has failed, and ``-f`` was given: running tests take the time they need."""

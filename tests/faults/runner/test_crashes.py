@@ -186,12 +186,15 @@ class CrashTest(RunnerTestCase):
         self.write(
             test_differs="""
             with open("workers", "a") as file:
-                file.write("x")
+                print(os.getpid(), file=file)
+            def leave_b_to_the_other_worker():
+                while len(open("workers").readlines()) < 2:
+                    time.sleep(0.01)
+                _, other = open("workers").readlines()
+                while os.path.exists(f"/proc/{int(other)}"):
+                    time.sleep(0.01)
             class A(unittest.TestCase):
-                def test_a(self):
-                    while os.stat("workers").st_size < 2:  # until the other one is here,
-                        time.sleep(0.01)
-                    time.sleep(1)  # and has been given B
+                def test_a(self): leave_b_to_the_other_worker()
                 def test_b(self): pass
                 def test_c(self): pass
             B = type("B", (unittest.TestCase,), {
@@ -322,22 +325,34 @@ class HangTest(RunnerTestCase):
     def test_hang_while_collecting(self) -> None:
         """An import that hangs ends with 3 and shows where."""
         self.write(test_hang="def wait_for_ever():\n    time.sleep(1000)\nwait_for_ever()\n")
-        ran = self.run_suite("--timeout", "1")
+        ran = self.run_impatiently("--timeout", "1", collect=2)
         self.assertEqual(3, ran.status)
+        self.assertIn("Collecting the tests took more than 2 s", ran.text)
         self.assertIn("in wait_for_ever", ran.text)
+
+    def test_slow_imports(self) -> None:
+        """The timeout is that of classes: what they import may take longer."""
+        self.write(
+            test_slow="""
+            time.sleep(1.5)
+            class A(unittest.TestCase):
+                def test_a(self): pass
+            """
+        )
+        self.assertEqual("OK", self.run_suite("--timeout", "1").verdict)
 
     def test_each_class_has_the_whole_timeout(self) -> None:
         """The time of one class does not count against the next, in a module unit neither."""
         self.write(
             test_slow="""
             def setUpModule(): pass
-            class A(unittest.TestCase):
-                def test_a(self): time.sleep(1.2)
-            class B(unittest.TestCase):
-                def test_b(self): time.sleep(1.2)
+            for letter in "ABCDEFGH":
+                globals()[letter] = type(
+                    letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(0.5)}
+                )
             """
         )
-        self.assertEqual("OK", self.run_suite("--timeout", "2").verdict)
+        self.assertEqual("OK", self.run_suite("--timeout", "3").verdict)
 
     def test_thread_that_never_ends(self) -> None:
         """A thread that outlives the tests holds up neither the report nor the exit for ever."""

@@ -234,9 +234,10 @@ class InterruptTest(RunnerTestCase):
             preexec_fn=_take_terminal,  # noqa: PLW1509 - no threads here
         ) as running:
             os.close(theirs)
-            self.wait_for_file("running")
-            os.write(ours, b"\x03")
             seen = b""
+            while b"[1] test_slow.A.test_a" not in seen:
+                seen += os.read(ours, 4096)
+            os.write(ours, b"\x03")
             while b"may finish" not in seen:
                 seen += os.read(ours, 4096)
             (self.project / "go").touch()
@@ -244,7 +245,6 @@ class InterruptTest(RunnerTestCase):
                 seen += chunk
             self.assertEqual(130, running.wait())
         os.close(ours)
-        self.assertIn(b"[1] test_slow.A.test_a", seen)
         self.assertIn(b"INTERRUPTED (not run=2)", seen)
 
     def test_closed_pipe(self) -> None:

@@ -31,7 +31,8 @@ from orchestrator.runner.patience import Patience
 parser = argparse.ArgumentParser()
 arguments.configure(parser)
 options = arguments.options(parser.parse_args())
-sys.exit(run_tests(options, patience=Patience(finish=1, teardown=1, leave=1, dump=0.2)))
+patience = Patience(finish=1, teardown=1, leave=1, dump=0.2, collect={collect})
+sys.exit(run_tests(options, patience=patience))
 """
 
 
@@ -87,14 +88,16 @@ class RunnerTestCase(unittest.TestCase):
         with self.started(*arguments, command=[*python, "-m", "orchestrator", "test"]) as running:
             return self.ended(running)
 
-    def run_impatiently(self, *arguments: str) -> Ran:
+    def run_impatiently(self, *arguments: str, collect: float = 10) -> Ran:
         """Run the command to its end; where it waits for seconds, let it wait for less."""
-        with self.impatient(*arguments) as running:
+        with self.impatient(*arguments, collect=collect) as running:
             return self.ended(running)
 
-    def impatient(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    def impatient(
+        self, *arguments: str, collect: float = 10
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         """Start the command, waiting for a second only where it would wait for longer."""
-        return self.started(*arguments, command=["-c", _IMPATIENT])
+        return self.started(*arguments, command=["-c", _IMPATIENT.format(collect=collect)])
 
     @contextmanager
     def started(

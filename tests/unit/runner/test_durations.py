@@ -62,7 +62,7 @@ class DurationsTest(unittest.TestCase):
             {".gitignore", "durations.json", "lock"}, {path.name for path in self.folder.iterdir()}
         )
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(some.data())
     def test_damage(self, data: some.DataObject) -> None:
         """Whatever stands in the file, reading gives figures that can be used."""

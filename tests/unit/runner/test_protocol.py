@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from orchestrator.runner import protocol
@@ -19,7 +19,6 @@ TEXT = some.text(some.characters(categories=["L", "N", "P", "S", "Z", "C"]), max
 class ProtocolTest(unittest.TestCase):
     """Messages survive the way, whatever text is in them."""
 
-    @settings(deadline=None)
     @given(some.data(), some.sampled_from(sorted(protocol._MESSAGES)))
     def test_round_trip(self, data: some.DataObject, name: str) -> None:
         """What is sent is what arrives, in one line of ASCII."""
@@ -30,14 +29,12 @@ class ProtocolTest(unittest.TestCase):
         self.assertTrue(line.isascii())
         self.assertEqual(1, line.count(b"\n"))
 
-    @settings(deadline=None)
     @given(TEXT)
     def test_any_text(self, text: str) -> None:
         """Lone surrogates and control characters arrive unchanged."""
         message = NotCollected(text=text)
         self.assertEqual(message, decode(encode(message)))
 
-    @settings(deadline=None)
     @given(some.binary())
     def test_noise(self, line: bytes) -> None:
         """A line that is no message is a ProtocolError, and nothing else."""
