@@ -12,6 +12,7 @@ exit status:
   5  loaded, but the archive lacks images that images.lock has
   6  the archive does not match images.lock; nothing was loaded
   7  no space left
+  130  interrupted
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ exit status:
   7  no space left
   8  the registry is overloaded or limits the rate
   9  the registry's certificate is not trusted
+  130  interrupted; what was under way is given up, on the daemon too
 """
 
 from __future__ import annotations

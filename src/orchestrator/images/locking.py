@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import EngineError, LockError
+from orchestrator.images.abreast import abreast
 from orchestrator.images.editing import NEW, edited, write_lock
 from orchestrator.images.lockfile import ENTRY_NAME, FILE_NAME, LockedImage, LockFile, parse_lock
 from orchestrator.images.lookup import look_up
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.images.reference import Reference
     from orchestrator.images.retry import Retry
     from orchestrator.settings import Settings
-
-_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +65,11 @@ def ask(
             return Answer(image=image, now=None, error=error)
         return Answer(image=image, now=now)
 
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lock") as pool:
-        try:
-            return list(pool.map(one, images))
-        except BaseException:
-            stopping.set()
-            raise
+    try:
+        return abreast(one, images)
+    except BaseException:
+        stopping.set()
+        raise
 
 
 def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:

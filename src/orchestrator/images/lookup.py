@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from orchestrator.errors import EngineError
+from orchestrator.images.abreast import abreast
 from orchestrator.images.failure import Failure, classify
 from orchestrator.images.lockfile import LockedImage, LockedPlatform
 from orchestrator.images.mirrors import mirrored
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.registry import Document
     from orchestrator.images.reference import Reference
     from orchestrator.settings import Settings
-
-_AT_ONCE: Final = 8
 
 
 class Registry(Protocol):
@@ -96,8 +94,7 @@ def _read(registry: Registry, image: LockedImage, source: Reference) -> LockedIm
     listed = content.get("manifests")
     if isinstance(listed, list):
         found = [m for m in listed if isinstance(m, dict) and _is_image(m)]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lock") as pool:
-            configs = list(pool.map(lambda m: _config(registry, source, str(m["digest"])), found))
+        configs = abreast(lambda m: _config(registry, source, str(m["digest"])), found)
         platforms = {
             _platform(m["platform"]): LockedPlatform(manifest=str(m["digest"]), config=config)
             for m, config in zip(found, configs, strict=True)

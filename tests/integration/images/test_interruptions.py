@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import IO
 
+from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 
-DEADLINE = 20.0  # seconds
+DEADLINE = 20.0  # seconds; a stalled answer takes longer
 
 
 class InterruptionTest(ImageTestCase):
@@ -60,6 +61,19 @@ class InterruptionTest(ImageTestCase):
         _, err = process.communicate(timeout=DEADLINE)
         self.assertEqual((130, b"orchestrator lock: interrupted\n"), (process.returncode, err))
         self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_lock_stalled(self) -> None:
+        """Ctrl-C does not wait for a registry that stalls, nor for one of its platforms."""
+        image = self.push(tiny_image(), tiny_image(platform="linux/arm64"))
+        for path in ("", "/manifests/sha256"):
+            with self.subTest(path), fault_proxy(self.registry.host) as proxy:
+                proxy.faults = [Fault(path=path, stall=True)]
+                process = self.begin("lock", f"{proxy.host}/{image.reference.repository}:1")
+                self.assertTrue(proxy.stalling.wait(DEADLINE))
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=DEADLINE)
+                self.assertEqual(130, process.returncode, err)
+                self.assertEqual([], list(self.folder.iterdir()))
 
     def test_no_reader(self) -> None:
         """When nobody reads what it prints, a command ends quietly, as others do of SIGPIPE."""
