@@ -1,5 +1,6 @@
 """Kinds of failure, trying again, exit statuses."""
 
+import threading
 import unittest
 from unittest import mock
 
@@ -64,7 +65,8 @@ class RetryTest(unittest.TestCase):
 
     def setUp(self) -> None:
         """Note the pauses instead of waiting."""
-        self.slept = self.enterContext(mock.patch("time.sleep"))
+        self.stopping = mock.Mock(spec=threading.Event)
+        self.stopping.wait.return_value = False
         self.lines: list[str] = []
 
     def run_with(self, *outcomes: object, attempts: int = 5) -> object:
@@ -72,7 +74,11 @@ class RetryTest(unittest.TestCase):
         do = mock.Mock(side_effect=outcomes)
         try:
             return retrying(
-                do, retry=Retry(attempts=attempts), report=self.lines.append, known="so "
+                do,
+                retry=Retry(attempts=attempts),
+                report=self.lines.append,
+                known="so ",
+                stopping=self.stopping,
             )
         finally:
             self.calls = do.call_count
@@ -82,9 +88,16 @@ class RetryTest(unittest.TestCase):
         error = EngineError("so connection refused")
         self.assertEqual("done", self.run_with(error, error, "done"))
         self.assertRegex(self.lines[0], r"^connection refused; trying again in .* s \(2 of 5\)$")
-        pauses = [call.args[0] for call in self.slept.call_args_list]
+        pauses = [call.args[0] for call in self.stopping.wait.call_args_list]
         self.assertTrue(0.75 <= pauses[0] <= 1.25, pauses)
         self.assertTrue(1.5 <= pauses[1] <= 2.5, pauses)
+
+    def test_stopped(self) -> None:
+        """Once nobody waits any more, the failure at hand is the last."""
+        self.stopping.wait.return_value = True
+        with self.assertRaisesRegex(EngineError, "first EOF"):
+            self.run_with(EngineError("first EOF"), "done")
+        self.assertEqual(1, self.calls)
 
     def test_bounded(self) -> None:
         """After so many tries the last error is raised."""
