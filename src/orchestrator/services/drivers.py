@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import warnings
@@ -11,6 +12,7 @@ from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
 
@@ -41,3 +43,10 @@ def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
         raise MissingDriverError(
             f"The Python package {module!r} is not installed. Run: pip install {package}"
         ) from error
+
+
+def load_early(modules: Iterable[str]) -> None:
+    """Import drivers while there is nothing else to do; whoever needs one is told what is wrong."""
+    for module in modules:
+        with contextlib.suppress(Exception):
+            driver(module, extra="")

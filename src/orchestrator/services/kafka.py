@@ -41,6 +41,7 @@ class Kafka(KafkaService):
     """
 
     lock_entry: ClassVar[str] = "kafka"
+    client_modules: ClassVar[Sequence[str]] = ("kafka",)
     container_port: ClassVar[int] = kafka_broker.EXTERNAL_PORT
     internal_port: ClassVar[int] = kafka_broker.INTERNAL_PORT
     denial: ClassVar[re.Pattern[str]] = re.compile(

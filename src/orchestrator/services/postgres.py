@@ -76,6 +76,10 @@ class Postgres(Service):
 
     lock_entry: ClassVar[str] = "postgres"
     container_port: ClassVar[int] = 5432
+    client_modules: ClassVar[Sequence[str]] = (
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    )
 
     database: str = "test"
     username: str = "test"

@@ -46,6 +46,7 @@ class Redis(Service):
     """
 
     lock_entry: ClassVar[str] = "redis"
+    client_modules: ClassVar[Sequence[str]] = ("redis",)
     container_port: ClassVar[int] = 6379
 
     maxmemory: str | int | None = None

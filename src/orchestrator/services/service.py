@@ -69,6 +69,7 @@ class Service(Declaration):
     lock_entry: ClassVar[str] = ""
     container_port: ClassVar[int] = 0
     url_scheme: ClassVar[str] = "tcp"
+    client_modules: ClassVar[Sequence[str]] = ()
 
     image: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
