@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import ServiceError
 from orchestrator.services.drivers import driver
 from orchestrator.services.postgres_admin import quoted
-from orchestrator.services.postgres_leftovers import end_sessions, let_go, look, put_back
-from orchestrator.services.postgres_shared import look_inside, put_back_inside
+from orchestrator.services.postgres_leftovers import let_go, put_back
+from orchestrator.services.postgres_sight import end_sessions, look
 from orchestrator.services.postgres_strict import fenced
 from orchestrator.services.postgres_transaction import transaction
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.services.postgres import Postgres
+    from orchestrator.services.postgres_sight import Sight
 
     Changes = Mapping[str, Any]
     State = contextlib.AbstractContextManager[Changes]
@@ -55,20 +56,16 @@ def isolation(service: Postgres, *, test: str, name: str) -> Iterator[Changes]:
     state = _STATES["database" if service.clones else service.isolation]
     fence = fenced(service, test=test) if service.strict else contextlib.nullcontext()
     before = look(service)
-    inside = None if service.clones else look_inside(service)
-    after: dict[str, Any] = {}
+    after: Sight | None = None
     try:
         with state(service, name) as changes, fence:
             try:
                 yield changes
             finally:
-                end_sessions(service, test=test, since=before)
-                after = {**look(service)}
+                after = end_sessions(service, test=test, since=before)
                 let_go(service, before=before, now=after)
     finally:
-        if inside is not None:
-            put_back_inside(service, before=inside)
-        if after:
+        if after is not None:
             put_back(service, before=before, now=after, own=name)
 
 

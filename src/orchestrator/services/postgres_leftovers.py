@@ -1,71 +1,23 @@
-"""What a test left on the server beside its own schema or database, and how it goes away.
+"""How what a test left on the server, beside its own schema or database, goes away.
 
-A look before the test and one after it tell what came: sessions, prepared transactions, replication
-slots, databases, roles, and settings of roles, databases and the whole system. The next test meets
-none of it.
+A look before the test and one after it tell what came: prepared transactions, replication slots,
+databases, roles, settings of roles, databases and the whole system; and, in a database that tests
+share, what stands outside of the test's schema. The next test meets none of it.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.services.postgres_admin import APPLICATION, Admin, literal, quoted
+from orchestrator.services.postgres_admin import Admin, literal, quoted
+from orchestrator.services.postgres_sight import CATALOGS, NAMED, QUALIFIED, new_items, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.services.postgres import Postgres
-
-    Sight = Mapping[str, Any]
-
-_log: Final = logging.getLogger("orchestrator.postgres")
-
-# Catalogs of which every row is put back as it was: what `alter role`, `alter database` and `grant`
-# have changed.
-_CATALOGS: Final = ("pg_authid", "pg_auth_members", "pg_db_role_setting")
-
-
-def as_list(query: str) -> str:
-    """SQL for the one column of a query as a JSON array."""
-    return f"(select coalesce(json_agg(item), '[]') from ({query}) found(item))"  # noqa: S608
-
-
-_ROWS: Final = ", ".join(
-    f"'{name}', {as_list(f'select to_jsonb(t) from {name} t')}"  # noqa: S608 - constants
-    for name in _CATALOGS
-)
-_LOOK: Final = f"""
-    select json_build_object(
-        'at', clock_timestamp(),
-        'databases', {as_list("select datname from pg_database")},
-        'prepared', {as_list("select json_build_array(gid, database) from pg_prepared_xacts")},
-        'slots', {as_list("select slot_name from pg_replication_slots")},
-        'system', pg_read_file('postgresql.auto.conf'),
-        {_ROWS}
-    )
-"""  # noqa: S608 - made of constants
-# Sessions of the test's own clients, and others that began since and still do something or hold
-# something. An idle one may be in a pool of the class's that is needed again.
-_END_SESSIONS: Final = """
-    select count(pg_terminate_backend(pid)) from pg_stat_activity
-    where application_name <> %s and backend_type in ('client backend', 'walsender')
-      and (application_name = %s or backend_start >= %s
-           and (state <> 'idle' or pid in (select pid from pg_locks)))
-"""
-
-
-def look(service: Postgres) -> Sight:
-    """See what is on the server now."""
-    [[seen]] = service.admin.run(_LOOK)
-    sight: Sight = seen
-    return sight
-
-
-def end_sessions(service: Postgres, *, test: str, since: Sight) -> None:
-    """End what the test's clients still do: open transactions, long queries, locks."""
-    service.admin.run(_END_SESSIONS, [APPLICATION, test, since["at"]])
+    from orchestrator.services.postgres_sight import Sight
 
 
 def let_go(service: Postgres, *, before: Sight, now: Sight) -> None:
@@ -89,8 +41,10 @@ def put_back(service: Postgres, *, before: Sight, now: Sight, own: str) -> None:
         service: The class's handle.
         before: What was there before the test.
         now: What was there after it.
-        own: The test's own database, which is dropped already.
+        own: The test's own schema or database, which is dropped already.
     """
+    if "inside" in before:
+        _put_back_inside(service, before["inside"], now["inside"], own)
     for database in new_items([*before["databases"], own], now["databases"]):
         tell("database", database)
         service.admin.run(f"drop database if exists {quoted(database)} with (force)")
@@ -98,11 +52,25 @@ def put_back(service: Postgres, *, before: Sight, now: Sight, own: str) -> None:
     for role in (row["rolname"] for row in now["pg_authid"] if row["oid"] not in known):
         tell("role", role)
         service.admin.run(f"drop owned by {quoted(role)} cascade; drop role {quoted(role)}")
-    for name in _CATALOGS:
+    for name in CATALOGS:
         if _texts(before[name]) != _texts(now[name]):
             _put_back_catalog(service, name, before[name])
     if before["system"] != now["system"]:
         _put_back_system(service, before["system"])
+
+
+def _put_back_inside(
+    service: Postgres,
+    before: Mapping[str, Sequence[str]],
+    now: Mapping[str, Sequence[str]],
+    own: str,
+) -> None:
+    for kind in (*NAMED, *QUALIFIED):
+        for name in new_items(before[kind], now[kind]):
+            if name != own and not name.startswith(f"{own}."):
+                tell(kind, name)
+                shown = quoted(name) if kind in NAMED else name
+                service.admin.run(f"drop {kind} if exists {shown} cascade")
 
 
 def _put_back_catalog(service: Postgres, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -131,16 +99,6 @@ def _put_back_system(service: Postgres, text: str) -> None:
         if "=" in line and not line.startswith("#"):
             service.admin.run(f"alter system set {line}")
     service.admin.run("select pg_reload_conf()")
-
-
-def new_items(before: Sequence[Any], now: Sequence[Any]) -> list[Any]:
-    """What is there now and was not before."""
-    return [item for item in now if item not in before]
-
-
-def tell(kind: str, name: str) -> None:
-    """Log what a test left behind."""
-    _log.info("a test left the %s %s behind; it goes", kind, name)
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
