@@ -76,7 +76,7 @@ class OptionsTest(unittest.TestCase):
     def test_durable_waits_for_the_disk(self) -> None:
         """By default the server does not; with durable=True its own defaults hold."""
         self.assertIn("fsync=off", Postgres().server_command())
-        self.assertEqual([], Postgres(durable=True).server_command())
+        self.assertNotIn("fsync", " ".join(Postgres(durable=True).server_command()))
         self.assertNotIn("POSTGRES_INITDB_ARGS", Postgres(durable=True).server_env())
 
 

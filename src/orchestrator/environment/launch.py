@@ -164,7 +164,10 @@ def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
         cpus=handle.cpus,
         pids=handle.pids,
         shm_size=in_bytes(handle.shm_size),
-        tmpfs={path: f"size={in_bytes(size)}" for path, size in handle.tmpfs.items()},
+        tmpfs={
+            **handle.server_tmpfs(),
+            **{path: f"size={in_bytes(size)}" for path, size in handle.tmpfs.items()},
+        },
         mounts=handle.server_mounts(),
         capabilities=handle.server_capabilities(),
     )

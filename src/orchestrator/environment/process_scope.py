@@ -71,10 +71,8 @@ class ProcessScope:
         runtime.engine.connect_network(
             network, container=runtime.container, aliases=host_names(alias)
         )
-        joined = handle.copy_with(
-            _runtime=dataclasses.replace(
-                runtime, alias=alias, networks=(*runtime.networks, network)
-            )
+        joined = handle.joined(
+            dataclasses.replace(runtime, alias=alias, networks=(*runtime.networks, network))
         )
         with contextlib.ExitStack() as leaving:
             leaving.callback(

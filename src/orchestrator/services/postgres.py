@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
@@ -11,6 +12,7 @@ from orchestrator.services import (
     options,
     postgres_clients,
     postgres_init,
+    postgres_memory,
     postgres_options,
     postgres_preparation,
     postgres_relatives,
@@ -20,13 +22,14 @@ from orchestrator.services.drivers import driver
 from orchestrator.services.once import once
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
+from orchestrator.services.postgres_memory import Room
 from orchestrator.services.postgres_protocol import asks_for_password
 from orchestrator.services.postgres_transaction import SessionOfTests
 from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import psycopg
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 
+_QUIET: Final = {"log_checkpoints": "off"}  # each clone is one; they say nothing of a test
 # What a crash of the machine could lose is of no worth to a test. Killing the server loses nothing:
 # what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
 _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
@@ -102,6 +106,7 @@ class Postgres(Service):
     _role_passwords: Mapping[str, str] | None = options.private(None)
     _test_password: str = options.private("")
     _tests: dict[str, bool] | None = options.private(None)
+    _room: Room | None = options.private(None)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
@@ -116,11 +121,16 @@ class Postgres(Service):
                 "_role_passwords": {role: options.random_password() for role in self.roles},
                 "_test_password": options.random_password(),
                 "_tests": {},
+                "_room": Room(),
                 "_related": {},
                 "_clients": contextlib.ExitStack(),
                 **changes,
             },
         )
+
+    def joined(self, runtime: Runtime, /) -> Self:
+        """The handle for one more class; what it opens is closed with that class."""
+        return self.copy_with(_runtime=runtime, _clients=contextlib.ExitStack(), _related={})
 
     # The server
 
@@ -140,6 +150,7 @@ class Postgres(Service):
     def server_command(self) -> Sequence[str]:
         """Settings as arguments."""
         settings = {
+            **_QUIET,
             **({} if self.durable else _NOT_DURABLE),
             **(postgres_strict.SETTINGS if self.strict else {}),
             **self.settings,
@@ -153,6 +164,10 @@ class Postgres(Service):
     def server_files(self) -> Mapping[str, bytes]:
         """The init files."""
         return postgres_init.server_files(self)
+
+    def server_tmpfs(self) -> Mapping[str, str]:
+        """Room for clones, where they may be in memory."""
+        return postgres_memory.mounts(self)
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
@@ -278,6 +293,20 @@ class Postgres(Service):
         """
         return self._related_by("role", name, postgres_relatives.as_role)
 
+    def kill(self, signal: str = "SIGKILL") -> None:
+        """End the server as a crash does; what was committed is there after `restart`."""
+        self.room.to_disk(self)
+        super().kill(signal)
+
+    def restart(self) -> None:
+        """Kill the server if it runs, start it, and return when it is ready again.
+
+        Raises:
+            ServiceError: It did not come back.
+        """
+        self.room.to_disk(self)
+        super().restart()
+
     # What the files of this service share
 
     @property
@@ -338,6 +367,18 @@ class Postgres(Service):
         session = SessionOfTests(self)
         self.clients.callback(session.close)
         return session
+
+    @property
+    def room(self) -> Room:
+        """Where in memory clones may be."""
+        assert self._room is not None  # noqa: S101 - every bound handle has it
+        return self._room
+
+    @property
+    def may_clone(self) -> bool:
+        """Whether tests get a clone of any of the class's databases."""
+        migrated = isinstance(self.databases, Mapping) and any(self.databases.values())
+        return self.clones or (self.isolation == "schema" and migrated)
 
     @property
     def clones(self) -> bool:

@@ -80,7 +80,7 @@ class Admin:
                 self._service.dsn, autocommit=True, options=_OPTIONS
             )
         cursor = self._connection.execute(statement, parameters or None)
-        return cursor.fetchall() if cursor.description else []
+        return [] if cursor.description is None else cursor.fetchall()
 
 
 def quoted(name: str) -> str:

@@ -90,6 +90,10 @@ class Redis(Service):
             },
         )
 
+    def joined(self, runtime: Runtime, /) -> Self:
+        """The handle for one more class; what it opens is closed with that class."""
+        return self.copy_with(_runtime=runtime, _clients=contextlib.ExitStack(), _related={})
+
     # The server
 
     def server_capabilities(self) -> Sequence[str]:

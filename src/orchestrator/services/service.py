@@ -115,6 +115,10 @@ class Service(Declaration):
         """The user it runs as, or None for the image's own."""
         return None
 
+    def server_tmpfs(self) -> Mapping[str, str]:
+        """Container path to the mount options of a file system in memory of the service's own."""
+        return {}
+
     def server_mounts(self) -> Mapping[str, str]:
         """Container path to a path of this machine, mounted read-only."""
         return {}
@@ -283,6 +287,10 @@ class Service(Declaration):
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """A copy of this declaration that is bound to a container."""
         return self.copy_with(_runtime=runtime, **changes)
+
+    def joined(self, runtime: Runtime, /) -> Self:
+        """The handle for one more class, of a service that lives as long as the process."""
+        return self.copy_with(_runtime=runtime)
 
     def identified(self, container_id: str, /) -> Self:
         """The handle, once its container has an id."""
