@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import unittest
 
+import psycopg
 from sqlalchemy import text
 
 from orchestrator import Postgres, ServicesMixin
+from orchestrator.errors import ServiceError
+from orchestrator.services import faults
 
-_ROOM = """
-    select coalesce(spcname, '?') from pg_database
-    join pg_tablespace space on space.oid = dattablespace where datname = current_database()
+_FOLDER = """
+    select pg_tablespace_location(dattablespace) from pg_database where datname = current_database()
 """
+_MEMORY = "/orchestrator/"
 
 
 class MemoryTestCase(ServicesMixin, unittest.TestCase):
@@ -19,10 +22,17 @@ class MemoryTestCase(ServicesMixin, unittest.TestCase):
 
     db = Postgres(isolation="database", databases=["other"])
 
-    def room(self, handle: Postgres) -> object:
-        """Where a handle's database is."""
+    def assert_in_memory(self, handle: Postgres) -> None:
+        """A handle's database is in memory."""
+        self.assertTrue(self._folder(handle).startswith(_MEMORY))
+
+    def assert_on_disk(self, handle: Postgres) -> None:
+        """A handle's database is not in memory."""
+        self.assertFalse(self._folder(handle).startswith(_MEMORY))
+
+    def _folder(self, handle: Postgres) -> str:
         with handle.engine.connect() as connection:
-            return connection.scalar(text(_ROOM))
+            return str(connection.scalar(text(_FOLDER)))
 
     def write(self, handle: Postgres) -> None:
         """Commit a row."""
@@ -41,7 +51,7 @@ class RestartTest(MemoryTestCase):
 
     def test_a_clone_is_in_memory(self) -> None:
         """That is where it is made in no time."""
-        self.assertEqual("orchestrator_memory", self.room(self.db))
+        self.assert_in_memory(self.db)
 
     def test_what_was_committed_survives_a_restart(self) -> None:
         """In each database of the test, though it has connections open."""
@@ -52,7 +62,7 @@ class RestartTest(MemoryTestCase):
         self.db.restart()
         for handle in (self.db, self.db.in_database("other")):
             self.assert_written(handle)
-            self.assertEqual("pg_default", self.room(handle))
+            self.assert_on_disk(handle)
 
     def test_what_was_committed_survives_a_crash(self) -> None:
         """kill() and restart(), as a test of retries does."""
@@ -69,13 +79,47 @@ class RestartTest(MemoryTestCase):
         self.db.restart()
         self.assert_written(self.db)
 
+    def test_what_was_committed_survives_a_signal(self) -> None:
+        """One on which the server shuts down in order."""
+        self.write(self.db)
+        self.db.kill("SIGINT")
+        self.db.restart()
+        self.assert_written(self.db)
+
+    def test_what_was_committed_survives_a_crash_of_the_frozen(self) -> None:
+        """A paused server can be killed, too."""
+        self.write(self.db)
+        with self.db.paused():
+            self.db.kill()
+        self.db.restart()
+        self.assert_written(self.db)
+
+    def test_a_client_is_cut_off_in_the_middle(self) -> None:
+        """It hears nothing from a server that is killed, as in production."""
+        connection = self.db.connect()
+        connection.execute("select 1")
+        self.db.kill()
+        with self.assertRaises(psycopg.OperationalError) as caught:
+            connection.execute("select 1")
+        self.assertNotIsInstance(caught.exception, psycopg.errors.AdminShutdown)
+        self.db.restart()
+
+    def test_any_number_of_restarts(self) -> None:
+        """Each leaves a folder on the disk, and the next test has another in memory."""
+        for number in range(3):
+            with type(self).db.isolated(f"test_{number}") as handle:
+                self.write(handle)
+                self.assert_in_memory(handle)
+                handle.restart()
+                self.assert_written(handle)
+
     def test_the_next_clone_is_in_memory_again(self) -> None:
         """After a restart the room is made anew."""
         with type(self).db.isolated("test_one-1") as one:
             one.restart()
         with type(self).db.isolated("test_two-2") as two:
             self.write(two)
-            self.assertEqual("orchestrator_memory", self.room(two))
+            self.assert_in_memory(two)
 
     def test_other_faults_leave_it_in_memory(self) -> None:
         """A paused or partitioned server goes on as it was."""
@@ -83,7 +127,27 @@ class RestartTest(MemoryTestCase):
         with self.db.paused():
             pass
         self.assert_written(self.db)
-        self.assertEqual("orchestrator_memory", self.room(self.db))
+        self.assert_in_memory(self.db)
+
+
+class EndedByItselfTest(MemoryTestCase):
+    """Nobody could save what was in memory."""
+
+    def test_it_is_told(self) -> None:
+        """restart() names the database that is gone, and the way to keep it."""
+        faults.kill(self.db, signal="SIGINT")
+        with self.assertRaisesRegex(ServiceError, r"(?s)test_it_is_told.*memory.*durable=True"):
+            self.db.restart()
+
+    def test_the_next_test_has_a_clone(self) -> None:
+        """A server that shut down in order is as good as new."""
+        with type(self).db.isolated("test_one-1") as one:
+            faults.kill(one, signal="SIGINT")
+            with self.assertRaises(ServiceError):
+                one.restart()
+        with type(self).db.isolated("test_two-2") as two:
+            self.write(two)
+            self.assert_in_memory(two)
 
 
 class DiskTest(MemoryTestCase):
@@ -93,7 +157,7 @@ class DiskTest(MemoryTestCase):
 
     def test_with_a_limit_clones_are_on_the_disk(self) -> None:
         """So that the limit is the server's."""
-        self.assertEqual("pg_default", self.room(self.db))
+        self.assert_on_disk(self.db)
 
 
 class DurableTest(MemoryTestCase):
@@ -103,7 +167,7 @@ class DurableTest(MemoryTestCase):
 
     def test_durable_clones_are_on_the_disk(self) -> None:
         """And survive a restart as they are."""
-        self.assertEqual("pg_default", self.room(self.db))
+        self.assert_on_disk(self.db)
         self.write(self.db)
         self.db.restart()
         self.assert_written(self.db)

@@ -302,9 +302,15 @@ class Engine(Protocol):
         """The most bytes the container has used; None when the kernel does not say."""
 
     def exec(
-        self, container: str, argv: Sequence[str], /, *, env: Mapping[str, str] | None = None
+        self,
+        container: str,
+        argv: Sequence[str],
+        /,
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
     ) -> ExecResult:
-        """Run a command in the container and wait for it."""
+        """Run a command in the container, as the image's user or another, and wait for it."""
 
     def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
         """Write files into a created or running container."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
+from orchestrator.errors import ServiceError
 from orchestrator.probes import Call
 from orchestrator.services import (
     options,
@@ -295,17 +296,28 @@ class Postgres(Service):
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
-        self.room.to_disk(self)
+        self.room.to_disk(self, crash=signal == "SIGKILL")
         super().kill(signal)
 
     def restart(self) -> None:
         """Kill the server if it runs, start it, and return when it is ready again.
 
         Raises:
-            ServiceError: It did not come back.
+            ServiceError: It did not come back; or it had ended by itself, and with it went the
+                test's database, which was in memory.
         """
-        self.room.to_disk(self)
-        super().restart()
+        lost = self.room.to_disk(self, crash=True)
+        if not lost:
+            super().restart()
+            return
+        with contextlib.suppress(ServiceError):
+            super().restart()
+        raise ServiceError(
+            f"{self.alias} had ended by itself, and with it went the test's database "
+            f"({', '.join(lost)}), which was in memory. End the server with kill(), or declare "
+            "durable=True, which keeps databases on the disk.",
+            service=self.alias,
+        )
 
     # What the files of this service share
 

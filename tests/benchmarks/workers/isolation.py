@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 
-def ten_tables(engine: sqlalchemy.Engine) -> None:
-    """A small application's database."""
+def fifty_tables(engine: sqlalchemy.Engine) -> None:
+    """An application's database."""
     from sqlalchemy import text
 
     with engine.begin() as connection:
-        for number in range(10):
+        for number in range(50):
             columns = "id serial primary key, name text unique, at timestamptz default now()"
             connection.execute(text(f"create table table_{number}({columns})"))
 
@@ -49,9 +49,15 @@ class Schema(ServicesMixin, unittest.TestCase):
 
 
 class Clone(Schema):
-    """A database for each test, with ten tables in it."""
+    """A database for each test, with fifty tables in it."""
 
-    db = Postgres(migrate=ten_tables)
+    db = Postgres(migrate=fifty_tables)
+
+
+class Transaction(Schema):
+    """A transaction for each test."""
+
+    db = Postgres(isolation="transaction")
 
 
 class Unshared(Schema):
@@ -68,6 +74,16 @@ class Flush(ServicesMixin, unittest.TestCase):
     def use(self) -> None:
         """Leave a hundred keys behind."""
         self.cache.client.mset({f"key:{number}": "value" for number in range(100)})
+
+
+class Prefix(Flush):
+    """Keys of each test's own, and an error for who touches another's."""
+
+    cache = Redis(isolation="prefix")
+
+    def use(self) -> None:
+        """Leave a hundred keys behind."""
+        self.cache.client.mset({self.cache.key(str(number)): "value" for number in range(100)})
 
 
 class Topic(ServicesMixin, unittest.TestCase):
@@ -101,8 +117,10 @@ KINDS: Mapping[str, type[Any]] = {
     "unused": Unused,
     "none": Unshared,
     "schema": Schema,
+    "transaction": Transaction,
     "clone": Clone,
     "flush": Flush,
+    "prefix": Prefix,
     "topic": Topic,
     "record": Record,
     "fenced": Fenced,
