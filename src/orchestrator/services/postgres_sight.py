@@ -64,10 +64,11 @@ _INSIDE: Final = {
     "inside": _object({kind: _list(query) for kind, query in {**NAMED, **QUALIFIED}.items()})
 }
 # Sessions of the test's own clients, and others that began since and still do something or hold
-# something. An idle one may be in a pool of the class's that is needed again.
+# something. An idle one may be in a pool of the class's that is needed again. The function is what
+# pg_stat_activity joins with names, which takes as long again.
 _END_SESSIONS: Final = f"""
     with ended as materialized (
-        select pg_terminate_backend(pid) from pg_stat_activity
+        select pg_terminate_backend(pid) from pg_stat_get_activity(null)
         where application_name <> '{APPLICATION}'
           and backend_type in ('client backend', 'walsender')
           and (application_name = %s or backend_start >= %s
