@@ -25,7 +25,13 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "fenced": ("Kafka, strict", "a topic"),
 }
 # Of clean state alone, so of tests that leave the service alone; a topic exists once it is used.
-_UNTOUCHED = {"schema": 0.005, "transaction": 0.001, "clone": 0.025, "flush": 0.001, "prefix": 0.002}
+_UNTOUCHED = {
+    "schema": 0.005,
+    "transaction": 0.001,
+    "clone": 0.025,
+    "flush": 0.001,
+    "prefix": 0.002,
+}
 _USED = {"topic": 0.030}
 
 
