@@ -27,7 +27,7 @@ _MOUNT: Final = "/orchestrator"
 _USER: Final = "postgres"
 _LARGEST: Final = 128 << 20  # bytes; what is larger is copied at the speed of a disk anyway
 # The server's user must own the folder, and the server acts as that user.
-_MAKE_FOLDER: Final = f'test "$(id -un)" = {_USER} && mkdir %s'
+_MAKE_FOLDER: Final = f'test "$(id -un)" = {_USER} && mkdir -p %s'
 _WHERE: Final = """
     select current_setting('data_directory'), oid from pg_tablespace where spcname = %s
 """
@@ -115,8 +115,8 @@ class Room:
         try:
             if admin.run(_WHERE, [self.name]):  # of the time before a restart
                 self.number += 1
-                service.exec(["chmod", "1777", _MOUNT])  # Docker forgets the mode of the mount
-            admin.run(f"copy (select '') to program {literal(_MAKE_FOLDER % self._folder)}")
+                _open(service)
+            self._make_folder(service)
             admin.run(f"create tablespace {self.name} location '{self._folder}'")
             [(self.data, oid)] = admin.run(_WHERE, [self.name])
         except driver("psycopg", extra="postgres").Error as error:
@@ -124,6 +124,14 @@ class Room:
             return False
         self.link = f"{self.data}/pg_tblspc/{oid}"
         return True
+
+    def _make_folder(self, service: Postgres) -> None:
+        statement = f"copy (select '') to program {literal(_MAKE_FOLDER % self._folder)}"
+        try:
+            service.admin.run(statement)
+        except driver("psycopg", extra="postgres").errors.ExternalRoutineException:
+            _open(service)
+            service.admin.run(statement)
 
     @property
     def name(self) -> str:
@@ -133,6 +141,13 @@ class Room:
     @property
     def _folder(self) -> str:
         return f"{_MOUNT}/{self.name}"
+
+
+def _open(service: Postgres) -> None:
+    """Give the mount its mode again: Docker forgets it when the container starts again."""
+    done = service.exec(["chmod", "1777", _MOUNT])
+    if done.exit_code != 0:
+        _log.warning("%s: chmod of %s: %s", service.alias, _MOUNT, done.output)
 
 
 def _moving(clone: str) -> Sequence[str]:
