@@ -114,8 +114,12 @@ class ServicesMixin(_Base):
         if environment is None:
             raise DeclarationError(_why_not_set_up(type(self)))
         states = contextlib.ExitStack()
-        self.addCleanup(states.close)
-        handles = states.enter_context(environment.isolated(_test_name(self._testMethodName)))
+        self.addCleanup(_close, states)
+        isolation = environment.isolated(_test_name(self._testMethodName))
+        try:
+            handles = states.enter_context(isolation)
+        except OrchestratorError as error:
+            raise _bare(error) from error.__cause__
         vars(self)[HANDLES] = handles
         states.callback(vars(self).pop, HANDLES)
 
@@ -168,6 +172,20 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
         raise error.with_traceback(None) from error.__cause__
     setattr(cls, _ENVIRONMENT, environment)
     setattr(cls, HANDLES, environment.handles)
+
+
+def _close(states: contextlib.ExitStack) -> None:
+    try:
+        states.close()
+    except OrchestratorError as error:
+        raise _bare(error) from error.__cause__
+
+
+def _bare(error: OrchestratorError) -> OrchestratorError:
+    """What went wrong with a test's state is in the message; how we noticed would bury it."""
+    if error.__cause__ is not None:
+        error.__cause__.__context__ = error.__cause__.__traceback__ = None
+    return error.with_traceback(None)
 
 
 def _stop(cls: type[ServicesMixin], environment: Environment) -> None:

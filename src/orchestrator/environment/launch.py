@@ -94,8 +94,9 @@ def failure(handle: Service, what: str, error: Exception) -> ServiceError:
     state = handle.state()
     if state is None or state.ended:
         return exited(handle, state)
+    paused = " while it is paused" if state.status == "paused" else ""
     return ServiceError(
-        f"{handle.alias} {what}: {type(error).__name__}: {handle.masked(str(error))}",
+        f"{handle.alias} {what}{paused}: {type(error).__name__}: {handle.masked(str(error))}",
         service=handle.alias,
     )
 

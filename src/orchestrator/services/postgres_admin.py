@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.errors import ServiceError, ServiceNotReadyError
+from orchestrator.probes import ATTEMPT
 from orchestrator.services.drivers import driver
 from orchestrator.services.faults import await_ready
 from orchestrator.services.once import once
@@ -32,6 +35,7 @@ class Admin:
     def __init__(self, service: Postgres, *, database: str) -> None:
         self._service = service.copy_with(database=database)
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._silent = False
 
     def run(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Execute a statement; its rows, if it has any.
@@ -39,17 +43,46 @@ class Admin:
         A server that was restarted since is connected to again.
 
         Raises:
-            ServiceError: The server is gone.
+            ServiceError: The server is gone, or frozen.
         """
+        self.check_awake()
         broken = driver("psycopg", extra="postgres").OperationalError
         try:
             return self._run(statement, parameters)
         except broken:
             if self._connection is not None and not self._connection.broken:
                 raise
+        self.check_awake()  # another thread may have found it frozen
         self.close()
         await_ready(self._service)
         return self._run(statement, parameters)
+
+    def check_awake(self) -> None:
+        """Look whether a server that was found frozen has come back to life.
+
+        Raises:
+            ServiceError: It has not.
+        """
+        if self._silent:
+            self.knock(timeout=ATTEMPT)
+
+    def knock(self, *, timeout: float) -> None:
+        """See whether the server answers anybody.
+
+        Raises:
+            ServiceError: It does not.
+        """
+        try:
+            await_ready(self._service.copy_with(startup_timeout=timeout))
+        except ServiceNotReadyError as error:
+            self._silent = True
+            self.close()
+            raise ServiceError(
+                f"{self._service.alias} does not answer: it accepts connections at most, and is "
+                "silent. Was it frozen (SIGSTOP, docker pause), and not thawed?",
+                service=self._service.alias,
+            ) from error.__cause__
+        self._silent = False
 
     @once
     def major(self) -> int:
@@ -68,6 +101,22 @@ class Admin:
         )
         return made.decode()
 
+    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
+        """A new connection that does not wait for a frozen server; whoever asks closes it.
+
+        Raises:
+            ServiceError: The server is frozen.
+        """
+        self.check_awake()
+        driver("psycopg", extra="postgres")
+        from orchestrator.services.postgres_patience import CONNECT, PATIENCE, PatientConnection
+
+        connection = PatientConnection.connect(
+            self._service.dsn, autocommit=True, connect_timeout=CONNECT, **arguments
+        )
+        connection.on_silence = partial(self.knock, timeout=PATIENCE)
+        return connection
+
     def close(self) -> None:
         """Close it; the next statement opens it again."""
         if self._connection is not None:
@@ -76,9 +125,7 @@ class Admin:
 
     def _run(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = driver("psycopg", extra="postgres").connect(
-                self._service.dsn, autocommit=True, options=_OPTIONS
-            )
+            self._connection = self.connect(options=_OPTIONS)
         cursor = self._connection.execute(statement, parameters or None)
         return [] if cursor.description is None else cursor.fetchall()
 

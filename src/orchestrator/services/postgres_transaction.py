@@ -124,10 +124,7 @@ class SessionOfTests:
     def opened(self) -> psycopg.Connection[Any]:
         """The session; a new one after the server was restarted."""
         if self._connection is None or self._connection.closed:
-            module = driver("psycopg", extra="postgres")
-            self._connection = module.connect(
-                self._service.dsn, autocommit=True, application_name=APPLICATION
-            )
+            self._connection = self._service.admin.connect(application_name=APPLICATION)
         return self._connection
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from orchestrator.services.drivers import driver
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from orchestrator.services.redis import Redis
+
+_SILENCE: Final = 5.0  # seconds
 
 
 def url(service: Redis, address: str, *, verified: bool) -> str:
@@ -56,14 +58,18 @@ def async_client(service: Redis, **arguments: Any) -> redis.asyncio.Redis:
 
 
 def reconnecting() -> dict[str, Any]:
-    """Arguments of a client that connects again, once, when the server was restarted."""
+    """Arguments of a client that connects again, once, when the server was restarted.
+
+    It does not wait for a frozen server.
+    """
     retry = driver("redis.retry", extra="redis").Retry
     no_backoff = driver("redis.backoff", extra="redis").NoBackoff
     broken = driver("redis.exceptions", extra="redis").ConnectionError
     return {
         "single_connection_client": True,
-        "retry": retry(no_backoff(), 1),
+        "retry": retry(no_backoff(), 1, supported_errors=(broken,)),
         "retry_on_error": [broken],
+        "socket_timeout": _SILENCE,
     }
 
 
