@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import ServiceError
-from orchestrator.probes import Call
 from orchestrator.services import (
     options,
     postgres_clients,
-    postgres_init,
-    postgres_memory,
-    postgres_options,
     postgres_preparation,
     postgres_relatives,
     postgres_strict,
@@ -23,34 +17,24 @@ from orchestrator.services.drivers import driver
 from orchestrator.services.once import once
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
-from orchestrator.services.postgres_memory import Room
-from orchestrator.services.postgres_protocol import asks_for_password
+from orchestrator.services.postgres_memory import Room, gone
+from orchestrator.services.postgres_server import PostgresServer
 from orchestrator.services.postgres_transaction import SessionOfTests
 from orchestrator.services.runtime import address
-from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import psycopg
     import sqlalchemy
     import sqlalchemy.ext.asyncio
     import sqlalchemy.orm
 
-    from orchestrator.probes import Probe
     from orchestrator.services.postgres_transaction import SharedTransaction
     from orchestrator.services.runtime import Runtime
 
-Isolation = Literal["schema", "database", "transaction", "none"]
 
-_QUIET: Final = {"log_checkpoints": "off"}  # each clone is one; they say nothing of a test
-# What a crash of the machine could lose is of no worth to a test. Killing the server loses nothing:
-# what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
-_NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
-
-
-class Postgres(Service):
+class Postgres(PostgresServer):
     """A PostgreSQL server, version 13 or later.
 
     Attributes:
@@ -79,25 +63,6 @@ class Postgres(Service):
             is no superuser: it owns its schema, and reads what the class made.
     """
 
-    lock_entry: ClassVar[str] = "postgres"
-    container_port: ClassVar[int] = 5432
-    client_modules: ClassVar[Sequence[str]] = (
-        "psycopg",
-        "sqlalchemy.dialects.postgresql.psycopg",
-    )
-
-    database: str = "test"
-    username: str = "test"
-    password: str | None = field(default=None, repr=False)
-    settings: Mapping[str, str | float] = field(default_factory=dict)
-    init: Sequence[str | Path] = ()
-    isolation: Isolation = "schema"
-    migrate: Callable[[sqlalchemy.Engine], object] | Any = None
-    databases: Sequence[str] | Mapping[str, Any] = ()
-    roles: Sequence[str] = ()
-    extensions: Sequence[str] = ()
-    durable: bool = False
-    strict: bool = False
     _schema: str = options.private("public")
     _test: str = options.private("")
     _clients: contextlib.ExitStack | None = options.private(None)
@@ -108,10 +73,6 @@ class Postgres(Service):
     _test_password: str = options.private("")
     _tests: dict[str, bool] | None = options.private(None)
     _room: Room | None = options.private(None)
-
-    def check_options(self) -> None:
-        """Raise DeclarationError for a value that cannot work."""
-        postgres_options.check(self)
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with passwords in place."""
@@ -132,51 +93,6 @@ class Postgres(Service):
     def joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
         return self.copy_with(_runtime=runtime, _clients=contextlib.ExitStack(), _related={})
-
-    # The server
-
-    def server_capabilities(self) -> Sequence[str]:
-        """What the entry point needs to give the data to the server's user, and to become it."""
-        return ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
-
-    def server_env(self) -> Mapping[str, str]:
-        """The official image's contract."""
-        return {
-            "POSTGRES_USER": self.username,
-            "POSTGRES_PASSWORD": self.password or "",
-            "POSTGRES_DB": self.database,
-            **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
-        }
-
-    def server_command(self) -> Sequence[str]:
-        """Settings as arguments."""
-        settings = {
-            **_QUIET,
-            **({} if self.durable else _NOT_DURABLE),
-            **(postgres_strict.SETTINGS if self.strict else {}),
-            **self.settings,
-        }
-        return [
-            word
-            for name, value in settings.items()
-            for word in ("-c", f"{name}={postgres_options.setting(value)}")
-        ]
-
-    def server_files(self) -> Mapping[str, bytes]:
-        """The init files."""
-        return postgres_init.server_files(self)
-
-    def server_tmpfs(self) -> Mapping[str, str]:
-        """Room for clones, where they may be in memory."""
-        return postgres_memory.mounts(self)
-
-    def readiness(self) -> Probe:
-        """It asks for a password over TCP; the temporary server of the first start cannot."""
-        return Call(asks_for_password)
-
-    def why_ended(self) -> str:
-        """The init file and its line, or the server's last words."""
-        return postgres_init.why_ended(self, self.logs())
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
@@ -312,12 +228,7 @@ class Postgres(Service):
             return
         with contextlib.suppress(ServiceError):
             super().restart()
-        raise ServiceError(
-            f"{self.alias} had ended by itself, and with it went the test's database "
-            f"({', '.join(lost)}), which was in memory. End the server with kill(), or declare "
-            "durable=True, which keeps databases on the disk.",
-            service=self.alias,
-        )
+        raise gone(self, lost)
 
     # What the files of this service share
 
@@ -385,18 +296,6 @@ class Postgres(Service):
         """Where in memory clones may be."""
         assert self._room is not None  # noqa: S101 - every bound handle has it
         return self._room
-
-    @property
-    def may_clone(self) -> bool:
-        """Whether tests get a clone of any of the class's databases."""
-        migrated = isinstance(self.databases, Mapping) and any(self.databases.values())
-        return self.clones or (self.isolation == "schema" and migrated)
-
-    @property
-    def clones(self) -> bool:
-        """Whether tests get a clone of the database."""
-        carries = self.migrate is not None or bool(self.init)
-        return self.isolation == "database" or (self.isolation == "schema" and carries)
 
     def cut_off(self) -> None:
         """Let no connection reach into a shared transaction any more."""

@@ -12,7 +12,7 @@ from orchestrator.services import options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.services.postgres import Postgres
+    from orchestrator.services.postgres_server import PostgresServer
 
 _FOLDER: Final = "/docker-entrypoint-initdb.d"
 _RUNNING: Final = re.compile(rf"running {_FOLDER}/(\d+)-", re.MULTILINE)
@@ -20,7 +20,7 @@ _PSQL: Final = re.compile(rf"^psql:{_FOLDER}/\S+:(?P<line>\d+): (?P<error>.+)$",
 _FATAL: Final = re.compile(r"(?:FATAL|PANIC):\s+(?P<error>.+)$", re.MULTILINE)
 
 
-def server_files(service: Postgres) -> Mapping[str, bytes]:
+def server_files(service: PostgresServer) -> Mapping[str, bytes]:
     """The files by their place in the container, numbered so that they run in the order given.
 
     A compressed one is unpacked: psql tells no lines of what it reads from a pipe.
@@ -38,7 +38,7 @@ def server_files(service: Postgres) -> Mapping[str, bytes]:
     return files
 
 
-def why_ended(service: Postgres, logs: str) -> str:
+def why_ended(service: PostgresServer, logs: str) -> str:
     """What the log of a server that ended says about the reason; empty when nothing."""
     if running := list(_RUNNING.finditer(logs)):
         last = running[-1]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.port import ExecResult
     from orchestrator.services.postgres import Postgres
+    from orchestrator.services.postgres_server import PostgresServer
 
 _log: Final = logging.getLogger("orchestrator.postgres")
 
@@ -36,7 +37,7 @@ _WHERE: Final = """
 _COPY: Final = 'kill -STOP -1; cp -a "$1" "$2" && ln -sfn "$2" "$3"'
 
 
-def mounts(service: Postgres) -> Mapping[str, str]:
+def mounts(service: PostgresServer) -> Mapping[str, str]:
     """What to mount into the container: nothing when clones belong on the disk.
 
     That is when commits must reach it, and when the container's memory is limited, as files in
@@ -44,6 +45,16 @@ def mounts(service: Postgres) -> Mapping[str, str]:
     """
     wanted = service.may_clone and not service.durable and service.memory is None
     return {_MOUNT: "mode=1777"} if wanted else {}
+
+
+def gone(service: Postgres, clones: Sequence[str]) -> ServiceError:
+    """The error for clones that nobody could save."""
+    return ServiceError(
+        f"{service.alias} had ended by itself, and with it went the test's database "
+        f"({', '.join(clones)}), which was in memory. End the server with kill(), or declare "
+        "durable=True, which keeps databases on the disk.",
+        service=service.alias,
+    )
 
 
 @dataclass(eq=False)

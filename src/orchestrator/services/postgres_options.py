@@ -12,14 +12,14 @@ from orchestrator.services import options, postgres_migrations
 from orchestrator.services.postgres_strict import UNSETTABLE
 
 if TYPE_CHECKING:
-    from orchestrator.services.postgres import Postgres
+    from orchestrator.services.postgres_server import PostgresServer
 
 ISOLATIONS: Final = ("schema", "database", "transaction", "none")
 INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
 _SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 
 
-def check(service: Postgres) -> None:
+def check(service: PostgresServer) -> None:
     """Raise DeclarationError for a value that cannot work."""
     options.choice(service, "isolation", service.isolation, ISOLATIONS)
     _check_settings(service)
@@ -45,7 +45,7 @@ def setting(value: str | float) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
-def _check_settings(service: Postgres) -> None:
+def _check_settings(service: PostgresServer) -> None:
     good = isinstance(service.settings, Mapping) and all(
         isinstance(name, str)
         and _SETTING.fullmatch(name)
@@ -56,7 +56,7 @@ def _check_settings(service: Postgres) -> None:
     options.check(service, "settings", good, "a mapping of a setting's name to its value")
 
 
-def _check_strict(service: Postgres) -> None:
+def _check_strict(service: PostgresServer) -> None:
     if service.isolation == "none":
         raise DeclarationError(
             "Postgres(strict=True) needs isolation: with isolation='none' tests share everything"
@@ -68,7 +68,7 @@ def _check_strict(service: Postgres) -> None:
             )
 
 
-def _check_init(service: Postgres) -> None:
+def _check_init(service: PostgresServer) -> None:
     files = service.init
     good = isinstance(files, Sequence) and not isinstance(files, (str, bytes))
     good = good and all(isinstance(file, (str, Path)) for file in files)
@@ -81,7 +81,7 @@ def _check_init(service: Postgres) -> None:
             )
 
 
-def _check_databases(service: Postgres) -> None:
+def _check_databases(service: PostgresServer) -> None:
     databases = service.databases
     if isinstance(databases, Mapping):
         for name, migrate in databases.items():
@@ -94,7 +94,7 @@ def _check_databases(service: Postgres) -> None:
     )
 
 
-def _check_names(service: Postgres, option: str, names: object) -> None:
+def _check_names(service: PostgresServer, option: str, names: object) -> None:
     good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
     if good:
         assert isinstance(names, Sequence)  # noqa: S101 - for the type checker
