@@ -209,6 +209,11 @@ def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
     owners: dict[Service, str] = {}
     for alias, service in services.items():
         check_alias(alias)
+        if hasattr(unittest.TestCase, alias):
+            raise DeclarationError(
+                f"{cls.__qualname__}: {alias!r} cannot name a service, because unittest's TestCase "
+                "has that name itself"
+            )
         other = seen.setdefault(alias.lower(), alias)
         if other != alias:
             raise DeclarationError(
@@ -224,6 +229,12 @@ def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
 
 
 def _why_not_set_up(cls: type) -> str:
+    for alias, service in declared_services(cls).items():
+        if not service.declared_as:
+            return (
+                f"{cls.__qualname__}.{alias} was given to the class after its services had been "
+                f"started. Declare it in the class's body: {alias} = {type(service).__name__}(…)"
+            )
     for base in cls.__mro__[: cls.__mro__.index(ServicesMixin)]:
         if "setUpClass" in vars(base):
             return (

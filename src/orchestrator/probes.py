@@ -123,6 +123,13 @@ class Http:
     status: int = 200
     timeout: float = 5.0
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.path, str) and self.path.startswith("/")):
+            raise DeclarationError(
+                f"Http({self.path!r}) cannot be used: expected a path such as '/health'; host and "
+                "port are the service's"
+            )
+
     def check(self, target: Target) -> None:
         """Ask once."""
         import http.client  # not at import: it brings ssl and email along
@@ -147,6 +154,14 @@ class Exec:
 
     argv: Sequence[str]
 
+    def __post_init__(self) -> None:
+        words = [] if isinstance(self.argv, (str, bytes)) else list(self.argv)
+        if not words or not all(isinstance(word, str) for word in words):
+            raise DeclarationError(
+                f"Exec({self.argv!r}) cannot be used: expected a list of arguments such as "
+                "['pg_isready', '--quiet']"
+            )
+
     def check(self, target: Target) -> None:
         """Run the command once."""
         result = target.exec(self.argv)
@@ -169,6 +184,15 @@ class LogLine:
 
     pattern: str
     times: int = 1
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except (re.error, TypeError) as error:
+            raise DeclarationError(
+                f"LogLine({self.pattern!r}) cannot be used: it is no regular expression ({error}); "
+                "re.escape makes one of a plain text"
+            ) from None
 
     def check(self, target: Target) -> None:
         """Read the log once."""
@@ -210,6 +234,12 @@ class Call:
 
     function: Callable[[Any], object]
 
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise DeclarationError(
+                f"Call({self.function!r}) cannot be used: expected a function of the service"
+            )
+
     def check(self, target: Target) -> None:
         """Call the function once."""
         if self.function(target) is False:
@@ -226,6 +256,11 @@ class All:
     probes: tuple[Probe, ...]
 
     def __init__(self, *probes: Probe) -> None:
+        for probe in probes:
+            if not is_probe(probe):
+                raise DeclarationError(
+                    f"All(…) cannot be used with {probe!r}: expected probes such as Tcp()"
+                )
         object.__setattr__(self, "probes", probes)
 
     def check(self, target: Target) -> None:
@@ -235,6 +270,11 @@ class All:
 
     def __str__(self) -> str:
         return f"All({', '.join(map(str, self.probes))})"
+
+
+def is_probe(value: object) -> bool:
+    """Whether a value can be tried; the class of a probe cannot, ``Tcp`` for ``Tcp()``."""
+    return not isinstance(value, type) and callable(getattr(value, "check", None))
 
 
 def connect(target: Target, *, port: int | None = None) -> socket.socket:

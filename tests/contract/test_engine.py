@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.engine import Endpoint, connect
+from orchestrator.engine.docker_client import map_errors
 from orchestrator.engine.port import ContainerSpec, Engine
 from orchestrator.errors import EngineError, EngineUnavailableError
 from orchestrator.images import ensure_image, find_lock
@@ -195,6 +197,51 @@ class EngineContractTest(unittest.TestCase):
         pause = threading.Event()
         while (state := self.engine.container(container)) is not None and not state.ended:
             pause.wait(0.02)
+
+
+class DaemonOutOfReachTest(unittest.TestCase):
+    """No daemon, or no leave to use it: the error says what to do."""
+
+    def refused(self, endpoint: Endpoint) -> str:
+        """What one is told who asks there."""
+        engine = connect(Settings(engine_timeout=5), endpoint=endpoint)
+        self.addCleanup(engine.close)
+        with self.assertRaises(EngineError) as caught:
+            engine.info()
+        return str(caught.exception)
+
+    @unittest.skipIf(os.geteuid(), "needs root, to be somebody without rights")
+    def test_a_socket_that_one_may_not_use_names_the_group(self) -> None:
+        """As docker's own socket is to users outside the group `docker`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "docker.sock"))
+            Path(folder).chmod(0o755)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen()
+                Path(path).chmod(0o600)
+                os.seteuid(65534)
+                self.addCleanup(os.seteuid, 0)
+                told = self.refused(Endpoint(url=f"unix://{path}"))
+                os.seteuid(0)
+        self.assertIn("permission denied", told)
+        self.assertIn("usermod -aG docker", told)
+
+    def test_certificates_that_are_not_there_are_named(self) -> None:
+        """With what asks for them."""
+        with tempfile.TemporaryDirectory() as folder:
+            told = self.refused(Endpoint(url="tcp://127.0.0.1:2376", tls=Path(folder)))
+            self.assertIn(f"{folder} lacks cert.pem or key.pem", told)
+        self.assertIn("DOCKER_CERT_PATH", told)
+
+    def test_a_daemon_behind_ssh_is_looked_for_with_ssh(self) -> None:
+        """docker-py keeps to itself what ssh said."""
+        far = Endpoint(url="ssh://me@far")
+        with (
+            self.assertRaisesRegex(EngineUnavailableError, "`ssh ssh://me@far docker version`"),
+            map_errors("tell about itself", endpoint=far, timeout=5),
+        ):
+            raise BrokenPipeError
 
 
 class DaemonThatHangsTest(unittest.TestCase):

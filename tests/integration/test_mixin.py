@@ -83,6 +83,19 @@ class MixinTest(LeakCheckedTestCase):
 
         self.assert_error(Forgetful, "Forgetful.setUpClass does not call super().setUpClass()")
 
+    def test_a_service_given_to_the_class_too_late_is_told(self) -> None:
+        """After super().setUpClass() nothing is started any more."""
+
+        class Late(ServicesMixin, unittest.TestCase):
+            @classmethod
+            def setUpClass(cls) -> None:
+                super().setUpClass()
+                cls.cache = Redis()  # type: ignore[attr-defined]
+
+            def test_it(self) -> None: ...
+
+        self.assert_error(Late, "Late.cache was given to the class after", "cache = Redis(…)")
+
     def test_a_service_used_before_super_says_when_it_runs(self) -> None:
         """Using a service first and calling super() later is told."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceNotRunningError
+from orchestrator.probes import Tcp
 
 BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Postgres, {"image": ""}),
@@ -42,6 +43,9 @@ BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Container, {"image": "a", "ports": ["http"]}),
     (Container, {"image": "a", "ports": [0]}),
     (Container, {"image": "a", "ports": [80], "probe": "tcp"}),
+    (Container, {"image": "a", "ports": [80], "probe": Tcp}),
+    (Container, {"image": "a", "ports": {80: 8080}}),
+    (Container, {"image": "a", "ports": ["8080:80"]}),
 ]
 
 
@@ -139,8 +143,47 @@ class DeclarationTest(unittest.TestCase):
 
     def test_a_service_that_no_class_declares_says_so_in_words(self) -> None:
         """A declaration in a module or a function has no name, and is not running either."""
-        with self.assertRaisesRegex(ServiceNotRunningError, "^a service is not running"):
+        with self.assertRaisesRegex(
+            ServiceNotRunningError,
+            r"^This Postgres is not running.*no test class declares it",
+        ):
             _ = Postgres().port
+
+    def test_a_service_that_does_not_run_tells_of_the_mixin(self) -> None:
+        """A class without ServicesMixin starts nothing."""
+
+        class Plain(unittest.TestCase):
+            cache = Redis()
+
+        with self.assertRaisesRegex(ServiceNotRunningError, r"Plain\.cache .* ServicesMixin"):
+            _ = Plain.cache.port
+
+    def test_a_name_of_unittests_own_is_refused(self) -> None:
+        """A service called `id` or `run` would break the test case without a word."""
+        with self.assertRaisesRegex(DeclarationError, "'run' cannot name a service.*TestCase"):
+
+            class Broken(ServicesMixin, unittest.TestCase):
+                run = Redis()  # type: ignore[assignment]
+
+    def test_localhost_is_no_alias(self) -> None:
+        """Every container means itself by it."""
+        with self.assertRaisesRegex(DeclarationError, "'localhost' cannot name a service"):
+
+            class Local(ServicesMixin, unittest.TestCase):
+                localhost = Redis()
+
+    def test_a_wrong_variable_is_named(self) -> None:
+        """In a long `env` one looks for it otherwise."""
+        env: Any = {"HOST": "db", "PORT": 5432}
+        with self.assertRaisesRegex(DeclarationError, "cannot set PORT to 5432.*such as '5432'"):
+            Redis(env=env)
+
+    def test_the_repr_has_what_was_asked_for(self) -> None:
+        """Thirty defaults would bury it in every error that shows a declaration."""
+        self.assertEqual("Redis()", repr(Redis()))
+        self.assertEqual(
+            "Postgres(cpus=0.5, database='shop')", repr(Postgres(database="shop", cpus=0.5))
+        )
 
     def test_a_subclass_inherits_replaces_and_unsets_services(self) -> None:
         """Declarations follow Python's inheritance."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
-from orchestrator.probes import Call, Exec, NotReadyError, Tcp, wait_until_ready
+from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp, wait_until_ready
 
 
 class TcpTest(unittest.TestCase):
@@ -63,6 +63,28 @@ class HopelessProbeTest(unittest.TestCase):
         with self.assertRaisesRegex(DeclarationError, "no such port"):
             wait_until_ready(Call(wrong), target, timeout=60)
         self.assertEqual(1, len(tries))
+
+
+class WrongProbeTest(unittest.TestCase):
+    """A probe that cannot work is told when it is made, not when its deadline has passed."""
+
+    def test_each_kind_checks_what_it_is_given(self) -> None:
+        """The error has the value and what was expected."""
+        wrong: list[tuple[Any, Any, str]] = [
+            (Exec, "redis-cli ping", "a list of arguments"),
+            (Exec, [], "a list of arguments"),
+            (Exec, ["kill", 1], "a list of arguments"),
+            (LogLine, "ready (", "no regular expression"),
+            (Http, "http://localhost/health", "a path"),
+            (Call, 42, "a function"),
+            (All, Tcp, "expected probes such as"),
+        ]
+        for kind, value, expected in wrong:
+            with self.subTest(f"{kind.__name__}({value!r})"):
+                with self.assertRaises(DeclarationError) as caught:
+                    kind(value)
+                self.assertIn(kind.__name__, str(caught.exception))
+                self.assertIn(expected, str(caught.exception))
 
 
 class HungProbeTest(unittest.TestCase):

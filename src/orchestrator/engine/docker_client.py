@@ -101,9 +101,16 @@ class ClientPool:
         if self.endpoint.tls is None:
             return False
         folder = self.endpoint.tls
+        ca, cert, key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
+        if not cert.exists() or not key.exists():
+            raise EngineError(
+                f"The Docker daemon at {self.endpoint.url} asks for a certificate, and {folder} "
+                "lacks cert.pem or key.pem. DOCKER_CERT_PATH names the folder that has them; "
+                "without TLS, unset DOCKER_TLS_VERIFY."
+            )
         return docker.tls.TLSConfig(
-            client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
-            ca_cert=str(folder / "ca.pem") if (folder / "ca.pem").exists() else None,
+            client_cert=(str(cert), str(key)),
+            ca_cert=str(ca) if ca.exists() else None,
             verify=self.endpoint.verify,
         )
 
@@ -159,6 +166,11 @@ def _unavailable(error: Exception, endpoint: Endpoint) -> str:
         return (
             f"The Docker daemon at {endpoint.url} is reached over ssh, which takes a package more. "
             "Run `pip install unittest-orchestrator[ssh]`."
+        )
+    if endpoint.url.startswith("ssh://"):
+        return (
+            f"No Docker daemon answers at {endpoint.url}: {error}. What ssh has to say about it: "
+            f"`ssh {endpoint.url} docker version`."
         )
     return (
         f"No Docker daemon answers at {endpoint.url}: {error}. Start it "

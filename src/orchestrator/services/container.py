@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Tcp
+from orchestrator.probes import Tcp, is_probe
 from orchestrator.services import options
 from orchestrator.services.build import Build
 from orchestrator.services.mounts import ALLOWANCES, check_mounts
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from orchestrator.probes import Probe
 
@@ -63,14 +64,15 @@ class Container(Service):
             raise DeclarationError(
                 f"Container(build={self.build!r}) cannot be used: expected a folder or a Build"
             )
-        if isinstance(self.ports, (str, bytes, int)):
+        if isinstance(self.ports, (str, bytes, int, Mapping)):
             raise DeclarationError(
-                f"Container(ports={self.ports!r}) cannot be used: expected a list such as [8080]"
+                f"Container(ports={self.ports!r}) cannot be used: expected a list of container "
+                "ports such as [8080]; `port` and `port_of` tell where they are published"
             )
         names = self.container_ports()
         if len(set(names)) < len(names):
             raise DeclarationError(f"Container(ports={self.ports!r}) names a port twice")
-        if self.probe is not None and not callable(getattr(self.probe, "check", None)):
+        if self.probe is not None and not is_probe(self.probe):
             raise DeclarationError(
                 f"Container(probe={self.probe!r}) cannot be used: expected a probe such as "
                 "orchestrator.probes.Http('/health')"
@@ -131,7 +133,7 @@ def _port_name(port: int | str) -> str:
     match = _PORT.fullmatch(str(port))
     if not match or not 0 < int(match[1]) <= _HIGHEST_PORT:
         raise DeclarationError(
-            f"Container(ports=…) cannot publish {port!r}: expected a number up to 65535, or text "
-            "such as '53/udp'"
+            f"Container(ports=…) cannot publish {port!r}: expected a container port, such as 8080 "
+            "or '53/udp'; `port` and `port_of` tell where it is published"
         )
     return f"{match[1]}/{match[2] or 'tcp'}"

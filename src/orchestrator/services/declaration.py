@@ -25,7 +25,7 @@ class Declaration:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
 
     def __new__(cls, *args: object, **given: object) -> Self:
         """Check the names of the options, before the dataclass would raise a TypeError."""
@@ -41,7 +41,16 @@ class Declaration:
                 raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
         return super().__new__(cls)
 
-    _declared_as = "a service"  # no annotation: it is no option, and no copy needs it
+    _declared_as = ""  # no annotation: it is no option, and no copy needs it
+
+    def __repr__(self) -> str:
+        """Show what was asked for; the rest is as ever."""
+        asked = (
+            f"{item.name}={value!r}"
+            for item in dataclasses.fields(self)  # type: ignore[arg-type]
+            if item.repr and (value := getattr(self, item.name)) != _default(item)
+        )
+        return f"{type(self).__name__}({', '.join(asked)})"
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Self:
         """Hand out the running service of this test, else of its class, else the declaration."""
@@ -53,3 +62,14 @@ class Declaration:
 
     def __set_name__(self, owner: type, name: str) -> None:
         object.__setattr__(self, "_declared_as", f"{owner.__name__}.{name}")
+
+    @property
+    def declared_as(self) -> str:
+        """Class and attribute; empty when it stands in no class's body."""
+        return self._declared_as
+
+
+def _default(item: dataclasses.Field[Any]) -> object:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default

@@ -23,6 +23,7 @@ _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 _CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
 _IDENTIFIER: Final = 64
+_TAKEN: Final = "localhost"  # which is every container's own name for itself
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
 
 
@@ -31,10 +32,11 @@ def check_alias(alias: str) -> None:
 
     The pattern is Docker's for a name on a network; 63 bytes are DNS's limit for a label.
     """
-    if not _ALIAS.fullmatch(alias):
+    if not _ALIAS.fullmatch(alias) or alias.lower() == _TAKEN:
         raise DeclarationError(
             f"{alias!r} cannot name a service: the attribute's name is its host name on the "
-            "class's network. Use ASCII letters, digits and underscores, at most 63."
+            "class's network. Use ASCII letters, digits and underscores, at most 63, and not "
+            f"{_TAKEN!r}."
         )
 
 
@@ -79,11 +81,18 @@ def check_flag(service: Service, option: str, value: object) -> None:
 
 def check_environment(service: Service, option: str, values: Mapping[str, str]) -> None:
     """Raise DeclarationError unless names and values are texts."""
-    good = isinstance(values, Mapping) and all(
-        _is_text(name) and "=" not in name and isinstance(value, str)
-        for name, value in values.items()
-    )
-    check(service, option, good, "a mapping of text to text")
+    check(service, option, isinstance(values, Mapping), "a mapping of text to text")
+    for name, value in values.items():
+        if not _is_text(name) or "=" in name:
+            raise DeclarationError(
+                f"{type(service).__name__}({option}=…) cannot have the variable {name!r}: expected "
+                "its name, as text without '='"
+            )
+        if not isinstance(value, str):
+            raise DeclarationError(
+                f"{type(service).__name__}({option}=…) cannot set {name} to {value!r}: expected "
+                f"text, such as {str(value)!r}"
+            )
 
 
 def in_bytes(size: object) -> int:

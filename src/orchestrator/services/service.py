@@ -321,11 +321,7 @@ class Service(Declaration):
     def running(self) -> Runtime:
         """The container behind this handle."""
         if self._runtime is None:
-            raise ServiceNotRunningError(
-                f"{self._declared_as} is not running. It runs from the class's setUpClass to its "
-                "end; a setUpClass of your own must call super().setUpClass() first.",
-                service=self._declared_as,
-            )
+            raise ServiceNotRunningError(_why_not_running(self), service=self.declared_as)
         return self._runtime
 
     def secrets(self) -> Sequence[str]:
@@ -335,3 +331,18 @@ class Service(Declaration):
     def masked(self, text: str) -> str:
         """A text without this service's secrets."""
         return masked(text, self.secrets())
+
+
+def _why_not_running(service: Service) -> str:
+    if not service.declared_as:
+        kind = type(service).__name__
+        return (
+            f"This {kind} is not running, and will not: no test class declares it. Write it in the "
+            f"body of a class with ServicesMixin, as in `name = {kind}(…)`; not in a method, a "
+            "module or a list."
+        )
+    return (
+        f"{service.declared_as} is not running. It runs from the setUpClass of a test class with "
+        "ServicesMixin to that class's end; a setUpClass of your own must call "
+        "super().setUpClass() first."
+    )
