@@ -272,3 +272,13 @@ class DaemonThatHangsTest(unittest.TestCase):
         self.addCleanup(engine.close)
         with self.assertRaisesRegex(EngineUnavailableError, "Start it"):
             engine.info()
+
+    def test_a_refused_connection_is_told_in_two_words(self) -> None:
+        """What the operating system says, not what three libraries wrap around it."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        engine = connect(Settings(), endpoint=Endpoint(url=f"tcp://127.0.0.1:{port}"))
+        self.addCleanup(engine.close)
+        words = rf":{port}: Connection refused\. Start"
+        with self.assertRaisesRegex(EngineUnavailableError, words):
+            engine.info()

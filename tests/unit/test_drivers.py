@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.errors import MissingDriverError
 from orchestrator.services import postgres_migrations
-from orchestrator.services.drivers import driver
+from orchestrator.services.drivers import driver, load_early
 
 
 class MissingTest(unittest.TestCase):
@@ -36,3 +36,14 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
         ):
             postgres_migrations.run(config, service=service)
+
+
+class EarlyTest(unittest.TestCase):
+    """Drivers are imported while the containers start."""
+
+    def test_what_is_missing_is_told_to_whoever_needs_it(self) -> None:
+        """Not before; the others are imported all the same."""
+        with unittest.mock.patch.dict(sys.modules, {"redis": None}):
+            sys.modules.pop("colorsys", None)
+            load_early(["redis", "colorsys"])
+            self.assertTrue("colorsys" in sys.modules)

@@ -156,6 +156,16 @@ def _text(reason: str | bytes) -> str:
     return (reason.decode(errors="replace") if isinstance(reason, bytes) else reason).strip()
 
 
+def _reason(error: BaseException) -> str:
+    """What the operating system said, without the libraries' words around it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
+
+
 def _unavailable(error: Exception, endpoint: Endpoint) -> str:
     if "Permission denied" in str(error):
         return (
@@ -169,11 +179,11 @@ def _unavailable(error: Exception, endpoint: Endpoint) -> str:
         )
     if endpoint.url.startswith("ssh://"):
         return (
-            f"No Docker daemon answers at {endpoint.url}: {error}. What ssh has to say about it: "
-            f"`ssh {endpoint.url} docker version`."
+            f"No Docker daemon answers at {endpoint.url}: {_reason(error)}. What ssh has to say "
+            f"about it: `ssh {endpoint.url} docker version`."
         )
     return (
-        f"No Docker daemon answers at {endpoint.url}: {error}. Start it "
+        f"No Docker daemon answers at {endpoint.url}: {_reason(error)}. Start it "
         "(`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to another one. "
         "`python -m orchestrator doctor` looks closer."
     )
