@@ -177,6 +177,9 @@ class DeclarationTest(unittest.TestCase):
         env: Any = {"HOST": "db", "PORT": 5432}
         with self.assertRaisesRegex(DeclarationError, "cannot set PORT to 5432.*such as '5432'"):
             Redis(env=env)
+        env = {"HOST": "db", "PORT": None}
+        with self.assertRaisesRegex(DeclarationError, "cannot set PORT to None: leave it out"):
+            Redis(env=env)
 
     def test_the_repr_has_what_was_asked_for(self) -> None:
         """Thirty defaults would bury it in every error that shows a declaration."""

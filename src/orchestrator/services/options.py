@@ -79,7 +79,7 @@ def check_flag(service: Service, option: str, value: object) -> None:
     check(service, option, isinstance(value, bool), "True or False")
 
 
-def check_environment(service: Service, option: str, values: Mapping[str, str]) -> None:
+def check_environment(service: Service, option: str, values: Mapping[str, object]) -> None:
     """Raise DeclarationError unless names and values are texts."""
     check(service, option, isinstance(values, Mapping), "a mapping of text to text")
     for name, value in values.items():
@@ -89,9 +89,9 @@ def check_environment(service: Service, option: str, values: Mapping[str, str]) 
                 "its name, as text without '='"
             )
         if not isinstance(value, str):
+            instead = "leave it out" if value is None else f"expected text, such as {str(value)!r}"
             raise DeclarationError(
-                f"{type(service).__name__}({option}=…) cannot set {name} to {value!r}: expected "
-                f"text, such as {str(value)!r}"
+                f"{type(service).__name__}({option}=…) cannot set {name} to {value!r}: {instead}"
             )
 
 
