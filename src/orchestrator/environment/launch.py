@@ -16,7 +16,7 @@ from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
 from orchestrator.probes import exited
-from orchestrator.services.faults import await_ready
+from orchestrator.services.faults import FROZEN, answers, await_ready
 from orchestrator.services.options import in_bytes, memory_in_bytes, read_file
 from orchestrator.services.runtime import Runtime, host_names
 
@@ -94,9 +94,9 @@ def failure(handle: Service, what: str, error: Exception) -> ServiceError:
     state = handle.state()
     if state is None or state.ended:
         return exited(handle, state)
-    paused = " while it is paused" if state.status == "paused" else ""
+    why = "" if answers(handle) else f"{FROZEN} "
     return ServiceError(
-        f"{handle.alias} {what}{paused}: {type(error).__name__}: {handle.masked(str(error))}",
+        f"{handle.alias} {what}: {why}{type(error).__name__}: {handle.masked(str(error))}",
         service=handle.alias,
     )
 

@@ -6,8 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import EngineError, ServiceError
-from orchestrator.probes import INTERVAL, exited, wait_until_ready
+from orchestrator.errors import EngineError, ServiceError, ServiceNotReadyError
+from orchestrator.probes import ATTEMPT, INTERVAL, exited, wait_until_ready
 from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
 _END: Final = 10.0
+FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
 @contextlib.contextmanager
@@ -80,6 +81,23 @@ def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: Fal
     state = service.state()
     if state is None or (state.ended and state.exit_code != 0):
         raise exited(service, state)
+
+
+def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
+    """Whether the server answers anybody; a frozen one accepts connections at most.
+
+    Args:
+        service: A service that was ready before.
+        patience: Seconds it has.
+
+    Raises:
+        ServiceExitedError: It has ended.
+    """
+    try:
+        await_ready(service.copy_with(startup_timeout=patience))
+    except ServiceNotReadyError:
+        return False
+    return True
 
 
 def _reconnect(service: Service, network: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import ServiceError, ServiceNotReadyError
+from orchestrator.errors import ServiceError
 from orchestrator.probes import ATTEMPT
 from orchestrator.services.drivers import driver
-from orchestrator.services.faults import await_ready
+from orchestrator.services.faults import FROZEN, answers, await_ready
 from orchestrator.services.once import once
 
 if TYPE_CHECKING:
@@ -72,17 +72,11 @@ class Admin:
         Raises:
             ServiceError: It does not.
         """
-        try:
-            await_ready(self._service.copy_with(startup_timeout=timeout))
-        except ServiceNotReadyError as error:
-            self._silent = True
+        self._silent = not answers(self._service, patience=timeout)
+        if self._silent:
             self.close()
-            raise ServiceError(
-                f"{self._service.alias} does not answer: it accepts connections at most, and is "
-                "silent. Was it frozen (SIGSTOP, docker pause), and not thawed?",
-                service=self._service.alias,
-            ) from error.__cause__
-        self._silent = False
+            alias = self._service.alias
+            raise ServiceError(f"{alias} cannot be worked with: {FROZEN}", service=alias)
 
     @once
     def major(self) -> int:
