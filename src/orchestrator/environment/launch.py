@@ -90,7 +90,7 @@ def release(handle: Service) -> None:
 
 
 def failure(handle: Service, what: str, error: Exception) -> ServiceError:
-    """The error for something a driver said: that the service ended, if that is why."""
+    """The error for something a driver said: that the service ended or froze, if that is why."""
     state = handle.state()
     if state is None or state.ended:
         return exited(handle, state)
