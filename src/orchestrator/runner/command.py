@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.runner import parent
+from orchestrator.runner.interrupts import Interrupts
 from orchestrator.runner.patience import Patience
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.run import FAILED
@@ -22,14 +23,15 @@ def run_tests(options: Options, *, patience: Patience | None = None) -> int:
         tests could not be collected, 5 when there were none, 130 after an interrupt.
     """
     text = Text(sys.stderr, verbosity=options.verbosity)
-    run = parent.run(options, text, patience=patience or Patience())
-    text.summary(run, durations=options.durations)
-    if options.junit is not None:
-        from orchestrator.runner.reports import junit  # most runs need no XML
+    with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
+        run = parent.run(options, text, interrupts=interrupts, patience=patience or Patience())
+        text.summary(run, durations=options.durations)
+        if options.junit is not None:
+            from orchestrator.runner.reports import junit  # most runs need no XML
 
-        try:
-            junit.write(run, options.junit)
-        except OSError as error:
-            text.note(f"--junit {options.junit} could not be written: {error.strerror}")
-            return run.status or FAILED
+            try:
+                junit.write(run, options.junit)
+            except OSError as error:
+                text.note(f"--junit {options.junit} could not be written: {error.strerror}")
+                return run.status or FAILED
     return run.status

@@ -15,7 +15,6 @@ from orchestrator.runner.bookkeeper import Bookkeeper
 from orchestrator.runner.crew import Crew
 from orchestrator.runner.dispatch import Dispatcher
 from orchestrator.runner.durations import FOLDER, Durations
-from orchestrator.runner.interrupts import Interrupts
 from orchestrator.runner.ledger import Account, Ledger
 from orchestrator.runner.member import Ending, State
 from orchestrator.runner.messages import Collected, NotCollected
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.runner.arguments import Options
+    from orchestrator.runner.interrupts import Interrupts
     from orchestrator.runner.member import Member
     from orchestrator.runner.messages import Message
     from orchestrator.runner.patience import Patience
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
     from orchestrator.runner.unit import Unit
 
 
-def run(options: Options, text: Text, *, patience: Patience) -> Run:
+def run(options: Options, text: Text, *, interrupts: Interrupts, patience: Patience) -> Run:
     """Run everything. When this returns, no worker is left."""
     started, clock = time.time(), time.perf_counter()
     run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
     with (
         closing(Salvage(run=run_id, folder=options.logs)) as salvage,
-        Interrupts() as interrupts,
         Crew(
             briefing.setup(options),
             environ=briefing.environ(options, run_id=run_id),

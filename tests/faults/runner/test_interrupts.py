@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 
 from tests.integration.runner.case import RunnerTestCase
 
@@ -82,6 +83,39 @@ class InterruptTest(RunnerTestCase):
             running.send_signal(signal.SIGINT)
             ran = self.ended(running)
         self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
+
+    def test_one_too_many(self) -> None:
+        """However often Ctrl-C is pressed, the reports are written."""
+        self.write(
+            test_many="""
+            for number in range(300):
+                globals()[f"A{number}"] = type(
+                    f"A{number}", (unittest.TestCase,), {"test_a": lambda self: self.fail()}
+                )
+            class B(unittest.TestCase):
+                def test_b(self):
+                    open("running", "a").close()
+                    time.sleep(1000)
+            """
+        )
+        written = (self.project / "junit.xml").exists
+        over = threading.Event()
+        with self.started("-j", "1", "-q") as running:
+            self.wait_for_file("running")
+
+            def press() -> None:
+                while not over.wait(0.001) and not written():
+                    running.send_signal(signal.SIGINT)
+
+            pressing = threading.Thread(target=press)
+            pressing.start()
+            try:
+                ran = self.ended(running)
+            finally:
+                over.set()
+                pressing.join()
+        self.assertIn("\nINTERRUPTED (failures=300, not run=1)\n", ran.text)
+        self.assertEqual(301, len(ran.outcomes))
 
     def test_grace_runs_out(self) -> None:
         """After one Ctrl-C a test that does not finish is interrupted when the grace is over."""
