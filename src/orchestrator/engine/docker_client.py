@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import re
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import docker
 import docker.errors
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.engine.endpoint import Endpoint
+
+_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class _Client(docker.APIClient):
@@ -32,6 +35,11 @@ class _Client(docker.APIClient):
     ) -> Any:
         verify = self.verify if verify is None else verify
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+
+def shown(thing: str) -> str:
+    """A container or network in a message: its name, which tells the service, or a short id."""
+    return thing[:12] if _ID.fullmatch(thing) else thing
 
 
 class ClientPool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import docker.types
 
+from orchestrator.engine.docker_client import shown
 from orchestrator.engine.port import ContainerState
 from orchestrator.errors import EngineError
 
@@ -48,13 +49,13 @@ class DockerContainers:
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
-        with self._pool.client(f"start container {container[:12]}") as client:
+        with self._pool.client(f"start container {shown(container)}") as client:
             client.start(container)
 
     def container(self, container: str, /) -> ContainerState | None:
         """The container now, or None when it is gone."""
         try:
-            with self._pool.client(f"inspect container {container[:12]}") as client:
+            with self._pool.client(f"inspect container {shown(container)}") as client:
                 found = client.inspect_container(container)
         except EngineError as error:
             if error.status == NOT_FOUND:
@@ -78,22 +79,22 @@ class DockerContainers:
 
     def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
         """Send a signal to the container's first process."""
-        with self._pool.client(f"signal container {container[:12]}") as client:
+        with self._pool.client(f"signal container {shown(container)}") as client:
             client.kill(container, signal)
 
     def restart_container(self, container: str, /) -> None:
         """Kill the container and start it again."""
-        with self._pool.client(f"restart container {container[:12]}") as client:
+        with self._pool.client(f"restart container {shown(container)}") as client:
             client.restart(container, timeout=0)
 
     def pause_container(self, container: str, /) -> None:
         """Freeze every process in the container."""
-        with self._pool.client(f"pause container {container[:12]}") as client:
+        with self._pool.client(f"pause container {shown(container)}") as client:
             client.pause(container)
 
     def unpause_container(self, container: str, /) -> None:
         """Thaw a frozen container."""
-        with self._pool.client(f"unpause container {container[:12]}") as client:
+        with self._pool.client(f"unpause container {shown(container)}") as client:
             client.unpause(container)
 
     def remove_container(self, container: str, /) -> None:
@@ -102,7 +103,7 @@ class DockerContainers:
         Returns when it is gone, also when somebody else is removing it.
         """
         try:
-            with self._pool.client(f"remove container {container[:12]}") as client:
+            with self._pool.client(f"remove container {shown(container)}") as client:
                 client.remove_container(container, v=True, force=True)
         except EngineError as error:
             if error.status == CONFLICT:
@@ -119,7 +120,7 @@ class DockerContainers:
 
     def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
         """Write files into a created or running container, readable by every user there."""
-        with self._pool.client(f"write files into container {container[:12]}") as client:
+        with self._pool.client(f"write files into container {shown(container)}") as client:
             client.put_archive(container, "/", _tar(files))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from orchestrator.engine.docker_client import shown
 from orchestrator.engine.docker_containers import NOT_FOUND
 from orchestrator.errors import EngineError
 
@@ -45,7 +46,7 @@ class DockerNetworks:
 
     def _remove(self, network: str) -> None:
         try:
-            with self._pool.client(f"remove network {network[:12]}") as client:
+            with self._pool.client(f"remove network {shown(network)}") as client:
                 client.remove_network(network)
         except EngineError as error:
             if error.status != NOT_FOUND:
@@ -53,7 +54,7 @@ class DockerNetworks:
 
     def _attached(self, network: str) -> Sequence[str]:
         try:
-            with self._pool.client(f"inspect network {network[:12]}") as client:
+            with self._pool.client(f"inspect network {shown(network)}") as client:
                 containers = client.inspect_network(network)["Containers"] or {}
         except EngineError as error:
             if error.status == NOT_FOUND:
@@ -96,7 +97,7 @@ class DockerNetworks:
         self, network: str, /, *, container: str, aliases: Sequence[str] = ()
     ) -> None:
         """Attach a container to a network."""
-        with self._pool.client(f"connect {container[:12]} to network {network[:12]}") as client:
+        with self._pool.client(f"connect {shown(container)} to network {shown(network)}") as client:
             client.connect_container_to_network(container, network, aliases=list(aliases))
 
     def disconnect_network(self, network: str, /, *, container: str) -> None:
@@ -106,7 +107,7 @@ class DockerNetworks:
     def _disconnect(self, network: str, *, container: str, force: bool) -> None:
         try:
             with self._pool.client(
-                f"disconnect {container[:12]} from network {network[:12]}"
+                f"disconnect {shown(container)} from network {shown(network)}"
             ) as client:
                 client.disconnect_container_from_network(container, network, force=force)
         except EngineError as error:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from orchestrator.engine.docker_client import shown
 from orchestrator.engine.docker_streams import open_stream, read_frames
 from orchestrator.engine.port import ExecResult
 from orchestrator.errors import EngineError
@@ -43,7 +44,7 @@ class DockerWatching:
     ) -> str:
         """The container's stdout and stderr in order; bytes that are not UTF-8 are replaced."""
         asked = self._on_its_clock(since), self._on_its_clock(until)
-        with self._pool.client(f"read the logs of container {container[:12]}") as client:
+        with self._pool.client(f"read the logs of container {shown(container)}") as client:
             output: bytes = client.logs(
                 container,
                 tail="all" if tail is None else tail,
@@ -78,7 +79,7 @@ class DockerWatching:
     ) -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
         # Only the command's name is told: arguments may hold passwords.
-        with self._pool.client(f"run {argv[0]} in container {container[:12]}") as client:
+        with self._pool.client(f"run {argv[0]} in container {shown(container)}") as client:
             created = client.exec_create(
                 container, list(argv), environment=dict(env or {}), user=user
             )
@@ -95,7 +96,7 @@ class DockerWatching:
         since = datetime.fromisoformat(after[:_MICROSECONDS] + "+00:00") if after > "1" else None
         options = {} if since is None else {"since": since.timestamp()}
         try:
-            with self._pool.client(f"follow the log of container {container[:12]}") as client:
+            with self._pool.client(f"follow the log of container {shown(container)}") as client:
                 pieces = client.logs(
                     container, stream=True, follow=True, timestamps=True, **options
                 )

@@ -125,12 +125,12 @@ def _start(
             container = site.engine.create_container(_spec(handle, site, image=image))
         if written := {**handle.server_files(), **files}:
             with site.span(alias, "files"):
-                site.engine.put_files(container, written)
+                site.engine.put_files(runtime.container, written)
         with site.span(alias, "network"):
             await_network()
         try:
             with site.span(alias, "start"):
-                site.engine.start_container(container)
+                site.engine.start_container(runtime.container)
         except EngineError as error:
             if attempt == _PORT_ATTEMPTS or not _port_taken(error):
                 raise
