@@ -8,8 +8,8 @@ import time
 import unittest
 from typing import TYPE_CHECKING
 
-from orchestrator import Container, Redis, ServicesMixin
-from tests.support.classes import LeakCheckedTestCase
+from orchestrator import Container, Postgres, Redis, ServicesMixin
+from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +169,24 @@ class MisfortuneTest(LeakCheckedTestCase):
                 self.fail("on purpose")
 
         self.assert_error(Ended, "on purpose", "cache exited with exit code 137: no answer")
+
+    def test_a_server_that_an_earlier_test_ended(self) -> None:
+        """Its last lines are told once, and what it said of a connection is not the reason."""
+
+        class Ended(ServicesMixin, unittest.TestCase):
+            db = Postgres()
+
+            def test_1(self) -> None:
+                self.db.connect()  # and is cut off by the service at the end of the test
+                self.db.restart()
+                self.db.kill()
+
+            def test_2(self) -> None:
+                self.fail("there is no server")
+
+        told = problems(run_class(Ended))
+        self.assertIn("ServiceExitedError: db exited with exit code 137\n", told)
+        self.assertEqual(1, told.count("Last log lines of db"))
 
     def test_a_server_that_ran_out_of_memory_during_the_test(self) -> None:
         """Not as a mysterious lost connection."""

@@ -123,6 +123,16 @@ class WhyEndedTest(unittest.TestCase):
             "could not map anonymous shared memory", why_ended(Postgres(init=["a.sql"]), logs)
         )
 
+    def test_what_ended_a_connection_is_no_reason(self) -> None:
+        """A server that is killed while it serves has said nothing about it."""
+        logs = (
+            "FATAL:  the database system is starting up\n"
+            "LOG:  database system is ready to accept connections\n"
+            'FATAL:  password authentication failed for user "app"\n'
+            "FATAL:  terminating connection due to administrator command\n"
+        )
+        self.assertEqual("", why_ended(Postgres(), logs))
+
     def test_a_log_without_a_reason_tells_none(self) -> None:
         """Nothing is made up."""
         self.assertEqual("", why_ended(Postgres(), "LOG:  hello\n"))

@@ -6,7 +6,7 @@ import textwrap
 import threading
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, ServiceError
 from orchestrator.probes import how_it_ended
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def about(handle: Service) -> str:
 def _info(handle: Service) -> str:
     try:
         return handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
+    except ServiceError as error:  # its log lines are told beside
+        return handle.masked(f"no answer: {str(error).partition(chr(10))[0]}")
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
         return handle.masked(f"no answer: {type(error).__name__}: {error}")
 

@@ -117,6 +117,10 @@ class Kafka(KafkaService):
             return Call(kafka_broker.lists_a_broker)
         return Call(kafka_broker.answers_the_admin)
 
+    def why_ended(self) -> str:
+        """The exception that the broker did not start for."""
+        return kafka_broker.why_ended(self.logs())
+
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
         cluster, broker = kafka_topics.identity(self.control)

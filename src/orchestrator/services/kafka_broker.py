@@ -8,6 +8,7 @@ each image leaves their settings to us.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ _METADATA_HEAD: Final = struct.Struct("!iiii")  # length, correlation id, thrott
 _VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id")
 _VERSIONS_HEAD: Final = struct.Struct("!iih")  # length, correlation id, error
 _FOUR_MEBIBYTES: Final = str(4 << 20)
+_RAN: Final = "Kafka Server started"
+_THROWN: Final = re.compile(r"\b(?P<error>\w+(?:Exception|Error): .+)$", re.MULTILINE)
 
 # A broker for tests: one node, small, quick to start and to answer.
 _SINGLE_NODE: Final = {
@@ -137,6 +140,15 @@ def answers_the_admin(target: Target) -> None:
     answer = _ask(target, _VERSIONS, port=ADMIN_PORT)
     if len(answer) < _VERSIONS_HEAD.size or _VERSIONS_HEAD.unpack_from(answer)[-1] != 0:
         raise NotReadyError("the broker does not answer yet")
+
+
+def why_ended(logs: str) -> str:
+    """What the log of a broker that never ran says about the reason; empty when nothing.
+
+    A broker that runs logs exceptions that end nothing.
+    """
+    thrown = None if _RAN in logs else _THROWN.search(logs)
+    return thrown["error"].strip() if thrown else ""
 
 
 def _ask(target: Target, request: bytes, *, port: int) -> bytes:

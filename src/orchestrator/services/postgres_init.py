@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 _FOLDER: Final = "/docker-entrypoint-initdb.d"
 _RUNNING: Final = re.compile(rf"running {_FOLDER}/(\d+)-", re.MULTILINE)
 _PSQL: Final = re.compile(rf"^psql:{_FOLDER}/\S+:(?P<line>\d+): (?P<error>.+)$", re.MULTILINE)
-_FATAL: Final = re.compile(r"(?:FATAL|PANIC):\s+(?P<error>.+)$", re.MULTILINE)
+_STATE: Final = re.compile(r"database system is (?P<state>ready to accept|shut down)")
+# A FATAL of the server itself; those of one connection, such as these, end no server.
+_FATAL: Final = re.compile(
+    r"FATAL:\s+(?!terminating connection|the database system is)(?P<error>.+)$", re.MULTILINE
+)
+_PANIC: Final = re.compile(r"PANIC:\s+(?P<error>.+)$", re.MULTILINE)
 
 
 def server_files(service: PostgresServer) -> Mapping[str, bytes]:
@@ -47,7 +52,9 @@ def why_ended(service: PostgresServer, logs: str) -> str:
             return f"the init file {file} failed in line {error['line']}: {error['error']}"
         if "database system is shut down" not in logs[last.end() :]:
             return f"the init file {file} failed"
-    fatal = _FATAL.search(logs)
+    told = list(_STATE.finditer(logs))
+    served = bool(told) and told[-1]["state"] != "shut down"
+    fatal = _PANIC.search(logs) or (None if served else _FATAL.search(logs))
     return fatal["error"] if fatal else ""
 
 
