@@ -166,8 +166,8 @@ def _end(service: Postgres, session: psycopg.Connection[Any]) -> None:
         session.close()
         raise ServiceError(
             f"{service.alias}: the test ended the transaction that isolates it, with COMMIT or "
-            "ROLLBACK in SQL, so what it wrote may be in the class's database. Use the "
-            "connection's commit() and rollback(), or isolation='database'.",
+            "ROLLBACK in SQL or with PREPARE TRANSACTION, so what it wrote may be in the class's "
+            "database. Use the connection's commit() and rollback(), or isolation='database'.",
             service=service.alias,
         ) from error
     else:
