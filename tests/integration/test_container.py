@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator import Container, ServicesMixin
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, Exec, LogLine
-from tests.support.classes import LeakCheckedTestCase
+from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 SLEEP = ["sleep", "60"]
 # The images here have Perl, whichever distribution they come from has it or not.
@@ -54,6 +54,18 @@ class ContainerTest(LeakCheckedTestCase):
                     self.box.exec("ls /")
 
         self.assert_passes(Typed)
+
+    def test_a_command_that_cannot_be_run_is_told_with_its_service(self) -> None:
+        """The daemon knows ids only; which of several services it was about is in the error."""
+
+        class Unknown(ServicesMixin, unittest.TestCase):
+            web_server = Container(image="redis", entrypoint=["no-such-program"])
+
+            def test_it(self) -> None:
+                self.fail("it started")
+
+        told = problems(run_class(Unknown))
+        self.assertRegex(told, r"start container orchestrator-\S+-web_server: .*no-such-program")
 
     def test_files_are_there_when_it_starts(self) -> None:
         """Bytes and a file of this machine are in place before the first process runs."""
@@ -108,6 +120,7 @@ class ContainerTest(LeakCheckedTestCase):
             def test_it(self) -> None:
                 self.assertEqual(b"echo hello", asks(self.box))
                 self.assertEqual(self.box.port, self.box.port_of("5300/udp"))
+                self.assertEqual(f"udp://127.0.0.1:{self.box.port}", self.box.url)
                 self.assertEqual(2, len(self.box.running.ports))
 
         self.assert_passes(Udp)

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceNotRunningError
-from orchestrator.probes import Tcp
+from orchestrator.probes import All, Exec, Http, Tcp
 
 BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Postgres, {"image": ""}),
@@ -31,12 +31,20 @@ BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Postgres, {"database": ""}),
     (Postgres, {"username": "x" * 64}),
     (Postgres, {"password": "a\0b"}),
+    (Postgres, {"settings": {"Port": 1234}}),
+    (Postgres, {"settings": {"listen_addresses": "localhost"}}),
+    (Postgres, {"image": "Postgres 15"}),
+    (Postgres, {"image": "postgres@sha256:12"}),
+    (Redis, {"files": {"/": b"x"}}),
+    (Redis, {"files": {"/etc/": b"x"}}),
     (Redis, {"maxmemory": "some"}),
     (Redis, {"maxmemory_policy": "allkeys"}),
     (Redis, {"isolation": "schema"}),
     (Redis, {"settings": ["save"]}),
     (Kafka, {"security": "none"}),
     (Kafka, {"settings": {"a": 1}}),
+    (Kafka, {"mechanism": "PLAIN"}),
+    (Kafka, {"security": "ssl", "mechanism": "SCRAM-SHA-256"}),
     (Container, {}),
     (Container, {"image": "a", "ports": 80}),
     (Container, {"image": "a", "ports": [80, "80/tcp"]}),
@@ -46,6 +54,10 @@ BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Container, {"image": "a", "ports": [80], "probe": Tcp}),
     (Container, {"image": "a", "ports": {80: 8080}}),
     (Container, {"image": "a", "ports": ["8080:80"]}),
+    (Container, {"image": "a", "probe": Tcp()}),
+    (Container, {"image": "a", "ports": ["53/udp"], "probe": Tcp()}),
+    (Container, {"image": "a", "ports": [80], "probe": Tcp(81)}),
+    (Container, {"image": "a", "ports": [80], "probe": All(Exec(["true"]), Http("/", port=81))}),
 ]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Tcp, is_probe
+from orchestrator.probes import All, Http, Tcp, is_probe
 from orchestrator.services import options
 from orchestrator.services.build import Build
 from orchestrator.services.mounts import ALLOWANCES, check_mounts
+from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Container(Service):
                 f"Container(probe={self.probe!r}) cannot be used: expected a probe such as "
                 "orchestrator.probes.Http('/health')"
             )
+        _check_probed_ports(self.probe, names)
         options.check_words(self, "entrypoint", self.entrypoint)
         if self.user is not None and (
             isinstance(self.user, bool) or not re.fullmatch(r"[\w.:-]+", str(self.user))
@@ -121,12 +123,38 @@ class Container(Service):
         return self.probe
 
     @property
+    def url(self) -> str:
+        """Where a program on this machine finds the main port."""
+        _, protocol = self._main_port()
+        return f"{protocol}://{address(self.host, self.port)}"
+
+    @property
     def internal_url(self) -> str:
         """Where another container of the class finds the main port."""
+        number, protocol = self._main_port()
+        return f"{protocol}://{self.alias}:{number}"
+
+    def _main_port(self) -> tuple[str, str]:
         if not self.ports:
             raise DeclarationError(f"{self.alias} has no port; give it ports=[…]")
         number, _, protocol = self.container_ports()[0].partition("/")
-        return f"{protocol}://{self.alias}:{number}"
+        return number, protocol
+
+
+def _check_probed_ports(probe: object, ports: Sequence[str]) -> None:
+    """Raise DeclarationError for a probe of a port that nobody can reach."""
+    if isinstance(probe, All):
+        for each in probe.probes:
+            _check_probed_ports(each, ports)
+    if not isinstance(probe, (Tcp, Http)):
+        return
+    main = ports[0] if ports else None
+    asked = main if probe.port is None else f"{probe.port}/tcp"
+    if asked is None or asked not in ports or not asked.endswith("/tcp"):
+        raise DeclarationError(
+            f"Container(probe={probe}) asks a TCP port that is not published; "
+            f"ports= has {', '.join(ports) or 'none'}"
+        )
 
 
 def _port_name(port: int | str) -> str:

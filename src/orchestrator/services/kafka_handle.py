@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from orchestrator.errors import DeclarationError
 from orchestrator.services import kafka_acls, kafka_users, options
 from orchestrator.services.kafka_broker import ADMIN_PORT
 from orchestrator.services.kafka_clients import Clients
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from orchestrator.services.runtime import Runtime
 
+_MECHANISM: Final = "SCRAM-SHA-512"
+
 
 class KafkaHandle(Service):
     """The life of a handle; subclasses say what a test can do with it, and how it is started."""
@@ -42,7 +45,7 @@ class KafkaHandle(Service):
     """A line, as a pattern with a place for a prefix, that says that its ACLs were removed."""
 
     security: Security = "plaintext"
-    mechanism: Mechanism = "SCRAM-SHA-512"
+    mechanism: Mechanism = _MECHANISM
     strict: bool = False
 
     _test: str = options.private("")
@@ -54,6 +57,12 @@ class KafkaHandle(Service):
         options.choice(self, "security", self.security, SECURITIES)
         options.choice(self, "mechanism", self.mechanism, MECHANISMS)
         options.check_flag(self, "strict", self.strict)
+        if self.mechanism != _MECHANISM and not self.security.startswith("sasl_"):
+            raise DeclarationError(
+                f"{type(self).__name__}(mechanism={self.mechanism!r}) cannot be used with "
+                f"security={self.security!r}, where nobody has a password: use 'sasl_plaintext' or "
+                "'sasl_ssl'"
+            )
 
     @property
     def guarded(self) -> bool:

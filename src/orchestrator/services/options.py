@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, InvalidReferenceError
 
 if TYPE_CHECKING:
     from orchestrator.services.service import Service
@@ -42,7 +42,7 @@ def check_alias(alias: str) -> None:
 
 def check_common(service: Service) -> None:
     """Raise DeclarationError for a value, of the options every service has, that cannot work."""
-    check(service, "image", service.image is None or _is_text(service.image), "a reference")
+    _check_image(service)
     check_environment(service, "env", service.env)
     if service.command is not None:
         check(service, "command", _is_words(service.command), "a list of arguments")
@@ -140,6 +140,23 @@ def memory_in_bytes(service: Service) -> int | None:
     return size
 
 
+def _check_image(service: Service) -> None:
+    check(service, "image", service.image is None or _is_text(service.image), "a reference")
+    if service.image is None:
+        return
+    from orchestrator.images.lockfile import ENTRY_NAME  # not at import, as above
+    from orchestrator.images.reference import parse_reference
+
+    if ENTRY_NAME.fullmatch(service.image):
+        return
+    try:
+        parse_reference(service.image)
+    except InvalidReferenceError as error:
+        raise InvalidReferenceError(
+            f"{type(service).__name__}(image={service.image!r}) cannot be used: {error}"
+        ) from error
+
+
 def _is_logger(value: object) -> bool:
     import logging  # not at import: declaring loads no more than it needs
 
@@ -160,7 +177,7 @@ def _is_room(value: object) -> bool:
 def _check_files(service: Service) -> None:
     files = service.files
     good = isinstance(files, Mapping) and all(
-        isinstance(path, str) and path.startswith("/") and isinstance(content, (str, Path, bytes))
+        is_path(path) and not path.endswith("/") and isinstance(content, (str, Path, bytes))
         for path, content in files.items()
     )
     check(service, "files", good, "a mapping of absolute container path to host path or bytes")

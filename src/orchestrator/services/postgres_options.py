@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ISOLATIONS: Final = ("schema", "database", "transaction", "none")
 INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
+# Others rely on where the server listens and keeps its data. Names have no case.
+_OURS: Final = ("port", "listen_addresses", "unix_socket_directories", "data_directory")
 _SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 
 
@@ -54,6 +56,11 @@ def _check_settings(service: PostgresServer) -> None:
         for name, value in service.settings.items()
     )
     options.check(service, "settings", good, "a mapping of a setting's name to its value")
+    for name in service.settings:
+        if name.lower() in _OURS:
+            raise DeclarationError(
+                f"Postgres(settings=…) cannot set {name!r}: the service relies on its own value"
+            )
 
 
 def _check_strict(service: PostgresServer) -> None:
