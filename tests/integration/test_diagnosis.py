@@ -177,7 +177,7 @@ class MisfortuneTest(LeakCheckedTestCase):
             db = Postgres()
 
             def test_1(self) -> None:
-                self.db.connect()  # and is cut off by the service at the end of the test
+                self.db.connect()
                 self.db.restart()
                 self.db.kill()
 
@@ -187,6 +187,18 @@ class MisfortuneTest(LeakCheckedTestCase):
         told = problems(run_class(Ended))
         self.assertIn("ServiceExitedError: db exited with exit code 137\n", told)
         self.assertEqual(1, told.count("Last log lines of db"))
+
+    def test_a_server_that_lost_a_process_for_lack_of_memory(self) -> None:
+        """Postgres lives on when one of its sessions wanted too much."""
+
+        class Greedy(ServicesMixin, unittest.TestCase):
+            db = Postgres(memory="128m")
+
+            def test_it(self) -> None:
+                with self.db.connect() as connection:
+                    connection.execute("select length(repeat('x', 500000000))")
+
+        self.assert_error(Greedy, "db has lost a process for lack of memory (OOM): image=")
 
     def test_a_server_that_ran_out_of_memory_during_the_test(self) -> None:
         """Not as a mysterious lost connection."""

@@ -26,6 +26,11 @@ _PEAKS: Final = (
     "/sys/fs/cgroup/memory.peak",  # control groups version 2, Linux 5.19
     "/sys/fs/cgroup/memory/memory.max_usage_in_bytes",  # version 1
 )
+_OOM_KILLS: Final = (
+    "cat",
+    "/sys/fs/cgroup/memory.events",  # control groups version 2
+    "/sys/fs/cgroup/memory/memory.oom_control",  # version 1
+)
 
 
 class DockerWatching:
@@ -118,6 +123,18 @@ class DockerWatching:
         except EngineError:
             return None
         return next((int(line) for line in told.output.split("\n") if line.isdecimal()), None)
+
+    def oom_kills(self, container: str, /) -> int:
+        """How many of the container's processes were killed for lack of memory, as far as known.
+
+        The daemon tells it of a container that has ended, and then of its first process only.
+        """
+        try:
+            told = self.exec(container, _OOM_KILLS)
+        except EngineError:
+            return 0
+        counts = (line.split() for line in told.output.split("\n"))
+        return sum(int(words[1]) for words in counts if words[:1] == ["oom_kill"])
 
 
 def _ended(client: Any, process: str) -> Mapping[str, Any]:

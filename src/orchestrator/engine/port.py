@@ -301,6 +301,9 @@ class Engine(Protocol):
     def peak_memory(self, container: str, /) -> int | None:
         """The most bytes the container has used; None when the kernel does not say."""
 
+    def oom_kills(self, container: str, /) -> int:
+        """How many of the container's processes were killed for lack of memory, as far as known."""
+
     def exec(
         self,
         container: str,

@@ -72,4 +72,8 @@ def _misfortune(handle: Service) -> str:
         return ""  # the daemon is away; the rest says so
     if state is None:
         return " is gone: its container was removed"
-    return f" {how_it_ended(state)}" if state.ended and state.exit_code else ""
+    if state.ended:
+        return f" {how_it_ended(state)}" if state.exit_code else ""
+    if handle.memory is not None and handle.running.engine.oom_kills(handle.running.container):
+        return " has lost a process for lack of memory (OOM)"
+    return ""
