@@ -7,6 +7,7 @@ import unittest
 import redis
 
 from orchestrator import Container, Redis, ServicesMixin
+from orchestrator.errors import EngineError
 from tests.support.classes import LeakCheckedTestCase
 
 
@@ -62,6 +63,23 @@ class FaultsTest(LeakCheckedTestCase):
                 self.assertEqual(port, self.cache.port)
 
         self.assert_passes(Partitioned)
+
+    def test_a_partition_of_a_partitioned_server_is_refused(self) -> None:
+        """At once: nobody waits for a server that is cut off."""
+
+        class Twice(ServicesMixin, unittest.TestCase):
+            cache = Redis(startup_timeout=5)
+
+            def test_it(self) -> None:
+                with (
+                    self.cache.partitioned(),
+                    self.assertRaisesRegex(EngineError, "disconnect .*-cache"),
+                    self.cache.partitioned(),
+                ):
+                    self.fail("it was cut off twice")
+                self.assertTrue(self.cache.client.ping())
+
+        self.assert_passes(Twice)
 
     def test_a_killed_server_refuses_and_comes_back_on_the_same_port(self) -> None:
         """kill() ends it; restart() returns when it is ready again."""

@@ -35,12 +35,16 @@ def paused(service: Service) -> Iterator[None]:
 def partitioned(service: Service) -> Iterator[None]:
     """Cut the service off its network, and so off everybody, while the block runs."""
     running = service.running
-    with contextlib.ExitStack() as undo:
-        undo.callback(_reconnected, service)
+    with contextlib.ExitStack() as cutting:
         for network in running.networks:
             running.engine.disconnect_network(network, container=running.container)
-            undo.callback(_reconnect, service, network)
+            cutting.callback(_reconnect, service, network)
+        cut = cutting.pop_all()
+    try:
         yield
+    finally:
+        cut.close()
+        _reconnected(service)
 
 
 def kill(service: Service, *, signal: str) -> None:
