@@ -13,7 +13,7 @@ import redis
 
 from orchestrator import Container, Postgres, Redis, ServicesMixin
 from orchestrator.engine import labels
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, ServiceError
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process
 
 if TYPE_CHECKING:
@@ -50,6 +50,23 @@ class SlowedTest(LeakCheckedTestCase):
                 self.assertLess(fastest(client.ping), LATENCY)
 
         self.assert_passes(Slow)
+
+    def test_a_server_that_is_slowed_already(self) -> None:
+        """Is told as such, and stays as slow as it is."""
+
+        class Twice(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                with self.cache.slowed(latency=LATENCY):
+                    with (
+                        self.assertRaisesRegex(ServiceError, "cache could not be slowed: it is s"),
+                        self.cache.slowed(loss=0.1),
+                    ):
+                        self.fail("it was slowed twice")
+                    self.assertGreaterEqual(fastest(self.cache.client.ping), LATENCY)
+
+        self.assert_passes(Twice)
 
     def test_new_connections_are_slow_and_data_arrives_whole(self) -> None:
         """Megabytes come through late, complete and in order."""

@@ -11,6 +11,7 @@ whatever way, the device goes, its routes go with it, and packets take the old w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import heapq
 import itertools
@@ -103,7 +104,12 @@ def _accept_detours() -> None:
 
 def _open_device() -> int:
     device = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", DEVICE, _IFF_TUN | _IFF_NO_PI))
+    try:
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", DEVICE, _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            sys.exit("it is slowed already; one slowed() has latency=, jitter= and loss=")
+        raise
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", DEVICE, MTU))
         found = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", DEVICE))
