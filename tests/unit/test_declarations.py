@@ -84,6 +84,15 @@ class DeclarationTest(unittest.TestCase):
         with self.assertRaisesRegex(DeclarationError, "by name only"):
             Postgres("schema")  # type: ignore[call-arg]
 
+    def test_the_part_of_a_log_that_is_asked_for_is_checked(self) -> None:
+        """The daemon would give all of it for a wrong number."""
+        for name, value in (("tail", -1), ("tail", "5"), ("since", 3.5)):
+            with (
+                self.subTest(f"{name}={value!r}"),
+                self.assertRaisesRegex(DeclarationError, rf"logs\({name}={value!r}\)"),
+            ):
+                Redis().logs(**{name: value})  # type: ignore[arg-type]
+
     def test_a_declaration_is_frozen(self) -> None:
         """A declaration cannot be changed after it was made."""
         with self.assertRaises(AttributeError):

@@ -122,6 +122,16 @@ def check_argv(argv: object) -> None:
         )
 
 
+def check_log_range(tail: object, since: object) -> None:
+    """Raise DeclarationError unless `tail` is a count and `since` a moment, if given."""
+    from datetime import datetime  # not at import: declaring loads no more than it needs
+
+    if tail is not None and not (type(tail) is int and tail >= 0):
+        raise DeclarationError(f"logs(tail={tail!r}) cannot be used: expected a number of lines")
+    if since is not None and not isinstance(since, datetime):
+        raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
+
+
 def check_capabilities(service: Service, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of capabilities, or None."""
     good = value is None or (

@@ -208,6 +208,7 @@ class Service(Declaration):
             tail: Only so many of the last lines.
             since: Only what was written from then on, by this machine's clock.
         """
+        options.check_log_range(tail, since)
         running = self.running
         return self.masked(running.engine.logs(running.container, tail=tail, since=since))
 
