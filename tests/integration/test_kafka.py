@@ -133,6 +133,13 @@ class TopicTest(OneBrokerTest):
         with self.assertRaisesRegex(DeclarationError, "has 1 partitions .* cannot have 2"):
             self.events.topic("orders", partitions=2)
 
+    def test_the_same_name_with_other_settings_is_refused(self) -> None:
+        """Who names none takes the topic as it is."""
+        compact = {"cleanup.policy": "compact"}
+        self.assertEqual(self.events.topic("orders", settings=compact), self.events.topic("orders"))
+        with self.assertRaisesRegex(DeclarationError, "compact.* cannot have .*delete"):
+            self.events.topic("orders", settings={"cleanup.policy": "delete"})
+
     def test_a_name_that_kafka_does_not_allow_is_refused(self) -> None:
         """Before it is sent anywhere."""
         for name in ("", "or ders", "töpic", "a" * 201):
@@ -212,6 +219,12 @@ class ConsumeTest(OneBrokerTest):
         for count in (0, -1, 1.0):
             with self.subTest(count), self.assertRaises(DeclarationError):
                 self.events.consume("any", count=count)  # type: ignore[arg-type]
+
+    def test_a_timeout_is_a_number_of_seconds(self) -> None:
+        """And not a text, or less than none."""
+        for timeout in (-1, "10", None):
+            with self.subTest(timeout), self.assertRaisesRegex(DeclarationError, "timeout="):
+                self.events.consume("any", timeout=timeout)  # type: ignore[arg-type]
 
     def test_threads_share_a_topic(self) -> None:
         """Several threads that consume get every record once."""
@@ -421,6 +434,11 @@ class FaultTest(LeakCheckedTestCase):
                 topic = self.events.topic("orders")
                 with self.events.producer() as producer:
                     producer.send(topic, b"kept")
+                self.events.kill()
+                with self.assertRaisesRegex(ServiceError, "'.*-late' could not be made: .*Error"):
+                    self.events.topic("late")
+                with self.assertRaisesRegex(ServiceError, "the lag of group 'any' cannot be told"):
+                    self.events.lag("any", topic)
                 self.events.restart()
                 self.assertEqual(b"kept", self.events.consume(topic, timeout=20)[0].value)
                 self.events.topic("more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from orchestrator.services.kafka_handle import KafkaHandle
 from orchestrator.services.once import once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import kafka
     from kafka.consumer.fetcher import ConsumerRecord
@@ -58,18 +59,24 @@ class KafkaService(KafkaHandle):
         with self.lock.held():
             if topic not in self._created:
                 _check_partitions(topic, partitions)
-                kafka_topics.create(
-                    self.control,
-                    topic,
-                    partitions=partitions,
-                    settings=settings or {},
-                    service=self.alias,
-                )
-                self._created[topic] = partitions
-        if self._created[topic] != partitions:
+                with self._told(f"the topic {topic!r} could not be made"):
+                    kafka_topics.create(
+                        self.control,
+                        topic,
+                        partitions=partitions,
+                        settings=settings or {},
+                        service=self.alias,
+                    )
+                self._created[topic] = partitions, dict(settings or {})
+        had, theirs = self._created[topic]
+        if had != partitions:
             raise DeclarationError(
-                f"{topic!r} has {self._created[topic]} partitions in this test already, and cannot "
-                f"have {partitions}"
+                f"{topic!r} has {had} partitions in this test already, and cannot have {partitions}"
+            )
+        if settings is not None and dict(settings) != theirs:
+            raise DeclarationError(
+                f"{topic!r} has the settings {theirs} in this test already, and cannot have "
+                f"{dict(settings)}"
             )
         return topic
 
@@ -116,6 +123,8 @@ class KafkaService(KafkaHandle):
         """
         if not isinstance(count, int) or count < 1:
             raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
+        if not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise DeclarationError(f"consume(timeout={timeout!r}) cannot be used: expected seconds")
         self._check_own("topic", topic)
         reader = self.opened.reader(topic)
         cause: Exception | None = None
@@ -129,7 +138,7 @@ class KafkaService(KafkaHandle):
             records, cause = [], error
         if len(records) == count:
             return records
-        why = f": {type(cause).__name__}: {cause}" if cause else ""
+        why = f": {cause}" if cause else ""
         if not cause and not kafka_topics.partition_count(self.control, topic):
             why = ": there is no such topic"
         raise ServiceError(
@@ -148,7 +157,8 @@ class KafkaService(KafkaHandle):
         Raises:
             ServiceError: There is no such topic.
         """
-        return kafka_groups.lag(self.control, group, topic, service=self.alias)
+        with self._told(f"the lag of group {group!r} cannot be told"):
+            return kafka_groups.lag(self.control, group, topic, service=self.alias)
 
     def wait_for_group(
         self, group: str, topic: str, *, lag: int | None = None, timeout: float = 10.0
@@ -165,19 +175,28 @@ class KafkaService(KafkaHandle):
         Raises:
             ServiceError: It was not so in time; the message says how it was.
         """
-        if lag is None:
-            kafka_groups.wait_until_assigned(
-                self.control, group, topic, timeout=timeout, service=self.alias
-            )
-        else:
-            kafka_groups.wait_until_behind(
-                self.control, group, topic, at_most=lag, timeout=timeout, service=self.alias
-            )
+        with self._told(f"group {group!r} was not waited for"):
+            if lag is None:
+                kafka_groups.wait_until_assigned(
+                    self.control, group, topic, timeout=timeout, service=self.alias
+                )
+            else:
+                kafka_groups.wait_until_behind(
+                    self.control, group, topic, at_most=lag, timeout=timeout, service=self.alias
+                )
 
     @once
-    def _created(self) -> dict[str, int]:
-        """This handle's topics, and how many partitions each has."""
+    def _created(self) -> dict[str, tuple[int, dict[str, str]]]:
+        """This handle's topics: how many partitions each has, and its settings."""
         return {}
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """What kafka-python says of a question of ours, such as that nobody answers."""
+        try:
+            yield
+        except kafka_python().errors.KafkaError as error:
+            raise ServiceError(f"{self.alias}: {what}: {error}", service=self.alias) from error
 
     def _check_own(self, kind: str, name: str) -> None:
         """Say of a strict test what the broker would say too, but who owns the name as well."""
