@@ -129,6 +129,14 @@ class Http:
                 f"Http({self.path!r}) cannot be used: expected a path such as '/health'; host and "
                 "port are the service's"
             )
+        if type(self.status) is not int:
+            raise DeclarationError(
+                f"Http(status={self.status!r}) cannot be used: expected one such as 200"
+            )
+        if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
+            raise DeclarationError(
+                f"Http(timeout={self.timeout!r}) cannot be used: expected seconds, above 0"
+            )
 
     def check(self, target: Target) -> None:
         """Ask once."""
@@ -193,6 +201,10 @@ class LogLine:
                 f"LogLine({self.pattern!r}) cannot be used: it is no regular expression ({error}); "
                 "re.escape makes one of a plain text"
             ) from None
+        if type(self.times) is not int or self.times < 1:
+            raise DeclarationError(
+                f"LogLine(times={self.times!r}) cannot be used: expected a count, above 0"
+            )
 
     def check(self, target: Target) -> None:
         """Read the log once."""
@@ -256,6 +268,8 @@ class All:
     probes: tuple[Probe, ...]
 
     def __init__(self, *probes: Probe) -> None:
+        if not probes:
+            raise DeclarationError("All() cannot be used: expected probes such as Tcp()")
         for probe in probes:
             if not is_probe(probe):
                 raise DeclarationError(

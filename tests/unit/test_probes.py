@@ -86,6 +86,18 @@ class WrongProbeTest(unittest.TestCase):
                 self.assertIn(kind.__name__, str(caught.exception))
                 self.assertIn(expected, str(caught.exception))
 
+    def test_options_are_checked_as_well(self) -> None:
+        """What would fail at every try, or never, is no probe."""
+        for made in (
+            lambda: Http(status="ok"),  # type: ignore[arg-type]
+            lambda: Http(timeout=0),
+            lambda: Http(timeout="5"),  # type: ignore[arg-type]
+            lambda: LogLine("ready", times=0),
+            All,
+        ):
+            with self.assertRaisesRegex(DeclarationError, "cannot be used: expected"):
+                made()
+
 
 class HungProbeTest(unittest.TestCase):
     """A probe that never comes back is bounded by the deadline, too."""
