@@ -325,7 +325,7 @@ class DeclaredTest(unittest.TestCase):
             ("security", None, "'plaintext'"),
             ("mechanism", "SCRAM", "'SCRAM-SHA-512' or 'SCRAM-SHA-256' or 'PLAIN'"),
             ("strict", "yes", "True or False"),
-            ("settings", {"num.partitions": 3}, "a mapping of text to text"),
+            ("settings", {"num.partitions": 3}, "expected text, such as '3'"),
             ("settings", {"Num.Partitions": "3"}, "'Num.Partitions'"),
             ("settings", {"listeners": "X://:1"}, "cannot set 'listeners'"),
         )

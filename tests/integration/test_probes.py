@@ -56,7 +56,7 @@ class ProbesTest(LeakCheckedTestCase):
 
     def test_a_port_that_is_not_published_is_told_at_once(self) -> None:
         """No deadline passes for what is declared wrong."""
-        wrong = redis_with(Tcp(81))
+        wrong = redis_with(Call(lambda box: box.port_of(81)))
         self.assert_error(class_with(wrong), "DeclarationError", "does not publish port 81/tcp")
 
     def test_http_expects_a_status(self) -> None:
