@@ -1,8 +1,9 @@
-"""Postgres: clones in memory, and what a test committed in one survives whatever it does."""
+"""Postgres: data in memory, and what a test committed survives whatever it does to the server."""
 
 from __future__ import annotations
 
 import unittest
+from typing import TYPE_CHECKING
 
 import psycopg
 from sqlalchemy import text
@@ -11,28 +12,33 @@ from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import ServiceError
 from orchestrator.services import faults
 
-_FOLDER = """
-    select pg_tablespace_location(dattablespace) from pg_database where datname = current_database()
-"""
-_MEMORY = "/orchestrator/"
+if TYPE_CHECKING:
+    import sqlalchemy
+
+
+def migrate(engine: sqlalchemy.Engine) -> None:
+    """What every test finds."""
+    with engine.begin() as connection:
+        connection.execute(text("create table migrated()"))
 
 
 class MemoryTestCase(ServicesMixin, unittest.TestCase):
     """A server with two databases that tests get clones of."""
 
-    db = Postgres(isolation="database", databases=["other"])
+    db = Postgres(migrate=migrate, databases=["other"])
 
-    def assert_in_memory(self, handle: Postgres) -> None:
-        """A handle's database is in memory."""
-        self.assertTrue(self._folder(handle).startswith(_MEMORY))
+    def assert_in_memory(self) -> None:
+        """The data are in memory."""
+        self.assertEqual("tmpfs", self._file_system())
 
-    def assert_on_disk(self, handle: Postgres) -> None:
-        """A handle's database is not in memory."""
-        self.assertFalse(self._folder(handle).startswith(_MEMORY))
+    def assert_on_disk(self) -> None:
+        """The data are not in memory."""
+        self.assertNotEqual("tmpfs", self._file_system())
 
-    def _folder(self, handle: Postgres) -> str:
-        with handle.engine.connect() as connection:
-            return str(connection.scalar(text(_FOLDER)))
+    def _file_system(self) -> str:
+        with self.db.connect() as connection:
+            [folder] = connection.execute("show data_directory").fetchone() or [""]
+        return self.db.exec(["stat", "-fLc", "%T", folder]).output.strip()
 
     def write(self, handle: Postgres) -> None:
         """Commit a row."""
@@ -46,12 +52,27 @@ class MemoryTestCase(ServicesMixin, unittest.TestCase):
             connection.execute("insert into t values (43)")
 
 
+class StartTest(MemoryTestCase):
+    """Memory is what it starts with."""
+
+    def test_data_are_in_memory(self) -> None:
+        """Where initdb and clones take a fraction of the time."""
+        self.assert_in_memory()
+
+    def test_other_faults_leave_it_there(self) -> None:
+        """A paused or partitioned server goes on as it was."""
+        self.write(self.db)
+        for fault in (self.db.paused(), self.db.partitioned()):
+            with fault:
+                pass
+        self.assert_written(self.db)
+        self.assert_in_memory()
+
+
 class RestartTest(MemoryTestCase):
     """Memory is emptied when the container stops; a test does not notice."""
 
-    def test_a_clone_is_in_memory(self) -> None:
-        """That is where it is made in no time."""
-        self.assert_in_memory(self.db)
+    db = Postgres(migrate=migrate, databases=["other"], scope="test")
 
     def test_what_was_committed_survives_a_restart(self) -> None:
         """In each database of the test, though it has connections open."""
@@ -62,7 +83,7 @@ class RestartTest(MemoryTestCase):
         self.db.restart()
         for handle in (self.db, self.db.in_database("other")):
             self.assert_written(handle)
-            self.assert_on_disk(handle)
+        self.assert_on_disk()
 
     def test_what_was_committed_survives_a_crash(self) -> None:
         """kill() and restart(), as a test of retries does."""
@@ -94,6 +115,14 @@ class RestartTest(MemoryTestCase):
         self.db.restart()
         self.assert_written(self.db)
 
+    def test_what_was_committed_survives_the_second_restart(self) -> None:
+        """From the first one on the data are on the disk."""
+        self.db.restart()
+        self.write(self.db)
+        self.db.kill()
+        self.db.restart()
+        self.assert_written(self.db)
+
     def test_a_client_is_cut_off_in_the_middle(self) -> None:
         """It hears nothing from a server that is killed, as in production."""
         connection = self.db.connect()
@@ -102,72 +131,49 @@ class RestartTest(MemoryTestCase):
         with self.assertRaises(psycopg.OperationalError) as caught:
             connection.execute("select 1")
         self.assertNotIsInstance(caught.exception, psycopg.errors.AdminShutdown)
-        self.db.restart()
-
-    def test_any_number_of_restarts(self) -> None:
-        """Each leaves a folder on the disk, and the next test has another in memory."""
-        for number in range(3):
-            with type(self).db.isolated(f"test_{number}") as handle:
-                self.write(handle)
-                self.assert_in_memory(handle)
-                handle.restart()
-                self.assert_written(handle)
-
-    def test_the_next_clone_is_in_memory_again(self) -> None:
-        """After a restart the room is made anew."""
-        with type(self).db.isolated("test_one-1") as one:
-            one.restart()
-        with type(self).db.isolated("test_two-2") as two:
-            self.write(two)
-            self.assert_in_memory(two)
-
-    def test_other_faults_leave_it_in_memory(self) -> None:
-        """A paused or partitioned server goes on as it was."""
-        self.write(self.db)
-        with self.db.paused():
-            pass
-        self.assert_written(self.db)
-        self.assert_in_memory(self.db)
-
-
-class EndedByItselfTest(MemoryTestCase):
-    """Nobody could save what was in memory."""
-
-    def test_it_is_told(self) -> None:
-        """restart() names the database that is gone, and the way to keep it."""
-        faults.kill(self.db, signal="SIGINT")
-        with self.assertRaisesRegex(ServiceError, r"(?s)test_it_is_told.*memory.*durable=True"):
-            self.db.restart()
 
     def test_the_next_test_has_a_clone(self) -> None:
-        """A server that shut down in order is as good as new."""
-        with type(self).db.isolated("test_one-1") as one:
-            faults.kill(one, signal="SIGINT")
-            with self.assertRaises(ServiceError):
-                one.restart()
-        with type(self).db.isolated("test_two-2") as two:
-            self.write(two)
-            self.assert_in_memory(two)
+        """What the class made survives as well."""
+        with self.db.of_class.isolated("test_one-1") as one:
+            one.restart()
+        with self.db.of_class.isolated("test_two-2") as two, two.connect() as connection:
+            connection.execute("select from migrated")
+
+    def test_a_server_that_ended_by_itself_is_told(self) -> None:
+        """Nobody could save what was in memory."""
+        faults.kill(self.db, signal="SIGINT")
+        with self.assertRaisesRegex(ServiceError, r"by itself.*memory.*durable=True"):
+            self.db.restart()
 
 
-class DiskTest(MemoryTestCase):
+class LimitTest(MemoryTestCase):
     """Files in memory would count towards a limit of the container."""
 
-    db = Postgres(isolation="database", memory="1g")
+    db = Postgres(memory="1g")
 
-    def test_with_a_limit_clones_are_on_the_disk(self) -> None:
+    def test_with_a_limit_data_are_on_the_disk(self) -> None:
         """So that the limit is the server's."""
-        self.assert_on_disk(self.db)
+        self.assert_on_disk()
 
 
 class DurableTest(MemoryTestCase):
     """What must reach the disk cannot be in memory."""
 
-    db = Postgres(isolation="database", durable=True)
+    db = Postgres(migrate=migrate, durable=True)
 
-    def test_durable_clones_are_on_the_disk(self) -> None:
+    def test_durable_data_are_on_the_disk(self) -> None:
         """And survive a restart as they are."""
-        self.assert_on_disk(self.db)
+        self.assert_on_disk()
         self.write(self.db)
         self.db.restart()
         self.assert_written(self.db)
+
+
+class OwnFolderTest(MemoryTestCase):
+    """PGDATA is the user's to say."""
+
+    db = Postgres(env={"PGDATA": "/var/lib/postgresql/data/own"})
+
+    def test_a_folder_of_ones_own_is_left_alone(self) -> None:
+        """It may be a volume's."""
+        self.assert_on_disk()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.types
@@ -118,10 +119,24 @@ class DockerContainers:
                 raise conflict
             time.sleep(0.02)
 
-    def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
-        """Write files into a created or running container, readable by every user there."""
+    def put_files(
+        self,
+        container: str,
+        files: Mapping[str, bytes],
+        /,
+        *,
+        links: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write files into a created or running container, readable by every user there.
+
+        Args:
+            container: Its name or id.
+            files: Path to content.
+            links: Path to where a symbolic link there leads, in a folder that every user may
+                write to.
+        """
         with self._pool.client(f"write files into container {shown(container)}") as client:
-            client.put_archive(container, "/", _tar(files))
+            client.put_archive(container, "/", _tar(files, links or {}))
 
 
 def _argv(words: Sequence[str] | None) -> list[str] | None:
@@ -158,7 +173,7 @@ def _networking(client: Any, spec: ContainerSpec) -> Any:
     return client.create_networking_config({spec.network: endpoint})
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def _tar(files: Mapping[str, bytes], links: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, content in files.items():
@@ -166,4 +181,11 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             member.mode = 0o755 if content.startswith(b"#!") else 0o644
             archive.addfile(member, io.BytesIO(content))
+        for path, target in links.items():
+            link = tarfile.TarInfo(path.lstrip("/"))
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            folder = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o777
+            archive.addfile(folder)
+            archive.addfile(link)
     return buffer.getvalue()

@@ -315,8 +315,22 @@ class Engine(Protocol):
     ) -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
 
-    def put_files(self, container: str, files: Mapping[str, bytes], /) -> None:
-        """Write files into a created or running container."""
+    def put_files(
+        self,
+        container: str,
+        files: Mapping[str, bytes],
+        /,
+        *,
+        links: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write files into a created or running container.
+
+        Args:
+            container: Its name or id.
+            files: Path to content.
+            links: Path to where a symbolic link there leads, in a folder that every user may
+                write to.
+        """
 
     # Everything by label
 

@@ -123,9 +123,10 @@ def _start(
         site.bound.append(handle)
         with site.span(alias, "create"), site.making_container(runtime.container):
             container = site.engine.create_container(_spec(handle, site, image=image))
-        if written := {**handle.server_files(), **files}:
+        written, links = {**handle.server_files(), **files}, handle.server_links()
+        if written or links:
             with site.span(alias, "files"):
-                site.engine.put_files(runtime.container, written)
+                site.engine.put_files(runtime.container, written, links=links)
         with site.span(alias, "network"):
             await_network()
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.errors import ServiceError
 from orchestrator.services import (
     options,
     postgres_clients,
@@ -17,7 +16,7 @@ from orchestrator.services.drivers import driver
 from orchestrator.services.once import once
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
-from orchestrator.services.postgres_memory import Room, gone
+from orchestrator.services.postgres_memory import Storage
 from orchestrator.services.postgres_server import PostgresServer
 from orchestrator.services.postgres_transaction import SessionOfTests
 from orchestrator.services.runtime import address
@@ -72,7 +71,7 @@ class Postgres(PostgresServer):
     _role_passwords: Mapping[str, str] | None = options.private(None)
     _test_password: str = options.private("")
     _tests: dict[str, bool] | None = options.private(None)
-    _room: Room | None = options.private(None)
+    _storage: Storage | None = options.private(None)
 
     def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with passwords in place."""
@@ -83,7 +82,7 @@ class Postgres(PostgresServer):
                 "_role_passwords": {role: options.random_password() for role in self.roles},
                 "_test_password": options.random_password(),
                 "_tests": {},
-                "_room": Room(),
+                "_storage": Storage(),
                 "_related": {},
                 "_clients": contextlib.ExitStack(),
                 **changes,
@@ -212,23 +211,19 @@ class Postgres(PostgresServer):
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
-        self.room.to_disk(self, crash=signal == "SIGKILL")
-        super().kill(signal)
+        with self.storage.saving(self, crash=signal == "SIGKILL"):
+            super().kill(signal)
 
     def restart(self) -> None:
         """Kill the server if it runs, start it, and return when it is ready again.
 
         Raises:
-            ServiceError: It did not come back; or it had ended by itself, and with it went the
-                test's database, which was in memory.
+            ServiceError: It did not come back; or it had ended by itself, and with it went its
+                data, which were in memory.
         """
-        lost = self.room.to_disk(self, crash=True)
-        if not lost:
-            super().restart()
-            return
-        with contextlib.suppress(ServiceError):
-            super().restart()
-        raise gone(self, lost)
+        if self.in_memory and not self.storage.saved:
+            self.kill()
+        super().restart()
 
     # What the files of this service share
 
@@ -292,10 +287,10 @@ class Postgres(PostgresServer):
         return session
 
     @property
-    def room(self) -> Room:
-        """Where in memory clones may be."""
-        assert self._room is not None  # noqa: S101 - every bound handle has it
-        return self._room
+    def storage(self) -> Storage:
+        """Where the server's data are."""
+        assert self._storage is not None  # noqa: S101 - every bound handle has it
+        return self._storage
 
     def cut_off(self) -> None:
         """Let no connection reach into a shared transaction any more."""

@@ -90,7 +90,6 @@ def _clone(service: Postgres, name: str) -> Iterator[Changes]:
         yield {"database": name}
     finally:
         service.admin.run(f"drop database if exists {name} with (force)")
-        service.room.dropped(name)
 
 
 def _create_clone(service: Postgres, name: str) -> None:
@@ -99,7 +98,6 @@ def _create_clone(service: Postgres, name: str) -> None:
     files = not service.durable and admin.major >= _FILE_COPY_SINCE
     statement = f"create database {name} template {quoted(service.database)}"
     statement += " strategy file_copy" if files else ""
-    statement += f" {service.room.clause(service, clone=name)}"
     in_use = driver("psycopg.errors", extra="postgres").ObjectInUse
     try:
         admin.run(statement)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -17,6 +16,7 @@ from orchestrator.services.postgres_protocol import asks_for_password
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Isolation = Literal["schema", "database", "transaction", "none"]
 
 _QUIET: Final = {"log_checkpoints": "off"}  # each clone is one; they say nothing of a test
+# The defaults, 1 GB and 80 MB, are for disks.
+_IN_MEMORY: Final = {"max_wal_size": "128MB", "min_wal_size": "32MB"}
 # What a crash of the machine could lose is of no worth to a test. Killing the server loses nothing:
 # what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
 _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
@@ -69,6 +71,7 @@ class PostgresServer(Service):
             "POSTGRES_PASSWORD": self.password or "",
             "POSTGRES_DB": self.database,
             **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
+            **({"PGDATA": postgres_memory.DATA} if self.in_memory else {}),
         }
 
     def server_command(self) -> Sequence[str]:
@@ -76,6 +79,7 @@ class PostgresServer(Service):
         settings = {
             **_QUIET,
             **({} if self.durable else _NOT_DURABLE),
+            **(_IN_MEMORY if self.in_memory else {}),
             **(postgres_strict.SETTINGS if self.strict else {}),
             **self.settings,
         }
@@ -90,8 +94,12 @@ class PostgresServer(Service):
         return postgres_init.server_files(self)
 
     def server_tmpfs(self) -> Mapping[str, str]:
-        """Room for clones, where they may be in memory."""
-        return postgres_memory.mounts(self)
+        """The memory that holds the data."""
+        return {postgres_memory.MEMORY: "mode=1777"} if self.in_memory else {}
+
+    def server_links(self) -> Mapping[str, str]:
+        """The data are in the memory, until they are saved."""
+        return {postgres_memory.DATA: postgres_memory.MEMORY} if self.in_memory else {}
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
@@ -102,10 +110,9 @@ class PostgresServer(Service):
         return postgres_init.why_ended(self, self.logs())
 
     @property
-    def may_clone(self) -> bool:
-        """Whether tests get a clone of any of the class's databases."""
-        migrated = isinstance(self.databases, Mapping) and any(self.databases.values())
-        return self.clones or (self.isolation == "schema" and migrated)
+    def in_memory(self) -> bool:
+        """Whether the data are in memory: files there would count towards a limit of it."""
+        return not self.durable and self.memory is None and "PGDATA" not in self.env
 
     @property
     def clones(self) -> bool:

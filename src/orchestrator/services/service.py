@@ -127,6 +127,10 @@ class Service(Declaration):
         """The files its image needs."""
         return {}
 
+    def server_links(self) -> Mapping[str, str]:
+        """Container path to where a symbolic link there leads."""
+        return {}
+
     def container_ports(self) -> Sequence[str]:
         """The container ports to publish, the main one first, such as ``["5432/tcp"]``."""
         return [f"{self.container_port}/tcp"]
