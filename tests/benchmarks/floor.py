@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.services.postgres_memory import DATA, MEMORY
 from tests.benchmarks.images import image
 from tests.benchmarks.machine import docker, label, remove, run_worker
 from tests.benchmarks.protocol import CONTAINER_PORTS, first_answer
@@ -55,7 +56,9 @@ def recipes(services: Sequence[str]) -> Mapping[str, Recipe]:
 def _recipe(service: str, container: Any) -> Recipe:
     config, host = container["Config"], container["HostConfig"]
     [[published]] = list(host["PortBindings"].values())
-    environment = [word for pair in config["Env"] for word in ("--env", pair)]
+    # Postgres finds its data in memory through a link that `docker run` does not make.
+    pairs = [pair.replace(DATA, MEMORY) for pair in config["Env"]]
+    environment = [word for pair in pairs for word in ("--env", pair)]
     tmpfs = [f"--tmpfs={path}:{options}" for path, options in (host.get("Tmpfs") or {}).items()]
     command = config["Cmd"] or []
     return Recipe(

@@ -56,7 +56,9 @@ class Postgres(PostgresServer):
         roles: Names of login roles without privileges, made before the migrations, which grant them
             what they need; tests reach them by `as_role`.
         extensions: Names of extensions to create in each database, before the migrations.
-        durable: Whether commits wait for the disk, as in production; tests need it seldom.
+        durable: Whether data are on the disk and commits wait for it, as in production; tests need
+            it seldom. Otherwise data are in memory, except with a limit of ``memory``, until `kill`
+            or `restart` copy them to the disk.
         strict: Whether a test fails that reached for what another test had, also when the code
             under test swallowed the refusal; the error names both. With ``"schema"``, a test then
             is no superuser: it owns its schema, and reads what the class made.
