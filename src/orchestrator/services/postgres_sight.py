@@ -19,6 +19,8 @@ _log: Final = logging.getLogger("orchestrator.postgres")
 CATALOGS: Final = ("pg_authid", "pg_auth_members", "pg_db_role_setting")
 """Of these every row is put back as it was: what `alter role`, `alter database`, `grant` change."""
 _OURS: Final = "oid >= 16384"  # what the server came with has lower numbers
+# Of the server's own roles only the first superuser can be altered.
+_ALTERABLE: Final = {"pg_authid": f"where {_OURS} or oid = 10"}
 _RELATIONS: Final = f"""
     select oid::regclass from pg_class
     where {_OURS} and relpersistence <> 't' and not relispartition and relkind
@@ -58,7 +60,10 @@ _SERVER: Final = {
     "prepared": _list("select json_build_array(gid, database) from pg_prepared_xacts"),
     "slots": _list("select slot_name from pg_replication_slots"),
     "system": "pg_read_file('postgresql.auto.conf')",
-    **{name: _list(f"select to_jsonb(t) from {name} t") for name in CATALOGS},  # noqa: S608
+    **{
+        name: _list(f"select to_jsonb(t) from {name} t {_ALTERABLE.get(name, '')}")  # noqa: S608
+        for name in CATALOGS
+    },
 }
 _INSIDE: Final = {
     "inside": _object({kind: _list(query) for kind, query in {**NAMED, **QUALIFIED}.items()})
