@@ -139,6 +139,15 @@ class RestartTest(MemoryTestCase):
         with self.db.of_class.isolated("test_two-2") as two, two.connect() as connection:
             connection.execute("select from migrated")
 
+    def test_a_server_that_cannot_be_saved_goes_on(self) -> None:
+        """On a full disk, for instance; here, where the copy may not be written."""
+        for signal in ("SIGKILL", "SIGINT"):
+            self.db.exec(["mkdir", "-p", "/orchestrator/saved/by/somebody/else"])
+            with self.assertRaisesRegex(ServiceError, "cannot be copied.*[Pp]ermission denied"):
+                self.db.kill(signal)
+        self.write(self.db)
+        self.assert_written(self.db)
+
     def test_a_server_that_ended_by_itself_is_told(self) -> None:
         """Nobody could save what was in memory."""
         faults.kill(self.db, signal="SIGINT")

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
-from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp, wait_until_ready
+from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp
+from orchestrator.probes.waiting import wait_until_ready
 
 
 class TcpTest(unittest.TestCase):

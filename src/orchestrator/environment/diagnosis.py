@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, ServiceError
-from orchestrator.probes import how_it_ended
+from orchestrator.probes.ending import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ from orchestrator.environment.diagnosis import about
 from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
-from orchestrator.probes import exited
+from orchestrator.probes.ending import exited
 from orchestrator.services.faults import FROZEN, answers, await_ready
 from orchestrator.services.options import in_bytes, memory_in_bytes, read_file
 from orchestrator.services.runtime import Runtime, host_names

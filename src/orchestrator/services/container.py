@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import All, Http, Tcp, is_probe
+from orchestrator.probes import All, Http, Tcp
+from orchestrator.probes.target import is_probe
 from orchestrator.services import options
 from orchestrator.services.build import Build
 from orchestrator.services.mounts import ALLOWANCES, check_mounts

@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, ServiceError, ServiceNotReadyError
-from orchestrator.probes import ATTEMPT, INTERVAL, exited, wait_until_ready
+from orchestrator.probes.ending import exited
+from orchestrator.probes.target import ATTEMPT
+from orchestrator.probes.waiting import INTERVAL, wait_until_ready
 from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:

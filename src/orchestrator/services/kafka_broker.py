@@ -13,12 +13,13 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.probes import NotReadyError, connect
+from orchestrator.probes import NotReadyError
+from orchestrator.probes.target import connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.probes import Target
+    from orchestrator.probes.target import Target
 
 EXTERNAL_PORT: Final = 9092
 INTERNAL_PORT: Final = 19092

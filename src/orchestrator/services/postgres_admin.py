@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
-from orchestrator.probes import ATTEMPT
+from orchestrator.probes.target import ATTEMPT
 from orchestrator.services.drivers import driver
 from orchestrator.services.faults import FROZEN, answers, await_ready
 from orchestrator.services.once import once

@@ -25,8 +25,9 @@ _SAVED: Final = f"{_FOLDER}/saved"
 _USER: Final = "postgres"  # in every image of the family
 # The server's processes stop, so that what is copied is what a crash at this moment leaves: it
 # recovers from its log as from any crash. kill(2): -1 spares the caller and the first process.
-_SAVE: Final = f"rm -rf {_SAVED}; kill -STOP -1; cp -a {MEMORY} {_SAVED}"
-_GO_ON: Final = "; copied=$?; kill -CONT -1; exit $copied"
+_SAVE: Final = f"rm -rf {_SAVED}; kill -STOP -1; cp -a {MEMORY} {_SAVED}; copied=$?"
+_AND_END: Final = "[ $copied = 0 ] || kill -CONT -1; exit $copied"
+_AND_GO_ON: Final = "kill -CONT -1; exit $copied"
 _GONE: Final = (
     "{} ended by itself, and with it went its data, which were in memory. End the server with "
     "kill(), or declare durable=True, which keeps them on the disk."
@@ -65,7 +66,7 @@ class Storage:
             raise ServiceError(_GONE.format(service.alias), service=service.alias)
         if state.status == "paused":
             engine.unpause_container(container)
-        script = _SAVE if crash else f"{_SAVE}{_GO_ON}"
+        script = f"{_SAVE}; {_AND_END if crash else _AND_GO_ON}"
         done = engine.exec(container, ["sh", "-c", script], user=_USER)
         if done.exit_code != 0:
             raise ServiceError(

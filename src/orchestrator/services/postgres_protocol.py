@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.probes import NotReadyError, connect
+from orchestrator.probes import NotReadyError
+from orchestrator.probes.target import connect
 
 if TYPE_CHECKING:
-    from orchestrator.probes import Target
+    from orchestrator.probes.target import Target
 
 _PROTOCOL_3: Final = 196608
 

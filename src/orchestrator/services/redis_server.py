@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.probes import NotReadyError, connect
+from orchestrator.probes import NotReadyError
+from orchestrator.probes.target import connect
 from orchestrator.services.redis_options import words
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import INTERVAL, Call
+from orchestrator.probes import Call
+from orchestrator.probes.waiting import INTERVAL
 from orchestrator.services import kafka_broker, kafka_topics, redpanda_config
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_service import KafkaService

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.probes import INTERVAL
+from orchestrator.probes.waiting import INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

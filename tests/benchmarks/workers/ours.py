@@ -19,7 +19,8 @@ from tests.benchmarks.workers.watched import observers
 
 if TYPE_CHECKING:
     from orchestrator import Service
-    from orchestrator.probes import Probe, Target
+    from orchestrator.probes import Probe
+    from orchestrator.probes.target import Target
     from tests.benchmarks.workers.watched import Seen
 
 
