@@ -6,15 +6,35 @@ import os
 import select
 import signal
 import time
+import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import labels
+from orchestrator.engine import Endpoint, labels
+from orchestrator.sessions.spawn import start_watchdog
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
 
 if TYPE_CHECKING:
     from tests.faults.process import OwnerProcess
+
+
+class StartingTest(unittest.TestCase):
+    """Its first milliseconds, in which Python is not up yet."""
+
+    def test_signals_do_not_end_it_at_its_start(self) -> None:
+        """What is sent to everybody in that moment waits, and is ignored then."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            session = f"starting-{number}"
+            before = set(os.listdir("/proc"))  # noqa: PTH208 - pids
+            starting = start_watchdog(session, endpoint=Endpoint(url="unix:///nowhere"))
+            for pid in set(os.listdir("/proc")) - before:  # noqa: PTH208
+                if pid.isdecimal() and _parent(pid) == os.getpid():
+                    os.kill(int(pid), number)
+            watchdog = starting.acknowledged()
+            self.addCleanup(watchdog.close)
+            watchdog.say("bye")
+            wait_until_no_process_with(f"{labels.SESSION}={session}")
 
 
 class WatchdogTest(FaultCase):
@@ -86,6 +106,13 @@ class WatchdogTest(FaultCase):
             os.kill(watchdog, number)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
+
+
+def _parent(pid: str) -> int:
+    try:
+        return _status(int(pid), "PPid")
+    except FileNotFoundError:
+        return 0
 
 
 def _kill_and_wait(pid: int) -> None:

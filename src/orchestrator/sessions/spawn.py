@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
 from orchestrator.errors import OrchestratorError
-from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED
+from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED, IGNORED
 from orchestrator.sessions.clearing import raw_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
 
@@ -118,16 +119,17 @@ def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None =
         *(() if raw_address(endpoint) else _by_other_means(endpoint)),
     ]
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=_environment(os.environ),
-            start_new_session=True,
-            pass_fds=[fd for fd in (pidfd, supervisor) if fd is not None],
-        )
+        with _blocked():
+            process = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(os.environ),
+                start_new_session=True,
+                pass_fds=[fd for fd in (pidfd, supervisor) if fd is not None],
+            )
     except OSError as error:
         ours.close()
         raise WatchdogError(f"the watchdog did not start: {error}") from error
@@ -136,6 +138,17 @@ def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None =
         if pidfd is not None:
             os.close(pidfd)
     return Starting(process, ours)
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """Block in the new process what it will ignore: until its Python is up, it would die of it."""
+    numbers = [getattr(signal, name) for name in IGNORED]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _own_pidfd() -> int | None:

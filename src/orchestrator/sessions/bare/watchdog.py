@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ACKNOWLEDGED = b"watching\n"
 _NONE = "-"
 _LOOK = 10  # seconds
-_IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
+IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -59,8 +59,9 @@ def _detach() -> None:
     """
     if os.fork():
         os._exit(0)
-    for name in _IGNORED:
+    for name in IGNORED:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner had them blocked until here
 
 
 def _away_from_the_terminal() -> None:
