@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tarfile
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -19,7 +18,7 @@ from orchestrator.images.allowed import check_allowed
 from orchestrator.images.archive_check import check_agreement, check_images, proofs
 from orchestrator.images.archive_stream import Contents, checked_stream
 from orchestrator.images.compression import compressed, open_archive
-from orchestrator.images.editing import NEW, edited
+from orchestrator.images.editing import NEW, edited, part_of
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, parse_lock
 from orchestrator.images.presence import find_image, is_locked, loaded_tag, mismatch, platform_of
 
@@ -192,15 +191,14 @@ def _appearing(path: Path) -> Iterator[IO[bytes]]:
     if path.exists() and not path.is_file():
         raise LockError(f"{path} cannot be written: it is not a file")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        part = part_of(path)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with part.open("xb") as file:
                 yield file
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            part.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                part.unlink()
             raise
     except OSError as error:
         raise LockError(f"{path} cannot be written: {error.strerror or error}") from error

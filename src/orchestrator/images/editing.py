@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -71,18 +71,27 @@ def write_lock(path: Path, text: str, *, expected: str | None) -> None:
 
 
 def _replace(path: Path, text: str, *, mode: int) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = part_of(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
+        part.chmod(mode)
+        part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            part.unlink()
         raise
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written until it is whole.
+
+    The name is known before the file is there: when a signal ends the process in the moment in
+    which it is made, it is removed all the same.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def _with_entry(text: str, image: LockedImage, *, old: LockedImage | None) -> str:
