@@ -73,22 +73,11 @@ class DockerWatching:
             after = datetime.now(UTC)
         return timedelta() if before <= its <= after else its - after
 
-    def exec(
-        self,
-        container: str,
-        argv: Sequence[str],
-        /,
-        *,
-        env: Mapping[str, str] | None = None,
-        user: str = "",
-    ) -> ExecResult:
+    def exec(self, container: str, argv: Sequence[str], /, *, user: str = "") -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
         # Only the command's name is told: arguments may hold passwords.
         with self._pool.client(f"run {argv[0]} in container {shown(container)}") as client:
-            created = client.exec_create(
-                container, list(argv), environment=dict(env or {}), user=user
-            )
-            process = created["Id"]
+            process = client.exec_create(container, list(argv), user=user)["Id"]
             # docker-py's own exec_start waits for ever for what the command says next.
             start = open_stream(client, "POST", f"/exec/{process}/start", json=_ATTACHED)
             with start as response:

@@ -304,15 +304,7 @@ class Engine(Protocol):
     def oom_kills(self, container: str, /) -> int:
         """How many of the container's processes were killed for lack of memory, as far as known."""
 
-    def exec(
-        self,
-        container: str,
-        argv: Sequence[str],
-        /,
-        *,
-        env: Mapping[str, str] | None = None,
-        user: str = "",
-    ) -> ExecResult:
+    def exec(self, container: str, argv: Sequence[str], /, *, user: str = "") -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
 
     def put_files(

@@ -49,4 +49,4 @@ def load_early(modules: Iterable[str]) -> None:
     """Import drivers while there is nothing else to do; whoever needs one is told what is wrong."""
     for module in modules:
         with contextlib.suppress(Exception):
-            driver(module, extra="")
+            driver(module)
