@@ -5,7 +5,7 @@ import threading
 import unittest
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import LockError
@@ -99,6 +99,7 @@ class EditedTest(unittest.TestCase):
             with self.subTest(text), self.assertRaisesRegex(LockError, "one key per line"):
                 self.edit(image("redis", "redis:8", B), text=text)
 
+    @settings(max_examples=30)
     @given(
         st.lists(
             st.tuples(

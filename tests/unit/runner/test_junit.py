@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import xmlschema
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from orchestrator.runner.ledger import Account, Ledger, Record
@@ -59,6 +59,7 @@ def _accounts(draw: some.DrawFn) -> Account:
 class JunitTest(unittest.TestCase):
     """JUnit."""
 
+    @settings(max_examples=25)
     @given(some.lists(_accounts(), max_size=3), some.just("") | ANY_TEXT)
     def test_schema(self, accounts: list[Account], trouble: str) -> None:
         """Whatever a run brought, the report is valid, and counts every test once."""
