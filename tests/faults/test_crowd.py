@@ -17,6 +17,7 @@ from tests.faults.process import ROOT, OwnerProcess
 _SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "5"))
 _STAYING: Final = 4
 _COMING_AND_GOING: Final = 4
+_LEAST: Final = 2
 
 
 class CrowdTest(FaultCase):
@@ -31,7 +32,7 @@ class CrowdTest(FaultCase):
         reapers: list[subprocess.Popen[bytes]] = []
         rounds = 0
         end = time.monotonic() + _SECONDS
-        while time.monotonic() < end:
+        while rounds < _LEAST or time.monotonic() < end:  # a busy machine has one in five seconds
             passing += [self._begin() for _ in range(_COMING_AND_GOING - len(passing))]
             reapers += [self._reaper() for _ in range(2 - len(reapers))]
             time.sleep(random.uniform(0, 0.3))  # noqa: S311  # the moment is the point
@@ -45,7 +46,6 @@ class CrowdTest(FaultCase):
             reapers = [reaper for reaper in reapers if reaper.poll() is None]
             for owner in staying:
                 self.assert_untouched(owner, containers=1)
-        self.assertGreater(rounds, 1)
         for reaper in reapers:
             reaper.wait()
         for owner in (*staying, *passing):

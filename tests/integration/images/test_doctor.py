@@ -238,4 +238,4 @@ class PrivateDaemonTest(ImageTestCase):
                 if any(path.stat().st_size for path in small.data.glob("tmp/GetImageBlob*")):
                     break
             time.sleep(0.005)
-        os.kill(small.pid, signal.SIGKILL)
+        small.daemon.kill()
