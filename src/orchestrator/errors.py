@@ -23,11 +23,46 @@ Errors of docker-py, requests and the drivers never appear on their own: they ar
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
+
+_COLOUR: Final = r"\x1b\[[0-9;:]*m"
+# C0 and C1, separators of lines, what turns text round or hides it, and what cannot be encoded.
+_CONTROLS: Final = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_IN_TEXT: Final = re.compile(f"(?P<colour>{_COLOUR})|[{_CONTROLS}]")
+_IN_LINE: Final = re.compile(rf"[\t\n{_CONTROLS}]")
+_RESET: Final = ("\x1b[0m", "\x1b[m")
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """Words from outside, as a terminal can be shown them: log lines, labels, a registry's answer.
+
+    What would move the cursor, set a title or turn the text round is shown as Python writes it.
+
+    Args:
+        text: Any text.
+        lines: Whether it may have lines, tabs and colours; without, it is one line, also of a table
+            whose columns stand two spaces apart.
+    """
+    if not lines:
+        return " ".join(_IN_LINE.sub(_escaped, text).split())
+    shown = _IN_TEXT.sub(_escaped, text.replace("\r\n", "\n"))
+    colours = re.findall(_COLOUR, shown)
+    return shown if not colours or colours[-1] in _RESET else shown + _RESET[0]
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match.groupdict().get("colour") or ascii(match[0])[1:-1]
 
 
 class OrchestratorError(Exception):
-    """Base of every error this package raises."""
+    """Base of every error this package raises; its message can be shown on a terminal."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by state, not by constructor: subclasses take keyword arguments."""

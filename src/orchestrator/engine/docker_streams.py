@@ -16,7 +16,7 @@ import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
-from orchestrator.engine.registry_auth import credentials_failed
+from orchestrator.engine.registry_trust import credentials_failed
 from orchestrator.errors import EngineError
 
 _FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow

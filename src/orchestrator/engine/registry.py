@@ -3,38 +3,61 @@
 The daemon's own endpoint for this gives the digest of the index only, not those of the platforms.
 This client speaks the distribution specification's v2 API as docker does: the credentials of
 docker's configuration, the certificates in certs.d, plain HTTP only for registries of this machine
-and those the daemon calls insecure. It uses requests, which docker-py brings.
+and those the daemon calls insecure.
+
+A registry, or whoever stands in its way, may be hostile. So credentials answer nobody but the
+registry they are for and the token service it names; where a question was asked over https, no
+redirect and no token service is asked over less; each host is trusted by its own certificates;
+bodies are bounded and never unpacked; and an answer has one deadline from the first redirect to the
+last byte. It is the standard library's HTTP: that of requests follows redirects, unpacks and lets
+REQUESTS_CA_BUNDLE overrule which hosts need a certificate, all on its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import socket
 import ssl
+import threading
+import time
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.error import URLError
+from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
-import requests
-from requests.exceptions import RequestException, SSLError
+import requests.utils
 
-from orchestrator.engine.registry_auth import Credentials, authorize, find_credentials
-from orchestrator.engine.registry_tls import TlsAdapter, find_trust, is_insecure
-from orchestrator.errors import EngineError
+from orchestrator.engine.registry_trust import find_credentials, find_trust, is_insecure
+from orchestrator.errors import EngineError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from email.message import Message
 
-_INDEXES: Final = (
-    "application/vnd.oci.image.index.v1+json,"
-    "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-_MANIFESTS: Final = (
-    "application/vnd.oci.image.manifest.v1+json,"
-    "application/vnd.docker.distribution.manifest.v2+json"
+    from orchestrator.engine.registry_trust import Credentials
+
+T = TypeVar("T")
+
+_KINDS: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
 )
 _LARGEST: Final = 4 << 20  # bytes; the specification's limit for a manifest
-_POOL: Final = re.compile(r"^HTTPS?Connection(?:Pool)?\(.*?\): ")  # as urllib3 begins
+_LONGEST_WORDS: Final = 400  # characters of a registry's own words in a message
+_REDIRECTS: Final = 5
 _HOSTS: Final = {"docker.io": "registry-1.docker.io"}
+_PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what may stand in a header
+_HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", re.ASCII)
+_OK, _UNAUTHORIZED = 200, 401
+_MOVED: Final = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +73,10 @@ class Document:
 
 
 class RegistryClient:
-    """Reads manifests from registries. Safe to use from several threads; close it when done.
+    """Reads manifests from registries. Safe to use from several threads.
 
     Args:
-        timeout: Seconds a registry has for one answer.
+        timeout: Seconds a registry has for one answer as a whole, with redirects and token.
         insecure: Hosts and networks that need no trusted certificate, beside this machine.
     """
 
@@ -79,20 +102,28 @@ class RegistryClient:
 
     def _get(self, registry: str, repository: str, kind: str, reference: str) -> Document:
         what = f"{repository}{'@' if ':' in reference else ':'}{reference}"
-        path = f"/v2/{repository}/{kind}/{reference}"
+        place = f"{_HOSTS.get(registry, registry)}/v2/{repository}/{kind}/{reference}"
         insecure = is_insecure(registry, self._insecure)
-        host = _HOSTS.get(registry, registry)
-        trust = find_trust(host, insecure=insecure)
-        with requests.Session() as session:
-            session.mount("https://", TlsAdapter(trust))
-            session.verify = trust.verify_mode is ssl.CERT_REQUIRED
-            session.auth = _no_netrc  # it would displace the token
+        schemes = ("https", "http") if insecure else ("https",)
+        begun = time.monotonic()
+        for scheme in schemes:
+            share = 1 if scheme == schemes[-1] else 0.5  # a silent port 443 leaves time for port 80
+            question = _Question(
+                registry=registry,
+                repository=repository,
+                what=what,
+                url=f"{scheme}://{place}",
+                insecure=self._insecure,
+                until=begun + share * self._timeout,
+            )
             try:
-                content = self._read(session, f"https://{host}{path}", registry, repository)
-            except RequestException as error:
-                if not insecure:
-                    raise _failure(registry, what, error) from error
-                content = self._plain(session, f"http://{host}{path}", registry, repository, what)
+                content = _in_time(question.answer, until=question.until)
+                break
+            except TimeoutError as error:
+                raise EngineError(f"{question}, {_silent(self._timeout)}") from error
+            except _Lost as lost:
+                if scheme == schemes[-1] or lost.url != question.url or not lost.speaks_no_tls:
+                    raise EngineError(f"{question}{lost.told(self._timeout)}") from lost.error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if ":" in reference and digest != reference:
             raise EngineError(
@@ -101,73 +132,233 @@ class RegistryClient:
             )
         return Document(digest=digest, content=content)
 
-    def _plain(
-        self, session: requests.Session, url: str, registry: str, repository: str, what: str
-    ) -> bytes:
-        try:
-            return self._read(session, url, registry, repository)
-        except RequestException as error:
-            raise _failure(registry, what, error) from error
 
-    def _read(self, session: requests.Session, url: str, registry: str, repository: str) -> bytes:
-        headers = {"Accept": f"{_INDEXES},{_MANIFESTS}"}
-        response = self._request(session, url, headers)
-        if response.status_code == requests.codes.unauthorized:
-            response.close()
-            credentials: Credentials = find_credentials(registry)
-            headers["Authorization"] = authorize(
-                session,
-                response,
-                credentials=credentials,
-                repository=repository,
-                timeout=self._timeout,
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    url: str
+    status: int
+    reason: str
+    headers: Message
+    body: bytes
+
+
+class _Lost(Exception):  # noqa: N818 - it ends as an EngineError
+    """No whole answer came from a URL."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        super().__init__(url)
+        self.url = url
+        self.error = error
+        self._reason = error.reason if isinstance(error, URLError) else error
+
+    @property
+    def speaks_no_tls(self) -> bool:
+        """Whether it came to no connection, for another reason than its certificate."""
+        return isinstance(self.error, URLError) and not isinstance(
+            self._reason, ssl.SSLCertVerificationError
+        )
+
+    def told(self, seconds: float) -> str:
+        host, reason = urlsplit(self.url).netloc, self._reason
+        if isinstance(reason, socket.gaierror):
+            return f": the name {host} does not resolve: {reason.strerror}"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return f": the certificate of {host} is not trusted: {reason.verify_message}"
+        if isinstance(reason, ssl.SSLError):
+            return f": tls: {host} cannot be talked to: {reason}"
+        if isinstance(reason, TimeoutError):
+            return f", {_silent(seconds)}"
+        return f": {host} cannot be reached: {getattr(reason, 'strerror', None) or reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """One document, asked for at one URL.
+
+    Attributes:
+        until: `time.monotonic` at which it must be answered.
+    """
+
+    registry: str
+    repository: str
+    what: str
+    url: str
+    insecure: Sequence[str]
+    until: float
+
+    def __str__(self) -> str:
+        return f"registry {self.registry}, asked for {self.what}"
+
+    def answer(self) -> bytes:
+        """The document's bytes."""
+        headers = {"Accept": ",".join(_KINDS)}
+        answer = self._follow(self.url, headers)
+        if answer.status == _UNAUTHORIZED:
+            headers["Authorization"] = self._authorization(answer)
+            answer = self._follow(self.url, headers)
+        return self._body(answer)
+
+    def _authorization(self, answer: _Answer) -> str:
+        """What answers the challenge of a 401: Basic, or Bearer with a token of the realm."""
+        if _origin(answer.url) != _origin(self.url):
+            raise EngineError(
+                f"{self}, sends on to {urlsplit(answer.url).netloc}, which asks for a password; "
+                f"the credentials for {self.registry} are for nobody else",
+                status=answer.status,
             )
-            response = self._request(session, url, headers)
-        with response:
-            if not response.ok:
-                _ = response.content  # read the registry's words before the connection closes
-            response.raise_for_status()
-            content = bytearray()
-            for piece in response.iter_content(1 << 16):
-                content += piece
-                if len(content) > _LARGEST:
-                    raise EngineError(
-                        f"registry {registry}: {url} is larger than a manifest may be"
-                    )
-        return bytes(content)
+        challenges = {
+            scheme.lower(): parameters
+            for challenge in answer.headers.get_all("WWW-Authenticate", [])
+            for scheme, _, parameters in [str(challenge).strip().partition(" ")]
+        }
+        credentials = find_credentials(self.registry)
+        if "bearer" in challenges:
+            asked = dict(_PARAMETER.findall(challenges["bearer"]))
+            return f"Bearer {self._token(asked, credentials)}"
+        if "basic" in challenges and credentials.username:
+            return credentials.basic
+        raise self._refusal(answer)
 
-    def _request(
-        self, session: requests.Session, url: str, headers: dict[str, str]
-    ) -> requests.Response:
-        return session.get(url, headers=headers, timeout=self._timeout, stream=True)
+    def _token(self, challenge: Mapping[str, str], credentials: Credentials) -> str:
+        realm = challenge.get("realm", "")
+        place = urlsplit(realm)
+        plain = place.scheme == "http" and (
+            place.netloc == urlsplit(self.url).netloc or is_insecure(place.netloc, self.insecure)
+        )
+        if not self._may_ask(realm) or (credentials and place.scheme != "https" and not plain):
+            raise EngineError(
+                f"{self}: its token service {realm!r} is not https, so it is not asked"
+            )
+        scope = challenge.get("scope") or f"repository:{self.repository}:pull"
+        wanted = {"service": challenge.get("service", ""), "scope": scope}
+        if credentials.token:
+            form = {**wanted, "grant_type": "refresh_token", "client_id": "orchestrator"}
+            form["refresh_token"] = credentials.token
+            answer = self._hop(realm, {}, data=urlencode(form).encode())  # and no further
+        else:
+            headers = {"Authorization": credentials.basic} if credentials.username else {}
+            url = f"{realm}{'&' if place.query else '?'}{urlencode(wanted)}"
+            answer = self._follow(url, headers)
+        try:
+            content: Any = json.loads(self._body(answer))
+            token = content.get("token") or content.get("access_token")
+        except (ValueError, RecursionError, AttributeError):
+            token = None
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise EngineError(f"{self}: its token service {realm!r} gave no token: unauthorized")
+        return token
+
+    def _body(self, answer: _Answer) -> bytes:
+        """The body of a good answer, which is whole and as it was sent."""
+        if answer.status != _OK:
+            raise self._refusal(answer)
+        if len(answer.body) > _LARGEST:
+            raise EngineError(f"{self}: {answer.url} is larger than a manifest may be")
+        if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise EngineError(f"{self}: {answer.url} is compressed, which nobody asked for")
+        return answer.body
+
+    def _refusal(self, answer: _Answer) -> EngineError:
+        return EngineError(
+            f"{self}, answered {answer.status} {answer.reason}{_words(answer.body)}",
+            status=answer.status,
+        )
+
+    def _follow(self, url: str, headers: Mapping[str, str]) -> _Answer:
+        """Ask, and go where the answer sends; what proves who asks stays at the first host."""
+        for _ in range(_REDIRECTS + 1):
+            answer = self._hop(url, headers)
+            location = answer.headers.get("Location")
+            if answer.status not in _MOVED or not location:
+                return answer
+            target = urljoin(url, location)
+            if not self._may_ask(target):
+                raise EngineError(f"{self}, sends on to {target!r}, where nobody is asked")
+            if _origin(target) != _origin(url):
+                headers = {n: value for n, value in headers.items() if n != "Authorization"}
+            url = target
+        raise EngineError(f"{self}, sends on more than {_REDIRECTS} times")
+
+    def _may_ask(self, url: str) -> bool:
+        """Over https; over http only where the question itself was asked so."""
+        place = urlsplit(url)
+        schemes = ("https", urlsplit(self.url).scheme)
+        return place.scheme in schemes and bool(_HOST.fullmatch(place.netloc))
+
+    def _hop(self, url: str, headers: Mapping[str, str], *, data: bytes | None = None) -> _Answer:
+        """Ask one host; a body is read to just above what is of use."""
+        host = urlsplit(url).netloc
+        trust = None
+        if url.startswith("https:"):
+            trust = find_trust(host, insecure=is_insecure(host, self.insecure))
+        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+        opener = OpenerDirector()
+        opener.add_handler(ProxyHandler({urlsplit(url).scheme: proxy} if proxy else {}))
+        opener.add_handler(HTTPHandler())
+        opener.add_handler(HTTPSHandler(context=trust))
+        asked = {**headers, "Accept-Encoding": "identity", "User-Agent": "orchestrator"}
+        # a little before the deadline, so that a silent port is told apart from a slow answer
+        seconds = max(0.9 * (self.until - time.monotonic()), 0.01)
+        try:
+            with opener.open(Request(url, data, asked), timeout=seconds) as response:  # noqa: S310
+                return _Answer(
+                    url=url,
+                    status=response.status,
+                    reason=response.reason,
+                    headers=response.headers,
+                    body=_read(response, until=self.until),
+                )
+        except (OSError, HTTPException, ValueError) as error:
+            raise _Lost(url, error) from error
 
 
-def _no_netrc(request: Any) -> Any:
-    return request
+def _silent(seconds: float) -> str:
+    return f"did not answer within {seconds:g} s"
 
 
-def _failure(registry: str, what: str, error: RequestException) -> EngineError:
-    """The error of a registry, with its own words where it has any."""
-    response = error.response
-    if response is None:
-        how = ": certificate" if isinstance(error, SSLError) else ", cannot be reached"
-        return EngineError(f"registry {registry}, asked for {what}{how}: {_reason(error)}")
-    return EngineError(
-        f"registry {registry}, asked for {what}, answered {response.status_code} {response.reason}"
-        f"{_words(response)}",
-        status=response.status_code,
-    )
+def _in_time(do: Callable[[], T], *, until: float) -> T:
+    """Do something in a thread, waited for until then: no timeout of a socket bounds the whole.
+
+    Raises:
+        TimeoutError: It takes longer. The thread ends with its connection; no exit waits for it.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(do())
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="orchestrator-registry", daemon=True).start()
+    return result.result(until - time.monotonic())
 
 
-def _reason(error: RequestException) -> str:
-    """What went wrong, without the libraries' words around it; who was asked is said already."""
-    inner = error.args[0] if error.args else error
-    return _POOL.sub("", str(getattr(inner, "reason", None) or error))
+def _read(response: HTTPResponse, *, until: float) -> bytes:
+    """The body, or just more of it than is of use."""
+    content, size = bytearray(), response.length
+    while len(content) <= _LARGEST and (size is None or len(content) < size):
+        piece = response.read1(1 << 16 if size is None else min(1 << 16, size - len(content)))
+        if not piece:
+            break
+        content += piece
+        if time.monotonic() > until:
+            raise TimeoutError
+    if size is not None and len(content) < min(size, _LARGEST):
+        raise IncompleteRead(b"", size - len(content))
+    return bytes(content)
 
 
-def _words(response: requests.Response) -> str:
+def _origin(url: str) -> tuple[str, str]:
+    place = urlsplit(url)
+    return place.scheme, place.netloc.lower()
+
+
+def _words(body: bytes) -> str:
+    """A registry's own words, in one line."""
     try:
-        errors = response.json()["errors"]
-        return ": " + "; ".join(f"{e['code']} {e.get('message', '')}".strip() for e in errors)
-    except (RequestException, RuntimeError, ValueError, KeyError, TypeError):
+        errors = json.loads(body)["errors"]
+        words = "; ".join(f"{e['code']} {e.get('message', '')}".strip() for e in errors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""  # no body, or not in the specification's form
+    return f": {printable(words, lines=False)[:_LONGEST_WORDS]}"

@@ -42,7 +42,7 @@ def open_registries(engine: Engine, *, settings: Settings) -> Registries:
 
     Locking needs no daemon, so that it works where images are locked but not run.
     """
-    from orchestrator.engine.registry import RegistryClient  # requests takes 0.1 s to import
+    from orchestrator.engine.registry import RegistryClient  # docker-py takes 0.1 s to import
 
     try:
         insecure = engine.info().insecure_registries

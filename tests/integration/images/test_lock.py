@@ -234,7 +234,7 @@ class CheckTest(ImageTestCase):
             ran = self.command("lock", "--check")
         self.assertEqual(3, ran.status, ran)
         self.assertIn("unknown", ran.out)
-        self.assertIn("cannot be reached: Failed to establish a new connection", ran.err)
+        self.assertIn("127.0.0.1:9 cannot be reached: Connection refused", ran.err)
         self.assertNotIn("Max retries", ran.err)
 
 

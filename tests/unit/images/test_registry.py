@@ -1,133 +1,126 @@
-"""The registry's client: tokens, and which registries need no certificate."""
+"""The registry's client: who is told a password, what a registry may send, which need no TLS."""
 
 import base64
-import contextlib
+import gzip
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import tempfile
-import threading
+import time
 import unittest
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest import mock
-from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.engine.registry import RegistryClient
-from orchestrator.engine.registry_auth import Credentials
-from orchestrator.engine.registry_tls import is_insecure
+from orchestrator.engine.registry_trust import Credentials, is_insecure
 from orchestrator.errors import EngineError
+from tests.support.hostile import MOST, PIECE, Answer, Asked, Server, server
+from tests.support.registries import make_certificate
 
 MANIFEST = b'{"config": {}}'
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
 TOKEN = "a-token"
 USER, PASSWORD = "alice", "hunter2"
+BASIC = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
+GOOD = Answer(body=[MANIFEST])
+WHO = Answer(status=401, headers={"WWW-Authenticate": 'Basic realm="tests"'})
+ENDLESS = 16 << 20  # bytes; what two socket buffers and a bounded body never reach
 
 
-class TokenRegistry(BaseHTTPRequestHandler):
-    """A registry that sends everybody to its token service, as Docker Hub and ghcr.io do.
+def refers(realm: str) -> Answer:
+    """The challenge that names a token service."""
+    asked = f'Bearer realm="{realm}",service="tests",scope="repository:a/b:pull"'
+    return Answer(status=401, headers={"WWW-Authenticate": asked})
+
+
+def moved(url: str) -> Answer:
+    """A redirect."""
+    return Answer(status=307, headers={"Location": url})
+
+
+def with_token_service(asked: Asked) -> Answer:
+    """A registry with a token service at the same place, as ghcr.io has.
 
     Debian's registry speaks this scheme only with a signed token service beside it.
     """
-
-    asked: list[tuple[str, dict[str, list[str]], str]]
-
-    def do_GET(self) -> None:
-        """Answer."""
-        url = urlsplit(self.path)
-        authorization = self.headers.get("Authorization", "")
-        self.asked.append((url.path, parse_qs(url.query), authorization))
-        if url.path == "/token":
-            basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-            allowed = authorization == f"Basic {basic}"
-            self.answer(200 if allowed else 401, json.dumps({"token": TOKEN}).encode())
-        elif authorization == f"Bearer {TOKEN}":
-            self.answer(200, MANIFEST)
-        else:
-            realm = f"http://{self.headers['Host']}/token"
-            self.answer(
-                401, b"{}", f'Bearer realm="{realm}",service="tests",scope="repository:a/b:pull"'
-            )
-
-    def do_POST(self) -> None:
-        """Exchange an identity token."""
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self.asked.append((self.path, form, ""))
-        allowed = form["refresh_token"] == ["identity"]
-        self.answer(200 if allowed else 401, json.dumps({"access_token": TOKEN}).encode())
-
-    def answer(self, status: int, body: bytes, challenge: str = "") -> None:
-        """Send an answer."""
-        self.send_response(status)
-        if challenge:
-            self.send_header("WWW-Authenticate", challenge)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    if asked.authorization == f"Bearer {TOKEN}":
+        return GOOD
+    if asked.method == "POST" and asked.query["refresh_token"] == ["identity"]:
+        return Answer(body=[json.dumps({"access_token": TOKEN}).encode()])
+    if asked.path == "/token":
+        allowed = asked.authorization == BASIC
+        body = json.dumps({"token": TOKEN}).encode()
+        return Answer(status=200 if allowed else 401, body=[body])
+    return refers("http://HERE/token")
 
 
-@contextlib.contextmanager
-def token_registry() -> Iterator[tuple[str, list[tuple[str, dict[str, list[str]], str]]]]:
-    """Host and port, and what was asked."""
-    asked: list[tuple[str, dict[str, list[str]], str]] = []
-    handler = type("Handler", (TokenRegistry,), {"asked": asked})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+class RegistryTestCase(unittest.TestCase):
+    """A registry of a few lines, and a docker configuration of our own."""
+
+    def setUp(self) -> None:
+        """Have folders."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        env = {"DOCKER_CONFIG": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config")}
+        self.enterContext(mock.patch.dict(os.environ, env))
+
+    def serve(self, answer: Answer | Callable[[Asked], Answer], *, tls: bool = False) -> Server:
+        """Start a server."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory())) if tls else None
+        return self.enterContext(server(answer, tls=folder))
+
+    def log_in(self, *servers: Server, **auth: str) -> None:
+        """Do as `docker login` does."""
+        auth = auth or {"auth": BASIC.removeprefix("Basic ")}
+        config = {"auths": {each.host: auth for each in servers}}
+        (self.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    def digest(self, where: Server, *, timeout: float = 20.0) -> str:
+        """The digest of the manifest a/b:1."""
+        return RegistryClient(timeout=timeout).manifest(where.host, "a/b", "1").digest
+
+    def fails(self, where: Server, words: str, *, timeout: float = 20.0) -> EngineError:
+        """Check that it cannot be had, and why."""
+        with self.assertRaisesRegex(EngineError, words) as caught:
+            self.digest(where, timeout=timeout)
+        self.assertNotIn(PASSWORD, str(caught.exception))
+        return caught.exception
 
 
-class TokenTest(unittest.TestCase):
+class TokenTest(RegistryTestCase):
     """Registries with a token service."""
 
     def setUp(self) -> None:
-        """Start one, with an empty docker configuration."""
-        self.host, self.asked = self.enterContext(token_registry())
-        self.config = Path(self.enterContext(tempfile.TemporaryDirectory())) / "config.json"
-        env = {"DOCKER_CONFIG": str(self.config.parent)}
-        self.enterContext(mock.patch.dict(os.environ, env))
-
-    def configure(self, **auth: str) -> None:
-        """Write docker's configuration."""
-        self.config.write_text(json.dumps({"auths": {self.host: auth}}), encoding="utf-8")
-
-    def digest(self) -> str:
-        """The digest of the manifest."""
-        return RegistryClient(timeout=10).manifest(self.host, "a/b", "1").digest
+        """Start one."""
+        super().setUp()
+        self.registry = self.serve(with_token_service)
 
     def test_password(self) -> None:
         """Name and password are exchanged for a token of the named scope."""
-        self.configure(auth=base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
-        self.assertEqual(DIGEST, self.digest())
-        [question] = [query for path, query, _ in self.asked if path == "/token"]
+        self.log_in(self.registry)
+        self.assertEqual(DIGEST, self.digest(self.registry))
+        [question] = [asked.query for asked in self.registry.asked if asked.path == "/token"]
         self.assertEqual({"service": ["tests"], "scope": ["repository:a/b:pull"]}, question)
 
     def test_identity_token(self) -> None:
         """An identity token is exchanged by POST, and is in no address."""
-        self.configure(identitytoken="identity", auth=base64.b64encode(b"x:").decode())
-        self.assertEqual(DIGEST, self.digest())
+        self.log_in(self.registry, identitytoken="identity", auth="eDo=")
+        self.assertEqual(DIGEST, self.digest(self.registry))
 
     def test_nobody(self) -> None:
         """Without credentials the refusal is reported."""
-        with self.assertRaisesRegex(EngineError, "answered 401 Unauthorized") as caught:
-            self.digest()
-        self.assertEqual(401, caught.exception.status)
+        error = self.fails(self.registry, "answered 401 Unauthorized")
+        self.assertEqual(401, error.status)
 
     def test_other_bytes(self) -> None:
         """What is asked for by digest must have it."""
-        self.configure(auth=base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
+        self.log_in(self.registry)
+        client = RegistryClient(timeout=20)
         with self.assertRaisesRegex(EngineError, "delivered other bytes"):
-            RegistryClient(timeout=10).manifest(self.host, "a/b", f"sha256:{'0' * 64}")
+            client.manifest(self.registry.host, "a/b", f"sha256:{'0' * 64}")
 
     def test_credentials_are_not_shown(self) -> None:
         """Neither password nor token is in the repr."""
@@ -135,6 +128,160 @@ class TokenTest(unittest.TestCase):
         self.assertIn("alice", shown)
         self.assertNotIn("hunter2", shown)
         self.assertNotIn("identity", shown)
+
+
+class ThiefTest(RegistryTestCase):
+    """Credentials stay with the registry they are for."""
+
+    def test_another_host_that_asks(self) -> None:
+        """Who is asked by a redirect gets no password, whichever way it asks for one."""
+        for challenge in (WHO, refers("http://HERE/token")):
+            thief = self.serve(challenge)
+            registry = self.serve(moved(f"http://{thief.host}/v2/a/b"))
+            self.log_in(registry, thief)
+            with self.subTest(challenge):
+                error = self.fails(registry, f"sends on to {thief.host}, which asks for a password")
+                self.assertEqual(401, error.status)
+                self.assertEqual([""], [asked.authorization for asked in thief.asked])
+
+    def test_redirect_after_log_in(self) -> None:
+        """What proves who asks is not shown where the registry sends on to, such as a storage."""
+        storage = self.serve(GOOD)
+        registry = self.serve(
+            lambda asked: moved(f"http://{storage.host}/blob") if asked.authorization else WHO
+        )
+        self.log_in(registry)
+        self.assertEqual(DIGEST, self.digest(registry))
+        self.assertEqual(["", BASIC], [asked.authorization for asked in registry.asked])
+        self.assertEqual([""], [asked.authorization for asked in storage.asked])
+
+    def test_token_service_that_sends_on(self) -> None:
+        """Neither a password nor an identity token goes where a token service sends on to."""
+        for auth in ({}, {"identitytoken": "identity", "auth": "eDo="}):
+            thief = self.serve(Answer(body=[b'{"token": "x"}']))
+            service = self.serve(moved(f"http://{thief.host}/token"))
+            registry = self.serve(refers(f"http://{service.host}/token"))
+            self.log_in(registry, **auth)
+            with self.subTest(auth):
+                self.fails(registry, "answered (401|307)")
+                self.assertNotIn(BASIC, [asked.authorization for asked in thief.asked])
+                self.assertNotIn("POST", [asked.method for asked in thief.asked])
+
+    def test_less_than_https(self) -> None:
+        """A question over https goes nowhere over http, with credentials or without."""
+        thief = self.serve(Answer(body=[b'{"token": "x"}']))
+        for answer, words in (
+            (refers(f"http://{thief.host}/token"), "is not https, so it is not asked"),
+            (refers(f"HTTP://{thief.host}/token"), "is not https, so it is not asked"),
+            (refers("file:///etc/passwd"), "is not https, so it is not asked"),
+            (moved(f"http://{thief.host}/v2/a/b"), "sends on to 'http:.*', where nobody is asked"),
+            (moved("https://user@127.0.0.1/v2/a/b"), "sends on to .*, where nobody is asked"),
+        ):
+            registry = self.serve(answer, tls=True)
+            for servers in ((), (registry,)):
+                self.log_in(*servers)
+                with self.subTest(answer, servers=servers):
+                    self.fails(registry, words)
+        self.assertEqual([], thief.asked)
+
+    def test_round_trips_end(self) -> None:
+        """A registry that sends in circles is left."""
+        registry = self.serve(moved("/v2/"))
+        self.fails(registry, "sends on more than 5 times")
+
+
+class EndlessTest(RegistryTestCase):
+    """Whatever a registry sends, the answer is bounded in size and time."""
+
+    def test_bodies(self) -> None:
+        """No body is read to its end only because it has one: manifest, refusal or token."""
+        endless = itertools.repeat(PIECE)
+        zipped = {"Content-Encoding": "gzip"}
+        for answer, words in (
+            (Answer(body=endless), "larger than a manifest may be"),
+            (Answer(status=500, body=endless), "answered 500"),
+            (Answer(status=401, body=endless), "answered 401"),
+            (Answer(status=307, headers={"Location": "/"}, body=endless), "more than 5 times"),
+            (Answer(headers=zipped, body=[gzip.compress(bytes(MOST))]), "is compressed"),
+        ):
+            registry = self.serve(answer)
+            with self.subTest(words):
+                self.fails(registry, words)
+                self.assertLess(max(registry.sent), ENDLESS)
+
+    def test_token(self) -> None:
+        """A token service is no better."""
+        service = self.serve(Answer(body=itertools.repeat(PIECE)))
+        registry = self.serve(refers(f"http://{service.host}/token"))
+        self.fails(registry, "larger than")
+        self.assertLess(max(service.sent), ENDLESS)
+
+    def test_deep_and_long_words(self) -> None:
+        """A registry's own words are short and of one line, whatever it says."""
+        for body in (
+            b"[" * 100_000,
+            json.dumps({"errors": [{"code": "X\n\x1b[2J", "message": "m" * 9999}]}).encode(),
+        ):
+            registry = self.serve(Answer(status=400, body=[body]))
+            error = self.fails(registry, "answered 400")
+            self.assertLess(len(str(error)), 600)
+            self.assertTrue(str(error).isprintable(), error)
+
+    def test_one_byte_at_a_time(self) -> None:
+        """An answer that always goes on a little ends with the deadline: header, body, redirect."""
+        head = [b"%c" % byte for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000]
+        slow = Answer(body=itertools.repeat(b" "), pause=0.05)
+        service = self.serve(slow)
+        for name, answer in (
+            ("headers", Answer(raw=head, pause=0.05)),
+            ("body", slow),
+            ("token", refers(f"http://{service.host}/token")),
+        ):
+            registry = self.serve(answer)
+            began = time.monotonic()
+            with self.subTest(name):
+                self.fails(registry, "did not answer within 1 s", timeout=1.0)
+                self.assertLess(time.monotonic() - began, 10)
+
+    def test_cut(self) -> None:
+        """Half a manifest is none."""
+        headers = {"Content-Length": "1000"}
+        registry = self.serve(Answer(headers=headers, body=[MANIFEST]))
+        self.fails(registry, "cannot be reached")
+
+
+class CertificateTest(RegistryTestCase):
+    """TLS where no certificate is asked for, and where one is."""
+
+    def setUp(self) -> None:
+        """Start a registry with TLS on this machine, which needs no trusted certificate."""
+        super().setUp()
+        self.registry = self.serve(GOOD, tls=True)
+
+    def test_insecure(self) -> None:
+        """It is used, without a warning, whatever REQUESTS_CA_BUNDLE says about the web."""
+        other = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        make_certificate(other, "127.0.0.1")
+        for bundle in ("", str(other / "ca.crt"), str(other / "missing")):
+            with (
+                self.subTest(bundle),
+                mock.patch.dict(os.environ, {"REQUESTS_CA_BUNDLE": bundle}),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("error")
+                self.assertEqual(DIGEST, self.digest(self.registry))
+
+    def test_not_trusted(self) -> None:
+        """Where docker has another certificate for it, that is the error; http is no way round."""
+        other = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        make_certificate(other, "127.0.0.1")
+        folder = self.folder / "config" / "docker" / "certs.d" / self.registry.host
+        folder.mkdir(parents=True)
+        shutil.copy(other / "ca.crt", folder)
+        self.fails(self.registry, f"the certificate of {self.registry.host} is not trusted")
+        self.assertEqual([], self.registry.asked)
+        with mock.patch.dict(os.environ, {"REQUESTS_CA_BUNDLE": str(other / "missing")}):
+            self.fails(self.registry, "REQUESTS_CA_BUNDLE=.*missing: no certificate there")
 
 
 class InsecureTest(unittest.TestCase):
