@@ -29,6 +29,7 @@ else:
 _ENVIRONMENT: Final = "_orchestrator_environment"
 _REPORTS: Final = ("addError", "addFailure", "addSubTest")
 _NAME_LENGTH: Final = 40
+__unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
 
 class ServicesMixin(_Base):

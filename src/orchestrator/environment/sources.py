@@ -108,7 +108,7 @@ def _run(build: Build, context: BuildContext, name: str, site: Site) -> None:
             )
     except EngineError as error:
         last = "\n".join(said[-_LAST_LINES:])
-        raise EngineError(f"{error}\n{last}", status=error.status) from error
+        raise EngineError(f"{error}\n{last}", status=error.status) from None
 
 
 def _base(image: str, recipe: Recipe, site: Site) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import EngineError
 from orchestrator.images.fetch import fetch_image
+from orchestrator.images.known_failures import trying_once
 from orchestrator.images.lockfile import LockedImage
 from orchestrator.images.mirrors import mirrored
 from orchestrator.images.presence import find_image, find_on_platform, mismatch, platform_to_pull
@@ -37,7 +38,8 @@ def ensure_image(
     """Have the locked bytes of an image on this machine; one question when they are there.
 
     A missing image is pulled by digest, which is reported: when it begins, when it is done and,
-    on a terminal, in between. Start the container from the returned ``id``: a tag may move.
+    on a terminal, in between. What failed in this run is not tried again. Start the container from
+    the returned ``id``: a tag may move.
 
     Args:
         engine: The daemon that will run the service.
@@ -68,14 +70,15 @@ def ensure_image(
             f"{f' for {platform}' if platform else ''} and ORCHESTRATOR_PULL=never forbids to pull "
             "it. Run: python -m orchestrator pull"
         )
-    return _pull(
-        engine,
-        image,
-        settings=settings,
-        report=report or _to_stderr,
-        platform=platform,
-        stopping=stopping,
-    )
+    with trying_once(image, platform=platform, settings=settings, stopping=stopping):
+        return _pull(
+            engine,
+            image,
+            settings=settings,
+            report=report or _to_stderr,
+            platform=platform,
+            stopping=stopping,
+        )
 
 
 def _pull(

@@ -31,11 +31,6 @@ class Failure(enum.Enum):
     UNTRUSTED = 9
 
     @property
-    def passing(self) -> bool:
-        """Whether another try may succeed."""
-        return self in (Failure.NETWORK, Failure.BUSY)
-
-    @property
     def advice(self) -> str:
         """What to do about it."""
         return _ADVICE[self]
@@ -67,10 +62,15 @@ _PHRASES: Final = (
         (
             r"refused|reset by peer|timeout|timed out|deadline exceeded|\bEOF\b|no such host"
             r"|unreachable|broken pipe|did not answer within|no route to host|server misbehaving"
-            r"|stream error|closed|cannot be reached"
+            r"|stream error|closed|cannot be reached|does not resolve|name resolution"
         ),
     ),
 )
+# A name that is not known; and a name server that fails, which may be a matter of a moment.
+_UNKNOWN: Final = re.compile(r"no such host|does not resolve", re.IGNORECASE)
+_LOOKUP: Final = re.compile(r"\blookup \S+( on \S+)?: |name resolution", re.IGNORECASE)
+# What keeps the daemon from a registry as a whole: it asks /v2/ first, and dials for each question.
+_REGISTRY: Final = re.compile(r'/v2/": |\bdial tcp\b')
 _PATTERNS: Final = tuple((kind, re.compile(text, re.IGNORECASE)) for kind, text in _PHRASES)
 _ADVICE: Final = {
     Failure.OTHER: "`python -m orchestrator doctor` looks closer.",
@@ -99,6 +99,19 @@ def classify(error: OrchestratorError) -> Failure:
         if pattern.search(text):
             return kind
     return Failure.OTHER
+
+
+def tries(error: OrchestratorError, *, most: int) -> int:
+    """How often in all something is worth trying that failed so."""
+    text = str(error)
+    if classify(error) not in (Failure.NETWORK, Failure.BUSY) or _UNKNOWN.search(text):
+        return 1
+    return min(most, 2) if _LOOKUP.search(text) else most
+
+
+def concerns_registry(error: OrchestratorError) -> bool:
+    """Whether any other image of the same registry would fail so, too."""
+    return classify(error) is not Failure.OTHER and bool(_REGISTRY.search(str(error)))
 
 
 def exit_status(failures: Iterable[Failure]) -> int:

@@ -54,7 +54,7 @@ def fetch_image(
     except EngineUnavailableError:
         raise
     except EngineError as error:
-        raise _explained(error, image, name) from error
+        raise _explained(error, image, name) from None  # it says all that the daemon did
     found = engine.image(name)
     if found is None or (image.digest and not _as_locked(found, image)):
         raise DigestMismatchError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.images.failure import classify
+from orchestrator.images.failure import tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +66,12 @@ def retrying(
         try:
             return do()
         except OrchestratorError as error:
-            if not classify(error).passing or attempt >= retry.attempts:
+            most = tries(error, most=retry.attempts)
+            if attempt >= most:
                 raise
             pause = retry.pause(attempt)
             reason = str(error).removeprefix(known)
-            report(f"{reason}; trying again in {pause:.1f} s ({attempt + 1} of {retry.attempts})")
+            report(f"{reason}; trying again in {pause:.1f} s ({attempt + 1} of {most})")
             if stopping.wait(pause):
                 raise
             attempt += 1

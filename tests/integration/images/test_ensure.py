@@ -1,9 +1,15 @@
 """What a service does about its image before it starts."""
 
+import subprocess
+import sys
+import uuid
 from dataclasses import replace
+from unittest import mock
 
 from orchestrator.errors import DigestMismatchError, EngineError
 from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images.reference import parse_reference
+from orchestrator.images.retry import Retry
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
@@ -141,3 +147,83 @@ class EnsureImageTest(ImageTestCase):
         list(self.engine.pull_image(image.reference.pinned, platform="linux/arm64"))
         self.engine.tag_image(image.reference.pinned, as_reference=image.reference.tagged)
         self.assertEqual(here.config, self.ensure(image))
+
+
+# What another process of a run does; it has no pauses between its tries.
+WORKER = """
+import sys
+from orchestrator.engine import connect
+from orchestrator.errors import EngineError
+from orchestrator.images import ensure_image
+from orchestrator.images.reference import parse_reference
+from orchestrator.images.retry import Retry
+from orchestrator.settings import Settings
+
+Retry.pause = lambda *_: 0.01
+settings = Settings(run=sys.argv[2])
+try:
+    ensure_image(connect(settings), parse_reference(sys.argv[1]), settings=settings, report=print)
+except EngineError as error:
+    print(error)
+"""
+
+
+class KnownFailuresTest(ImageTestCase):
+    """What failed for a run fails at once for its next class, and for its next worker."""
+
+    def setUp(self) -> None:
+        """Have a run, and no pauses."""
+        super().setUp()
+        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+        self.run_id = uuid.uuid4().hex
+
+    def fail(self, image: str) -> tuple[str, int]:
+        """Why an image cannot be had, and how often that was tried again."""
+        lines: list[str] = []
+        with self.assertRaises(EngineError) as caught:
+            ensure_image(
+                self.engine,
+                parse_reference(image),
+                settings=Settings(run=self.run_id),
+                report=lines.append,
+            )
+        return str(caught.exception), sum("trying again" in line for line in lines)
+
+    def worker(self, image: str) -> str:
+        """What another process of the run prints."""
+        argv = [sys.executable, "-c", WORKER, image, self.run_id]
+        return subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+
+    def test_registry_that_cannot_be_reached(self) -> None:
+        """It is tried for one image; the others know, in other processes too."""
+        text, tried = self.fail("127.0.0.1:9/team/app:1")
+        self.assertIn("connection refused", text)
+        self.assertEqual(4, tried)
+        text, tried = self.fail("127.0.0.1:9/team/other:1")
+        self.assertRegex(
+            text, "^127.0.0.1:9/team/other:1 is not tried again in this run: .*refused"
+        )
+        self.assertEqual(0, tried)
+        printed = self.worker("127.0.0.1:9/team/third:1")
+        self.assertIn("third:1 is not tried again in this run", printed)
+        self.assertNotIn("trying again in", printed)
+
+    def test_image_that_is_not_there(self) -> None:
+        """That is known of this image only."""
+        image = self.push()
+        gone = f"{image.reference.name}:gone"
+        self.assertNotIn("not tried again", self.fail(gone)[0])
+        self.assertIn("not tried again in this run", self.fail(gone)[0])
+        self.assertEqual(
+            next(iter(image.platforms.values())).config,
+            ensure_image(
+                self.engine, image, settings=Settings(run=self.run_id), report=lambda _: None
+            ).id,
+        )
+
+    def test_nothing_outlives_the_run(self) -> None:
+        """When all its processes have ended, a run of the same name tries again."""
+        for _ in range(2):
+            printed = self.worker("127.0.0.1:9/team/app:1")
+            self.assertNotIn("not tried again", printed)
+            self.assertEqual(4, printed.count("trying again in"))

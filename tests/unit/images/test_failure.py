@@ -5,7 +5,7 @@ import unittest
 from unittest import mock
 
 from orchestrator.errors import DigestMismatchError, EngineError, EngineUnavailableError
-from orchestrator.images.failure import Failure, classify, exit_status
+from orchestrator.images.failure import Failure, classify, exit_status, tries
 from orchestrator.images.retry import Retry, retrying
 
 # As daemons and registries really say it.
@@ -42,6 +42,21 @@ class ClassifyTest(unittest.TestCase):
         for text, expected in SAID.items():
             with self.subTest(text):
                 self.assertIs(expected, classify(EngineError(text)))
+
+    def test_names_that_do_not_resolve(self) -> None:
+        """A name nobody knows is tried once, a failed look-up twice, an outage often."""
+        for expected, text in (
+            (1, 'Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: no such host'),
+            (1, "registry r, asked for a:1: the name r does not resolve: Name not known"),
+            (2, 'Get "https://r/v2/": dial tcp: lookup r: Temporary failure in name resolution'),
+            (2, "dial tcp: lookup r on 10.0.0.1:53: server misbehaving"),
+            (2, "lookup r on 10.0.0.1:53: read udp 10.0.0.2:1->10.0.0.1:53: i/o timeout"),
+            (5, "received unexpected HTTP status: 503 Service Unavailable"),
+            (5, 'Get "http://127.0.0.1:5001/v2/": dial tcp 127.0.0.1:5001: connection refused'),
+            (1, "unauthorized: authentication required"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(expected, tries(EngineError(text), most=5))
 
     def test_no_daemon(self) -> None:
         """A daemon that is not there is no failure of the registry, whatever the words are."""
