@@ -72,7 +72,7 @@ class ComposeTest(LeakCheckedTestCase):
         """Command, environment, files, limits, order, and names that are host names."""
 
         class Shop(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder)
+            stack = Compose(self.folder, allow=[self.folder])
 
             def test_it(self) -> None:
                 web = self.stack["web-app"]
@@ -116,7 +116,7 @@ class ComposeTest(LeakCheckedTestCase):
         )
 
         class Beside(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder)
+            stack = Compose(self.folder, allow=[self.folder])
             store = Redis()
             late = Redis(depends_on=["web"])
 
@@ -142,7 +142,7 @@ class ComposeTest(LeakCheckedTestCase):
         )
 
         class Built(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder)
+            stack = Compose(self.folder, allow=[self.folder])
 
             def test_it(self) -> None:
                 told = self.stack["web"].exec(["sh", "-c", "echo hello $WHO"])
@@ -165,7 +165,7 @@ class ComposeTest(LeakCheckedTestCase):
         """Before the class has started, and after it."""
 
         class Later(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder)
+            stack = Compose(self.folder, allow=[self.folder])
 
         with self.assertRaisesRegex(ServiceNotRunningError, "service 'cache' is not running"):
             _ = Later.stack["cache"].port
@@ -174,7 +174,7 @@ class ComposeTest(LeakCheckedTestCase):
         """A name is a host name; there is one of each."""
 
         class Twice(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder)
+            stack = Compose(self.folder, allow=[self.folder])
             cache = Redis()
 
             def test_it(self) -> None:

@@ -159,7 +159,9 @@ class ContainerTest(LeakCheckedTestCase):
             (Path(folder) / "seen").write_text("yes")
 
             class Mounted(ServicesMixin, unittest.TestCase):
-                box = Container(image="redis", entrypoint=SLEEP, mounts={"/data/in": folder})
+                box = Container(
+                    image="redis", entrypoint=SLEEP, mounts={"/data/in": folder}, allow=[folder]
+                )
 
                 def test_it(self) -> None:
                     self.assertEqual("yes", self.box.exec(["cat", "/data/in/seen"]).output)
@@ -174,7 +176,9 @@ class ContainerTest(LeakCheckedTestCase):
             missing = Path(folder) / "missing"
 
             class Missing(ServicesMixin, unittest.TestCase):
-                box = Container(image="redis", entrypoint=SLEEP, mounts={"/in": missing})
+                box = Container(
+                    image="redis", entrypoint=SLEEP, mounts={"/in": missing}, allow=[folder]
+                )
 
                 def test_it(self) -> None:
                     """Never reached."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import unittest
@@ -29,7 +30,7 @@ REFUSED = {
     "healthcheck.test": "{image: a, healthcheck: {test: [RUN, a]}}",
     "does not exist": "{image: a, volumes: ['./missing:/data']}",
     "socket": "{image: a, volumes: ['/var/run/docker.sock:/var/run/docker.sock']}",
-    "root folder": "{image: a, volumes: [{type: bind, source: /, target: /host}]}",
+    "allow=['root']": "{image: a, volumes: [{type: bind, source: /, target: /host}]}",
     "needs either an image": "{command: a}",
     "memory='lots'": "{image: a, mem_limit: lots}",
     "'cpus' is 'many'": "{image: a, cpus: many}",
@@ -45,10 +46,9 @@ class ComposeFileTest(unittest.TestCase):
     """`Compose.services`."""
 
     def setUp(self) -> None:
-        """A folder for Compose files."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        """Work in a folder for Compose files."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
+        self.enterContext(contextlib.chdir(self.folder))
 
     def read(self, text: str, **options: Any) -> Compose:
         """The services of a file with this text."""
@@ -131,6 +131,21 @@ class ComposeFileTest(unittest.TestCase):
         (self.folder / "sql" / "a.sql").write_text("select 1")
         found = self.service("{image: a, volumes: ['./sql:/init/', 'data:/data', /cache]}")
         self.assertEqual({"/init/a.sql": self.folder / "sql" / "a.sql"}, dict(found.files))
+
+    def test_only_the_project_is_copied(self) -> None:
+        """What is bound from elsewhere, or is a link to there, has to be named."""
+        with tempfile.TemporaryDirectory() as name:
+            other = Path(name).resolve()
+            (other / "key").write_text("secret")
+            (self.folder / "data").mkdir()
+            (self.folder / "data" / "link").symlink_to(other / "key")
+            for source, path in ((f"{other}/key", "/in"), ("./data", "/in/link")):
+                text = f"services: {{web: {{image: a, volumes: ['{source}:/in']}}}}"
+                words = rf"volume /in refuses '.*'.*allow=\['{other}/key'\]"
+                with self.subTest(source), self.assertRaisesRegex(DeclarationError, words):
+                    _ = self.read(text).services
+                found = self.read(text, allow=[other]).services["web"].files
+                self.assertEqual({path: other / "key"}, dict(found))
 
     def test_a_volume_that_two_services_share_is_refused(self) -> None:
         """Each would begin with an empty one of its own; one of the two alone may have it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import unittest
@@ -11,7 +12,6 @@ from unittest import mock
 
 from orchestrator import Build, Container, Redis
 from orchestrator.errors import DeclarationError
-from orchestrator.services.mounts import check_mounts
 
 BAD: list[dict[str, Any]] = [
     {"build": ""},
@@ -70,48 +70,105 @@ class ContainerOptionsTest(unittest.TestCase):
 
 
 class MountsTest(unittest.TestCase):
-    """What of this machine a container may not see, unless the test asks for it by name."""
+    """What of this machine a container may see: the project, and what the test names."""
+
+    def setUp(self) -> None:
+        """Work in a project of one's own, in a user's home."""
+        self.home = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
+        self.project = self.home / "shop"
+        (self.project / "tests").mkdir(parents=True)
+        (self.project / "images.lock").touch()
+        self.enterContext(mock.patch.dict(os.environ, {"HOME": str(self.home)}))
+        self.enterContext(contextlib.chdir(self.project / "tests"))
 
     def refused(self, source: str | Path, word: str) -> None:
-        """Check that a mount is refused, and let through under its name."""
-        with self.assertRaisesRegex(DeclarationError, rf"allow=\['{word}'\]"):
+        """Check that a mount is refused, and let through when it is named as the error says."""
+        with self.assertRaisesRegex(DeclarationError, rf"allow=\[{word!r}\]"):
             Container(image="a", mounts={"/in": source})
         Container(image="a", mounts={"/in": source}, allow=[word])
 
-    def test_the_engines_socket_is_refused(self) -> None:
-        """The socket makes whoever has it root; so do the folders it lies in."""
-        for source in ("/var/run/docker.sock", "/run/docker.sock", "/run", "/var/run/", "/var"):
+    def test_the_project_may_be_seen(self) -> None:
+        """From its folder downwards, whatever the working directory in it is."""
+        for source in (self.project, self.project / "data" / "not yet", "..", "data"):
+            box = Container(image="a", mounts={"/in": source})
+            expected = {"/in": os.path.realpath(self.project / "tests" / source)}
+            self.assertEqual(expected, box.server_mounts())
+
+    def test_the_rest_of_the_machine_may_not(self) -> None:
+        """Neither what holds secrets nor what nobody thought of, nor what holds the project."""
+        for source in (
+            "/run/docker",
+            "/run/containerd",
+            "/proc",
+            "/dev",
+            "/dev/sda",
+            "/var/lib/docker",
+            "/etc/shadow",
+            "/srv/data",
+            self.home / ".ssh/id_rsa",
+            self.home / "shopping",
+            f"{self.project}/../other",
+        ):
             with self.subTest(source):
-                self.refused(source, "docker-socket")
+                self.refused(source, os.path.realpath(source))
 
-    def test_home_folders_are_refused(self) -> None:
-        """The user's, the folder of all, and what hides in one."""
-        with mock.patch.dict(os.environ, {"HOME": "/home/ann"}):
-            for source in ("/home/ann", "/home/ann/.ssh", "/home", "/root", "/home/ann/x/.."):
-                with self.subTest(source):
-                    self.refused(source, "home")
-
-    def test_a_project_in_a_home_folder_is_fine(self) -> None:
-        """That is where projects are."""
-        with mock.patch.dict(os.environ, {"HOME": "/home/ann"}):
-            Container(image="a", mounts={"/in": "/home/ann/shop/testdata"})
-
-    def test_the_root_folder_is_refused(self) -> None:
-        """However it is written."""
-        for source in ("/", "//", "/srv/.."):
+    def test_words_for_what_is_dangerous(self) -> None:
+        """The engine's socket, home folders and the root folder, however they are written."""
+        for source, word in (
+            ("/var/run/docker.sock", "docker-socket"),
+            ("/run/docker.sock", "docker-socket"),
+            (self.project / "docker.sock", "docker-socket"),
+            (self.home, "home"),
+            ("/home", "home"),
+            ("/root", "home"),
+            ("/", "root"),
+            ("//", "root"),
+            ("/srv/..", "root"),
+            ("/proc/self/root", "root"),
+        ):
             with self.subTest(source):
-                self.refused(source, "root")
+                self.refused(source, word)
 
-    def test_a_link_is_followed_when_the_class_starts(self) -> None:
-        """An innocent name does not get a folder through."""
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / "data"
-            link.symlink_to("/")
-            box = Container(image="a", mounts={"/in": link})
-            with self.assertRaisesRegex(DeclarationError, "root folder"):
-                box.server_mounts()
+    def test_links_are_followed(self) -> None:
+        """An innocent name gets nothing through, also where it leads elsewhere only later."""
+        link = self.project / "data"
+        box = Container(image="a", mounts={"/in": link})
+        link.symlink_to("/etc")
+        with self.assertRaisesRegex(DeclarationError, r"which is '/etc'.*allow=\['/etc'\]"):
+            box.server_mounts()
+        with self.assertRaisesRegex(DeclarationError, "which is '/etc'"):
+            Container(image="a", mounts={"/in": link})
 
-    def test_another_word_does_not_let_it_through(self) -> None:
-        """Each is asked for by its own name."""
-        with self.assertRaises(DeclarationError):
-            check_mounts({"/in": "/"}, allow=["home", "docker-socket"], follow=True)
+    def test_another_name_does_not_let_it_through(self) -> None:
+        """Each is asked for by its own."""
+        for source, allow in (
+            ("/", ["home", "docker-socket"]),
+            ("/run/docker.sock", ["root"]),
+            ("/srv/data", ["/srv/dat", "/srv/data/below"]),
+        ):
+            with self.subTest(source), self.assertRaises(DeclarationError):
+                Container(image="a", mounts={"/in": source}, allow=allow)
+
+    def test_what_is_no_project(self) -> None:
+        """A home folder, the system's, and those that everybody shares, in spite of a lock file."""
+        (self.home / "images.lock").touch()
+        for folder in (self.home, "/", "/etc", "/tmp", "/proc/self"):
+            with self.subTest(folder), contextlib.chdir(folder):
+                inside = Path(folder).resolve() / "x"
+                with self.assertRaisesRegex(DeclarationError, "is in no project's folder"):
+                    Container(image="a", mounts={"/in": inside})
+
+    def test_a_project_without_a_lock_file(self) -> None:
+        """Its repository counts, else the working directory."""
+        (self.project / "images.lock").unlink()
+        Container(image="a", mounts={"/in": self.project / "tests"})
+        self.refused(self.project, str(self.project))
+        (self.project / ".git").mkdir()
+        Container(image="a", mounts={"/in": self.project})
+
+    def test_what_allow_may_be(self) -> None:
+        """A list of words and absolute paths."""
+        Container(image="a", mounts={"/in": "/srv"}, allow=[Path("/srv")])
+        for allow in ("home", "/srv", ["srv"], ["etc"], [1], {"home": 1}):
+            with self.subTest(allow), self.assertRaisesRegex(DeclarationError, "allow="):
+                Container(image="a", allow=allow)  # type: ignore[arg-type]  # the point

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from orchestrator.errors import DeclarationError
+from orchestrator.services.mounts import check_allow
 from orchestrator.services.once import once
 from orchestrator.services.options import Scope
 
@@ -29,7 +30,8 @@ class Compose:
 
     They find one another by their names in the file, and images come from images.lock. What a test
     should not depend on is left out: host ports are chosen freely (``port_of``), volumes begin
-    empty, and what is bound from this machine is copied in. What cannot be kept is refused.
+    empty, and what is bound from this machine is copied in, from the project's folder (as for
+    `Container`'s ``mounts``). What cannot be kept is refused.
 
     The file is read when the class starts: importing a test module does not touch the disk.
 
@@ -38,6 +40,7 @@ class Compose:
         services: Those to run, with what they depend on; all that have no profile without.
         scope: How long they live, as of any service.
         startup_timeout: Seconds each has to become ready.
+        allow: Absolute paths outside of the project's folder that may be copied from.
 
     Raises:
         DeclarationError: An argument cannot be used.
@@ -50,6 +53,7 @@ class Compose:
         services: Sequence[str] | None = None,
         scope: Scope = "class",
         startup_timeout: float = 60.0,
+        allow: Sequence[str | Path] = (),
     ) -> None:
         if not isinstance(file, (str, Path)) or not str(file):
             raise DeclarationError(f"Compose({file!r}) cannot be used: expected the path of a file")
@@ -70,10 +74,12 @@ class Compose:
             raise DeclarationError(
                 f"Compose(startup_timeout={startup_timeout!r}) cannot be used: expected seconds"
             )
+        check_allow(allow)
         self._file = Path(file)
         self._wanted = services
         self._scope: Scope = scope
         self._startup_timeout = startup_timeout
+        self._allow = allow
 
     @once
     def services(self) -> Mapping[str, Container]:
@@ -89,7 +95,12 @@ class Compose:
         file = self._found()
         return {
             name: to_container(
-                name, wanted, file=file, scope=self._scope, startup_timeout=self._startup_timeout
+                name,
+                wanted,
+                file=file,
+                scope=self._scope,
+                startup_timeout=self._startup_timeout,
+                allow=self._allow,
             )
             for name, wanted in read_services(file, self._wanted).items()
         }

@@ -68,7 +68,13 @@ class _Refused(Exception):  # noqa: N818 - it ends as a DeclarationError that sa
 
 
 def to_container(
-    name: str, wanted: Mapping[str, Any], *, file: Path, scope: Scope, startup_timeout: float
+    name: str,
+    wanted: Mapping[str, Any],
+    *,
+    file: Path,
+    scope: Scope,
+    startup_timeout: float,
+    allow: Sequence[str | Path] = (),
 ) -> Container:
     """The declaration of one service.
 
@@ -83,7 +89,7 @@ def to_container(
             **_limits(wanted),
             ports=[_port(port) for port in _list(wanted, "ports")],
             depends_on=_depends_on(wanted),
-            files=copied(_list(wanted, "volumes"), folder=file.parent),
+            files=copied(_list(wanted, "volumes"), folder=file.parent, allow=allow),
             scope=scope,
             startup_timeout=startup_timeout,
         )

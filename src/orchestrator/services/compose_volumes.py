@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.services.mounts import check_mounts
+from orchestrator.services.mounts import seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,24 +15,27 @@ _MOST: Final = 64 << 20  # bytes that are copied from one folder
 _PARTS: Final = 3
 
 
-def copied(volumes: Sequence[Any], *, folder: Path) -> Mapping[str, Path]:
+def copied(
+    volumes: Sequence[Any], *, folder: Path, allow: Sequence[str | Path]
+) -> Mapping[str, Path]:
     """Container path to the file that is copied there.
 
     Args:
         volumes: The entries of one service.
         folder: Where the Compose file is.
+        allow: What may be copied from outside of the project's folder.
 
     Raises:
-        DeclarationError: An entry cannot be read, or what it binds should not get into a container.
+        DeclarationError: An entry cannot be read, or what it binds may not get into a container.
     """
     files: dict[str, Path] = {}
     for entry in volumes:
         source, target = _bound(entry)
         if source is None:
             continue
-        path = folder / Path(source).expanduser()
-        check_mounts({target: path}, follow=True)
-        files.update(_files(path, target))
+        path = seen(folder / Path(source).expanduser(), allow=allow, option=f"volume {target}")
+        for at, file in _files(path, target).items():
+            files[at] = seen(file, allow=allow, option=f"volume {target}")  # a link leads elsewhere
     return files
 
 

@@ -13,7 +13,7 @@ from orchestrator.probes import All, Http, Tcp
 from orchestrator.probes.target import is_probe
 from orchestrator.services import options
 from orchestrator.services.build import Build
-from orchestrator.services.mounts import ALLOWANCES, check_mounts
+from orchestrator.services.mounts import check_allow, seen_mounts
 from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
@@ -38,10 +38,12 @@ class Container(Service):
             a TCP port, keeps a connection; without ports, when it runs.
         entrypoint: Replaces the image's entry point.
         user: Who runs it: a name or an id, with ``:group`` if need be.
-        mounts: Container path to a folder or file of the daemon's machine, mounted read-only.
-            `files` copies and is safer.
-        allow: What is refused unless it is asked for by name: to mount ``"docker-socket"``,
-            ``"home"`` or ``"root"``.
+        mounts: Container path to a folder or file of the daemon's machine, mounted read-only, from
+            the project's folder: the nearest one above the working directory with an
+            ``images.lock``, else with a ``.git`` or ``pyproject.toml``, else the working directory.
+            `files` copies one file from anywhere and is safer.
+        allow: What else `mounts` may name: absolute paths with all below, such as a temporary
+            folder of the test's, ``"docker-socket"``, ``"home"`` or ``"root"``.
         capabilities: The capabilities it has, instead of those that image entry points need.
     """
 
@@ -51,7 +53,7 @@ class Container(Service):
     entrypoint: Sequence[str] | None = None
     user: str | int | None = None
     mounts: Mapping[str, str | Path] = field(default_factory=dict)
-    allow: Sequence[str] = ()
+    allow: Sequence[str | Path] = ()
     capabilities: Sequence[str] | None = None
 
     def check_options(self) -> None:
@@ -88,9 +90,8 @@ class Container(Service):
                 f"Container(user={self.user!r}) cannot be used: expected a name or an id"
             )
         options.check_capabilities(self, "capabilities", self.capabilities)
-        for word in [self.allow] if isinstance(self.allow, str) else self.allow:
-            options.choice(self, "allow", word, ALLOWANCES)
-        check_mounts(self.mounts, allow=self.allow, follow=False)
+        check_allow(self.allow)
+        seen_mounts(self.mounts, allow=self.allow)
 
     def with_image(self, image: str, /) -> Self:
         """The declaration, with the image that was found or built for it."""
@@ -109,9 +110,8 @@ class Container(Service):
         return None if self.user is None else str(self.user)
 
     def server_mounts(self) -> Mapping[str, str]:
-        """The declared mounts, with absolute paths, looked at again where links may have moved."""
-        check_mounts(self.mounts, allow=self.allow, follow=True)
-        return {path: str(Path(source).absolute()) for path, source in self.mounts.items()}
+        """The declared mounts, looked at again: links may have moved."""
+        return seen_mounts(self.mounts, allow=self.allow)
 
     def server_capabilities(self) -> Sequence[str]:
         """The declared capabilities, or those that image entry points need."""

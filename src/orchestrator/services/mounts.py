@@ -1,4 +1,4 @@
-"""What of this machine a container may see."""
+"""What of this machine a container may see: the project, and what a declaration names."""
 
 from __future__ import annotations
 
@@ -13,69 +13,136 @@ from orchestrator.services.options import is_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALLOWANCES: Final = ("docker-socket", "home", "root")
+SOCKET: Final = "docker-socket"
+WORDS: Final = (SOCKET, "home", "root")
 _SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
-_SOCKET_FOLDERS: Final = (Path("/run"), Path("/var/run"), Path("/var"))
+_MARKS: Final = (("images.lock",), (".git", "pyproject.toml", "setup.py", "setup.cfg"))
+_HOMES: Final = (Path("/home"), Path("/root"), Path("/Users"))
+_SYSTEM: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys")
+_SHARED: Final = (
+    *("/bin", "/lib", "/lib64", "/media", "/mnt", "/opt"),
+    *("/sbin", "/srv", "/tmp", "/usr", "/var", "/Volumes"),  # noqa: S108 - no file is made there
+)
 
 
-def check_mounts(
-    mounts: Mapping[str, str | Path], *, allow: Sequence[str] = (), follow: bool
-) -> None:
-    """Raise DeclarationError for a mount that hands out more than a test should.
+def seen_mounts(
+    mounts: Mapping[str, str | Path], *, allow: Sequence[str | Path]
+) -> Mapping[str, str]:
+    """Container path to the path of this machine that is mounted there, links resolved.
 
-    The engine's socket is root on this machine; home folders hold keys; the root folder holds
-    both. So do the folders around them.
-
-    Args:
-        mounts: Container path to a path of this machine.
-        allow: What is let through all the same.
-        follow: Look where links lead to; declaring does not touch the disk.
+    Raises:
+        DeclarationError: One cannot be mounted, or is neither in the project nor allowed.
     """
     if not isinstance(mounts, Mapping):
         raise DeclarationError(
             f"Container(mounts={mounts!r}) cannot be used: expected a mapping of absolute "
             "container path to a path of this machine"
         )
+    found = {}
     for path, source in mounts.items():
         if not is_path(path) or ":" in path or not isinstance(source, (str, Path)) or not source:
             raise DeclarationError(
                 f"Container(mounts=…) cannot mount {source!r} at {path!r}: expected a path of this "
                 "machine, and an absolute container path without a colon"
             )
-        if ":" in str(source):
+        if ":" in str(source) or "\0" in str(source):
             raise DeclarationError(f"Container(mounts=…) cannot mount {source!r}: it has a colon")
-        paths = [Path(source).absolute(), *([Path(source).resolve()] if follow else [])]
-        what = next(filter(None, map(_precious, paths)), None)
-        if what is not None and what not in allow:
-            raise DeclarationError(
-                f"Container(mounts=…) refuses to mount {str(source)!r}: it holds the "
-                f"{_NAMES[what]}. If the test is about just that, ask for it by name: "
-                f"allow=[{what!r}]"
-            )
+        found[path] = str(seen(source, allow=allow, option="Container(mounts=…)"))
+    return found
 
 
-_NAMES: Final = {
-    "docker-socket": "socket of the container engine, which makes whoever has it root here",
-    "home": "home folder of a user",
-    "root": "root folder of this machine",
-}
+def seen(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:
+    """The path of this machine that a name leads to, if containers may see it.
 
+    That is what is in the project's folder (`project_folder`) or what ``allow`` names: a path, with
+    everything below, or one of `WORDS`. An engine's socket has to be named wherever it is.
 
-def _precious(source: Path) -> str | None:
-    path = Path("/", os.path.normpath(source).lstrip("/"))  # normpath keeps two slashes
+    Raises:
+        DeclarationError: They may not; the message has what to add to ``allow``.
+    """
+    try:
+        path = Path(os.path.realpath(source))
+    except OSError as error:
+        raise DeclarationError(
+            f"{option} cannot see where {str(source)!r} leads to: {error.strerror}"
+        ) from error
+    project = project_folder()
+    named = [each for word in allow for each in _paths(word)]
+    if path.name in _SOCKETS or path.is_socket():
+        good = SOCKET in allow or path in named
+    else:
+        good = any(path.is_relative_to(each) for each in [*named, *([project] if project else [])])
+    if good:
+        return path
+    via = "" if path == Path(source).absolute() else f", which is {str(path)!r}"
+    word = SOCKET if path.name in _SOCKETS else str(path)
     if path == Path("/"):
-        return "root"
-    if path.name in _SOCKETS or path in _SOCKET_FOLDERS:
-        return "docker-socket"
-    hidden = path.parent in _homes() and path.name.startswith(".")  # ~/.ssh, ~/.docker
-    return "home" if hidden or path in _homes() else None
+        word = "root"
+    elif path in _homes():
+        word = "home"
+    what = (
+        "it is the socket of a container engine, which makes whoever has it root here"
+        if word == SOCKET
+        else f"it is not in the project's folder, {project}"
+        if project
+        else f"the working directory, {Path.cwd()}, is in no project's folder"
+    )
+    raise DeclarationError(
+        f"{option} refuses {str(source)!r}{via}: {what}. If the test needs just that, also a "
+        f"temporary folder of its own, name it: allow=[{word!r}]"
+    )
+
+
+def check_allow(allow: object) -> None:
+    """Raise DeclarationError unless it is a list of absolute paths and known words."""
+    words = [allow] if isinstance(allow, (str, Path)) else allow
+    good = isinstance(words, (list, tuple)) and words is allow
+    for word in words if good else ():
+        good = good and isinstance(word, (str, Path))
+        good = good and (word in WORDS or Path(word).is_absolute())
+    if not good:
+        raise DeclarationError(
+            f"allow={allow!r} cannot be used: expected a list of absolute paths of this machine, "
+            f"or of {', '.join(map(repr, WORDS))}"
+        )
+
+
+def project_folder() -> Path | None:
+    """The folder of the project in which the tests run; None where there is none.
+
+    The nearest folder above the working directory with an ``images.lock``, else with a ``.git`` or
+    Python's own project files, else the working directory. A home folder, a folder of the system
+    and what holds others' folders, such as ``/tmp``, is no project.
+    """
+    here = Path(os.path.realpath(Path.cwd()))
+    for marks in _MARKS:
+        for folder in (here, *here.parents):
+            if _may_be_project(folder) and any((folder / mark).exists() for mark in marks):
+                return folder
+    return here if _may_be_project(here) else None
+
+
+def _may_be_project(folder: Path) -> bool:
+    homes = _homes()
+    wide = {Path("/"), *homes, *homes[-1].parents, *map(Path, _SHARED)}
+    return folder not in wide and not any(folder.is_relative_to(each) for each in _SYSTEM)
+
+
+def _paths(word: str | Path) -> Sequence[Path]:
+    """What a word of ``allow`` stands for."""
+    if word == SOCKET:
+        return []
+    if word == "home":
+        return _homes()
+    try:
+        return [Path("/" if word == "root" else os.path.realpath(word))]
+    except OSError:
+        return []  # nothing that leads there can be seen
 
 
 def _homes() -> Sequence[Path]:
-    homes = [Path("/home"), Path("/root"), Path("/Users")]
+    """Where homes are; this user's last."""
     try:
-        home = Path.home()
+        return [*_HOMES, Path(os.path.realpath(Path.home()))]
     except RuntimeError:  # a user without a home
-        return homes
-    parents = [*home.parents][:-1]  # without the root folder, which has its own name
-    return [*homes, home, *parents]
+        return _HOMES
