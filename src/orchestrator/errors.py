@@ -185,4 +185,4 @@ class ReapError(OrchestratorError):
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.rstrip().splitlines())
+    return "\n".join(f"    {line}" for line in printable(text.rstrip()).split("\n"))

@@ -242,6 +242,33 @@ class LogToTest(LeakCheckedTestCase):
 
         self.assert_passes(Talks)
 
+    def test_what_it_says_is_harmless_on_a_terminal(self) -> None:
+        """In the test's logging and in a failure's note; `logs` has it exactly."""
+        lines = listen(self, "shop.box")
+        said = r"\033[2J\033[32mgreen\033[0m\rover\033]0;title\a"
+        shown = "\\x1b[2J\x1b[32mgreen\x1b[0m\\rover\\x1b]0;title\\x07"
+
+        class Says(ServicesMixin, unittest.TestCase):
+            box = Container(
+                image="redis",
+                entrypoint=[
+                    "sh",
+                    "-c",
+                    f"until test -e /go; do sleep 0.1; done; printf '{said}\n'; sleep 60",
+                ],
+                log_to="shop.box",
+            )
+
+            def test_it(self) -> None:
+                self.box.exec(["touch", "/go"])
+                lines.await_text(f"box: {shown}")
+                self.assertIn("\x1b[2J\x1b[32mgreen", self.box.logs())
+                self.fail("to see the note")
+
+        text = problems(run_class(Says))
+        self.assertIn(shown, text)
+        self.assertNotIn("\x1b[2J", text)
+
     def test_it_goes_on_after_a_restart_without_repeating(self) -> None:
         """Each start of the server is told once, to the end of the class."""
         lines = listen(self, "shop.cache")

@@ -113,8 +113,10 @@ class PageTest(unittest.TestCase):
 
     def test_a_failed_start_says_why(self) -> None:
         """What the error says is text, not markup."""
-        add_to_page(self.path, timeline(), run="1", error="<b>db exited</b>")
-        self.assertIn("failed after 2.50 s: <b>db exited</b>", Page(self.path).text)
+        error = "<b>db exited</b>\nlog: \x1b[31m\u202e\x07"
+        add_to_page(self.path, timeline(), run="1", error=error)
+        told = "<b>db exited</b>\nlog: \\x1b[31m\\u202e\\x07"
+        self.assertIn(f"failed after 2.50 s: {told}", Page(self.path).text)
 
     def test_a_start_that_failed_before_anything_was_recorded_is_shown(self) -> None:
         """There are no bars then."""

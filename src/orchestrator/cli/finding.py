@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.errors import printable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -18,7 +20,7 @@ class Finding:
     mend: str = ""
 
     def __str__(self) -> str:
-        lines = self.text.splitlines() or [""]
-        text = ("\n" + " " * 15).join(lines)
+        text = printable(self.text).replace("\n", "\n" + " " * 15)
         head = f"{'WRONG' if self.mend else 'ok':5} {self.about:8} {text}"
-        return f"{head}\n{' ' * 15}mend it: {self.mend}" if self.mend else head
+        mend = printable(self.mend, lines=False)
+        return f"{head}\n{' ' * 15}mend it: {mend}" if mend else head

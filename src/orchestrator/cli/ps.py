@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.cli.reap import as_json
 from orchestrator.engine import connect
+from orchestrator.errors import printable
 from orchestrator.sessions import Liveness, inventory
 from orchestrator.settings import Settings
 
@@ -50,17 +51,18 @@ def _order(thing: Owned) -> tuple[str, ...]:
 
 
 def _row(thing: Owned, *, now: datetime) -> tuple[str, ...]:
-    return (
-        thing.session[:8] or "-",
+    cells = (
+        thing.session[:8],
         f"{thing.owner}: {thing.process}",
-        thing.test_class or "-",
-        thing.service or "-",
+        thing.test_class,
+        thing.service,
         thing.kind,
         thing.name,
-        thing.status or "-",
+        thing.status,
         _age(thing.age(now)),
-        thing.image or "-",
+        thing.image,
     )
+    return tuple(printable(cell, lines=False) or "-" for cell in cells)
 
 
 def _age(seconds: float | None) -> str:

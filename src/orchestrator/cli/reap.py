@@ -15,10 +15,10 @@ import dataclasses
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.engine import connect
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, printable
 from orchestrator.sessions import ReapReport, Selection, inventory, reap
 from orchestrator.settings import Settings
 
@@ -90,19 +90,25 @@ def _full_id(engine: Engine, text: str) -> str:
         return text
     found = {thing.session for thing in inventory(engine) if thing.session.startswith(text)}
     if len(found) > 1:
-        raise OrchestratorError(f"--session {text} is ambiguous: {', '.join(sorted(found))}")
+        ids = printable(", ".join(sorted(found)), lines=False)
+        raise OrchestratorError(f"--session {text} is ambiguous: {ids}")
     return found.pop() if found else text
 
 
 def _print(report: ReapReport, *, dry_run: bool) -> None:
     for thing in report.removed:
-        print(f"{'would remove' if dry_run else 'removed'} {_described(thing)}")
+        _say(f"{'would remove' if dry_run else 'removed'} {_described(thing)}")
     for spared in report.kept:
-        print(f"kept {_described(spared.thing)}: {spared.reason}")
+        _say(f"kept {_described(spared.thing)}: {spared.reason}")
     for spared in report.failed:
-        print(f"could not remove {_described(spared.thing)}: {spared.reason}", file=sys.stderr)
+        _say(f"could not remove {_described(spared.thing)}: {spared.reason}", file=sys.stderr)
     if not (report.removed or report.kept or report.failed):
         print("nothing to remove")
+
+
+def _say(text: str, *, file: TextIO | None = None) -> None:
+    """One line about one thing, whatever its labels say."""
+    print(printable(text, lines=False), file=file)
 
 
 def _described(thing: Owned) -> str:

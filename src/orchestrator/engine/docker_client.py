@@ -13,7 +13,7 @@ import docker
 import docker.errors
 import requests.exceptions
 
-from orchestrator.errors import EngineError, EngineUnavailableError
+from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +150,9 @@ def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[No
 def _bare(error: Exception) -> Exception:
     """A foreign error as a cause: what it says, without two screens of its library's frames."""
     error.__cause__ = error.__context__ = None
+    error.args = tuple(printable(arg) if isinstance(arg, str) else arg for arg in error.args)
+    if isinstance(error, docker.errors.APIError) and error.explanation is not None:
+        error.explanation = printable(_text(error.explanation))
     return error.with_traceback(None)
 
 

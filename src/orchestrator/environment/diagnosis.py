@@ -6,7 +6,7 @@ import textwrap
 import threading
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import OrchestratorError, ServiceError
+from orchestrator.errors import OrchestratorError, ServiceError, printable
 from orchestrator.probes.ending import how_it_ended
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
         since: When the test began.
         lines: How many log lines of each service at most.
     """
-    return "\n".join(_told(handle, since=since, lines=lines) for handle in handles)
+    return "\n".join(printable(_told(handle, since=since, lines=lines)) for handle in handles)
 
 
 def about(handle: Service) -> str:
@@ -43,7 +43,7 @@ def about(handle: Service) -> str:
     )
     asking.start()
     asking.join(_PATIENCE)
-    return told[0] if told else f"no answer within {_PATIENCE:g} s"
+    return printable(told[0]) if told else f"no answer within {_PATIENCE:g} s"
 
 
 def _info(handle: Service) -> str:
@@ -60,7 +60,11 @@ def _told(handle: Service, *, since: datetime, lines: int) -> str:
         logs = handle.logs(tail=lines, since=since).rstrip()
     except OrchestratorError as error:
         logs = str(error)
-    told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
+    told = (
+        textwrap.indent(printable(logs), "    ")
+        if logs
+        else "    (nothing logged during this test)"
+    )
     return f"{handle.alias}{_misfortune(handle)}: {about(handle)}\n{told}"
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import EngineError
+from orchestrator.errors import EngineError, printable
 
 if TYPE_CHECKING:
     from orchestrator.services.service import Service
@@ -41,7 +41,7 @@ class Follower:
                     continue
                 for at, line in running.engine.follow_logs(running.container, after=last):
                     last = at
-                    self._logger.info("%s: %s", running.alias, self._handle.masked(line))
+                    self._logger.info("%s: %s", running.alias, printable(self._handle.masked(line)))
                 last = last or "0"
         except EngineError as error:
             _log.debug("the log of %s ends here: %s", running.alias, error)

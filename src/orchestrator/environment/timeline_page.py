@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.environment.timeline import CLASS
+from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
         OSError: It cannot be written.
     """
     style = _STYLE.read_text(encoding="utf-8")
-    head = _HEAD.format(run=html.escape(run), style=style, legend=_legend()).encode()
+    head = _HEAD.format(run=_escaped(run), style=style, legend=_legend()).encode()
     piece = _section(timeline, error=error).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -84,7 +85,7 @@ def _section(timeline: Timeline, *, error: str | None) -> str:
         if spans
     ]
     return (
-        f"<section><h2>{html.escape(timeline.test_class)}</h2>"
+        f"<section><h2>{_escaped(timeline.test_class)}</h2>"
         f"{_summary(timeline, last=last, error=error)}"
         f'<div class="row axis"><span></span><div class="track">{marks}</div><span>s</span></div>'
         f"{''.join(lines)}</section>\n"
@@ -95,22 +96,22 @@ def _summary(timeline: Timeline, *, last: Span | None, error: str | None) -> str
     at = timeline.at.astimezone().isoformat(sep=" ", timespec="seconds")
     if error is not None:
         told = f"{at}: failed after {timeline.seconds:.2f} s: {error}"
-        return f'<p class="failed">{html.escape(told)}</p>'
+        return f'<p class="failed">{_escaped(told)}</p>'
     if last is None or last.row == CLASS:
         return f"<p>{at}: {timeline.seconds:.2f} s</p>"
     parts = ", ".join(
-        f"{html.escape(span.phase)} {span.ended - span.began:.2f} s"
+        f"{_escaped(span.phase)} {span.ended - span.began:.2f} s"
         for span in timeline.rows()[last.row]
         if span.ended - span.began >= _SHOWN
     )
-    name = html.escape(last.row)
+    name = _escaped(last.row)
     return f"<p>{at}: ready after {timeline.seconds:.2f} s; the last was {name}: {parts}</p>"
 
 
 def _row(name: str, spans: Sequence[Span], *, whole: float, last: bool) -> str:
     bars = "".join(_bar(span, whole=whole) for span in spans)
     ended = max(span.ended for span in spans)
-    label = f"<span{' class=last' if last else ''}>{html.escape(name)}</span>"
+    label = f"<span{' class=last' if last else ''}>{_escaped(name)}</span>"
     return (
         f'<div class="row">{label}<div class="track">{bars}</div><span>{ended:.2f} s</span></div>'
     )
@@ -119,5 +120,10 @@ def _row(name: str, spans: Sequence[Span], *, whole: float, last: bool) -> str:
 def _bar(span: Span, *, whole: float) -> str:
     left, width = 100 * span.began / whole, 100 * (span.ended - span.began) / whole
     kind = span.phase.split()[0]
-    title = html.escape(f"{span.phase}: {span.ended - span.began:.3f} s, from {span.began:.3f} s")
+    title = _escaped(f"{span.phase}: {span.ended - span.began:.3f} s, from {span.began:.3f} s")
     return f'<i class="{kind}" style="left:{left:.2f}%;width:{width:.2f}%" title="{title}"></i>'
+
+
+def _escaped(text: str) -> str:
+    lines = (printable(line, lines=False) for line in text.splitlines())  # without colours
+    return html.escape("\n".join(lines))

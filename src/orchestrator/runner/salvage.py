@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, printable
 from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
 
@@ -88,7 +88,7 @@ class Salvage:
     def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
         alias = container.labels[labels.SERVICE]
         log = masked(_log_of(engine, container), secrets)
-        tail = "\n".join(log.rstrip().splitlines()[-self._settings.log_lines :])
+        tail = "\n".join(printable(log.rstrip()).split("\n")[-self._settings.log_lines :])
         told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
         if self._folder is not None:
             from orchestrator.environment.keeping import write_log

@@ -95,11 +95,10 @@ def seen(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Pat
 
 def check_allow(allow: object) -> None:
     """Raise DeclarationError unless it is a list of absolute paths and known words."""
-    words = [allow] if isinstance(allow, (str, Path)) else allow
-    good = isinstance(words, (list, tuple)) and words is allow
-    for word in words if good else ():
-        good = good and isinstance(word, (str, Path))
-        good = good and (word in WORDS or Path(word).is_absolute())
+    good = isinstance(allow, (list, tuple)) and all(
+        isinstance(word, (str, Path)) and (word in WORDS or Path(word).is_absolute())
+        for word in allow
+    )
     if not good:
         raise DeclarationError(
             f"allow={allow!r} cannot be used: expected a list of absolute paths of this machine, "

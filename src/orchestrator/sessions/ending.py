@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.errors import printable
 from orchestrator.sessions.bare.burial import clear
 from orchestrator.sessions.clearing import reaper_of
 
@@ -48,8 +49,8 @@ def end(session: Session, *, seconds: float) -> None:
 def _say(what: str) -> None:
     """Tell the user, even where stderr is closed and print would raise."""
     text = (
-        f"orchestrator: {what}. Its watchdog goes on trying for two minutes; "
-        "after that, run `python -m orchestrator reap`.\n"
+        f"orchestrator: {printable(what, lines=False)}. Its watchdog goes on trying for two "
+        "minutes; after that, run `python -m orchestrator reap`.\n"
     )
     with contextlib.suppress(OSError):
         os.write(2, text.encode(errors="replace"))

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import EngineError
+from orchestrator.errors import EngineError, printable
 from orchestrator.sessions.reaper import reap
 from orchestrator.sessions.selection import Selection
 
@@ -61,10 +61,12 @@ def sweep(
             _LOG.warning("could not look for what dead processes left: %s", error)
             return
     for thing in report.removed:
-        _LOG.info("removed %s %s of %s", thing.kind, thing.name, thing.process)
+        what = printable(f"{thing.kind} {thing.name} of {thing.process}", lines=False)
+        _LOG.info("removed %s", what)
     for failure in report.failed:
         thing = failure.thing
-        _LOG.warning("could not remove %s %s: %s", thing.kind, thing.name, failure.reason)
+        what = printable(f"{thing.kind} {thing.name}: {failure.reason}", lines=False)
+        _LOG.warning("could not remove %s", what)
 
 
 @contextlib.contextmanager

@@ -177,7 +177,7 @@ class KnownFailuresTest(ImageTestCase):
         self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
         self.run_id = uuid.uuid4().hex
 
-    def fail(self, image: str) -> tuple[str, int]:
+    def failing(self, image: str) -> tuple[str, int]:
         """Why an image cannot be had, and how often that was tried again."""
         lines: list[str] = []
         with self.assertRaises(EngineError) as caught:
@@ -196,10 +196,10 @@ class KnownFailuresTest(ImageTestCase):
 
     def test_registry_that_cannot_be_reached(self) -> None:
         """It is tried for one image; the others know, in other processes too."""
-        text, tried = self.fail("127.0.0.1:9/team/app:1")
+        text, tried = self.failing("127.0.0.1:9/team/app:1")
         self.assertIn("connection refused", text)
         self.assertEqual(4, tried)
-        text, tried = self.fail("127.0.0.1:9/team/other:1")
+        text, tried = self.failing("127.0.0.1:9/team/other:1")
         self.assertRegex(
             text, "^127.0.0.1:9/team/other:1 is not tried again in this run: .*refused"
         )
@@ -212,8 +212,8 @@ class KnownFailuresTest(ImageTestCase):
         """That is known of this image only."""
         image = self.push()
         gone = f"{image.reference.name}:gone"
-        self.assertNotIn("not tried again", self.fail(gone)[0])
-        self.assertIn("not tried again in this run", self.fail(gone)[0])
+        self.assertNotIn("not tried again", self.failing(gone)[0])
+        self.assertIn("not tried again in this run", self.failing(gone)[0])
         self.assertEqual(
             next(iter(image.platforms.values())).config,
             ensure_image(

@@ -33,6 +33,22 @@ class PsTest(CommandTestCase):
         self.assertIn("dead: pid", rows[names[1]])
         self.assertIn("`python -m orchestrator reap` removes what dead owners left", out)
 
+    def test_labels_forge_no_row(self) -> None:
+        """Whatever they hold stands in their own row, as text; --json has it exactly."""
+        evil = f"a\nb\x1b[2J\u202e\t{' ' * 200}c"
+        name = self.plant(
+            self.dead, **{labels.CLASS: evil, labels.SESSION: "\nx", labels.OWNER: evil}
+        )
+        status, out, _err = self.command("ps")
+        self.assertEqual(0, status)
+        [row] = [line for line in out.splitlines() if name in line]
+        self.assertRegex(row, r"^\\nx +malformed: ")
+        self.assertIn(r"  a\nb\x1b[2J\u202e\t c  ", row)
+        things = json.loads(self.command("ps", "--json")[1])
+        self.assertEqual([evil], [it["class"] for it in things if it["name"] == name])
+        _status, out, _err = self.reap("--all")
+        self.assertRegex(out, rf"^removed volume {name} \(a\\nb\\x1b.* c, .*\)\n$")
+
     def test_json(self) -> None:
         """--json is an array with everything about each thing."""
         name = self.plant(self.alive)

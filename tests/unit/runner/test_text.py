@@ -22,6 +22,12 @@ class TextTest(unittest.TestCase):
         self.assertIn(f"0.002s     slow\n{hidden}", self._summary(verbosity=NORMAL))
         self.assertIn("0.002s     slow\n0.001s     quick\n", self._summary(verbosity=VERBOSE))
 
+    def test_words_from_outside_are_harmless(self) -> None:
+        """A name or a note that would control the terminal is shown as text."""
+        terminal = io.StringIO()
+        Text(terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
+        self.assertEqual("name\\x1b[2J\\r\x1b[32mgreen\x1b[0m\n", terminal.getvalue())
+
     def _summary(self, *, verbosity: int) -> str:
         seconds = {"quick": 0.0006, "slow": 0.002}
         tests = tuple(Test(id=f"m.A.{name}", owner="m.A", title=name) for name in seconds)

@@ -7,6 +7,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
+from orchestrator.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,7 +43,7 @@ class Live:
             return
         self._due = now + _REFRESH
         busy = [
-            f"[{member.number}] {_where(member)} {now - member.since:.0f}s"
+            f"[{member.number}] {printable(_where(member), lines=False)} {now - member.since:.0f}s"
             for member in members
             if member.account is not None
         ]

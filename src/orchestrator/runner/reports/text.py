@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
+from orchestrator.errors import printable
 from orchestrator.runner.arguments import NORMAL, VERBOSE
 from orchestrator.runner.outcome import Outcome
 from orchestrator.runner.reports.live import Live
@@ -73,7 +74,7 @@ class Text:
     def output(self, source: str, text: str) -> None:
         """Show what a class printed, in one piece."""
         self._line(f"{f'-- output of {source} ':-<70}")
-        self._line(text.rstrip("\n"))
+        self._write(f"{text.rstrip(chr(10))}\n")  # as it was printed
         self._line(_THIN)
 
     def note(self, text: str) -> None:
@@ -153,7 +154,7 @@ class Text:
         if self._in_dots:
             self._in_dots = False
             self._write("\n")
-        self._write(f"{text}\n")
+        self._write(f"{printable(text)}\n")
 
     def _write(self, text: str) -> None:
         if self._stream is None:
