@@ -68,7 +68,7 @@ def seen(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Pat
         ) from error
     project = project_folder()
     named = [each for word in allow for each in _paths(word)]
-    if path.name in _SOCKETS or path.is_socket():
+    if path.name in _SOCKETS or _is_socket(path):
         good = SOCKET in allow or path in named
     else:
         good = any(path.is_relative_to(each) for each in [*named, *([project] if project else [])])
@@ -137,6 +137,13 @@ def _paths(word: str | Path) -> Sequence[Path]:
         return [Path("/" if word == "root" else os.path.realpath(word))]
     except OSError:
         return []  # nothing that leads there can be seen
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return path.is_socket()
+    except OSError:  # in a folder that only the daemon can look into
+        return False
 
 
 def _homes() -> Sequence[Path]:
