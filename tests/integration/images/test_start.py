@@ -16,6 +16,7 @@ from orchestrator.errors import (
 )
 from orchestrator.images import LockedImage
 from orchestrator.probes import LogLine
+from tests.support.classes import problems, run_class
 from tests.support.image_case import ImageTestCase
 
 
@@ -84,3 +85,22 @@ class StartTest(ImageTestCase):
         self.write_lock(image)
         error, _ = self.start(image.reference.tagged)
         self.assertIsInstance(error, DigestMismatchError)
+
+    def test_a_pull_that_fails_is_its_message(self) -> None:
+        """The report has what the registry said and what to do, and none of our frames."""
+        gone = self.push()
+        self.registry.pusher.delete(gone.reference.repository, str(gone.digest))
+        self.write_lock(gone)
+
+        class Gone(ServicesMixin, unittest.TestCase):
+            app = Container(image="app")
+
+            def test_nothing(self) -> None:
+                """Never reached."""
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            text = problems(run_class(Gone))
+        self.assertRegex(
+            text, "^orchestrator.errors.EngineError: .*manifest unknown.*lock --update"
+        )
+        self.assertEqual(1, text.strip().count("\n") + 1, text)
