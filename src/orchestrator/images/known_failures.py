@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -112,6 +111,8 @@ def _folder() -> Path:
     Raises:
         OSError: There can be none.
     """
+    import tempfile  # not at import: whoever declares an image reads its name in this room
+
     folder = Path(tempfile.gettempdir()) / f"orchestrator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
