@@ -165,7 +165,9 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
     try:
         environment.start()
     except EngineUnavailableError as error:
-        if settings.skip_without_docker:
+        session = environment.session
+        # A daemon that answered this process before has gone away: no reason for a green run.
+        if settings.skip_without_docker and not (session and session.answered):
             raise unittest.SkipTest(str(error)) from error
         raise error.with_traceback(None) from error.__cause__
     except OrchestratorError as error:
@@ -176,14 +178,26 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
 
 
 def _close(states: contextlib.ExitStack) -> None:
-    try:
+    with _tearing_down():
         states.close()
+
+
+@contextlib.contextmanager
+def _tearing_down() -> Iterator[None]:
+    """Tell all that went wrong there: the last as the error, what was before it as its notes."""
+    try:
+        yield
     except OrchestratorError as error:
+        before = error.__context__
+        while isinstance(before, OrchestratorError):
+            if before is not error.__cause__:
+                error.add_note(f"{type(before).__name__}: {before}")
+            before = before.__context__
         raise _bare(error) from error.__cause__
 
 
 def _bare(error: OrchestratorError) -> OrchestratorError:
-    """What went wrong with a test's state is in the message; how we noticed would bury it."""
+    """What went wrong is in the message; how we noticed would bury it."""
     if error.__cause__ is not None:
         error.__cause__.__context__ = error.__cause__.__traceback__ = None
     return error.with_traceback(None)
@@ -193,7 +207,8 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     for name in (_ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
-    environment.stop()
+    with _tearing_down():
+        environment.stop()
 
 
 def _check_bases(cls: type) -> None:

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.cli.checkup_daemon import refusal
 from orchestrator.cli.finding import Finding
-from orchestrator.errors import LockError, OrchestratorError
+from orchestrator.engine.port import KINDS
+from orchestrator.errors import EngineError, LockError
 from orchestrator.images import find_lock
 from orchestrator.images.mirrors import mirrored
 from orchestrator.images.presence import find_image
@@ -64,7 +66,11 @@ def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
     other: list[str] = []
     for image in lock.entries.values():
         source = mirrored(image.reference, settings=settings)
-        found = find_image(engine, image, mirrored=source)
+        try:
+            found = find_image(engine, image, mirrored=source)
+        except EngineError as error:
+            yield refusal("images", str(error), paths=["/images"])
+            return
         if found.info is None:
             (other if found.other else missing).append(image.reference.familiar)
     parts = []
@@ -81,13 +87,16 @@ def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
 def check_leftovers(engine: Engine) -> Finding:
     """Whether dead processes left containers, networks or volumes."""
     try:
-        left = [thing for thing in inventory(engine) if thing.owner is Liveness.DEAD]
-    except OrchestratorError as error:
-        return Finding(about="leftover", text=str(error), mend="python -m orchestrator doctor")
-    if left:
-        text = f"{len(left)} containers, networks or volumes of dead processes"
-        return Finding(about="leftover", text=text, mend="python -m orchestrator reap")
-    return Finding(about="leftover", text="none")
+        found = inventory(engine)
+    except EngineError as error:
+        return refusal("leftover", str(error), paths=[f"/{kind}s" for kind in KINDS])
+    left = [thing for thing in found.things if thing.owner is Liveness.DEAD]
+    told = [f"{len(left)} containers, networks or volumes of dead processes"] if left else []
+    if found.refused:
+        told += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
+        return refusal("leftover", "\n".join(told), paths=[f"/{kind}s" for kind in found.refused])
+    mend = "python -m orchestrator reap" if left else ""
+    return Finding(about="leftover", text="\n".join(told) or "none", mend=mend)
 
 
 def check_credentials() -> Iterator[Finding]:

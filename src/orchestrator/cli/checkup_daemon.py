@@ -16,6 +16,8 @@ from orchestrator.cli.finding import Finding
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.engine.endpoint import Endpoint
     from orchestrator.engine.port import Engine, EngineInfo
 
@@ -24,9 +26,15 @@ _PATIENCE = 5.0  # seconds for a local socket to accept
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonCheck:
-    """How the daemon is; without info the rest cannot be examined."""
+    """How the daemon is.
+
+    Attributes:
+        answers: Whether the rest can be examined.
+        info: What it says about itself; None when it does not.
+    """
 
     finding: Finding
+    answers: bool
     info: EngineInfo | None = None
 
 
@@ -63,13 +71,25 @@ def check_daemon(engine: Engine, endpoint: Endpoint) -> DaemonCheck:
     try:
         info = engine.info()
     except EngineError as error:
+        if error.status is not None:
+            return DaemonCheck(
+                finding=refusal("daemon", str(error), paths=["/info", "/version"]), answers=True
+            )
         mend = _start("restart") if endpoint.socket else f"docker -H {endpoint.url} version"
-        return DaemonCheck(finding=Finding(about="daemon", text=str(error), mend=mend))
+        return DaemonCheck(
+            finding=Finding(about="daemon", text=str(error), mend=mend), answers=False
+        )
     text = (
         f"Docker {info.version} (API {info.api_version}) at {endpoint.url}, "
         f"{info.os}/{info.architecture}, {info.cpus} CPUs, {info.memory / 1e9:.1f} GB memory"
     )
-    return DaemonCheck(finding=Finding(about="daemon", text=text), info=info)
+    return DaemonCheck(finding=Finding(about="daemon", text=text), answers=True, info=info)
+
+
+def refusal(about: str, text: str, *, paths: Iterable[str]) -> Finding:
+    """What a daemon that answers does not answer, such as one behind a filtering proxy."""
+    mend = f"if a filter stands before the daemon, let it allow GET {', '.join(paths)}"
+    return Finding(about=about, text=text, mend=mend)
 
 
 def _start(verb: str = "start") -> str:

@@ -63,8 +63,9 @@ def examine() -> Iterator[Finding]:
     with contextlib.closing(connect(settings, endpoint=endpoint)) as engine:
         found = check_daemon(engine, endpoint)
         yield found.finding
-        if found.info is None:
+        if not found.answers:
             return
-        yield check_disk(found.info, endpoint)
+        if found.info is not None:
+            yield check_disk(found.info, endpoint)
         yield from check_images(engine, settings)
         yield check_leftovers(engine)

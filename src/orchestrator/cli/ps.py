@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.cli.reap import as_json
+from orchestrator.cli.reap import as_json, print_refused
 from orchestrator.engine import connect
 from orchestrator.errors import printable
 from orchestrator.sessions import Liveness, inventory
@@ -31,9 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     engine = connect(Settings.from_environment())
     try:
-        things = sorted(inventory(engine), key=_order)
+        found = inventory(engine)
     finally:
         engine.close()
+    things = sorted(found.things, key=_order)
+    print_refused(found.refused)
     if arguments.json:
         print(json.dumps([as_json(thing) for thing in things], indent=2))
     elif things:

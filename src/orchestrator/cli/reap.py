@@ -4,8 +4,9 @@ Without options it removes only what provably dead owners left, so it is safe be
 in a cron job and in an "always" step of CI. Things of living owners, and of owners that cannot be
 judged from here (on another host, in another container), are kept and named.
 
-Exit status: 0 when everything that should go is gone; 1 when something would not go, or when the
-session or run that was asked for still owns something; 2 on a usage error or without a daemon.
+Exit status: 0 when everything that should go is gone; 1 when something would not go, when the
+daemon refuses to list some kind of thing (a filter before its socket may), or when the session or
+run that was asked for still owns something; 2 on a usage error or without a daemon.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from orchestrator.sessions import ReapReport, Selection, inventory, reap
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.engine.port import Engine
     from orchestrator.sessions import Owned, Spared
 
@@ -69,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(report, dry_run=arguments.dry_run)
     asked_for = bool(arguments.session or arguments.run_id)
-    return 1 if report.failed or (asked_for and report.kept) else 0
+    return 1 if report.failed or report.refused or (asked_for and report.kept) else 0
 
 
 def seconds(text: str) -> float:
@@ -88,7 +91,7 @@ def _full_id(engine: Engine, text: str) -> str:
     """The session whose id begins with this text; the text itself when there is none."""
     if len(text) >= _UUID_LENGTH:
         return text
-    found = {thing.session for thing in inventory(engine) if thing.session.startswith(text)}
+    found = {thing.session for thing in inventory(engine).things if thing.session.startswith(text)}
     if len(found) > 1:
         ids = printable(", ".join(sorted(found)), lines=False)
         raise OrchestratorError(f"--session {text} is ambiguous: {ids}")
@@ -102,8 +105,15 @@ def _print(report: ReapReport, *, dry_run: bool) -> None:
         _say(f"kept {_described(spared.thing)}: {spared.reason}")
     for spared in report.failed:
         _say(f"could not remove {_described(spared.thing)}: {spared.reason}", file=sys.stderr)
-    if not (report.removed or report.kept or report.failed):
+    print_refused(report.refused)
+    if not (report.removed or report.kept or report.failed or report.refused):
         print("nothing to remove")
+
+
+def print_refused(refused: Mapping[str, str]) -> None:
+    """Say on stderr which kinds of things the daemon does not list, and why."""
+    for kind, reason in refused.items():
+        _say(f"not known which {kind}s there are: {reason}", file=sys.stderr)
 
 
 def _say(text: str, *, file: TextIO | None = None) -> None:
@@ -124,6 +134,7 @@ def _as_json(report: ReapReport, *, dry_run: bool) -> dict[str, Any]:
         "removed": [as_json(thing) for thing in report.removed],
         "kept": [_spared_as_json(spared) for spared in report.kept],
         "failed": [_spared_as_json(spared) for spared in report.failed],
+        **({"refused": dict(report.refused)} if report.refused else {}),
     }
 
 

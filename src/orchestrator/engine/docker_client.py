@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import math
 import queue
 import re
 import socket
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import docker
@@ -16,11 +18,16 @@ import requests.exceptions
 from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from orchestrator.engine.endpoint import Endpoint
 
 _ID: Final = re.compile(r"[0-9a-f]{64}")
+_UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
+# What the libraries say of a connection that ends before the answer does; half of a JSON text is a
+# ValueError.
+_CUTS: Final = (ConnectionResetError, BrokenPipeError, http.client.HTTPException, ValueError)
+_FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first question is asked again
 
 
 class _Client(docker.APIClient):
@@ -52,7 +59,7 @@ class ClientPool:
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
         self.endpoint = endpoint
         self._timeout = timeout
-        self._version = "auto"
+        self._version = _UNKNOWN
         self._idle: queue.SimpleQueue[docker.APIClient] = queue.SimpleQueue()
 
     @contextlib.contextmanager
@@ -64,10 +71,15 @@ class ClientPool:
             timeout: Seconds for each answer, when this request needs another than the pool's.
 
         Raises:
-            EngineUnavailableError: No daemon answers.
-            EngineError: The daemon refused, failed or did not answer in time.
+            EngineUnavailableError: No daemon has answered yet, and none does.
+            EngineError: The daemon refused, failed, did not answer in time or broke off.
         """
-        with map_errors(doing, endpoint=self.endpoint, timeout=timeout or self._timeout):
+        with map_errors(
+            doing,
+            endpoint=self.endpoint,
+            timeout=timeout or self._timeout,
+            answered=lambda: self._version != _UNKNOWN,
+        ):
             client = self._take()
             client.timeout = math.ceil(timeout or self._timeout)
             try:
@@ -87,16 +99,31 @@ class ClientPool:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            self._knock()
-            client = _Client(
-                base_url=self.endpoint.url,
-                version=self._version,
-                timeout=math.ceil(self._timeout),
-                tls=self._tls(),
-                use_ssh_client=True,
-            )
+            client = self._connected()
             self._version = client.api_version  # later clients need not ask again
             return client
+
+    def _connected(self) -> docker.APIClient:
+        """A client more; the first one asks the daemon for its version.
+
+        That question is asked again when its answer is cut: else a daemon would count as absent
+        that lost one connection. Behind a forwarder without a daemon every answer is cut.
+        """
+        for pause in (*_FIRST_PAUSES, None):
+            try:
+                self._knock()
+                return _Client(
+                    base_url=self.endpoint.url,
+                    version=self._version,
+                    timeout=math.ceil(self._timeout),
+                    tls=self._tls(),
+                    use_ssh_client=True,
+                )
+            except docker.errors.DockerException as error:
+                if pause is None or not _was_cut(error):
+                    raise
+                time.sleep(pause)
+        raise AssertionError  # the last attempt returns or raises
 
     def _knock(self) -> None:
         """See whether anybody listens: docker-py leaks the socket that cannot connect."""
@@ -130,8 +157,22 @@ class ClientPool:
 
 
 @contextlib.contextmanager
-def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[None]:
-    """Raise docker-py's and requests' errors as ours."""
+def map_errors(
+    doing: str,
+    *,
+    endpoint: Endpoint,
+    timeout: float,
+    answered: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
+    """Raise docker-py's and requests' errors as ours.
+
+    Args:
+        doing: Completes "the daemon failed to …".
+        endpoint: Where the daemon is.
+        timeout: Seconds it had for the answer.
+        answered: Whether it has answered before. Then it is there: a connection that breaks is an
+            error like others, and nobody has to start anything.
+    """
     try:
         yield
     except docker.errors.APIError as error:
@@ -144,6 +185,8 @@ def map_errors(doing: str, *, endpoint: Endpoint, timeout: float) -> Iterator[No
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         if "timed out" in str(error):  # docker-py puts the first request's timeout in its own error
             raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
+        if answered():
+            raise EngineError(_broken(doing, endpoint, _reason(error))) from _bare(error)
         raise EngineUnavailableError(_unavailable(error, endpoint)) from _bare(error)
 
 
@@ -161,6 +204,23 @@ def _silent(doing: str, endpoint: Endpoint, timeout: float) -> str:
         f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
         f"when asked to {doing}"
     )
+
+
+def _broken(doing: str, endpoint: Endpoint, reason: str) -> str:
+    return (
+        f"The connection to the Docker daemon at {endpoint.url}, which had answered before, broke "
+        f"when it was asked to {doing}: {reason}"
+    )
+
+
+def _was_cut(error: BaseException) -> bool:
+    """Whether a connection was made, and ended before the answer did."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, _CUTS):
+            return True
+        inner = inner.__cause__ or inner.__context__
+    return False
 
 
 def _text(reason: str | bytes) -> str:

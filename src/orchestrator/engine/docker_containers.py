@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import docker.types
 
 from orchestrator.engine.docker_client import shown
+from orchestrator.engine.labels import NAME
 from orchestrator.engine.port import ContainerState
 from orchestrator.errors import EngineError
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
-_REMOVAL_DEADLINE: Final = 15.0
+_REMOVAL_DEADLINE: Final = 5.0  # seconds for somebody else's removal
+_REMOVAL_POLL: Final = 0.05
 _NANO_CPUS: Final = 1_000_000_000
 
 
@@ -40,7 +42,7 @@ class DockerContainers:
                 environment=dict(spec.env),
                 entrypoint=_argv(spec.entrypoint),
                 user=spec.user,
-                labels=dict(spec.labels),
+                labels={**spec.labels, NAME: spec.name},
                 ports=[tuple(port.split("/")) for port in spec.ports],
                 host_config=_host_config(client, spec),
                 networking_config=_networking(client, spec),
@@ -101,23 +103,22 @@ class DockerContainers:
     def remove_container(self, container: str, /) -> None:
         """Kill and remove a container with its anonymous volumes.
 
-        Returns when it is gone, also when somebody else is removing it.
+        Returns when it is gone, also when somebody else is removing it. Their removal may fail: it
+        is asked for again until the daemon knows of no such container.
         """
-        try:
-            with self._pool.client(f"remove container {shown(container)}") as client:
-                client.remove_container(container, v=True, force=True)
-        except EngineError as error:
-            if error.status == CONFLICT:
-                self._await_removal(container, conflict=error)
-            elif error.status != NOT_FOUND:
-                raise
-
-    def _await_removal(self, container: str, *, conflict: EngineError) -> None:
         deadline = time.monotonic() + _REMOVAL_DEADLINE
-        while self.container(container) is not None:
-            if time.monotonic() > deadline:
-                raise conflict
-            time.sleep(0.02)
+        while True:
+            try:
+                with self._pool.client(f"remove container {shown(container)}") as client:
+                    client.remove_container(container, v=True, force=True)
+            except EngineError as error:
+                if error.status == NOT_FOUND:
+                    return
+                if error.status != CONFLICT or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(_REMOVAL_POLL)
 
     def put_files(
         self,

@@ -10,12 +10,12 @@ from orchestrator.engine.docker_containers import NOT_FOUND, DockerContainers
 from orchestrator.engine.docker_images import DockerImages
 from orchestrator.engine.docker_networks import DockerNetworks
 from orchestrator.engine.docker_watching import DockerWatching
-from orchestrator.engine.port import EngineInfo, Listed
+from orchestrator.engine.port import KINDS, EngineInfo, Listed
 from orchestrator.engine.reach import Reach, find_reach
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from orchestrator.engine.endpoint import Endpoint
 
@@ -68,20 +68,29 @@ class DockerEngine(DockerContainers, DockerWatching, DockerNetworks, DockerImage
             insecure_registries=_insecure(info.get("RegistryConfig") or {}),
         )
 
-    def labelled(self, labels: Mapping[str, str], /) -> Sequence[Listed]:
-        """Containers (also stopped), networks, volumes and images that carry all these labels."""
+    def labelled(
+        self, labels: Mapping[str, str], /, *, kinds: Collection[str] = KINDS
+    ) -> Sequence[Listed]:
+        """Containers (also stopped), networks, volumes and images that carry all these labels.
+
+        Also what inherited them from an image. Each kind is a request of its own, which a daemon
+        may refuse.
+        """
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
-        with self._pool.client("list what carries our labels") as client:
-            containers = client.containers(all=True, filters=filters)
-            networks = client.networks(filters=filters)
-            volumes = client.volumes(filters=filters)["Volumes"] or []
-            images = client.images(filters=filters)
-        return [
-            *(_listed_container(found) for found in containers),
-            *(_listed("network", found["Id"], found["Name"], found) for found in networks),
-            *(_listed("volume", found["Name"], found["Name"], found) for found in volumes),
-            *(_listed("image", found["Id"], _image_name(found), found) for found in images),
-        ]
+        found: list[Listed] = []
+        for kind in kinds:
+            with self._pool.client(f"list the {kind}s that carry our labels") as client:
+                rows: Sequence[Mapping[str, Any]]
+                if kind == "container":
+                    rows = client.containers(all=True, filters=filters)
+                elif kind == "network":
+                    rows = client.networks(filters=filters)
+                elif kind == "volume":
+                    rows = client.volumes(filters=filters)["Volumes"]
+                else:
+                    rows = client.images(filters=filters)
+            found += [_listed(kind, row) for row in rows or ()]
+        return found
 
     def remove_volume(self, volume: str, /) -> None:
         """Remove a volume by force."""
@@ -99,22 +108,21 @@ def _insecure(config: Mapping[str, Any]) -> Sequence[str]:
     return [*networks, *(name for name, about in hosts.items() if not about.get("Secure", True))]
 
 
-def _listed(kind: str, id: str, name: str, found: Mapping[str, Any]) -> Listed:  # noqa: A002
-    return Listed(kind=kind, id=id, name=name, labels=dict(found["Labels"] or {}))
-
-
-def _listed_container(found: Mapping[str, Any]) -> Listed:
-    name = (found["Names"] or [found["Id"][:12]])[0].lstrip("/")
+def _listed(kind: str, row: Mapping[str, Any]) -> Listed:
+    names: Sequence[str]
+    if kind == "container":
+        names = [name.lstrip("/") for name in row["Names"] or ()]
+    elif kind == "image":
+        names = row.get("RepoTags") or ()
+    else:
+        names = [row["Name"]]
+    id_ = row["Name"] if kind == "volume" else row["Id"]
     return Listed(
-        kind="container",
-        id=found["Id"],
-        name=name,
-        labels=dict(found["Labels"] or {}),
-        status=found["State"],
-        image=found["Image"],
+        kind=kind,
+        id=id_,
+        name=names[0] if names else id_,
+        names=names,
+        labels=dict(row["Labels"] or {}),
+        status=row["State"] if kind == "container" else "",
+        image=row["Image"] if kind == "container" else "",
     )
-
-
-def _image_name(found: Mapping[str, Any]) -> str:
-    tags: Sequence[str] = found.get("RepoTags") or [found["Id"]]
-    return tags[0]

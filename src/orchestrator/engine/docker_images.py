@@ -11,6 +11,7 @@ from orchestrator.engine.docker_containers import NOT_FOUND
 from orchestrator.engine.docker_stopping import Line, until_stopped
 from orchestrator.engine.docker_streams import open_stream, read_pieces, read_steps, registry_auth
 from orchestrator.engine.image_info import image_info
+from orchestrator.engine.labels import NAME
 from orchestrator.engine.port import PullProgress
 from orchestrator.errors import EngineError
 
@@ -134,7 +135,7 @@ class DockerImages:
             "t": name,
             "dockerfile": dockerfile,
             "buildargs": json.dumps(dict(args)),
-            "labels": json.dumps(dict(labels)),
+            "labels": json.dumps({**labels, NAME: name}),
             "rm": True,
             "forcerm": True,
             **({"target": target} if target else {}),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine.docker_client import shown
 from orchestrator.engine.docker_containers import NOT_FOUND
+from orchestrator.engine.labels import NAME
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class DockerNetworks:
         pool = {"Driver": "default", "Config": [{"Subnet": subnet}]} if subnet else None
         with self._pool.client(f"create network {name}") as client:
             network: str = client.create_network(
-                name, driver="bridge", ipam=pool, labels=dict(labels), check_duplicate=True
+                name,
+                driver="bridge",
+                ipam=pool,
+                labels={**labels, NAME: name},
+                check_duplicate=True,
             )["Id"]
             return network
 

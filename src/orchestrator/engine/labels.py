@@ -12,3 +12,6 @@ CLASS: Final = "dev.orchestrator.class"
 SERVICE: Final = "dev.orchestrator.service"
 SCOPE: Final = "dev.orchestrator.scope"
 CREATED: Final = "dev.orchestrator.created"
+# The name of the thing itself. `docker commit` copies all labels to an image, and `docker run` from
+# there to a container: by its name a thing is told from what only inherited its labels.
+NAME: Final = "dev.orchestrator.name"

@@ -8,12 +8,14 @@ errors: every method raises `EngineError` (or `EngineUnavailableError` when no d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+
+KINDS: Final = ("container", "network", "volume", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ class Listed:
         kind: ``"container"``, ``"network"``, ``"volume"`` or ``"image"``.
         id: What a removal takes.
         name: What a person recognises.
+        names: Every name it has, or every tag; none for a container that is going already.
         status: For containers, Docker's word such as ``running``; empty otherwise.
     """
 
@@ -99,6 +102,7 @@ class Listed:
     id: str
     name: str
     labels: Mapping[str, str]
+    names: Sequence[str] = ()
     status: str = ""
     image: str = ""
 
@@ -277,7 +281,7 @@ class Engine(Protocol):
         """Thaw a frozen container."""
 
     def remove_container(self, container: str, /) -> None:
-        """Kill and remove a container with its anonymous volumes."""
+        """Kill and remove a container with its anonymous volumes; return when it is gone."""
 
     def logs(
         self,
@@ -326,8 +330,14 @@ class Engine(Protocol):
 
     # Everything by label
 
-    def labelled(self, labels: Mapping[str, str], /) -> Sequence[Listed]:
-        """Containers (also stopped), networks, volumes and images that carry all these labels."""
+    def labelled(
+        self, labels: Mapping[str, str], /, *, kinds: Collection[str] = KINDS
+    ) -> Sequence[Listed]:
+        """Containers (also stopped), networks, volumes and images that carry all these labels.
+
+        Also what inherited them from an image. Each kind is a request of its own, which a daemon
+        may refuse.
+        """
 
     def remove_volume(self, volume: str, /) -> None:
         """Remove a volume by force."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.images import LockedImage
     from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
+    from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
 _log: Final = logging.getLogger("orchestrator.environment")
@@ -43,12 +44,14 @@ class Environment:
 
     Attributes:
         handles: Declaration to running service; empty unless started.
+        session: What this process owns at the daemon; None before the start.
     """
 
     def __init__(
         self, services: Mapping[str, Service], *, test_class: str, settings: Settings
     ) -> None:
         self.handles: Mapping[Service, Service] = {}
+        self.session: Session | None = None
         self._services = services
         self._test_class = test_class
         self._settings = settings
@@ -104,6 +107,7 @@ class Environment:
         self._sources = self._find_sources()  # before anything is made: the cheapest of mistakes
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = own_session(engine, endpoint=endpoint, settings=self._settings)
+        self.session = session
         site = Site(
             engine=engine,
             session=session,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent import futures
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.private_network import create_private_network
 from orchestrator.environment.following import Follower
 from orchestrator.environment.timeline import CLASS
-from orchestrator.errors import OrchestratorError, ReapError
+from orchestrator.errors import ReapError
+from orchestrator.sessions import Thing, remove_things
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from orchestrator.engine.port import Engine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _UNSEEN: Final = contextlib.nullcontext()
+_PATIENCE: Final = 15.0  # seconds for what the daemon refuses to remove at first
 _LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 
 
@@ -98,8 +99,12 @@ class Site:
             )
 
     def remove_container(self, name: str) -> None:
-        """Remove one container before the rest."""
-        self.engine.remove_container(name)
+        """Remove one container before the rest.
+
+        Raises:
+            ReapError: It would not go.
+        """
+        self._remove([Thing("container", name, name)])
         self._containers.remove(name)
 
     def clear(self) -> None:
@@ -108,27 +113,25 @@ class Site:
         Raises:
             ReapError: Something would not go; the message names each, and why.
         """
-        problems: list[str] = []
+        containers, networks = list(self._containers), list(self._networks)
+        try:
+            self._remove(
+                [
+                    *(Thing("container", name, name) for name in containers),
+                    *(Thing("network", name, name) for name in networks),
+                ]
+            )
+        finally:
+            for follower in self._followers:
+                follower.join(timeout=_LAST_LINES)
 
-        def remove(container: str) -> None:
-            try:
-                self.engine.remove_container(container)
-            except OrchestratorError as error:
-                problems.append(str(error))
-
-        containers = list(self._containers)
-        with futures.ThreadPoolExecutor(max(1, len(containers)), "orchestrator-remove") as pool:
-            list(pool.map(remove, containers))
-        for follower in self._followers:
-            follower.join(timeout=_LAST_LINES)
-        for network in self._networks:
-            try:
-                self.engine.remove_network(network)
-            except OrchestratorError as error:
-                problems.append(str(error))
-        if problems:
+    def _remove(self, things: Sequence[Thing]) -> None:
+        left = remove_things(self.engine, things, seconds=_PATIENCE)
+        for name in {thing.name for thing in things} - {thing.name for thing in left}:
+            self.session.forget(name)
+        if left:
             raise ReapError(
                 f"{self.test_class or 'process'}: not everything could be removed; "
                 "`python -m orchestrator reap` tries again:\n"
-                + "\n".join(f"  {problem}" for problem in problems)
+                + "\n".join(f"  {thing.reason}" for thing in left)
             )

@@ -83,7 +83,9 @@ class Salvage:
             self._engine.close()
 
     def _found(self, engine: Engine) -> Sequence[Listed]:
-        return engine.labelled({labels.MARK: "1", labels.RUN: self._run})
+        from orchestrator.sessions import snapshot
+
+        return snapshot(engine, {labels.MARK: "1", labels.RUN: self._run}).things
 
     def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
         alias = container.labels[labels.SERVICE]

@@ -15,7 +15,7 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.engine import Endpoint
-    from orchestrator.sessions.bare.burial import Reaper
+    from orchestrator.sessions.bare.removal import Reaper
 
 _DEFAULT_PORT = 2375
 

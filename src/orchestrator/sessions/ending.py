@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import printable
-from orchestrator.sessions.bare.burial import clear
+from orchestrator.sessions.bare.removal import remove_in_time
+from orchestrator.sessions.bare.thing import Thing
 from orchestrator.sessions.clearing import reaper_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def end(session: Session, *, seconds: float) -> None:
     try:
         session.gate.wait_until_empty(seconds=_CREATES_IN_FLIGHT)
         reaper = reaper_of(session.id, endpoint=session.endpoint, patience=_ANSWER, until=until)
-        seen, left = clear(reaper, seconds=until - time.monotonic())
+        seen, left = remove_in_time(reaper, seconds=until - time.monotonic())
+        # What the daemon does not list goes by the names that are known.
+        made = session.made.items()
+        unlisted = [Thing(kind, name, name) for name, kind in made if kind in reaper.refused]
+        reaper.remove(unlisted)
+        left += [thing for thing in unlisted if thing.reason]
     except Exception as error:  # noqa: BLE001  # nothing may keep a process from ending
         _say(f"it is not known what is left of session {session.id}: {error}")
         return

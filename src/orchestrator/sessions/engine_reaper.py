@@ -1,24 +1,32 @@
-"""Listing and removing one session's things through the engine, for daemons behind TLS or ssh."""
+"""Removing through the engine: everything of one session, or things that are known."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
 from orchestrator.errors import EngineError
+from orchestrator.sessions.bare.removal import remove_in_time
 from orchestrator.sessions.bare.thing import KINDS, SilentError, Thing
+from orchestrator.sessions.inventory import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from orchestrator.engine.port import Engine
+
+_AT_ONCE: Final = 16
 
 
 class EngineReaper:
     """What `RawReaper` does, one request after the other: it may run where no thread can start."""
 
     def __init__(self, engine: Engine, session: str, *, until: float) -> None:
+        self.refused: dict[str, str] = {}
+        self.uncertain = False
         self._engine = engine
         self._session = session
         self._until = until
@@ -27,33 +35,72 @@ class EngineReaper:
         """Everything of the session.
 
         Raises:
-            SilentError: The daemon is away, hangs, or does not list.
+            SilentError: The daemon is away, hangs, or lists nothing.
         """
         try:
-            found = self._engine.labelled({labels.SESSION: self._session})
+            found = snapshot(self._engine, {labels.SESSION: self._session})
         except EngineError as error:
             raise SilentError(str(error)) from error
-        return [Thing(item.kind, item.id, item.name) for item in found]
+        self.refused, self.uncertain = dict(found.refused), found.uncertain
+        return [Thing(item.kind, item.id, item.name) for item in found.things]
 
     def remove(self, things: Iterable[Thing]) -> None:
-        """Try once to remove these; the ``reason`` of each then says why it did not go, if so."""
-        for thing in sorted(things, key=lambda thing: KINDS.index(thing.kind)):
+        """Try once to remove these; the ``reason`` of each says why it did not go, if so."""
+        for thing in sorted(things, key=_order):
             if time.monotonic() > self._until:
                 thing.reason = "no time was left"
-                continue
-            thing.reason = removal_error(self._engine, thing.kind, thing.id)
+            else:
+                _remove(self._engine, thing)
 
 
-def removal_error(engine: Engine, kind: str, id: str) -> str:  # noqa: A002  # Docker's word
-    """Remove one thing; why it could not be, or an empty text."""
+def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) -> list[Thing]:
+    """Remove these, again and again while the daemon refuses: it often does so for a moment only.
+
+    Args:
+        engine: The daemon.
+        things: What to remove, in any order.
+        seconds: For what does not go at the first attempt.
+
+    Returns:
+        What is still there; the ``reason`` of each says why.
+    """
+    return remove_in_time(_Known(engine, things), seconds=seconds)[1]
+
+
+class _Known:
+    """A reaper of things that are known, side by side; each is gone when its removal succeeded."""
+
+    def __init__(self, engine: Engine, things: Iterable[Thing]) -> None:
+        self.refused: dict[str, str] = {}
+        self.uncertain = False
+        self._engine = engine
+        self._left = sorted(things, key=_order)
+
+    def listed(self) -> list[Thing]:
+        """What did not go yet."""
+        return self._left
+
+    def remove(self, things: Iterable[Thing]) -> None:
+        """Try once to remove these: all of a kind at once, containers first."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="orchestrator-remove") as pool:
+            for _kind, group in groupby(things, key=_order):
+                list(pool.map(lambda thing: _remove(self._engine, thing), group))
+        self._left = [thing for thing in self._left if thing.reason]
+
+
+def _order(thing: Thing) -> int:
+    return KINDS.index(thing.kind)
+
+
+def _remove(engine: Engine, thing: Thing) -> None:
     removals: dict[str, Callable[[str], None]] = {
         "container": engine.remove_container,
         "network": engine.remove_network,
         "volume": engine.remove_volume,
         "image": engine.remove_image,
     }
+    thing.reason = ""
     try:
-        removals[kind](id)
+        removals[thing.kind](thing.id)
     except EngineError as error:
-        return str(error)
-    return ""
+        thing.reason = str(error)

@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
+from orchestrator.errors import EngineError
+from orchestrator.sessions.bare.thing import KINDS, own_name
 from orchestrator.sessions.identity import Identity, this_process
 from orchestrator.sessions.liveness import Liveness, liveness
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from orchestrator.engine.port import Engine, Listed
+
+
+_FAILED: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What was created under some labels, as the daemon tells it now.
+
+    Attributes:
+        things: Each by the name it was created under; an image's id is its tag, with which nobody
+            else's tag of it is removed.
+        refused: The kinds that the daemon does not list, and its reasons: a filter before its
+            socket may forbid it.
+        uncertain: Whether it may list them when it is asked again.
+    """
+
+    things: Sequence[Listed]
+    refused: Mapping[str, str]
+    uncertain: bool
+
+
+def snapshot(engine: Engine, wanted: Mapping[str, str]) -> Snapshot:
+    """List what was created under these labels, without what only inherited them.
+
+    Raises:
+        EngineError: The daemon does not answer, or lists nothing at all.
+    """
+    things = []
+    refused: dict[str, EngineError] = {}
+    for kind in KINDS:
+        try:
+            found = engine.labelled(wanted, kinds=[kind])
+        except EngineError as error:
+            if error.status is None:
+                raise
+            refused[kind] = error
+            continue
+        for item in found:
+            name = own_name(kind, item.names, item.labels)
+            if name is not None:
+                things.append(replace(item, name=name, id=name if kind == "image" else item.id))
+    if len(refused) == len(KINDS):
+        raise refused[KINDS[0]]
+    return Snapshot(
+        things=things,
+        refused={kind: str(error) for kind, error in refused.items()},
+        uncertain=any((error.status or 0) >= _FAILED for error in refused.values()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +104,26 @@ class Owned:
         return None if self.created is None else (now - self.created).total_seconds()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """Everything that sessions own on a daemon.
+
+    Attributes:
+        things: What there is.
+        refused: The kinds that the daemon does not list, and its reasons.
+    """
+
+    things: Sequence[Owned]
+    refused: Mapping[str, str]
+
+
 def inventory(
     engine: Engine,
     *,
     labelled: Mapping[str, str] | None = None,
     here: Identity | None = None,
     own: Collection[str] | None = None,
-) -> list[Owned]:
+) -> Inventory:
     """List everything that a session owns, or should own.
 
     Args:
@@ -70,12 +134,13 @@ def inventory(
             its identity then belongs to the program it was before `os.execv`: dead.
 
     Raises:
-        EngineError: The daemon does not list.
+        EngineError: The daemon does not answer, or lists nothing at all.
     """
     here = here or this_process()
     judged: dict[tuple[str | None, bool], tuple[Liveness, str]] = {}
-    found = []
-    for item in engine.labelled({labels.MARK: "1", **(labelled or {})}):
+    things = []
+    found = snapshot(engine, {labels.MARK: "1", **(labelled or {})})
+    for item in found.things:
         session = item.labels.get(labels.SESSION, "")
         if item.kind == "image" and not session:
             continue  # built for everybody, such as test images: nobody left it behind
@@ -83,8 +148,8 @@ def inventory(
         if key not in judged:
             judged[key] = _judge(key[0], here=here, foreign=key[1])
         owner, process = judged[key]
-        found.append(_owned(item, owner=owner, process=process))
-    return found
+        things.append(_owned(item, owner=owner, process=process))
+    return Inventory(things=things, refused=found.refused)
 
 
 def _judge(label: str | None, *, here: Identity, foreign: bool) -> tuple[Liveness, str]:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.sessions.bare.thing import KINDS
-from orchestrator.sessions.engine_reaper import removal_error
+from orchestrator.sessions.bare.thing import Thing
+from orchestrator.sessions.engine_reaper import remove_things
 from orchestrator.sessions.inventory import inventory
 from orchestrator.sessions.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from orchestrator.engine.port import Engine
     from orchestrator.sessions.identity import Identity
     from orchestrator.sessions.inventory import Owned
 
-_AT_ONCE: Final = 8
 _PATIENCE: Final = 5.0
 _SHORT: Final = 0.05
-_LONG: Final = 1.0
 _QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
 
 
@@ -44,11 +40,14 @@ class ReapReport:
         removed: What is gone (or would be).
         kept: What it left alone on purpose.
         failed: What it should have removed and could not.
+        refused: The kinds that the daemon does not list, and its reasons; what there is of them, it
+            does not know.
     """
 
     removed: Sequence[Owned] = ()
     kept: Sequence[Spared] = ()
     failed: Sequence[Spared] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def reap(
@@ -71,28 +70,31 @@ def reap(
         own: Ids of all sessions of that process, when it knows them.
 
     Raises:
-        EngineError: The daemon does not list.
+        EngineError: The daemon does not answer, or lists nothing at all.
     """
     found = inventory(engine, labelled=selection.labels, here=here, own=own)
     now = datetime.now(UTC)
     doomed: list[Owned] = []
     kept: list[Spared] = []
-    for thing in found:
+    for thing in found.things:
         if thing.run == selection.spare_run:
             continue
         if reason := selection.spares(thing, now=now):
             kept.append(Spared(thing=thing, reason=reason))
         else:
             doomed.append(thing)
-    failed = {} if dry_run else _remove_all(engine, doomed, seconds=patience)
+    things = [Thing(thing.kind, thing.id, thing.name) for thing in doomed]
+    left = [] if dry_run else remove_things(engine, things, seconds=patience)
+    reasons = {(thing.kind, thing.id): thing.reason for thing in left}
     return ReapReport(
-        removed=[thing for thing in doomed if _key(thing) not in failed],
+        removed=[thing for thing in doomed if (thing.kind, thing.id) not in reasons],
         kept=kept,
         failed=[
-            Spared(thing=thing, reason=failed[_key(thing)])
+            Spared(thing=thing, reason=reasons[thing.kind, thing.id])
             for thing in doomed
-            if _key(thing) in failed
+            if (thing.kind, thing.id) in reasons
         ],
+        refused=found.refused,
     )
 
 
@@ -102,7 +104,7 @@ def remove_session(engine: Engine, session: str) -> ReapReport:
     It waits a moment for creates that were still under way; that session's watchdog waits longer.
 
     Raises:
-        EngineError: The daemon does not list.
+        EngineError: The daemon does not answer, or lists nothing at all.
     """
     report = reap(engine, Selection(everything=True, session=session))
     quiet = time.monotonic()
@@ -111,36 +113,5 @@ def remove_session(engine: Engine, session: str) -> ReapReport:
         more = reap(engine, Selection(everything=True, session=session))
         if more.removed or more.failed:
             quiet = time.monotonic()
-            report = ReapReport(removed=[*report.removed, *more.removed], failed=more.failed)
+            report = replace(more, removed=[*report.removed, *more.removed])
     return report
-
-
-def _remove_all(
-    engine: Engine, doomed: Sequence[Owned], *, seconds: float
-) -> dict[tuple[str, str], str]:
-    """Remove until it is gone: kind and id of what is not, with the reason."""
-    deadline = time.monotonic() + seconds
-    pause = _SHORT
-    failed = _remove_once(engine, doomed)
-    while failed and time.monotonic() < deadline:
-        time.sleep(pause)
-        pause = min(2 * pause, _LONG)
-        failed = _remove_once(engine, [thing for thing in doomed if _key(thing) in failed])
-    return failed
-
-
-def _remove_once(engine: Engine, doomed: Sequence[Owned]) -> dict[tuple[str, str], str]:
-    failed = {}
-    ordered = sorted(doomed, key=lambda thing: KINDS.index(thing.kind))
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="orchestrator-reap") as pool:
-        for _kind, group in groupby(ordered, key=lambda thing: thing.kind):
-            things = list(group)
-            reasons = pool.map(lambda it: removal_error(engine, it.kind, it.id), things)
-            for thing, reason in zip(things, reasons, strict=True):
-                if reason:
-                    failed[_key(thing)] = reason
-    return failed
-
-
-def _key(thing: Owned) -> tuple[str, str]:
-    return thing.kind, thing.id

@@ -1,4 +1,4 @@
-"""The watchdog's second half for daemons behind TLS or ssh: the same burial, with the full package.
+"""The watchdog's second half for daemons behind TLS or ssh: the same, with the whole package.
 
 The watchdog turns into this process when its owner is dead.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.engine import Endpoint
-from orchestrator.sessions.bare.burial import bury
+from orchestrator.sessions.bare.removal import remove_until_quiet
 from orchestrator.sessions.clearing import reaper_of
 
 if TYPE_CHECKING:
@@ -20,10 +20,15 @@ _PATIENCE = 30.0
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Bury a session: its endpoint (JSON), its label, and the names its owner was creating."""
+    """Remove what a session left.
+
+    Args:
+        arguments: Its endpoint (JSON), its label, and the names its owner was creating.
+    """
     where, label, *intents = arguments
     values = json.loads(where)
     folder = values["tls"] and Path(values["tls"])
     endpoint = Endpoint(url=values["url"], tls=folder, verify=values["verify"])
     session = label.rpartition("=")[2]
-    bury(reaper_of(session, endpoint=endpoint, patience=_PATIENCE), set(intents))
+    reaper = reaper_of(session, endpoint=endpoint, patience=_PATIENCE)
+    remove_until_quiet(reaper, set(intents))

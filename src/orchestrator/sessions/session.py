@@ -20,7 +20,7 @@ from orchestrator.sessions.signals import arm_signals
 from orchestrator.sessions.spawn import Starting, Watchdog, WatchdogError, start_watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
 
@@ -38,6 +38,7 @@ class Session:
         run: The run it belongs to.
         endpoint: The daemon that holds its things.
         supervisor: A pipe to who looks at its things when this process has died.
+        answered: Whether the daemon has answered a create of this process.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Session:
         self.supervisor = supervisor
         self.owner = this_process()
         self.gate = Gate()
+        self.answered = False
         self._numbers = itertools.count(1)
         self._intents: dict[str, None] = {}
+        self._made: dict[str, str] = {}
         self._watchdogs: list[Watchdog] = []  # the last one is spoken to
         self._watchdog_lock = threading.Lock()
 
@@ -107,11 +110,13 @@ class Session:
         try:
             arm_signals()
             self._intend(name)
+            self._made[name] = kind
             try:
                 yield
             except EngineError as error:
                 if error.status is not None:  # the daemon said no; without an answer, who knows
                     self._settled(name)
+                    self.forget(name)
                 raise
             else:
                 self._settled(name)
@@ -122,6 +127,15 @@ class Session:
     def unsettled(self) -> frozenset[str]:
         """Names whose create was begun and never answered; they may still appear."""
         return frozenset(tuple(self._intents))
+
+    @property
+    def made(self) -> Mapping[str, str]:
+        """Name and kind of what it has created, or tried to, and was not told to be gone."""
+        return self._made.copy()
+
+    def forget(self, name: str) -> None:
+        """This is gone, or never was."""
+        self._made.pop(name, None)
 
     def settle(self, names: Iterable[str]) -> None:
         """These did appear after all, and were removed."""
@@ -171,6 +185,7 @@ class Session:
         self._tell(f"+{name}")
 
     def _settled(self, name: str) -> None:
+        self.answered = True
         self._intents.pop(name, None)
         self._tell(f"-{name}")
 

@@ -93,7 +93,7 @@ class Starting:
 
 
 def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None = None) -> Starting:
-    """Start a process that buries this session when the calling process is dead.
+    """Start a process that removes what this session left when the calling process is dead.
 
     Args:
         session: The session's id.
@@ -160,7 +160,7 @@ def _own_pidfd() -> int | None:
 
 
 def _by_other_means(endpoint: Endpoint) -> Iterable[str]:
-    """The command that buries over TLS or ssh, with the whole package: the label comes after it."""
+    """The command that removes over TLS or ssh, with the whole package; the label comes after."""
     folder = None if endpoint.tls is None else str(endpoint.tls.absolute())
     where = {"url": endpoint.url, "tls": folder, "verify": endpoint.verify}
     path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  # "" means here

@@ -44,7 +44,7 @@ def sweep(
         endpoint: Its address, which names the lock.
         here: The calling process.
         own: The sessions it already has.
-        spare_run: A run whose dead are somebody else's to bury.
+        spare_run: A run whose dead are somebody else's to clean up after.
 
     Raises:
         EngineError: The daemon does not answer. Things that would not go are logged, not raised.
@@ -63,6 +63,9 @@ def sweep(
     for thing in report.removed:
         what = printable(f"{thing.kind} {thing.name} of {thing.process}", lines=False)
         _LOG.info("removed %s", what)
+    for kind, reason in report.refused.items():
+        why = printable(reason, lines=False)
+        _LOG.warning("cannot know which %ss dead processes left: %s", kind, why)
     for failure in report.failed:
         thing = failure.thing
         what = printable(f"{thing.kind} {thing.name}: {failure.reason}", lines=False)

@@ -1,4 +1,4 @@
-"""Listing and removing what carries a label, over raw HTTP."""
+"""Listing and removing what was created under a label, over raw HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 
 from .daemon import exchange
-from .thing import SilentError, Thing
+from .thing import KINDS, SilentError, Thing, own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 _OK = (200, 204, 304, 404)  # "not found" is success: somebody else was quicker
 _LISTED = 200
+_FAILED = 500
+_LISTS = {
+    "container": "/containers/json?all=1&filters=",
+    "network": "/networks?filters=",
+    "volume": "/volumes?filters=",
+    "image": "/images/json?filters=",
+}
 _FOREVER = float("inf")
 
 
 class RawReaper:
-    """Removes everything with one label, without docker-py.
+    """Removes everything that was created under one label, without docker-py.
 
     Args:
         address: The daemon's unix socket or (host, port).
@@ -37,26 +44,34 @@ class RawReaper:
         self._filters = _quoted(json.dumps({"label": [label]}))
         self._patience = patience
         self._until = until
+        self.refused: dict[str, str] = {}
+        self.uncertain = False
 
     def listed(self) -> list[Thing]:
-        """Everything that has the label, containers first.
+        """Everything that was created under the label, containers first.
 
         Raises:
-            SilentError: The daemon is away, hangs, or does not list.
+            SilentError: The daemon is away, hangs, or lists nothing.
         """
-        answers = self._ask(
-            ("GET", f"/containers/json?all=1&filters={self._filters}", b""),
-            ("GET", f"/networks?filters={self._filters}", b""),
-            ("GET", f"/volumes?filters={self._filters}", b""),
-            ("GET", f"/images/json?filters={self._filters}", b""),
-        )
-        containers, networks, volumes, images = map(_listing, answers)
-        return [  # nothing at all may be null instead of an empty list
-            *(Thing("container", row["Id"], _container_name(row)) for row in containers or ()),
-            *(Thing("network", row["Id"], row["Name"]) for row in networks or ()),
-            *(Thing("volume", row["Name"], row["Name"]) for row in volumes["Volumes"] or ()),
-            *(Thing("image", row["Id"], _image_name(row)) for row in images or ()),
-        ]
+        answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in KINDS))
+        things = []
+        self.refused = {}
+        self.uncertain = False
+        for kind, answer in zip(KINDS, answers, strict=True):
+            if answer.status and answer.status != _LISTED:
+                self.refused[kind] = _reason(answer)
+                self.uncertain = self.uncertain or answer.status >= _FAILED
+                continue
+            for row in _rows(kind, answer):
+                names = _names(kind, row)
+                name = own_name(kind, names, row.get("Labels") or {})
+                if name is not None:
+                    # Not an image's id: with that, somebody else's tags of it would go as well.
+                    id_ = row["Id"] if kind in ("container", "network") else name
+                    things.append(Thing(kind, id_, name))
+        if len(self.refused) == len(KINDS):
+            raise SilentError("; ".join(self.refused.values()))
+        return things
 
     def remove(self, things: Iterable[Thing]) -> None:
         """Try once to remove these; the ``reason`` of each then says why it did not go, if so."""
@@ -102,24 +117,23 @@ def _path(thing: Thing) -> str:
     return paths[thing.kind]
 
 
-def _listing(answer: Answer) -> Any:
+def _rows(kind: str, answer: Answer) -> list[Any]:
     if answer.status != _LISTED:
         raise SilentError(_reason(answer))
     try:
-        return json.loads(answer.body)
+        found = json.loads(answer.body)
     except ValueError:
         raise SilentError("the answer was cut off") from None
+    # Nothing at all may be null instead of an empty list.
+    return (found["Volumes"] if kind == "volume" else found) or []
 
 
-def _container_name(row: dict[str, Any]) -> str:
-    """The first name without the slash Docker puts before it; a half-removed one may have none."""
-    names = row["Names"] or [row["Id"]]
-    return str(names[0]).lstrip("/")
-
-
-def _image_name(row: dict[str, Any]) -> str:
-    """The first tag without ``:latest``, as a create names it; one without tags has its id."""
-    return str((row.get("RepoTags") or [row["Id"]])[0]).removesuffix(":latest")
+def _names(kind: str, row: dict[str, Any]) -> list[str]:
+    if kind == "container":
+        return [str(name).lstrip("/") for name in row["Names"] or ()]
+    if kind == "image":
+        return row.get("RepoTags") or []
+    return [row["Name"]]
 
 
 def _reason(answer: Answer) -> str:

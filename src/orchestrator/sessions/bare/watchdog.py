@@ -1,4 +1,4 @@
-"""The watchdog: a process that sleeps until its owner is dead, then buries what it left.
+"""The watchdog: a process that sleeps until its owner is dead, then removes what it left.
 
 It wakes on the end of the socket to its owner, or on the owner's pidfd, whichever comes first: the
 socket also ends when the owner execs, and on systems without pidfd; the pidfd also fires when
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: The session's label (``name=value``), the daemon's address or ``-``, the number
             of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, and the command
-            that buries by other means, if any.
+            that removes by other means, if any.
     """
     label, address, pidfd, supervisor, *command = arguments
     _detach()
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> None:
     _away_from_the_terminal()
     os.write(owner, ACKNOWLEDGED)
     if address != _NONE:  # imported now: at the owner's death the files may be gone
-        from .burial import bury
         from .daemon import parse_address
         from .raw import RawReaper
+        from .removal import remove_until_quiet
     intents = _wait(owner, None if pidfd == _NONE else int(pidfd))
     if intents is None:
         return
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         _let_look(int(supervisor))
     if address == _NONE:
         os.execv(command[0], [*command, label, *sorted(intents)])  # noqa: S606  # no shell wanted
-    bury(RawReaper(parse_address(address), label, patience=30), intents)
+    remove_until_quiet(RawReaper(parse_address(address), label, patience=30), intents)
 
 
 def _detach() -> None:

@@ -1,8 +1,10 @@
-"""Removing a session's things: in a hurry while its owner lives, with patience when it is dead.
+"""Removing things: within a bounded time for who waits, and until all is quiet for who does not.
 
-Both take a reaper (``listed()`` and ``remove(things)``), so that they work over raw HTTP and over
-the full engine alike. Both end only with a listing that came back empty: a removal that was
-accepted proves nothing, and a create whose client vanished may still be on its way.
+Both take a reaper, so that they work over raw HTTP and over the full engine alike, for everything
+of a session and for a few things that are known. Both end only with a listing that came back empty:
+a removal that was accepted proves nothing, and a create whose client vanished may still be on its
+way. Brief refusals (an endpoint that is still active, a device that is busy, a removal that is in
+progress) are therefore tried again everywhere.
 """
 
 from __future__ import annotations
@@ -17,13 +19,22 @@ if TYPE_CHECKING:
     from .thing import Thing
 
     class Reaper(Protocol):
-        """Lists and removes the things of one session."""
+        """Lists and removes things.
+
+        Attributes:
+            refused: The kinds that the daemon did not list the last time, and its reasons: a filter
+                before its socket may forbid it.
+            uncertain: Whether it may list them when it is asked again.
+        """
+
+        refused: dict[str, str]
+        uncertain: bool
 
         def listed(self) -> list[Thing]:
             """What is there now."""
 
         def remove(self, things: Iterable[Thing]) -> None:
-            """Try once to remove these."""
+            """Try once to remove these; the ``reason`` of each says why it did not go, if so."""
 
 
 PATIENCE = 120.0  # seconds for a daemon that is away, and for things that do not go
@@ -33,7 +44,7 @@ _SHORT = 0.02
 _LONG = 0.5
 
 
-def clear(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
+def remove_in_time(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
     """Remove everything within a bounded time.
 
     Returns:
@@ -56,7 +67,7 @@ def clear(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
     return seen, []
 
 
-def bury(reaper: Reaper, intents: set[str]) -> None:
+def remove_until_quiet(reaper: Reaper, intents: set[str]) -> None:
     """Remove everything a dead owner left, and what its last creates still bring forth.
 
     Args:
@@ -74,8 +85,9 @@ def bury(reaper: Reaper, intents: set[str]) -> None:
             quiet = time.monotonic()
         else:
             intents.difference_update(thing.name for thing in things)
-            if things:
+            if things or reaper.uncertain:
                 quiet = time.monotonic()
+            if things:
                 pause = _SHORT
         time.sleep(pause)
         pause = min(1.5 * pause, _LONG)
