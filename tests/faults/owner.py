@@ -12,11 +12,13 @@ import ctypes
 import dataclasses
 import faulthandler
 import importlib
+import io
 import json
 import multiprocessing
 import os
 import signal
 import sys
+import tarfile
 import threading
 import time
 import uuid
@@ -100,6 +102,33 @@ def wait(owner: Owner) -> None:
     """Be killed from outside."""
     owner.fill()
     owner.say("ready", session=owner.session().id)
+    while True:
+        time.sleep(_LONG)
+
+
+def wait_with_image(owner: Owner) -> None:
+    """Build an image, and be killed from outside."""
+    owner.fill()
+    session = owner.session()
+    name = f"orchestrator/built:{uuid.uuid4().hex[:24]}-{session.id[:8]}"
+    recipe = f"FROM {owner.options['image']}\nENV BUILT=1\n".encode()
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(recipe)
+        archive.addfile(entry, io.BytesIO(recipe))
+    context.seek(0)
+    with session.creating("image", name):
+        steps = owner.engine.build_image(
+            context,
+            name=name,
+            dockerfile="Dockerfile",
+            args={},
+            target=None,
+            labels=session.labels(scope="process"),
+        )
+        list(steps)
+    owner.ready()
     while True:
         time.sleep(_LONG)
 

@@ -1,8 +1,10 @@
-"""A proxy before the real daemon: makes it slow, or reachable in another way."""
+"""A proxy before the real daemon: makes it slow, deaf or choosy, or reachable in another way."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import socket
 import tempfile
 import threading
@@ -16,13 +18,43 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _DEADLINE: Final = 30.0
+CUT: Final = b""
+_VERSION: Final = re.compile(r"/v[0-9.]+/")
+
+
+def answer(status: int, message: str) -> bytes:
+    """The answer of a daemon, or of a filter before it, that refuses."""
+    body = json.dumps({"message": message}).encode()
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def forbidding(*beginnings: str) -> Callable[[str], bytes | None]:
+    """A filter before the socket: requests that begin so ("GET /volumes") are forbidden."""
+
+    def instead(line: str) -> bytes | None:
+        request = _VERSION.sub("/", line)
+        if request.startswith(beginnings):
+            return answer(403, "Request forbidden by administrative rules")
+        return None
+
+    return instead
 
 
 class Proxy:
     """Listens on a unix socket or a TCP port and forwards to a daemon's unix socket.
 
-    A request that was read is always forwarded, also when its client is gone: the daemon does not
-    notice either.
+    A request that was read is forwarded, also when its client is gone: the daemon does not notice
+    either.
+
+    Args:
+        url: The daemon's socket.
+        before: Is given what a client sends, before it is forwarded.
+        instead: Is given the first line of what a client sends ("GET /v1.41/info HTTP/1.1"), and
+            says what it gets: None for the daemon's answer, `CUT` for the end of the connection
+            while the daemon does what it was asked for, else the answer itself.
+        tcp: Listen on a TCP port.
+        tls: How to speak TLS there.
     """
 
     def __init__(
@@ -30,12 +62,14 @@ class Proxy:
         url: str,
         *,
         before: Callable[[bytes], None] = lambda _data: None,
+        instead: Callable[[str], bytes | None] = lambda _line: None,
         tcp: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._tls = tls
         self._daemon = url.removeprefix("unix://")
         self._before = before
+        self._instead = instead
         self._answered: list[bytes] = []
         self._folder = tempfile.TemporaryDirectory(prefix="orchestrator-proxy-")
         if tcp:
@@ -94,8 +128,17 @@ class Proxy:
                 if not data:
                     break
                 self._before(data)
-                asked.append(data.partition(b"\r\n")[0])
-                daemon.sendall(data)
+                line = data.partition(b"\r\n")[0]
+                answer = self._instead(line.decode(errors="replace"))
+                if answer == CUT:
+                    client.close()
+                    daemon.sendall(data)
+                elif answer is not None:
+                    client.sendall(answer)
+                    return
+                else:
+                    asked.append(line)
+                    daemon.sendall(data)
             time.sleep(2)  # the real daemon does not hear at once, either, that a client is gone
 
     def _copy(self, daemon: socket.socket, client: socket.socket, asked: list[bytes]) -> None:
