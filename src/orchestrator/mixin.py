@@ -178,22 +178,20 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
 
 
 def _close(states: contextlib.ExitStack) -> None:
-    with _tearing_down():
-        states.close()
-
-
-@contextlib.contextmanager
-def _tearing_down() -> Iterator[None]:
-    """Tell all that went wrong there: the last as the error, what was before it as its notes."""
     try:
-        yield
+        states.close()
     except OrchestratorError as error:
-        before = error.__context__
-        while isinstance(before, OrchestratorError):
-            if before is not error.__cause__:
-                error.add_note(f"{type(before).__name__}: {before}")
-            before = before.__context__
-        raise _bare(error) from error.__cause__
+        raise _all_of(error) from error.__cause__
+
+
+def _all_of(error: OrchestratorError) -> OrchestratorError:
+    """What a tear-down ended with, and as notes what went wrong in it before."""
+    before = error.__context__
+    while isinstance(before, OrchestratorError):
+        if before is not error.__cause__:
+            error.add_note(f"{type(before).__name__}: {before}")
+        before = before.__context__
+    return _bare(error)
 
 
 def _bare(error: OrchestratorError) -> OrchestratorError:
@@ -207,8 +205,10 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     for name in (_ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
-    with _tearing_down():
+    try:
         environment.stop()
+    except OrchestratorError as error:
+        raise _all_of(error) from error.__cause__
 
 
 def _check_bases(cls: type) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.port import Engine
 
 _AT_ONCE: Final = 16
+_SILENT: Final = 3  # rounds: one connection may be cut
 
 
 class EngineReaper:
@@ -59,12 +62,16 @@ def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) ->
     Args:
         engine: The daemon.
         things: What to remove, in any order.
-        seconds: For what does not go at the first attempt.
+        seconds: For what does not go at the first attempt. A daemon that does not answer is not
+            waited for: who cleans up later finds what is left.
 
     Returns:
         What is still there; the ``reason`` of each says why.
     """
-    return remove_in_time(_Known(engine, things), seconds=seconds)[1]
+    known = _Known(engine, things)
+    with contextlib.suppress(SilentError):
+        remove_in_time(known, seconds=seconds)
+    return known.listed()
 
 
 class _Known:
@@ -75,24 +82,34 @@ class _Known:
         self.uncertain = False
         self._engine = engine
         self._left = sorted(things, key=_order)
+        self._silent = 0  # rounds in a row without any answer
 
     def listed(self) -> list[Thing]:
         """What did not go yet."""
         return self._left
 
     def remove(self, things: Iterable[Thing]) -> None:
-        """Try once to remove these: all of a kind at once, containers first."""
+        """Try once to remove these: all of a kind at once, containers first.
+
+        Raises:
+            SilentError: No removal was answered, and none before.
+        """
+        answered = False
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="orchestrator-remove") as pool:
             for _kind, group in groupby(things, key=_order):
-                list(pool.map(lambda thing: _remove(self._engine, thing), group))
+                answered |= any(list(pool.map(partial(_remove, self._engine), group)))
         self._left = [thing for thing in self._left if thing.reason]
+        self._silent = 0 if answered else self._silent + 1
+        if self._silent == _SILENT:
+            raise SilentError(self._left[0].reason)
 
 
 def _order(thing: Thing) -> int:
     return KINDS.index(thing.kind)
 
 
-def _remove(engine: Engine, thing: Thing) -> None:
+def _remove(engine: Engine, thing: Thing) -> bool:
+    """Try once; whether the daemon answered."""
     removals: dict[str, Callable[[str], None]] = {
         "container": engine.remove_container,
         "network": engine.remove_network,
@@ -104,3 +121,5 @@ def _remove(engine: Engine, thing: Thing) -> None:
         removals[thing.kind](thing.id)
     except EngineError as error:
         thing.reason = str(error)
+        return error.status is not None
+    return True

@@ -17,6 +17,7 @@ from orchestrator.cli import doctor
 from orchestrator.cli.finding import Finding
 from orchestrator.engine import Endpoint, connect, find_endpoint, labels
 from orchestrator.sessions.identity import this_process
+from tests.faults.proxy import Proxy, forbidding
 from tests.support.image_case import ImageTestCase
 from tests.support.small_daemon import SmallDaemon, small_daemon
 from tests.support.tiny_images import tiny_image
@@ -53,6 +54,19 @@ class DoctorTest(ImageTestCase):
         self.assertEqual(0, ran.status, ran)
         for text in ("ok    daemon   Docker ", "ok    disk", "ok    lock", "all here, with the"):
             self.assertIn(text, ran.out)
+
+    def test_filtered_socket(self) -> None:
+        """A filter that forbids the daemon's description and images: each is named."""
+        self.write_lock(self.push())
+        proxy = self.enterContext(
+            Proxy(find_endpoint().url, instead=forbidding("GET /info", "GET /images/"))
+        )
+        ran = self.command("doctor", "--json", env={"DOCKER_HOST": proxy.url})
+        self.assertEqual(1, ran.status, ran)
+        wrong = {found["about"]: found for found in json.loads(ran.out) if found["mend"]}
+        self.assertEqual({"daemon", "images"}, set(wrong))
+        self.assertIn("GET /info", wrong["daemon"]["mend"])
+        self.assertIn("GET /images", wrong["images"]["mend"])
 
     def test_no_socket(self) -> None:
         """No daemon: the path of the socket, and how to start one."""

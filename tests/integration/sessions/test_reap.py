@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 from orchestrator.engine import labels
+from tests.faults.proxy import Proxy, forbidding
 from tests.integration.sessions.case import CommandTestCase
 
 
@@ -127,6 +129,33 @@ class ReapTest(CommandTestCase):
         self.assertNotIn("removed", out)
         self.assertIn(f"could not remove volume {volume} ", err)
         self.assertIn("volume is in use", err)
+
+    def test_what_may_not_be_listed(self) -> None:
+        """What can be listed is removed; what cannot is named with the reason, status 1."""
+        network = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
+        self.daemon.client.create_network(network, labels=self.marks(self.dead))
+        volume = self.plant(self.dead)
+        proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /volumes")))
+        with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):
+            status, out, err = self.reap()
+            report = self.reap_json()
+            self.assertIn("not known which volumes there are: ", self.command("ps")[2])
+            findings = json.loads(self.command("doctor", "--json")[1])
+        self.assertEqual(1, status)
+        self.assertIn(f"removed network {network} ", out)
+        self.assertIn("not known which volumes there are: ", err)
+        self.assertIn("Request forbidden by administrative rules", err)
+        self.assertEqual(["volume"], list(report["refused"]))
+        [found] = [found for found in findings if found["about"] == "leftover"]
+        self.assertIn("not known of volumes", found["text"])
+        self.assertIn("GET /volumes", found["mend"])
+        self.assertEqual([volume], self.left())
+
+    def test_what_took_over_labels(self) -> None:
+        """A network or volume that carries another's name in its labels is somebody else's."""
+        theirs = self.plant(self.dead, **{labels.NAME: "orchestrator-planted-another"})
+        self.assertEqual((0, "nothing to remove\n", ""), self.reap("--all"))
+        self.assertEqual([theirs], self.left())
 
     def test_images_of_nobody(self) -> None:
         """An image without a session is nobody's leftover, not even for --all."""

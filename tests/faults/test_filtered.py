@@ -1,0 +1,44 @@
+"""A filter before the daemon's socket, which forbids some questions."""
+
+from __future__ import annotations
+
+from orchestrator.engine import labels
+from tests.faults.case import FaultCase
+from tests.faults.process import wait_until_no_process_with
+from tests.faults.proxy import Proxy, answer, forbidding
+
+
+class FilteredTest(FaultCase):
+    """What can be listed is removed."""
+
+    def test_watchdog(self) -> None:
+        """The watchdog of a killed owner removes what it may list, and ends."""
+        forbidden = forbidding("GET /volumes", "GET /images/")
+        proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidden))
+        owner = self.started("wait", url=proxy.url)
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)
+        wait_until_no_process_with(f"{labels.SESSION}={owner.session}", seconds=10)
+
+    def test_exit_handler(self) -> None:
+        """A process that ends also removes, by its name, what may not be listed."""
+        proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /networks?")))
+        owner = self.started("normal", url=proxy.url)
+        since = owner.go()
+        self.assertEqual(0, owner.wait(), owner.errors())
+        self.assert_nothing_left(owner, since=since)
+        self.assertNotIn("left behind", owner.errors())
+
+    def test_a_listing_that_fails_for_a_while(self) -> None:
+        """A kind that fails to be listed is asked for again, longer than what is forbidden."""
+        failing = [answer(500, "no such mount")] * 100
+        proxy = self.enterContext(
+            Proxy(
+                self.daemon.url,
+                instead=lambda line: failing.pop() if failing and "/networks?" in line else None,
+            )
+        )
+        owner = self.started("wait", url=proxy.url)
+        failing[8:] = []
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)

@@ -1,0 +1,173 @@
+"""A daemon that cuts connections, refuses for a moment, or may not be asked everything."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING, ClassVar
+
+from orchestrator.engine import find_endpoint
+from tests.faults.proxy import CUT, Proxy, answer, forbidding
+from tests.support.processes import ProcessTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_SUITE = """
+    import os
+    import unittest
+    from orchestrator import Redis, ServicesMixin
+    from orchestrator.environment import site
+
+    class FirstTest(ServicesMixin, unittest.TestCase):
+        cache = Redis()
+
+        def test_it(self):
+            self.assertTrue(self.cache.client.ping())
+"""
+
+
+class RefusalTestCase(ProcessTestCase):
+    """Runs a class with one Redis on the real daemon, through a proxy that misbehaves."""
+
+    def run_suite(
+        self,
+        instead: Callable[[str], bytes | None],
+        *,
+        more: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Exit status and output of ``python -m unittest``."""
+        proxy = self.enterContext(Proxy(find_endpoint().url, instead=instead))
+        self.environ.update(env or {}, DOCKER_HOST=proxy.url)
+        self.write("test_suite.py", _SUITE + more)
+        ran = self.run_python("-m", "unittest", "test_suite")
+        self.await_nothing_left()  # through this proxy, while it is there
+        return ran
+
+
+class Times:
+    """Answers the first requests that begin so, each with the next of these answers."""
+
+    def __init__(self, pattern: str, *answers: bytes) -> None:
+        self._pattern = re.compile(pattern)
+        self._answers = list(answers)
+        self._lock = threading.Lock()
+        self.asked = 0
+
+    def __call__(self, line: str) -> bytes | None:
+        """The answer to a request; None for the daemon's own."""
+        with self._lock:
+            if not self._pattern.match(line):
+                return None
+            self.asked += 1
+            return self._answers.pop(0) if self._answers else None
+
+
+class CutTest(RefusalTestCase):
+    """An answer that is cut is not an absent daemon."""
+
+    skipping: ClassVar = {"ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "1"}
+
+    def test_one_cut_is_an_error_and_no_skip(self) -> None:
+        """The class fails, whatever was asked; nobody is told to start a daemon."""
+        for pattern, doing in (
+            (r"POST \S+/networks/create", "create network"),
+            (r"POST \S+/containers/create", "create container"),
+            (r"POST \S+/containers/\S+/start", "start container"),
+            (r"GET \S+/images/\S+/json", "inspect image"),
+        ):
+            with self.subTest(doing):
+                status, output = self.run_suite(Times(pattern, CUT), env=self.skipping)
+                self.assertEqual(1, status, output)
+                self.assertRegex(output, f"EngineError: The connection .* broke .*{doing}")
+                self.assertNotIn("Start it", output)
+                self.assertNotIn("skipped", output)
+
+    def test_first_answer_cut(self) -> None:
+        """One cut in the very first answer is got over."""
+        status, output = self.run_suite(Times(r"GET \S*/version", CUT), env=self.skipping)
+        self.assertEqual(0, status, output)
+        self.assertNotIn("skipped", output)
+
+    def test_no_answer_at_all(self) -> None:
+        """Behind a forwarder without a daemon every answer is cut: that is a skip."""
+        status, output = self.run_suite(lambda _line: CUT, env=self.skipping)
+        self.assertEqual(0, status, output)
+        self.assertIn("skipped=1", output)
+
+    def test_gone_after_the_first_class(self) -> None:
+        """A daemon that answered this process and went away fails the next class."""
+        more = """
+    class SecondTest(FirstTest):
+        @classmethod
+        def setUpClass(cls):
+            path = os.environ["DOCKER_HOST"].removeprefix("unix://")
+            os.rename(path, path + ".away")
+            try:
+                super().setUpClass()
+            finally:
+                os.rename(path + ".away", path)
+"""
+        status, output = self.run_suite(lambda _line: None, more=more, env=self.skipping)
+        self.assertEqual(1, status, output)
+        self.assertIn("EngineUnavailableError", output)
+        self.assertNotIn("skipped", output)
+
+
+class BriefRefusalTest(RefusalTestCase):
+    """What the daemon refuses to remove for a moment is asked for again."""
+
+    def test_class_clean_up(self) -> None:
+        """A lost answer, a busy device, somebody else's removal and active endpoints pass."""
+        container = Times(
+            r"DELETE \S+/containers/",
+            CUT,
+            answer(409, "removal of container 1 is already in progress"),
+            answer(500, "unable to remove filesystem: device or resource busy"),
+        )
+        network = Times(
+            r"DELETE \S+/networks/",
+            *[answer(403, "error while removing network: network x has active endpoints")] * 4,
+        )
+        status, output = self.run_suite(lambda line: container(line) or network(line))
+        self.assertEqual(0, status, output)
+        self.assertEqual((4, 5), (container.asked, network.asked))
+
+    def test_what_stays_is_told_without_our_frames(self) -> None:
+        """Each thing that would not go is in the error, with the daemon's reason."""
+        more = """
+    site._PATIENCE = 0.1
+
+    def tearDownModule():
+        open("open", "x").close()
+"""
+
+        def instead(line: str) -> bytes | None:
+            closed = not (self.folder / "open").exists()
+            return answer(500, "the disk is on fire") if closed and "DELETE" in line else None
+
+        status, output = self.run_suite(instead, more=more)
+        self.assertEqual(1, status, output)
+        self.assertIn("ReapError: test_suite.FirstTest: not everything could be removed", output)
+        self.assertEqual(2, output.count("the disk is on fire"), output)
+        self.assertNotIn("engine_reaper", output)
+        self.assertNotIn("site.py", output)
+
+
+class FilterTest(RefusalTestCase):
+    """A filter before the socket."""
+
+    def test_unlisted_kinds(self) -> None:
+        """A suite passes and leaves nothing; what is not listed is said at its start."""
+        for beginning, kind in (
+            ("GET /volumes", "volume"),
+            ("GET /images/json", "image"),
+            ("GET /networks?", "network"),
+        ):
+            with self.subTest(kind):
+                status, output = self.run_suite(forbidding(beginning))
+                self.assertEqual(0, status, output)
+                self.assertIn(f"cannot know which {kind}s dead processes left: ", output)
+                self.assertIn("Request forbidden by administrative rules", output)
+                self.assertNotIn("left behind", output)
