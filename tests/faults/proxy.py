@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _DEADLINE: Final = 30.0
-CUT: Final = b""
+CUT: Final = b"cut"
 _VERSION: Final = re.compile(r"/v[0-9.]+/")
 
 

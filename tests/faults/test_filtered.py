@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.engine import labels
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
-from tests.faults.proxy import Proxy, answer, forbidding
+from tests.faults.proxy import CUT, Proxy, answer, forbidding
 
 
 class FilteredTest(FaultCase):
@@ -28,6 +28,25 @@ class FilteredTest(FaultCase):
         self.assertEqual(0, owner.wait(), owner.errors())
         self.assert_nothing_left(owner, since=since)
         self.assertNotIn("left behind", owner.errors())
+
+    def test_one_connection_is_cut(self) -> None:
+        """An exit handler that loses a connection goes on, and has nothing to say."""
+        cuts = [CUT]
+        proxy = self.enterContext(
+            Proxy(
+                self.daemon.url,
+                instead=lambda line: (
+                    cuts.pop() if cuts and ended and "/networks?" in line else None
+                ),
+            )
+        )
+        ended: list[bool] = []
+        owner = self.started("normal", url=proxy.url)
+        ended.append(True)
+        since = owner.go()
+        self.assertEqual((0, ""), (owner.wait(), owner.errors()))
+        self.assertEqual([], cuts)
+        self.assert_nothing_left(owner, since=since)
 
     def test_a_listing_that_fails_for_a_while(self) -> None:
         """A kind that fails to be listed is asked for again, longer than what is forbidden."""

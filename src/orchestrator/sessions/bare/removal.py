@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import time
 
+from .thing import SilentError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +44,8 @@ LATE_CREATE = 60.0  # seconds for a create that was sent and never answered
 QUIET = 2.0  # seconds without anything new
 _SHORT = 0.02
 _LONG = 0.5
+_SILENT = 3
+_HANGING = 1.0  # seconds; a connection that is cut takes less
 
 
 def remove_in_time(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
@@ -51,20 +55,31 @@ def remove_in_time(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[T
         The names of all things seen, and the things that are still there.
 
     Raises:
-        SilentError: The daemon stopped answering; what is left is unknown.
+        SilentError: The daemon does not answer; what is left is unknown. A connection that is cut
+            is tried again, a daemon that hangs or is away is not waited for.
     """
     deadline = time.monotonic() + seconds
     seen: list[str] = []
     pause = _SHORT
-    while things := reaper.listed():
-        seen += [thing.name for thing in things]
-        if time.monotonic() > deadline:
-            return seen, things
-        reaper.remove(things)
-        if any(thing.reason for thing in things):
-            time.sleep(pause)
-            pause = min(2 * pause, _LONG)
-    return seen, []
+    silent = 0  # rounds in a row
+    while True:
+        asked = time.monotonic()
+        try:
+            things = reaper.listed()
+            seen += [thing.name for thing in things]
+            if not things or asked > deadline:
+                return seen, things
+            reaper.remove(things)
+        except SilentError:
+            silent += 1
+            if silent == _SILENT or time.monotonic() - asked > _HANGING:
+                raise
+        else:
+            silent = 0
+            if not any(thing.reason for thing in things):
+                continue
+        time.sleep(pause)
+        pause = min(2 * pause, _LONG)
 
 
 def remove_until_quiet(reaper: Reaper, intents: set[str]) -> None:
