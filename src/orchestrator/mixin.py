@@ -165,9 +165,8 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
     try:
         environment.start()
     except EngineUnavailableError as error:
-        session = environment.session
-        # A daemon that answered this process before has gone away: no reason for a green run.
-        if settings.skip_without_docker and not (session and session.answered):
+        # That one which did answer has gone away is no reason for a green run.
+        if settings.skip_without_docker and not environment.daemon_answered:
             raise unittest.SkipTest(str(error)) from error
         raise error.with_traceback(None) from error.__cause__
     except OrchestratorError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import math
 import queue
@@ -27,6 +28,7 @@ _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask fo
 # What the libraries say of a connection that ends before the answer does; half of a JSON text is a
 # ValueError.
 _CUTS: Final = (ConnectionResetError, BrokenPipeError, http.client.HTTPException, ValueError)
+_OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first question is asked again
 
 
@@ -62,6 +64,11 @@ class ClientPool:
         self._version = _UNKNOWN
         self._idle: queue.SimpleQueue[docker.APIClient] = queue.SimpleQueue()
 
+    @property
+    def answered(self) -> bool:
+        """Whether the daemon has answered anything here."""
+        return self._version != _UNKNOWN
+
     @contextlib.contextmanager
     def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
         """Lend a client for one request; ``doing`` completes "the daemon failed to …".
@@ -71,14 +78,14 @@ class ClientPool:
             timeout: Seconds for each answer, when this request needs another than the pool's.
 
         Raises:
-            EngineUnavailableError: No daemon has answered yet, and none does.
+            EngineUnavailableError: No daemon can be reached.
             EngineError: The daemon refused, failed, did not answer in time or broke off.
         """
         with map_errors(
             doing,
             endpoint=self.endpoint,
             timeout=timeout or self._timeout,
-            answered=lambda: self._version != _UNKNOWN,
+            present=lambda: self.answered and self._listens(),
         ):
             client = self._take()
             client.timeout = math.ceil(timeout or self._timeout)
@@ -132,6 +139,13 @@ class ClientPool:
                 knock.settimeout(self._timeout)
                 knock.connect(self.endpoint.socket)
 
+    def _listens(self) -> bool:
+        try:
+            self._knock()
+        except OSError:
+            return False
+        return True
+
     def _tls(self) -> Any:
         if self.endpoint.tls is None:
             return False
@@ -162,7 +176,7 @@ def map_errors(
     *,
     endpoint: Endpoint,
     timeout: float,
-    answered: Callable[[], bool] = lambda: False,
+    present: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Raise docker-py's and requests' errors as ours.
 
@@ -170,8 +184,8 @@ def map_errors(
         doing: Completes "the daemon failed to …".
         endpoint: Where the daemon is.
         timeout: Seconds it had for the answer.
-        answered: Whether it has answered before. Then it is there: a connection that breaks is an
-            error like others, and nobody has to start anything.
+        present: Whether it has answered before and still listens. Then a connection that breaks is
+            an error like others: nobody has to start anything.
     """
     try:
         yield
@@ -185,8 +199,12 @@ def map_errors(
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         if "timed out" in str(error):  # docker-py puts the first request's timeout in its own error
             raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
-        if answered():
+        if _was_cut(error) and present():
             raise EngineError(_broken(doing, endpoint, _reason(error))) from _bare(error)
+        if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
+            raise EngineError(
+                f"Could not ask the Docker daemon at {endpoint.url} to {doing}: {_reason(error)}"
+            ) from _bare(error)
         raise EngineUnavailableError(_unavailable(error, endpoint)) from _bare(error)
 
 
@@ -215,12 +233,14 @@ def _broken(doing: str, endpoint: Endpoint, reason: str) -> str:
 
 def _was_cut(error: BaseException) -> bool:
     """Whether a connection was made, and ended before the answer did."""
+    return any(isinstance(inner, _CUTS) for inner in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     inner: BaseException | None = error
     while inner is not None:
-        if isinstance(inner, _CUTS):
-            return True
+        yield inner
         inner = inner.__cause__ or inner.__context__
-    return False
 
 
 def _text(reason: str | bytes) -> str:
@@ -229,12 +249,8 @@ def _text(reason: str | bytes) -> str:
 
 def _reason(error: BaseException) -> str:
     """What the operating system said, without the libraries' words around it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        inner = inner.__cause__ or inner.__context__
-    return str(error)
+    said = (inner.strerror for inner in _chain(error) if isinstance(inner, OSError))
+    return next(filter(None, said), str(error))
 
 
 def _unavailable(error: Exception, endpoint: Endpoint) -> str:

@@ -34,6 +34,11 @@ class DockerEngine(DockerContainers, DockerWatching, DockerNetworks, DockerImage
         self._endpoint = endpoint
         self._host = host
 
+    @property
+    def answered(self) -> bool:
+        """Whether the daemon has answered anything that was asked here."""
+        return self._pool.answered
+
     @cached_property
     def _reach(self) -> Reach:
         return find_reach(self._endpoint, bridge=self.bridge_gateway, host=self._host)

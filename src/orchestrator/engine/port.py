@@ -179,6 +179,10 @@ class Engine(Protocol):
     def bind_address(self) -> str:
         """The address on the daemon's machine to publish ports on."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether the daemon has answered anything that was asked here."""
+
     def close(self) -> None:
         """Close every connection to the daemon."""
 

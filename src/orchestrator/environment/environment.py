@@ -24,6 +24,7 @@ from orchestrator.sessions import own_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from orchestrator.engine.port import Engine
     from orchestrator.environment.sources import Recipe
     from orchestrator.images import LockedImage
     from orchestrator.services.options import Scope
@@ -44,14 +45,14 @@ class Environment:
 
     Attributes:
         handles: Declaration to running service; empty unless started.
-        session: What this process owns at the daemon; None before the start.
     """
 
     def __init__(
         self, services: Mapping[str, Service], *, test_class: str, settings: Settings
     ) -> None:
         self.handles: Mapping[Service, Service] = {}
-        self.session: Session | None = None
+        self._engine: Engine | None = None
+        self._session: Session | None = None
         self._services = services
         self._test_class = test_class
         self._settings = settings
@@ -104,10 +105,11 @@ class Environment:
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
+        self._engine = engine
         self._sources = self._find_sources()  # before anything is made: the cheapest of mistakes
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = own_session(engine, endpoint=endpoint, settings=self._settings)
-        self.session = session
+        self._session = session
         site = Site(
             engine=engine,
             session=session,
@@ -122,6 +124,12 @@ class Environment:
             self._ending.callback(keep_logs, site, folder=self._settings.logs)
         self._site = site
         return self._launch_for_class()
+
+    @property
+    def daemon_answered(self) -> bool:
+        """Whether the daemon has answered this process anything, now or for a class before."""
+        asked = (self._engine, self._session)
+        return any(one is not None and one.answered for one in asked)
 
     def _find_sources(self) -> Mapping[str, LockedImage | Recipe]:
         lock = find_lock(self._settings)
