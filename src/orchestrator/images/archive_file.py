@@ -207,7 +207,7 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
         if member.isdir():
             continue
         if member.issym():
-            member.linkname = f"{posixpath.dirname(member.name)}/{member.linkname}".lstrip("/")
+            member.linkname = posixpath.join(posixpath.dirname(member.name), member.linkname)
         if member.islnk() or member.issym():
             member.linkname = _spelling(member.linkname)
         elif member.type not in _FILES:
