@@ -1,24 +1,18 @@
 """Archives made to put other bytes under a locked name: whatever they try, they do not."""
 
-import contextlib
-import hashlib
 import io
 import json
-import os
-import resource
 import subprocess
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 from orchestrator.errors import DigestMismatchError
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.images.archive import MEMBER
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase
-from tests.support.tiny_images import TinyImage, tiny_image
+from tests.support.tiny_images import tiny_image
 
 NEVER = Settings(pull="never")
 
@@ -106,7 +100,7 @@ class HostileTest(ImageTestCase):
         rest = [(m, c) for m, c in good if m.name != "manifest.json"]
         yield "another image", [*rest, *evil, self.manifest("evil.json", "evil.tar", self.tag)]
         yield "another layer", [*rest, *evil, self.manifest(config, "evil.tar", self.tag)]
-        more = json.loads(dict((m.name, c) for m, c in good)["manifest.json"])
+        more = json.loads({m.name: c for m, c in good}["manifest.json"])
         for tags in ([self.tag], ["orchestrator-test/evil:1"], []):
             both = [*more, {"Config": "evil.json", "Layers": ["evil.tar"], "RepoTags": tags}]
             yield (
