@@ -198,7 +198,7 @@ class LockTest(ImageTestCase):
         self.assertEqual(image, self.locked())
 
     def test_only_the_daemon_gets_through(self) -> None:
-        """Where only the daemon reaches the registry, the digest is locked without platforms."""
+        """Where only the daemon reaches the registry, what it has is all that is locked."""
         image = self.push()
         nowhere = "http://127.0.0.1:9"
         env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
@@ -206,7 +206,11 @@ class LockTest(ImageTestCase):
         ran = self.command("lock", image.reference.tagged, env=env)
         self.assertEqual(0, ran.status, ran)
         self.assertEqual(image.digest, self.locked().digest)
-        self.assertEqual({}, self.locked().platforms)
+        self.assertEqual({}, self.configs())
+        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, self.command("lock", env=env).status)
+        config = image.platforms["linux/amd64"].config
+        self.assertEqual({"linux/amd64": config}, self.configs())
         self.assertEqual(0, self.command("lock").status)
         self.assertEqual(image, self.locked())
 
