@@ -14,7 +14,8 @@ import contextlib
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.cli.arguments import archive, counted
 from orchestrator.engine import connect
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from types import FrameType
+
+_PATIENCE: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
                 images,
                 arguments.file,
                 settings=settings,
-                open_registry=lambda: open_registries(engine, settings=settings),
+                open_registry=lambda: open_registries(
+                    engine,
+                    settings=replace(
+                        settings, engine_timeout=min(settings.engine_timeout, _PATIENCE)
+                    ),
+                ),
                 report=_report,
             )
         except EngineUnavailableError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError, EngineError, LockError
+from orchestrator.images.abreast import abreast
 from orchestrator.images.allowed import check_allowed
 from orchestrator.images.archive_file import BLOBS, Contents, compressed, open_archive, rewritten
 from orchestrator.images.archive_file import member as file_in_tar
@@ -85,17 +86,9 @@ def save_images(
     entries = {i.name: _with_config(i, info) for i, info in zip(images, found, strict=True)}
     names = [_saved_name(i, info) for i, info in zip(images, found, strict=True)]
     unproven = [(i, info) for i, info in zip(images, found, strict=True) if not _named(info, i)]
-    proofs: dict[str, bytes] = {}
-    if unproven:
-        registry = open_registry()
-        for image, info in unproven:
-            try:
-                proofs |= read_proof(registry, image, info, settings=settings)
-            except EngineError as error:
-                report(
-                    f"{image.reference.familiar}: {error}. `load` will refuse it where images.lock "
-                    "knows it by this digest alone: `python -m orchestrator lock` notes more"
-                )
+    proofs = (
+        _proofs(open_registry(), unproven, settings=settings, report=report) if unproven else {}
+    )
     contents, what = Contents(), "what the daemon saved"
 
     def finish() -> Iterator[tuple[str, bytes]]:
@@ -120,6 +113,29 @@ def save_images(
         ):
             out.write(piece)
     return path.stat().st_size
+
+
+def _proofs(
+    registry: Registry,
+    unproven: Sequence[tuple[LockedImage, ImageInfo]],
+    *,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> dict[str, bytes]:
+    """What leads from the locked digests to images, as far as the registries tell."""
+
+    def proof(pair: tuple[LockedImage, ImageInfo]) -> Mapping[str, bytes]:
+        image, info = pair
+        try:
+            return read_proof(registry, image, info, settings=settings)
+        except EngineError as error:
+            report(
+                f"{image.reference.familiar}: {error}. `load` will refuse it where images.lock "
+                "knows it by this digest alone: `python -m orchestrator lock` notes more"
+            )
+            return {}
+
+    return {digest: raw for one in abreast(proof, unproven) for digest, raw in one.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

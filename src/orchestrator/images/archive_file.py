@@ -1,11 +1,9 @@
 """An archive of images as a file: a tar, plain or compressed, that is read once and written anew.
 
 Nothing of an archive goes on as it stands there. Layers pass by, hashed, under names of our own;
-small documents stay here; folders and links lead nowhere else. What says which images there are is
-written behind them by whoever checked all of it. So a name that is spelt in two ways, a link over
-a file or a foreign tag cannot reach a daemon, whichever way that one reads a tar. Every size is
-bounded, so that neither a header nor a document nor a small file that unpacks to a huge one fills
-memory or disk.
+small documents stay here, and what says which images there are is written behind the layers by
+whoever checked all of it. So a name spelt in two ways, a link over a file or a foreign tag cannot
+reach a daemon, whichever way that one reads a tar. Every size is bounded.
 """
 
 from __future__ import annotations
@@ -76,12 +74,14 @@ class Contents:
         documents: Members that are JSON or TOML, whole; the others have gone on.
         places: Member that has gone on to the name it has there.
         links: Member to the member it stands for; the classic store links layers it shares.
+        kept: Bytes of all documents.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
 
     def member(self, name: str) -> str | None:
         """The member under a name, or where it links to, in one step; None when there is none."""
@@ -141,7 +141,7 @@ def rewritten(
 
 def member(path: str, content: bytes) -> bytes:
     """One file of a tar, with no end behind it."""
-    return _header(path, len(content)) + content + _padding(len(content))
+    return _header(path, len(content)) + content + bytes(-len(content) % _BLOCK)
 
 
 def _header(path: str, size: int) -> bytes:
@@ -149,10 +149,6 @@ def _header(path: str, size: int) -> bytes:
     about.size = size
     about.mode = 0o644
     return about.tobuf(tarfile.GNU_FORMAT)  # USTAR ends at 8 GiB
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % _BLOCK)
 
 
 def _file(
@@ -166,7 +162,8 @@ def _file(
     if member.size <= _LARGEST_DOCUMENT:
         content = b"".join(pieces)
         if named or content.startswith(b"{"):
-            if sum(map(len, contents.documents.values())) + len(content) > _LARGEST_TOGETHER:
+            contents.kept += len(content)
+            if contents.kept > _LARGEST_TOGETHER:
                 raise tarfile.ReadError(
                     f"its documents are more than {_LARGEST_TOGETHER >> 20} MiB"
                 )
@@ -187,7 +184,7 @@ def _file(
             if len(behind) > _BEHIND:
                 behind.popleft().result()
         yield piece
-    yield _padding(member.size)
+    yield bytes(-member.size % _BLOCK)
     for update in behind:
         update.result()
     contents.places[member.name] = place
@@ -198,8 +195,7 @@ def _file(
 def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
     """Each file and link, its name in its one spelling, with its bytes, to be read before the next.
 
-    A reader of our own: `tarfile` takes headers of any size into memory, and ends without a word
-    at a damaged one.
+    `tarfile` would take headers of any size, and end without a word at a damaged one.
     """
     names: set[str] = set()
     while member := _next(source):
@@ -219,7 +215,7 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
             raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} files")
         size = member.size if member.isreg() else 0
         yield member, _exactly(source, size)
-        _skip_padding(source, size)
+        b"".join(_exactly(source, -size % _BLOCK))
     tail = 0
     while piece := source.read(_PIECE):  # a compressed archive is whole only when this ends well
         tail += len(piece)
@@ -252,9 +248,9 @@ def _next(source: Readable) -> tarfile.TarInfo | None:
         if left < 0:
             raise tarfile.ReadError(f"a header is larger than {_LARGEST_HEADER >> 20} MiB")
         text = b"".join(_exactly(source, member.size))
-        _skip_padding(source, member.size)
+        b"".join(_exactly(source, -member.size % _BLOCK))
         if key := _EXTENSIONS[member.type]:
-            names[key] = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            names[key] = _text(text.partition(b"\0")[0])
         elif member.type == tarfile.XHDTYPE:
             names |= _records(text)
     return _named(member, names)
@@ -292,8 +288,12 @@ def _records(text: bytes) -> dict[str, str]:
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if not equals or not record.endswith(b"\n") or len(record) != length:
             raise tarfile.ReadError("a header that cannot be read")
-        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        found[_text(key)] = _text(value)
     return found
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _exactly(source: Readable, size: int) -> Iterator[bytes]:
@@ -303,11 +303,6 @@ def _exactly(source: Readable, size: int) -> Iterator[bytes]:
             raise tarfile.ReadError("unexpected end of data")
         size -= len(piece)
         yield piece
-
-
-def _skip_padding(source: Readable, size: int) -> None:
-    for _ in _exactly(source, -size % _BLOCK):
-        pass
 
 
 class _Limited:

@@ -118,6 +118,22 @@ class RoundTripTest(ArchiveTestCase):
             self.assertEqual(image, read_lock(lock).entries[image.name])
         self.assert_usable()
 
+    def test_no_proof(self) -> None:
+        """Where no registry gives a proof, save says so, and load refuses with what mends it."""
+        self.write_lock(*self.images, platforms=False)
+        nowhere = "http://127.0.0.1:9"
+        env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
+        env |= {name.lower(): value for name, value in env.items()}
+        ran = self.command("save", "images.tar", env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertRegex(ran.err, "first:1: .*`load` will refuse it")
+        self.forget_images()
+        ran = self.command("load", "images.tar")
+        self.assert_refused(6, "first: .*Note the digests .* python -m orchestrator lock", ran)
+        self.assertEqual(0, self.command("lock").status)
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assert_usable()
+
     def test_loaded_twice(self) -> None:
         """Loading again changes nothing."""
         self.save()
