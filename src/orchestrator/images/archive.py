@@ -242,11 +242,13 @@ class _Load:
             )
         if is_locked(info, entry):
             return entry
-        image = images.get(info.id) or next(iter(images.values()))
-        noted = LockedPlatform(
-            config=image.config, manifest=image.manifest.digest if image.manifest else None
-        )
-        return replace(entry, platforms={**entry.platforms, image.platform: noted})
+        noted = {
+            image.platform: LockedPlatform(
+                config=image.config, manifest=image.manifest.digest if image.manifest else None
+            )
+            for image in images.values()
+        }
+        return replace(entry, platforms={**entry.platforms, **noted})
 
     def put_back(self) -> None:
         """Let each tag stand for what it stood for, and remove images that are new."""
