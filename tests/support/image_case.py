@@ -15,7 +15,6 @@ from unittest import mock
 from orchestrator.cli import main
 from orchestrator.engine import connect
 from orchestrator.images import LockedImage, LockedPlatform, parse_reference
-from orchestrator.images.presence import loaded_tag
 from orchestrator.images.retry import Retry
 from orchestrator.settings import Settings
 from tests.support.registries import PROGRAM, Registry, registry
@@ -87,7 +86,6 @@ class ImageTestCase(unittest.TestCase):
         """Remove an image from the daemon after the test."""
         names = [image.reference.pinned, image.reference.tagged]
         names += [platform.config for platform in image.platforms.values()]
-        names.append(loaded_tag(str(image.digest)))
         for name in names:
             self.addCleanup(self.engine.remove_image, name)
 

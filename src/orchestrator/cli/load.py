@@ -1,9 +1,12 @@
 """Load images that `save` wrote, after checking that they are the locked ones.
 
 Every image is verified against images.lock before the daemon gets the end of the archive, so that
-nothing is loaded from one that is cut off, damaged or saved for another images.lock. Where there is
-no images.lock, the archive's entries are written into a new one in the working directory.
-A file of plain `docker save` is loaded when images.lock knows the config digests of its images.
+nothing is loaded from one that is cut off, damaged, saved for another images.lock, or has anything
+that images.lock does not lock. Where there is no images.lock, the archive's entries are written
+into a new one in the working directory. A file of plain `docker save` is loaded when images.lock
+knows the config digests of its images. An image that images.lock knows by the registry's digest
+alone needs an archive with what leads from that to the image, which `save` puts there; the digests
+of its platform are then noted in images.lock.
 
 exit status:
   0  loaded and verified
@@ -50,14 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         try:
-            images = load_images(engine, arguments.file, lock, settings=settings)
+            loaded = load_images(engine, arguments.file, lock, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:
             print(f"orchestrator load: {error}", file=sys.stderr)
             return classify(error).value
+    images = loaded.entries
     for image in images:
         print(f"{image.reference.familiar}: loaded and verified")
+    if loaded.noted and not lock.is_default:
+        print(f"wrote {lock.path}: the digests by which {', '.join(loaded.noted)} is known here")
     print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
     return _compare(images, lock)
 
@@ -66,10 +72,7 @@ def _compare(images: Sequence[LockedImage], lock: LockFile) -> int:
     if lock.is_default:
         print(f"wrote {write_entries(lock, images)}: there was no images.lock")
         return 0
-    names = {image.name for image in images}
-    if extra := sorted(names - lock.entries.keys()):
-        print(f"not in {lock.path}, so no service will use it: {', '.join(extra)}")
-    if missing := sorted(lock.entries.keys() - names):
+    if missing := sorted(lock.entries.keys() - {image.name for image in images}):
         text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
         print(f"orchestrator load: {text}", file=sys.stderr)
         return Failure.NOT_FOUND.value

@@ -70,6 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.closing(connect(settings)) as engine:
         registries = open_registries(engine, settings=settings)
         answers = ask(registries, images, settings=settings, report=_report)
+        for image in (answer.now for answer in answers if answer.now):
+            if image.platforms and not image.on(registries.platform):
+                _report(
+                    f"{image.reference.familiar} is not made for {registries.platform}, which this "
+                    f"machine runs: it is for {', '.join(image.platforms)}"
+                )
     return _check(answers, lock) if arguments.check else _write(answers, lock)
 
 

@@ -4,7 +4,8 @@
   save FILE NAME...     only these entries
 
 The file is what `docker save` writes, with the lock entries in front; it appears when it is whole
-and verified. Exit status: that of `pull` for the same failure.
+and verified. For an image that images.lock knows by the registry's digest alone, the registry is
+asked for what leads from that to the image. Exit status: that of `pull` for the same failure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.cli.arguments import archive, counted
 from orchestrator.engine import connect
@@ -21,6 +23,7 @@ from orchestrator.errors import EngineUnavailableError, LockError, OrchestratorE
 from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
 from orchestrator.images.failure import classify
+from orchestrator.images.registries import open_registries
 from orchestrator.images.transfer import megabytes
 from orchestrator.settings import Settings
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from types import FrameType
+
+_PATIENCE: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:
-            size = save_images(engine, images, arguments.file)
+            size = save_images(
+                engine,
+                images,
+                arguments.file,
+                settings=settings,
+                open_registry=lambda: open_registries(
+                    engine,
+                    settings=replace(
+                        settings, engine_timeout=min(settings.engine_timeout, _PATIENCE)
+                    ),
+                ),
+                report=_report,
+            )
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:
@@ -58,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     saved = f"saved {counted(len(images), 'image')}: {arguments.file}, {megabytes(size)}"
     print(f"{saved}, in {seconds:.1f} s")
     return 0
+
+
+def _report(line: str) -> None:
+    print(f"orchestrator save: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tarfile
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from orchestrator.errors import DigestMismatchError, LockError
+from orchestrator.errors import DigestMismatchError, EngineError, LockError
+from orchestrator.images.abreast import abreast
 from orchestrator.images.allowed import check_allowed
-from orchestrator.images.archive_check import check_agreement, check_images, proofs
-from orchestrator.images.archive_stream import Contents, checked_stream
-from orchestrator.images.compression import compressed, open_archive
+from orchestrator.images.archive_file import BLOBS, Contents, compressed, open_archive, rewritten
+from orchestrator.images.archive_file import member as file_in_tar
+from orchestrator.images.archive_images import (
+    agreed_entries,
+    check_images,
+    closing_members,
+    recognised_entries,
+)
 from orchestrator.images.editing import NEW, edited, part_of
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, parse_lock
-from orchestrator.images.presence import find_image, is_locked, loaded_tag, mismatch, platform_of
+from orchestrator.images.locking import write_entries
+from orchestrator.images.lookup import read_proof
+from orchestrator.images.presence import find_image, is_locked, mismatch, platform_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.port import Engine, ImageInfo
-    from orchestrator.images.archive_stream import Readable
+    from orchestrator.images.archive_file import Readable
+    from orchestrator.images.archive_images import ArchivedImage
+    from orchestrator.images.lookup import Registry
     from orchestrator.settings import Settings
 
 MEMBER: Final = "orchestrator/images.lock"
@@ -37,20 +46,37 @@ class _Pieces:
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
         """Read at most so many bytes; fewer are not yet the end."""
         if not self._rest:
-            self._rest = next(self._pieces, b"")
+            self._rest = memoryview(next(self._pieces, b""))
         piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece
+        return bytes(piece)
 
 
-def save_images(engine: Engine, images: Sequence[LockedImage], path: Path) -> int:
+def save_images(
+    engine: Engine,
+    images: Sequence[LockedImage],
+    path: Path,
+    *,
+    settings: Settings,
+    open_registry: Callable[[], Registry],
+    report: Callable[[str], None],
+) -> int:
     """Write images and their entries into one file, compressed as its name ends.
 
     The file appears when it is whole and verified, never before. Returns its size in bytes.
+
+    Args:
+        engine: The daemon that has the images.
+        images: What to save.
+        path: The file.
+        settings: Mirrors.
+        open_registry: Asked for the manifests of an image whose entry has no config digest, so that
+            `load` has a proof of it.
+        report: Takes a line about each image that there is no proof of.
 
     Raises:
         LockError: An image is not here with the locked bytes, or the file cannot be written.
@@ -59,96 +85,184 @@ def save_images(engine: Engine, images: Sequence[LockedImage], path: Path) -> in
     found = [_have(engine, image) for image in images]
     entries = {i.name: _with_config(i, info) for i, info in zip(images, found, strict=True)}
     names = [_saved_name(i, info) for i, info in zip(images, found, strict=True)]
-    contents = Contents()
+    unproven = [(i, info) for i, info in zip(images, found, strict=True) if not _named(info, i)]
+    proofs = (
+        _proofs(open_registry(), unproven, settings=settings, report=report) if unproven else {}
+    )
+    contents, what = Contents(), "what the daemon saved"
+
+    def finish() -> Iterator[tuple[str, bytes]]:
+        checked = check_images(contents, entries, name=what)
+        for digest, document in proofs.items():
+            member = f"{BLOBS}{digest.removeprefix('sha256:')}"
+            if member not in contents.documents:
+                contents.documents[member] = document
+                contents.digests[member] = digest
+        yield from closing_members(contents, checked, entries)
+
     with _appearing(path) as file, compressed(file, name=path.name) as out:
-        out.write(_member(edited(NEW, path=path, images=entries.values()).encode()))
+        out.write(file_in_tar(MEMBER, edited(NEW, path=path, images=entries.values()).encode()))
         source = _Pieces(engine.save_images(list(dict.fromkeys(names))))
-        what = "what the daemon saved"
-        for piece in checked_stream(
+        for piece in rewritten(
             source,
             contents,
             name=what,
-            on_member=lambda _: None,
-            verify=lambda: check_images(contents, entries, name=what, layers=False),
+            on_document=lambda *_: None,
+            finish=finish,
             layers=False,  # the daemon knows them; whoever loads them looks closely
         ):
             out.write(piece)
     return path.stat().st_size
 
 
-def load_images(
-    engine: Engine, path: Path, lock: LockFile, *, settings: Settings
-) -> list[LockedImage]:
+def _proofs(
+    registry: Registry,
+    unproven: Sequence[tuple[LockedImage, ImageInfo]],
+    *,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> dict[str, bytes]:
+    """What leads from the locked digests to images, as far as the registries tell."""
+
+    def proof(pair: tuple[LockedImage, ImageInfo]) -> Mapping[str, bytes]:
+        image, info = pair
+        try:
+            return read_proof(registry, image, info, settings=settings)
+        except EngineError as error:
+            report(
+                f"{image.reference.familiar}: {error}. `load` will refuse it where images.lock "
+                "knows it by this digest alone: `python -m orchestrator lock` notes more"
+            )
+            return {}
+
+    return {digest: raw for one in abreast(proof, unproven) for digest, raw in one.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What `load_images` did.
+
+    Attributes:
+        entries: The entries whose images the archive had, as they are now.
+        noted: The names of those whose platform's digests went into the lock file.
+    """
+
+    entries: Sequence[LockedImage]
+    noted: Sequence[str]
+
+
+def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Settings) -> Loaded:
     """Load an archive whose images are those of the lock; return the entries it has.
 
-    The daemon gets the end of the archive only after all of it was verified, so that nothing is
-    loaded from one that is wrong.
+    The daemon gets layers and documents of the archive under names of our own, and the end only
+    after all of it was verified, so that nothing is loaded from one that is wrong. Then the daemon
+    is asked for each image by its tag: where it is not what was verified, every tag is put back.
+    An image that the lock knows by the registry's digest alone gets the digests of its platform
+    noted there, by which it is known from then on.
 
     Raises:
         DigestMismatchError: An image is not the locked one; the message names it.
-        LockError: The archive is cut off, damaged or not one of images, or an image is not from
-            a registry of ``ORCHESTRATOR_REGISTRIES``.
+        LockError: The archive is cut off, damaged or not one of images, an image is not from a
+            registry of ``ORCHESTRATOR_REGISTRIES``, or the lock file cannot be written.
         EngineError: The daemon failed.
     """
-    with open_archive(path) as source:
-        entries = _load(engine, source, lock, settings=settings, name=str(path))
-    for entry in entries.values():
-        _after_load(engine, entry, lock)
-    return list(entries.values())
-
-
-def _load(
-    engine: Engine, source: Readable, lock: LockFile, *, settings: Settings, name: str
-) -> Mapping[str, LockedImage]:
-    contents = Contents()
     # The packaged lock is nobody's decision: without a lock file the archive's own entries count.
-    locked = {} if lock.is_default else dict(lock.entries)
-    entries: dict[str, LockedImage] = {}
-
-    def on_member(member: str) -> None:
-        if member == MEMBER:
-            archived = parse_lock(contents.documents[MEMBER], path=Path(name) / MEMBER).entries
-            check_allowed(archived.values(), settings=settings)
-            check_agreement(archived, locked, name=name)
-            entries.update({e.name: _joined(e, locked.get(e.name)) for e in archived.values()})
-
-    def verify() -> None:
-        if not entries:  # made by `docker save`: only the lock file here can tell what it is
-            entries.update(_recognised(contents, locked))
-            check_allowed(entries.values(), settings=settings)
-        check_images(contents, entries, name=name)
-
-    stream = checked_stream(source, contents, name=name, on_member=on_member, verify=verify)
-    for _ in engine.load_images(stream):
-        pass
-    return entries
+    locked = None if lock.is_default else lock.entries
+    load = _Load(engine, locked, settings=settings, name=str(path))
+    try:
+        with open_archive(path) as source:
+            for _ in engine.load_images(load.stream(source)):
+                pass
+        entries = {name: load.entry_now(name) for name in load.entries}
+        noted = [name for name, entry in entries.items() if entry != load.entries[name]]
+        if noted and locked is not None:
+            write_entries(lock, [entries[name] for name in noted])
+    except BaseException:
+        load.put_back()
+        raise
+    return Loaded(entries=list(entries.values()), noted=noted)
 
 
-def _recognised(contents: Contents, locked: Mapping[str, LockedImage]) -> dict[str, LockedImage]:
-    """The entries whose image is in an archive that has no entries itself."""
-    digests = set(contents.digests.values())
-    return {name: entry for name, entry in locked.items() if proofs(entry) & digests}
+@dataclass
+class _Load:
+    """One archive on its way into the daemon.
 
+    Attributes:
+        entries: The entries that the archive has.
+        images: What was verified; nothing before all of it was.
+        before: What each tag stood for, and which images were here, before the daemon got the end.
+    """
 
-def _joined(archived: LockedImage, locked: LockedImage | None) -> LockedImage:
-    """An archive's entry; what it says of the platforms counts only where the lock is silent."""
-    return (
-        replace(archived, platforms=locked.platforms) if locked and locked.platforms else archived
-    )
+    engine: Engine
+    locked: Mapping[str, LockedImage] | None
+    settings: Settings = field(kw_only=True)
+    name: str = field(kw_only=True)
+    entries: dict[str, LockedImage] = field(default_factory=dict)
+    images: list[ArchivedImage] = field(default_factory=list)
+    before: dict[str, ImageInfo | None] = field(default_factory=dict)
 
+    def stream(self, source: Readable) -> Iterator[bytes]:
+        """What the daemon gets."""
+        contents = Contents()
 
-def _after_load(engine: Engine, entry: LockedImage, lock: LockFile) -> None:
-    """See that the image is here, and that a service will find it."""
-    info = find_image(engine, entry).info
-    if info is None:
-        raise DigestMismatchError(
-            f"{entry.name}: the daemon loaded the archive, but has no {entry}"
-        )
-    if entry.reference.familiar not in info.tags:
-        engine.tag_image(info.id, as_reference=entry.reference.tagged)
-    locked = None if lock.is_default else lock.entries.get(entry.name)
-    if locked and entry.digest and not is_locked(info, locked):
-        engine.tag_image(info.id, as_reference=loaded_tag(entry.digest))
+        def on_document(member: str, content: bytes) -> None:
+            if member == MEMBER:  # it comes first: what is for another lock is not read in vain
+                archived = parse_lock(content, path=Path(self.name) / MEMBER).entries
+                check_allowed(archived.values(), settings=self.settings)
+                self.entries |= (
+                    archived
+                    if self.locked is None
+                    else agreed_entries(archived, self.locked, name=self.name)
+                )
+
+        def finish() -> Iterator[tuple[str, bytes]]:
+            if not self.entries:  # made by `docker save`: only the lock file can tell what it is
+                self.entries |= recognised_entries(contents, self.locked or {}, name=self.name)
+                check_allowed(self.entries.values(), settings=self.settings)
+            self.images = check_images(contents, self.entries, name=self.name)
+            tags = [entry.reference.tagged for entry in self.entries.values()]
+            configs = [image.config for image in self.images]
+            self.before = {name: self.engine.image(name) for name in (*tags, *configs)}
+            yield from closing_members(contents, self.images, self.entries)
+
+        return rewritten(source, contents, name=self.name, on_document=on_document, finish=finish)
+
+    def entry_now(self, name: str) -> LockedImage:
+        """An entry by which its image is known here, after a look at what the daemon has."""
+        entry = self.entries[name]
+        info = self.engine.image(entry.reference.tagged)
+        images = {image.config: image for image in self.images if name in image.entries}
+        manifests = {image.manifest.digest for image in images.values() if image.manifest}
+        if info is None or info.id not in {entry.digest, *images, *manifests}:
+            raise DigestMismatchError(
+                f"{name}: the daemon loaded the archive, but has {info.id if info else 'nothing'} "
+                f"as {entry.reference.familiar}, not {entry.digest}; that was put back. Where "
+                "Docker keeps images in containerd's store, an archive of its other store has not "
+                "what they are known by: python -m orchestrator pull"
+            )
+        if is_locked(info, entry):
+            return entry
+        noted = {
+            image.platform: LockedPlatform(
+                config=image.config, manifest=image.manifest.digest if image.manifest else None
+            )
+            for image in images.values()
+        }
+        return replace(entry, platforms={**entry.platforms, **noted})
+
+    def put_back(self) -> None:
+        """Let each tag stand for what it stood for, and remove images that are new."""
+        for name, old in self.before.items():
+            with contextlib.suppress(EngineError):  # the failure that led here is the one to tell
+                now = self.engine.image(name)
+                if now is None or (old and now.id == old.id):
+                    continue
+                if old:
+                    self.engine.tag_image(old.id, as_reference=name)
+                elif now.id == name and now.tags:
+                    continue  # somebody else has given it a name meanwhile
+                elif not self.before.get(now.id) or len(now.tags) > 1:
+                    self.engine.remove_image(name)
 
 
 def _have(engine: Engine, image: LockedImage) -> ImageInfo:
@@ -162,6 +276,12 @@ def _have(engine: Engine, image: LockedImage) -> ImageInfo:
     )
 
 
+def _named(info: ImageInfo, image: LockedImage) -> bool:
+    """Whether the lock has the id of an image, and not only a digest that the daemon remembers."""
+    configs = {platform.config for platform in image.platforms.values()}
+    return not image.digest or info.id in configs or info.id == image.digest
+
+
 def _with_config(image: LockedImage, info: ImageInfo) -> LockedImage:
     """The entry with what the daemon knows: the config digest, unless its store has none."""
     name = platform_of(info)
@@ -173,15 +293,6 @@ def _with_config(image: LockedImage, info: ImageInfo) -> LockedImage:
 def _saved_name(image: LockedImage, info: ImageInfo) -> str:
     """By tag, so that it is saved with it; by id where the tag is another image's."""
     return image.reference.tagged if image.reference.familiar in info.tags else info.id
-
-
-def _member(content: bytes) -> bytes:
-    """One file of a tar, with no end behind it."""
-    about = tarfile.TarInfo(MEMBER)
-    about.size = len(content)
-    about.mode = 0o644
-    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
-    return about.tobuf(tarfile.USTAR_FORMAT) + content + padding
 
 
 @contextlib.contextmanager

@@ -97,7 +97,15 @@ def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
 def _explained(error: EngineError, image: LockedImage, name: str) -> Exception:
     kind = classify(error)
     by_way_of = "" if name.startswith(image.reference.name) else f" (by way of {name})"
-    advice = _ONE_PLATFORM if "overwrite digest" in str(error) else kind.advice
+    advice = kind.advice
+    if "overwrite digest" in str(error):
+        advice = _ONE_PLATFORM
+    elif "no matching manifest" in str(error):
+        has = f"it is for {', '.join(image.platforms)}" if image.platforms else "it is for others"
+        advice = (
+            f"The image is not made for this machine: {has}. Lock one that is, or bring it for "
+            "another machine with `pull --platform`."
+        )
     message = f"{image.reference.familiar}{by_way_of}: {error}. {advice}"
     if kind is kind.MISMATCH:
         return DigestMismatchError(message)

@@ -137,8 +137,6 @@ def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise LockError(f"{path}{source} cannot be read: {reason}") from error
-    if len(raw) > _LARGEST:
-        raise LockError(f"{path}{source} is larger than 1 MiB: that is no lock file")
     return parse_lock(raw, path=path)
 
 
@@ -148,6 +146,8 @@ def parse_lock(raw: bytes, *, path: Path) -> LockFile:
     Raises:
         LockError: It is malformed; the message has file, line and entry.
     """
+    if len(raw) > _LARGEST:
+        raise LockError(f"{path} is larger than 1 MiB: that is no lock file")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

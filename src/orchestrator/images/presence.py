@@ -3,7 +3,7 @@
 A registry digest names the index; the daemon remembers it for what it pulled, but the classic store
 forgets it over ``docker save`` and ``docker load``. The config digest (Docker's image id) survives
 that, so a locked platform is as good a proof. The containerd store uses the digest of the index or
-of the manifest as image id.
+of the manifest as image id. A tag proves nothing: anybody may give one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.images.reference import Reference
 
-# Tags under this name record what `load` verified, for entries whose lock knows no config digest.
-LOADED: Final = "orchestrator/loaded"
 _MACHINES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -61,7 +59,7 @@ def find_image(engine: Looks, image: LockedImage, *, mirrored: Reference | None 
         other = tagged
     for name in _other_names(image, mirrored):
         found = engine.image(name)
-        if found is not None:
+        if found and is_locked(found, image):
             return Presence(info=found, other=other)
     return Presence(other=other)
 
@@ -77,12 +75,18 @@ def in_place(looks: Looks, image: LockedImage) -> bool:
 
 
 def is_locked(info: ImageInfo, image: LockedImage) -> bool:
-    """Whether an image on this machine has the locked bytes."""
+    """Whether an image on this machine has the locked bytes: by its id or digests, by no tag."""
     proofs = {image.digest}
     for locked in image.platforms.values():
         proofs |= {locked.config, locked.manifest}
     digests = {digest.rpartition("@")[2] for digest in info.repo_digests}
     return info.id in proofs or not proofs.isdisjoint(digests)
+
+
+def own_platform() -> str:
+    """The platform of this machine's processor, for when no daemon can be asked for its own."""
+    machine = platform.machine().lower()
+    return f"linux/{_MACHINES.get(machine, machine)}"
 
 
 def platform_of(info: ImageInfo) -> str:
@@ -125,16 +129,10 @@ def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
     )
 
 
-def loaded_tag(digest: str) -> str:
-    """The tag that records that `load` verified an image against this digest."""
-    return f"{LOADED}:{digest.replace(':', '-')}"
-
-
 def _other_names(image: LockedImage, mirrored: Reference | None) -> list[str]:
     if not image.digest:
         return []
     names = [image.reference.pinned]
     if mirrored and mirrored.name != image.reference.name:
         names.append(mirrored.pinned)
-    names += dict.fromkeys(locked.config for locked in image.platforms.values())
-    return [*names, loaded_tag(image.digest)]
+    return [*names, *dict.fromkeys(locked.config for locked in image.platforms.values())]

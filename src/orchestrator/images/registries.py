@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import EngineError
+from orchestrator.images.presence import own_platform
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.port import Engine, ImageInfo
     from orchestrator.engine.registry import Document, RegistryClient
     from orchestrator.settings import Settings
 
@@ -18,11 +19,13 @@ class Registries:
     Args:
         client: Asks them directly.
         engine: The daemon, which may have another network, another proxy and other certificates.
+        platform: What images must be made for to run on this machine, such as ``linux/amd64``.
     """
 
-    def __init__(self, client: RegistryClient, engine: Engine) -> None:
+    def __init__(self, client: RegistryClient, engine: Engine, *, platform: str) -> None:
         self._client = client
         self._engine = engine
+        self.platform = platform
 
     def manifest(self, registry: str, repository: str, reference: str) -> Document:
         """The manifest or index under a tag or digest."""
@@ -36,6 +39,10 @@ class Registries:
         """What the daemon says a reference stands for; it knows no platforms."""
         return self._engine.index_digest(reference)
 
+    def image(self, reference: str) -> ImageInfo | None:
+        """The image that the daemon has under a reference."""
+        return self._engine.image(reference)
+
 
 def open_registries(engine: Engine, *, settings: Settings) -> Registries:
     """Trust the registries the daemon trusts; without a daemon, only those of this machine.
@@ -45,8 +52,9 @@ def open_registries(engine: Engine, *, settings: Settings) -> Registries:
     from orchestrator.engine.registry import RegistryClient  # docker-py takes 0.1 s to import
 
     try:
-        insecure = engine.info().insecure_registries
+        info = engine.info()
+        insecure, platform = info.insecure_registries, f"{info.os}/{info.architecture}"
     except EngineError:
-        insecure = ()
+        insecure, platform = (), own_platform()
     client = RegistryClient(timeout=settings.engine_timeout, insecure=insecure)
-    return Registries(client, engine)
+    return Registries(client, engine, platform=platform)

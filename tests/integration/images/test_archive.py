@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images import LockedImage, ensure_image, read_lock
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.tiny_images import tiny_image
@@ -108,15 +108,31 @@ class RoundTripTest(ArchiveTestCase):
         self.assert_usable()
 
     def test_lock_without_platforms(self) -> None:
-        """A lock that knows no config digest does: what was verified at load is remembered."""
-        self.write_lock(*self.images, platforms=False)
+        """An image known by the registry's digest alone is proven, and noted in the lock file."""
+        lock = self.write_lock(*self.images, platforms=False)
         self.save()
         ran = self.command("load", "images.tar")
         self.assertEqual(0, ran.status, ran)
+        self.assertIn(f"wrote {lock}", ran.out)
         for image in self.images:
-            bare = LockedImage(name=image.name, reference=image.reference)
-            info = ensure_image(self.engine, bare, settings=NEVER)
-            self.assertEqual(self.config(image), info.id)
+            self.assertEqual(image, read_lock(lock).entries[image.name])
+        self.assert_usable()
+
+    def test_no_proof(self) -> None:
+        """Where no registry gives a proof, save says so, and load refuses with what mends it."""
+        self.write_lock(*self.images, platforms=False)
+        nowhere = "http://127.0.0.1:9"
+        env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
+        env |= {name.lower(): value for name, value in env.items()}
+        ran = self.command("save", "images.tar", env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertRegex(ran.err, "(first|second):1: .*`load` will refuse it")
+        self.forget_images()
+        ran = self.command("load", "images.tar")
+        self.assert_refused(6, "(first|second): .*Note the digests .* orchestrator lock", ran)
+        self.assertEqual(0, self.command("lock").status)
+        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assert_usable()
 
     def test_loaded_twice(self) -> None:
         """Loading again changes nothing."""

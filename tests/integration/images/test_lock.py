@@ -1,6 +1,9 @@
 """`python -m orchestrator lock` against a real registry."""
 
+import json
+import re
 import tomllib
+import uuid
 from pathlib import Path
 from unittest import mock
 
@@ -8,7 +11,23 @@ from orchestrator.images import LockedImage, read_lock
 from orchestrator.images.retry import Retry
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
-from tests.support.tiny_images import tiny_image
+from tests.support.tiny_images import MANIFEST, TinyImage, digest_of, tiny_image
+
+
+def artifact_of(about: bytes, *, config: str, layer: str) -> TinyImage:
+    """What is no image, though it has a manifest like one."""
+    content = uuid.uuid4().bytes
+    described = [
+        {"mediaType": kind, "size": len(blob), "digest": digest_of(blob)}
+        for kind, blob in ((config, about), (layer, content))
+    ]
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0]}
+    return TinyImage(
+        platform="linux/amd64",
+        config=digest_of(about),
+        manifest=json.dumps({**manifest, "layers": described[1:]}).encode(),
+        blobs={digest_of(blob): blob for blob in (about, content)},
+    )
 
 
 class LockTest(ImageTestCase):
@@ -179,7 +198,7 @@ class LockTest(ImageTestCase):
         self.assertEqual(image, self.locked())
 
     def test_only_the_daemon_gets_through(self) -> None:
-        """Where only the daemon reaches the registry, the digest is locked without platforms."""
+        """Where only the daemon reaches the registry, what it has is all that is locked."""
         image = self.push()
         nowhere = "http://127.0.0.1:9"
         env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
@@ -187,9 +206,59 @@ class LockTest(ImageTestCase):
         ran = self.command("lock", image.reference.tagged, env=env)
         self.assertEqual(0, ran.status, ran)
         self.assertEqual(image.digest, self.locked().digest)
-        self.assertEqual({}, self.locked().platforms)
+        self.assertEqual({}, self.configs())
+        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, self.command("lock", env=env).status)
+        config = image.platforms["linux/amd64"].config
+        self.assertEqual({"linux/amd64": config}, self.configs())
         self.assertEqual(0, self.command("lock").status)
         self.assertEqual(image, self.locked())
+
+    def test_no_image(self) -> None:
+        """What a registry keeps beside images is not locked; the error says what it is."""
+        config = "application/vnd.oci.image.config.v1+json"
+        helm = "application/vnd.cncf.helm.config.v1+json"
+        cosign = "application/vnd.dev.cosign.simplesigning.v1+json"
+        empty = "application/vnd.oci.empty.v1+json"
+        for what, kind, layer in (
+            ("a Helm chart", helm, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+            ("a signature", config, cosign),
+            ("an attestation", config, "application/vnd.in-toto+json"),
+            (empty, empty, "text/plain"),
+        ):
+            artifact = artifact_of(b"{}", config=kind, layer=layer)
+            for images in ((artifact,), (artifact, tiny_image(platform="unknown/unknown"))):
+                with self.subTest(what, index=len(images) > 1):
+                    image = self.push(*images)
+                    ran = self.command("lock", image.reference.tagged)
+                    self.assertEqual(1, ran.status, ran)
+                    self.assertRegex(ran.err, f"no image that can be locked.*{re.escape(what)}")
+                    self.assertFalse(self.path.exists())
+
+    def test_artifact_beside_an_image(self) -> None:
+        """An index of an image and something else is the image."""
+        image = tiny_image()
+        chart = artifact_of(b"{}", config="application/vnd.cncf.helm.config.v1+json", layer="x")
+        locked = self.push(image, chart)
+        self.assertEqual(0, self.command("lock", locked.reference.tagged).status)
+        self.assertEqual({"linux/amd64": image.config}, self.configs())
+
+    def test_not_for_this_machine(self) -> None:
+        """An image of other platforms is locked with a word about it; `pull` says no other."""
+        image = self.push(tiny_image(platform="linux/s390x"), tiny_image(platform="linux/riscv64"))
+        ran = self.command("lock", image.reference.tagged)
+        self.assertEqual(0, ran.status, ran)
+        self.assertIn("is not made for linux/amd64", ran.err)
+        for platforms in (True, False):
+            self.write_lock(image, platforms=platforms)
+            ran = self.command("pull")
+            self.assertEqual(5, ran.status, ran)
+            self.assertIn("not made for this machine", ran.err)
+            self.assertNotIn("lock --update", ran.err)
+
+    def configs(self) -> dict[str, str]:
+        """Platform to config digest in the file."""
+        return {name: one.config for name, one in self.locked().platforms.items()}
 
     def test_result_is_toml(self) -> None:
         """A new entry is one table, in the order of names."""

@@ -1,0 +1,344 @@
+"""Which images are in an archive, and that each is one the lock names: by digest, never by name.
+
+An image is its config, whose digest is the classic store's image id. The config is the locked one
+when the lock has its digest, or when the archive has the documents that lead from the locked digest
+to it: index, manifest, config, each named by its digest in the one before. A layer is the locked
+one when the config has its digest, or the manifest that leads to the config.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import DigestMismatchError, InvalidReferenceError, LockError
+from orchestrator.images.archive_file import BLOBS
+from orchestrator.images.reference import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from orchestrator.images.archive_file import Contents
+    from orchestrator.images.lockfile import LockedImage
+
+_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a manifest says, as far as it matters here: digests all."""
+
+    digest: str
+    config: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivedImage:
+    """One image of an archive, proven to be what its entries lock.
+
+    Attributes:
+        entries: The names of the entries it is.
+        platform: ``os/architecture[/variant]``, as its config has it.
+        config: The digest of its config.
+        layers: Its layers' members.
+        manifest: What leads to its config from the locked digest, where the archive has that.
+    """
+
+    entries: Sequence[str]
+    platform: str
+    config: str
+    layers: Sequence[str]
+    manifest: Manifest | None
+
+
+def agreed_entries(
+    archived: Mapping[str, LockedImage], locked: Mapping[str, LockedImage], *, name: str
+) -> dict[str, LockedImage]:
+    """The lock's own entries for those of an archive.
+
+    Raises:
+        DigestMismatchError: The lock has another digest, or no such entry; the message names each.
+    """
+    found, moved, unknown = {}, [], []
+    for entry in archived.values():
+        same = [other for other in locked.values() if other.reference == entry.reference]
+        found.update({other.name: other for other in same})
+        tag = entry.reference.tagged
+        rival = locked.get(entry.name) or next(
+            (other for other in locked.values() if other.reference.tagged == tag), None
+        )
+        if not same and rival:
+            moved.append(
+                f"{entry.name}: the archive has {entry.reference.familiar} {entry.digest}, "
+                f"images.lock wants {rival.reference.familiar} {rival.digest}"
+            )
+        elif not same:
+            unknown.append(
+                f"{entry.name}: the archive has {entry.reference.familiar} {entry.digest}, "
+                "which images.lock does not lock"
+            )
+    if moved or unknown:
+        lines = "\n  ".join((*moved, *unknown))
+        raise DigestMismatchError(
+            f"{name} was saved for another images.lock; nothing was loaded:\n  {lines}\n"
+            "Save it again with the present one: python -m orchestrator save FILE"
+        )
+    return found
+
+
+def recognised_entries(
+    contents: Contents, locked: Mapping[str, LockedImage], *, name: str
+) -> dict[str, LockedImage]:
+    """The lock's entries for an archive that has none itself: those whose image is in it."""
+    configs = {_config(contents, item, name)[0] for item in _items(contents, name)}
+    return {
+        entry.name: entry
+        for entry in locked.values()
+        if configs & proven_configs(contents, entry).keys()
+    }
+
+
+def check_images(
+    contents: Contents, entries: Mapping[str, LockedImage], *, name: str
+) -> list[ArchivedImage]:
+    """Every image of an archive; each is an entry's, and each entry has one.
+
+    Raises:
+        DigestMismatchError: An image is not the locked one; the message names it.
+        LockError: The archive is damaged, or is no archive of images.
+    """
+    proofs = {entry.name: proven_configs(contents, entry) for entry in entries.values()}
+    images = []
+    for item in _items(contents, name):
+        digest, config = _config(contents, item, name)
+        platform = _platform(config, name)
+        known = [
+            entry
+            for entry in entries.values()
+            if digest in proofs[entry.name] and _fits(entry, platform, digest)
+        ]
+        tags = _tags(item, name)
+        if not known or tags - {entry.reference.tagged for entry in known}:
+            _refuse(digest, tags, entries, name=name)
+        manifest = next((m for e in known if (m := proofs[e.name][digest])), None)
+        images.append(
+            ArchivedImage(
+                entries=[entry.name for entry in known],
+                platform=platform,
+                config=digest,
+                layers=_layers(contents, item, config, manifest, name),
+                manifest=manifest,
+            )
+        )
+    missing = entries.keys() - {entry for image in images for entry in image.entries}
+    if missing:
+        raise DigestMismatchError(
+            f"{name} says it has {', '.join(sorted(missing))}, but no such bytes are in it; "
+            "nothing was loaded"
+        )
+    return images
+
+
+def proven_configs(contents: Contents, entry: LockedImage) -> dict[str, Manifest | None]:
+    """The configs that are an entry's on some platform, and the manifest that proves it."""
+    documents = {contents.digests[name]: raw for name, raw in contents.documents.items()}
+    found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
+    tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
+    for top in filter(None, tops):
+        for manifest in _manifests(documents, top):
+            found[manifest.config] = manifest
+    return found
+
+
+def closing_members(
+    contents: Contents, images: Sequence[ArchivedImage], entries: Mapping[str, LockedImage]
+) -> Iterator[tuple[str, bytes]]:
+    """What is written behind the layers: the documents, and what says which images there are.
+
+    Both stores read ``manifest.json``. Containerd's would rather have the OCI layout, by which an
+    image keeps its digest; that is written where it is whole.
+    """
+    needed = {image.config for image in images} | {
+        contents.digest(layer) for image in images for layer in image.layers
+    }
+    documents, places = {}, {}
+    for member, raw in contents.documents.items():
+        digest = contents.digests[member]
+        if member.startswith(BLOBS):
+            documents[digest], places[digest] = raw, member
+        elif digest in needed:
+            documents[digest] = raw
+            places.setdefault(digest, f"{digest.removeprefix('sha256:')}.json")
+    for digest, raw in documents.items():
+        yield places[digest], raw
+    listed = [
+        {
+            "Config": places[image.config],
+            "RepoTags": [entries[entry].reference.tagged for entry in image.entries],
+            "Layers": [
+                contents.places.get(layer) or places[contents.digests[layer]]
+                for layer in image.layers
+            ],
+        }
+        for image in images
+    ]
+    yield "manifest.json", json.dumps(listed).encode()
+    tops = [
+        _top(documents, image.manifest, entries[entry])
+        for image in images
+        if image.manifest
+        and image.manifest.layers == tuple(contents.digest(layer) for layer in image.layers)
+        for entry in image.entries
+    ]
+    if len(tops) == sum(len(image.entries) for image in images):
+        yield "index.json", json.dumps({"schemaVersion": 2, "manifests": tops}).encode()
+        yield "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
+
+
+def _top(
+    documents: Mapping[str, bytes], manifest: Manifest, entry: LockedImage
+) -> Mapping[str, Any]:
+    """What an OCI layout lists for an entry: what it is locked by."""
+    digest = str(entry.digest) if entry.digest in documents else manifest.digest
+    content = json.loads(documents[digest])
+    return {
+        "mediaType": content.get("mediaType", _INDEX if "manifests" in content else _MANIFEST),
+        "digest": digest,
+        "size": len(documents[digest]),
+        "annotations": {
+            "io.containerd.image.name": entry.reference.tagged,
+            "org.opencontainers.image.ref.name": entry.reference.tag,
+        },
+    }
+
+
+def _manifests(documents: Mapping[str, bytes], top: str) -> Iterator[Manifest]:
+    """The manifests below a digest, as far as the archive has them.
+
+    Every step is proven by the one before, so what one says counts as it stands.
+    """
+    seen: set[str] = set()
+    left = [top]
+    while left:
+        digest = left.pop()
+        if digest in seen or digest not in documents:
+            continue
+        seen.add(digest)
+        match _loaded(documents[digest]):
+            case {"manifests": [*children]}:
+                left += [d for child in children if (d := _digest(child))]
+            case {"config": config, "layers": [*layers]} if found := _digest(config):
+                yield Manifest(
+                    digest=digest, config=found, layers=tuple(_digest(one) for one in layers)
+                )
+
+
+def _digest(descriptor: Any) -> str:
+    found = descriptor.get("digest") if isinstance(descriptor, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _loaded(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _items(contents: Contents, name: str) -> Sequence[Mapping[str, Any]]:
+    """What the archive lists as its images."""
+    raw = contents.documents.get("manifest.json")
+    if raw is None:
+        raise LockError(f"{name} is no whole archive of images: it has no manifest.json")
+    items = _loaded(raw)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise LockError(f"{name} is no archive of images: manifest.json is no list of them")
+    return items
+
+
+def _config(
+    contents: Contents, item: Mapping[str, Any], name: str
+) -> tuple[str, Mapping[str, Any]]:
+    """The config of an image: its digest, and what it says."""
+    member = contents.member(str(item.get("Config")))
+    config = _loaded(contents.documents.get(member or "", b""))
+    if member is None or not isinstance(config, dict):
+        raise _disagreement(name, f"{item.get('Config')!r} is no config")
+    return contents.digests[member], config
+
+
+def _tags(item: Mapping[str, Any], name: str) -> set[str]:
+    tags = item.get("RepoTags") or []
+    try:
+        return {parse_reference(tag).tagged for tag in tags}
+    except (TypeError, InvalidReferenceError) as error:
+        raise _disagreement(name, f"RepoTags {tags!r:.200}") from error
+
+
+def _platform(config: Mapping[str, Any], name: str) -> str:
+    parts = [config.get("os"), config.get("architecture"), config.get("variant")]
+    found = "/".join(str(part).lower() for part in parts if part)
+    if not config.get("os") or not config.get("architecture") or "unknown" in found:
+        raise _disagreement(name, "a config of no platform")
+    return found
+
+
+def _fits(entry: LockedImage, platform: str, config: str) -> bool:
+    """Where the lock knows what an entry is on a platform, it is that."""
+    locked = entry.platforms.get(platform)
+    return locked is None or locked.config == config
+
+
+def _layers(
+    contents: Contents,
+    item: Mapping[str, Any],
+    config: Mapping[str, Any],
+    manifest: Manifest | None,
+    name: str,
+) -> Sequence[str]:
+    """The members of an image's layers, each proven by its config or by its manifest."""
+    match item.get("Layers"), config.get("rootfs"):
+        case [[*layers], {"diff_ids": [*diff_ids]}] if len(layers) == len(diff_ids):
+            members = [contents.member(str(layer)) for layer in layers]
+        case _:
+            raise _disagreement(name, "an image has not the layers of its config")
+    found = []
+    packed = manifest.layers if manifest and len(manifest.layers) == len(diff_ids) else diff_ids
+    for layer, member, plain, compressed in zip(layers, members, diff_ids, packed, strict=True):
+        if member is None:
+            raise _disagreement(name, f"there is no {layer!r}")
+        digest = contents.digest(member)
+        if digest and digest not in (plain, compressed):
+            tags = ", ".join(sorted(_tags(item, name)))
+            raise LockError(
+                f"{name} is damaged: layer {layer} of {tags or 'an image'} is not {plain}; "
+                "nothing was loaded"
+            )
+        found.append(member)
+    return found
+
+
+def _disagreement(name: str, what: str) -> LockError:
+    return LockError(f"{name} is damaged: manifest.json and files disagree: {what}")
+
+
+def _refuse(config: str, tags: set[str], entries: Mapping[str, LockedImage], *, name: str) -> None:
+    called = ", ".join(sorted(tags)) or "an image without tag"
+    entry = next((e for e in entries.values() if e.reference.tagged in tags), None)
+    if entry is None:
+        raise DigestMismatchError(
+            f"{name} holds {called} ({config}), which images.lock does not lock; nothing was loaded"
+        )
+    if not entry.platforms:
+        raise DigestMismatchError(
+            f"{entry.name}: images.lock knows {entry.reference.familiar} by the registry's digest "
+            f"alone, and {name} does not have what leads from that to {config}; nothing was "
+            "loaded. Note the digests of its platforms: python -m orchestrator lock"
+        )
+    raise DigestMismatchError(
+        f"{entry.name}: {called} in {name} has config {config}, which is not locked for "
+        f"{entry.digest}; nothing was loaded"
+    )
