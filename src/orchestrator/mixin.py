@@ -32,6 +32,36 @@ _NAME_LENGTH: Final = 40
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
 
+class _SkippedAsAWhole:
+    """Whether every test method of a class is skipped: unittest then runs no fixture of it.
+
+    Asked for when the class runs, because class decorators still add tests to it. A class that is
+    skipped itself has an attribute of its own in place of this.
+    """
+
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> bool:
+        return bool(_reasons_to_skip(cls))
+
+
+class _WhySkippedAsAWhole:
+    """The reason, where all have the same; otherwise unittest takes that of each test."""
+
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> str:
+        reasons = _reasons_to_skip(cls)
+        return reasons.pop() if len(reasons) == 1 else ""
+
+
+def _reasons_to_skip(cls: type[unittest.TestCase]) -> set[str]:
+    """Why the tests of a class are skipped; empty unless every one is."""
+    reasons = set()
+    for name in unittest.defaultTestLoader.getTestCaseNames(cls):
+        method = getattr(cls, name)
+        if not getattr(method, "__unittest_skip__", False):
+            return set()
+        reasons.add(str(getattr(method, "__unittest_skip_why__", "")))
+    return reasons
+
+
 class ServicesMixin(_Base):
     """Gives a test class running services; put it before ``TestCase``.
 
@@ -44,8 +74,12 @@ class ServicesMixin(_Base):
                 with self.db.engine.begin() as connection: ...
 
     They run from the class's ``setUpClass`` to its end, and every test gets clean state. A
-    ``setUpClass`` of your own calls ``super().setUpClass()`` first.
+    ``setUpClass`` of your own calls ``super().setUpClass()`` first. A class whose tests are all
+    skipped starts none.
     """
+
+    __unittest_skip__ = _SkippedAsAWhole()
+    __unittest_skip_why__ = _WhySkippedAsAWhole()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

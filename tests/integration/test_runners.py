@@ -31,6 +31,31 @@ TWO_CLASSES = """
             self.assertTrue(self.cache.client.ping())
 """
 
+SKIPPED = """
+    import unittest
+    from orchestrator import Container, ServicesMixin
+
+    class SkippedTest(ServicesMixin, unittest.TestCase):
+        never = Container(image="never.invalid/locked:1")
+
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.never.exec(["true"])
+
+        @unittest.skip("not today")
+        def test_one(self): pass
+
+    class AsyncTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
+        never = Container(image="never.invalid/locked:1")
+
+        @unittest.skipIf(True, "not here")
+        async def test_one(self): pass
+
+    class RunningTest(SkippedTest):
+        def test_two(self): pass
+"""
+
 ENDS = """
     import os, signal, sys, unittest
     from orchestrator import Redis, ServicesMixin
@@ -91,6 +116,20 @@ class RunnersTest(ProcessTestCase):
         status, output = self.run_python("-m", "pytest", "-q", "-p", "no:cacheprovider")
         self.assertEqual(1, status, output)
         self.assertIn("Services during this test", output)
+
+    def test_a_class_whose_tests_are_all_skipped_starts_nothing(self) -> None:
+        """Each test is skipped for its own reason; a class with one that runs is not skipped."""
+        self.write("test_skipped.py", SKIPPED)
+        for runner in (
+            ["unittest", "-v"],
+            ["orchestrator", "test", "-v"],
+            ["pytest", "-rsA", "-p", "no:cacheprovider"],
+        ):
+            with self.subTest(runner[0]):
+                status, output = self.run_python("-m", *runner, "test_skipped.py")
+                self.assertEqual(1, status, output)
+                for reason in ("not today", "not here", "ImageNotLockedError"):
+                    self.assertIn(reason, output)
 
 
 class EndingsTest(ProcessTestCase):

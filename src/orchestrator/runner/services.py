@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def of(cls: type) -> tuple[Declared, ...]:
-    """The services a class declares; reading a declaration starts nothing."""
-    if not issubclass(cls, ServicesMixin):
+    """The services a class starts; reading a declaration starts nothing."""
+    if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
         return ()
     try:
         services = declared_services(cls)
