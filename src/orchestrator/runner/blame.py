@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import Ending
 from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.output import Written
 from orchestrator.runner.protocol import LOST_CONTACT
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
         salvaged: What the logs of its services said.
     """
     title = place(member)
-    where = _first_line(title)
+    where = _first_line(member.running or title)
     worker = f"worker {member.number} (pid {member.process.pid})"
     if member.ending is Ending.TIMEOUT:
         kind = "TimedOut"
@@ -64,7 +65,7 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
         kind = "Crashed"
         said = f"{worker} {how_it_ended(member, status)} in {where}"
     text = f"{said}\n"
-    if tail := last_lines(member.process.output(member.offset)):
+    if tail := last_lines(str(member.process.output.read(member.began))):
         text += f"\nLast output of the worker:\n{tail}\n"
     if salvaged:
         text += f"\n{salvaged}\n"
@@ -83,7 +84,7 @@ def failed_start(member: Member, *, status: int, seconds: float | None) -> str:
         said = f"Collecting the tests took more than {seconds:g} s, the most that --timeout allows"
     else:
         said = f"A worker {how_it_ended(member, status)} while it collected the tests"
-    tail = last_lines(member.process.output(0))
+    tail = last_lines(str(member.process.output.read(Written())))
     return f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
 
 
@@ -97,7 +98,7 @@ def overtime(member: Member, timeout: float | None) -> Problem:
     where = member.hung_at if member.hung_in is None else _first_line(tests[member.hung_in].title)
     title = f"timeout ({member.owner})"
     said = f"{where} hung for a while: its class took more than {timeout:g} s (--timeout)"
-    tail = last_lines(member.process.output(member.shown))
+    tail = last_lines(str(member.process.output.read(member.shown)))
     text = f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
     return Problem(outcome=Outcome.ERROR, title=title, kind="TimedOut", message=said, text=text)
 

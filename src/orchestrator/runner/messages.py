@@ -7,7 +7,8 @@ A new message goes into `Message` as well; one that holds more than text and num
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.outcome import Problem, Record
+from orchestrator.runner.output import Written
 from orchestrator.runner.unit import Unit
 
 # From the parent to a worker
@@ -88,12 +89,12 @@ class FixtureBegan:
     """A class or module fixture starts, such as ``setUpClass (module.Class)``.
 
     Attributes:
-        offset: How much the worker had written by then, in bytes.
+        written: How much the worker had written by then.
     """
 
     name: str
     owner: str
-    offset: int
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,30 +121,31 @@ class ServicesUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """A test starts.
+    """A test starts: a collected one, or another that a collected one runs.
 
     Attributes:
-        offset: How much the worker had written by then, in bytes.
+        ordinal: Of the collected one.
+        title: Of the one that starts.
+        written: How much the worker had written by then.
     """
 
     ordinal: int
-    offset: int
+    title: str
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A test ended.
+    """What a collected test brought: as a rule, one record.
 
     Attributes:
-        reason: Why it was skipped or did not run.
-        seconds: Its wall time with its own set-up and tear-down.
+        records: One for each time that it, or another test that it ran, ended.
+        over: Whether that was all of it.
     """
 
     ordinal: int
-    outcome: Outcome
-    problems: tuple[Problem, ...]
-    reason: str
-    seconds: float
+    records: tuple[Record, ...]
+    over: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services
+from orchestrator.runner import services, unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
 from orchestrator.runner.messages import (
@@ -25,6 +27,7 @@ from orchestrator.runner.messages import (
     Setup,
     Stop,
 )
+from orchestrator.runner.output import Written
 from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
 from orchestrator.runner.suite import UnitSuite
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.messages import Message
 
 _INTERRUPTED: Final = 130
+_ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _STOPPING: Final[dict[signal.Signals, Any]] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
@@ -56,12 +60,14 @@ class Worker:
         self._sending = False
         self._interrupted = False
         self._result: Result | None = None
-        self._output = moved_up(os.dup(1))
+        self._streams = sys.stdout, sys.stderr
+        self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
 
     def serve(self) -> None:
         """Collect and run until there is nothing more to do."""
         if not self._collected():
             return
+        _warn_as_unittest_does()  # once all is imported: a module's own filters come second
         for number in _STOPPING:
             signal.signal(number, self._on_signal)
         os.register_at_fork(
@@ -84,6 +90,7 @@ class Worker:
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
+        self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
             services.supervise(self._lifeline)
@@ -92,18 +99,16 @@ class Worker:
 
     def _run(self, order: Run) -> None:
         try:
-            tests = _matched(self._units.get(order.unit), order)
+            tests = _matched(self._units.pop(order.unit, None), order)
         except LookupError as error:
             self._channel.send(Mismatch(unit=order.unit, text=str(error)))
             return
-        chosen = [(ordinal, tests[ordinal]) for ordinal in order.order]
-        result = Result(self._send, written=self._written)
+        result = Result(self._send, written=self._written, streams=self._streams)
         result.failfast = self._setup.failfast
         result.buffer = self._setup.buffer
         result.tb_locals = self._setup.tb_locals
-        result.expect(chosen)
         suite = UnitSuite(
-            [test for _, test in chosen],
+            tests,
             report=self._send,
             between=self._obey,
             written=self._written,
@@ -113,7 +118,6 @@ class Worker:
             suite.run_unit(result)
         except KeyboardInterrupt:
             self._leaving = True
-        result.settle(chosen)
         self._flush()
         self._channel.send(
             Finished(
@@ -174,40 +178,51 @@ class Worker:
                 signal.signal(number, default)
         self._after_fork()
 
-    def _written(self) -> int:
-        """How much this worker has written to its output so far, in bytes."""
-        try:
-            return os.fstat(self._output).st_size
-        except OSError:  # a test closed it
-            return 0
-
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with suppress(Exception):  # a test closed or replaced it
                 stream.flush()
-            except (OSError, ValueError, AttributeError):
-                continue  # a test closed or replaced it
+
+    def _written(self) -> Written:
+        """How much this worker has written to its output so far."""
+        out, err = map(_size, self._outputs)
+        return Written(out=out, err=err)
 
 
-def _matched(loaded: Loaded | None, order: Run) -> dict[int, Any]:
-    """Each ordinal's test here: the n-th test of an id there is the n-th of that id here.
+def _size(descriptor: int) -> int:
+    try:
+        return unpatched.fstat(descriptor).st_size
+    except OSError:  # a test closed it
+        return 0
+
+
+def _matched(loaded: Loaded | None, order: Run) -> deque[tuple[int, Any]]:
+    """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
 
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
     if loaded is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
+    ids = [_comparable(test.id) for test in loaded.unit.tests]
+    wanted = list(map(_comparable, order.ids))
     here: dict[str, list[Any]] = defaultdict(list)
-    for described, test in zip(loaded.unit.tests, loaded.tests, strict=True):
-        here[described.id].append(test)
-    if sorted(test.id for test in loaded.unit.tests) != sorted(order.ids):
-        there = set(order.ids)
+    for id_, test in zip(ids, loaded.tests, strict=True):
+        here[id_].append(test)
+    if sorted(ids) != sorted(wanted):
+        there = set(wanted)
         raise LookupError(
             f"{order.unit} holds {len(loaded.tests)} tests in this worker and {len(order.ids)} in "
             f"the one that collected first; only here: {_some(set(here) - there)}; "
             f"only there: {_some(there - set(here))}. Tests must be collected the same each time"
         )
-    return {ordinal: here[id_].pop(0) for ordinal, id_ in enumerate(order.ids)}
+    tests = [here[id_].pop(0) for id_ in wanted]
+    return deque((ordinal, tests[ordinal]) for ordinal in order.order)
+
+
+def _comparable(id_: str) -> str:
+    """An id without what differs in every process: where in memory something is."""
+    return _ADDRESS.sub("0x…", id_)
 
 
 def _some(ids: set[str]) -> str:
@@ -230,9 +245,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
-            with warnings.catch_warnings():
-                _warn_as_unittest_does()
-                Worker(channel, setup, lifeline=lifeline).serve()
+            Worker(channel, setup, lifeline=lifeline).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:
