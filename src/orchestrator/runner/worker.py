@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections import defaultdict
@@ -27,34 +25,30 @@ from orchestrator.runner.messages import (
 )
 from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
+from orchestrator.runner.stopping import Interruption, Watch
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from orchestrator.runner.collect import Loaded
     from orchestrator.runner.messages import Message
 
 _INTERRUPTED: Final = 130
-_STOPPING: Final[dict[signal.Signals, Any]] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}
 
 
 class Worker:
     """Answers the parent until it says leave, or is gone."""
 
-    def __init__(self, channel: WorkerEnd, setup: Setup, *, lifeline: int) -> None:
+    def __init__(
+        self, channel: WorkerEnd, setup: Setup, *, lifeline: int, interruption: Interruption
+    ) -> None:
         self._channel = channel
         self._lifeline = lifeline
+        self._interruption = interruption
         self._setup = setup
         self._units: dict[str, Loaded] = {}
-        self._masks: dict[int, set[signal.Signals | int]] = {}
         self._leaving = False
-        self._sending = False
-        self._interrupted = False
         self._result: Result | None = None
         self._output = moved_up(os.dup(1))
 
@@ -62,13 +56,6 @@ class Worker:
         """Collect and run until there is nothing more to do."""
         if not self._collected():
             return
-        for number in _STOPPING:
-            signal.signal(number, self._on_signal)
-        os.register_at_fork(
-            before=self._before_fork,
-            after_in_parent=self._after_fork,
-            after_in_child=self._after_fork_in_child,
-        )
         try:
             while not self._leaving:
                 message = self._channel.receive()
@@ -76,7 +63,7 @@ class Worker:
                     return
                 self._run(message)
         finally:
-            self._interrupted = True  # what runs at the exit cleans up, and is not interrupted
+            self._interruption.over()  # what runs at the exit cleans up
 
     def _collected(self) -> bool:
         try:
@@ -86,7 +73,7 @@ class Worker:
             return False
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
-            services.supervise(self._lifeline)
+            services.supervise(self._lifeline, patience=self._setup.finish + self._setup.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
@@ -109,10 +96,12 @@ class Worker:
             written=self._written,
         )
         self._result = result
+        trace = ""
         try:
             suite.run_unit(result)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._leaving = True
+            trace = _trace(error)
         result.settle(chosen)
         self._flush()
         self._channel.send(
@@ -121,6 +110,7 @@ class Worker:
                 seconds=suite.seconds,
                 stopped=result.stopped,
                 place=suite.interrupted_at,
+                trace=trace,
             )
         )
 
@@ -134,45 +124,15 @@ class Worker:
             self._result.halt("stop")
 
     def _send(self, message: Message) -> None:
-        """Send from within a test; an interrupt waits until the line is complete."""
-        self._sending = True
+        """Send from within a test."""
         try:
-            self._channel.send(message)
+            with self._interruption.held():
+                self._channel.send(message)
         except ChannelLostError:
             # Nobody hears us any more: tear down as for an interrupt, once.
-            if not self._leaving:
-                self._leaving = True
+            if not self._interruption.came:
+                self._interruption.over()
                 raise KeyboardInterrupt from None
-        finally:
-            self._sending = False
-        if self._interrupted and not self._leaving:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Interrupt once; while tearing down nothing may interrupt, the parent can still kill."""
-        if self._interrupted:
-            return
-        self._interrupted = True
-        if not self._sending:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    # A forked child must die of SIGTERM: multiprocessing ends its children that way, and waits for
-    # them. Python forgets a signal that reaches the child before its handlers can run, so none may.
-
-    def _before_fork(self) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-        self._masks[threading.get_ident()] = mask
-
-    def _after_fork(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
-
-    def _after_fork_in_child(self) -> None:
-        for number, default in _STOPPING.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, default)
-        self._after_fork()
 
     def _written(self) -> int:
         """How much this worker has written to its output so far, in bytes."""
@@ -216,6 +176,16 @@ def _some(ids: set[str]) -> str:
     return f"{shown} and {len(ids) - few} more" if len(ids) > few else shown
 
 
+def _trace(error: BaseException) -> str:
+    """A traceback without the frames of unittest and of this runner."""
+    trace = error.__traceback__
+    while trace is not None and (
+        "__unittest" in trace.tb_frame.f_globals or trace.tb_frame.f_globals is globals()
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, chain=False))
+
+
 def main(argv: Sequence[str]) -> int:
     """Serve the parent.
 
@@ -230,9 +200,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
+            interruption = Interruption()
+            Watch(lifeline, finish=setup.finish, teardown=setup.teardown)
             with warnings.catch_warnings():
                 _warn_as_unittest_does()
-                Worker(channel, setup, lifeline=lifeline).serve()
+                Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:
