@@ -43,7 +43,9 @@ def from_outside(member: Member, status: int | None) -> bool:
     return member.ending is Ending.NONE and status in outside
 
 
-def crash(member: Member, *, status: int | None, timeout: float | None, salvaged: str) -> Problem:
+def crash(
+    member: Member, *, status: int | None, timeout: float | None, salvaged: str, trace: str
+) -> Problem:
     """The problem of the test, or of the fixture, at which a worker died or hung.
 
     Args:
@@ -51,6 +53,7 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
         status: Its exit status; None when it was interrupted and has torn down.
         timeout: The seconds each class has.
         salvaged: What the logs of its services said.
+        trace: Where it was interrupted, as a traceback.
     """
     title = place(member)
     where = _first_line(member.running or title)
@@ -60,11 +63,13 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
         said = f"{where} hung: its class took more than {timeout:g} s (--timeout)"
     elif status is None:
         kind = "Interrupted"
-        said = f"{worker} was interrupted by a signal from outside in {where}"
+        said = f"KeyboardInterrupt in {where}: it ends the run, as under unittest"
     else:
         kind = "Crashed"
         said = f"{worker} {how_it_ended(member, status)} in {where}"
     text = f"{said}\n"
+    if kind == "Interrupted":
+        text += f"\n{trace}"
     if tail := last_lines(str(member.process.output.read(member.began))):
         text += f"\nLast output of the worker:\n{tail}\n"
     if salvaged:

@@ -22,6 +22,8 @@ class Setup:
         names: Dotted names or paths; empty for discovery.
         top: The top-level directory, or None for the start directory.
         report: Whether to answer with every unit, or only that they are there.
+        finish: Seconds for the running test when the parent is gone; then it is interrupted.
+        teardown: Seconds for the clean-ups after that; then the worker ends itself.
     """
 
     names: tuple[str, ...]
@@ -33,6 +35,8 @@ class Setup:
     buffer: bool
     tb_locals: bool
     report: bool
+    finish: float
+    teardown: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +160,14 @@ class Finished:
         seconds: The wall time of each class, its fixtures included.
         stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty.
         place: The fixture that was interrupted, or empty when it was a test.
+        trace: Where it was interrupted, as a traceback.
     """
 
     unit: str
     seconds: dict[str, float]
     stopped: str
     place: str
+    trace: str
 
 
 Message: TypeAlias = (

@@ -44,7 +44,7 @@ def run(options: Options, text: Text, *, interrupts: Interrupts, patience: Patie
     with (
         closing(Salvage(run=run_id, folder=options.logs)) as salvage,
         Crew(
-            briefing.setup(options),
+            briefing.setup(options, patience=patience),
             environ=briefing.environ(options, run_id=run_id),
             patience=patience,
             interrupts=interrupts,
@@ -105,7 +105,7 @@ class Parent:
         while self._crew.members:
             for member, message in self._crew.events():
                 self._heed(member, message)
-            self._shutdown.heed(interrupts.count)
+            self._shutdown.heed(interrupts)
             self._heed_deadlines()
             self._dispatcher.employ()
             if any(account.unit.services for account in self._crew.running()):
@@ -126,7 +126,7 @@ class Parent:
     @property
     def status(self) -> int:
         """The exit status."""
-        if self._shutdown.asked:
+        if self._shutdown.interrupted:
             return INTERRUPTED
         if not self._collected:
             return NOT_COLLECTED

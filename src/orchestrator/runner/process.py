@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.runner.channel import ParentEnd
 from orchestrator.runner.output import OutputFiles
-from orchestrator.runner.protocol import DUMP
+from orchestrator.runner.protocol import DUMP, INTERRUPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ class Process:
 
     def interrupt(self) -> None:
         """Ask for a graceful end: the test is interrupted and everything is torn down."""
-        self._signal(signal.SIGINT)
+        self._signal(INTERRUPT)
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:

@@ -80,7 +80,7 @@ class Progress:
         account.seconds.update(message.seconds)
         if message.stopped == "interrupt":
             member.phase = message.place or member.phase
-            self._recovery.cut_short(member, account, status=None)
+            self._recovery.cut_short(member, account, status=None, trace=message.trace)
             member.leave(self._patience)
         elif member.ending is Ending.TIMEOUT:  # it got through in the last moment
             overtime = blame.overtime(member, self._timeout)

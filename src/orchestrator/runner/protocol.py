@@ -28,9 +28,12 @@ from orchestrator.runner.unit import Declared, Test, Unit
 LOST_CONTACT: Final = 71
 """The exit status of a worker that cannot reach its parent any more."""
 
-# A signal that no test is likely to use; macOS has no real-time ones.
+# Signals that no test is likely to use; macOS has no real-time ones.
 DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 """The signal on which a worker writes the stacks of its threads."""
+
+INTERRUPT: Final[int] = DUMP - 1 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGEMT", 7)
+"""The signal on which a worker interrupts its test; SIGINT is the tests' own."""
 
 _MESSAGES: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(Message)}
 

@@ -71,7 +71,13 @@ class Recovery:
         member.process.close()
 
     def cut_short(
-        self, member: Member, account: Account, *, status: int | None, salvaged: str = ""
+        self,
+        member: Member,
+        account: Account,
+        *,
+        status: int | None,
+        salvaged: str = "",
+        trace: str = "",
     ) -> None:
         """A unit ended before its time: blame a test or a fixture, and see to the rest.
 
@@ -80,13 +86,17 @@ class Recovery:
             account: The unit.
             status: The worker's exit status; None when it was interrupted and has torn down.
             salvaged: What the logs of its services said.
+            trace: Where it was interrupted.
         """
         account.crashes += 1
         if member.ending in _AS_ASKED:
             self._bookkeeper.not_run(account, "interrupted", only=member.ordinal)
             return
         timeout = self._options.timeout
-        problem = blame.crash(member, status=status, timeout=timeout, salvaged=salvaged)
+        problem = blame.crash(
+            member, status=status, timeout=timeout, salvaged=salvaged, trace=trace
+        )
+        by_itself = status is None and member.ending is Ending.NONE
         if member.ending is Ending.TIMEOUT and member.ordinal != member.hung_in:
             # What hung went on when it was looked at, and the interrupt hit something else.
             overtime = blame.overtime(member, timeout)
@@ -97,6 +107,8 @@ class Recovery:
         else:
             seconds = time.monotonic() - member.since
             self._bookkeeper.test_cut_short(account, member.ordinal, problem, seconds=seconds)
+        if by_itself:
+            self._shutdown.interrupted_by_test()
         self._rerun(account)
 
     def _rerun(self, account: Account) -> None:

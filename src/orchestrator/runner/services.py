@@ -58,12 +58,13 @@ def _running(cls: type) -> Iterator[tuple[str, Service]]:
             yield alias, service
 
 
-def supervise(pipe: int) -> None:
+def supervise(pipe: int, *, patience: float) -> None:
     """Have this worker's containers outlive it until the parent has read their logs.
 
     Args:
         pipe: The reading end of a pipe that the parent holds and closes then.
+        patience: Seconds in which this worker ends by itself when the parent is gone.
     """
     from orchestrator.sessions import supervised  # plain suites need none of this
 
-    supervised(pipe)
+    supervised(pipe, patience=patience)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections import defaultdict, deque
@@ -30,35 +28,31 @@ from orchestrator.runner.messages import (
 from orchestrator.runner.output import Written
 from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
+from orchestrator.runner.stopping import Interruption, Watch
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from orchestrator.runner.collect import Loaded
     from orchestrator.runner.messages import Message
 
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
-_STOPPING: Final[dict[signal.Signals, Any]] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}
 
 
 class Worker:
     """Answers the parent until it says leave, or is gone."""
 
-    def __init__(self, channel: WorkerEnd, setup: Setup, *, lifeline: int) -> None:
+    def __init__(
+        self, channel: WorkerEnd, setup: Setup, *, lifeline: int, interruption: Interruption
+    ) -> None:
         self._channel = channel
         self._lifeline = lifeline
+        self._interruption = interruption
         self._setup = setup
         self._units: dict[str, Loaded] = {}
-        self._masks: dict[int, set[signal.Signals | int]] = {}
         self._leaving = False
-        self._sending = False
-        self._interrupted = False
         self._result: Result | None = None
         self._streams = sys.stdout, sys.stderr
         self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
@@ -68,13 +62,6 @@ class Worker:
         if not self._collected():
             return
         _warn_as_unittest_does()  # once all is imported: a module's own filters come second
-        for number in _STOPPING:
-            signal.signal(number, self._on_signal)
-        os.register_at_fork(
-            before=self._before_fork,
-            after_in_parent=self._after_fork,
-            after_in_child=self._after_fork_in_child,
-        )
         try:
             while not self._leaving:
                 message = self._channel.receive()
@@ -82,7 +69,7 @@ class Worker:
                     return
                 self._run(message)
         finally:
-            self._interrupted = True  # what runs at the exit cleans up, and is not interrupted
+            self._interruption.over()  # what runs at the exit cleans up
 
     def _collected(self) -> bool:
         try:
@@ -93,7 +80,7 @@ class Worker:
         self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
-            services.supervise(self._lifeline)
+            services.supervise(self._lifeline, patience=self._setup.finish + self._setup.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
@@ -114,10 +101,12 @@ class Worker:
             written=self._written,
         )
         self._result = result
+        trace = ""
         try:
             suite.run_unit(result)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._leaving = True
+            trace = _trace(error)
         self._flush()
         self._channel.send(
             Finished(
@@ -125,6 +114,7 @@ class Worker:
                 seconds=suite.seconds,
                 stopped=result.stopped,
                 place=suite.interrupted_at,
+                trace=trace,
             )
         )
 
@@ -138,45 +128,15 @@ class Worker:
             self._result.halt("stop")
 
     def _send(self, message: Message) -> None:
-        """Send from within a test; an interrupt waits until the line is complete."""
-        self._sending = True
+        """Send from within a test."""
         try:
-            self._channel.send(message)
+            with self._interruption.held():
+                self._channel.send(message)
         except ChannelLostError:
             # Nobody hears us any more: tear down as for an interrupt, once.
-            if not self._leaving:
-                self._leaving = True
+            if not self._interruption.came:
+                self._interruption.over()
                 raise KeyboardInterrupt from None
-        finally:
-            self._sending = False
-        if self._interrupted and not self._leaving:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Interrupt once; while tearing down nothing may interrupt, the parent can still kill."""
-        if self._interrupted:
-            return
-        self._interrupted = True
-        if not self._sending:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    # A forked child must die of SIGTERM: multiprocessing ends its children that way, and waits for
-    # them. Python forgets a signal that reaches the child before its handlers can run, so none may.
-
-    def _before_fork(self) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-        self._masks[threading.get_ident()] = mask
-
-    def _after_fork(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
-
-    def _after_fork_in_child(self) -> None:
-        for number, default in _STOPPING.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, default)
-        self._after_fork()
 
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -231,6 +191,16 @@ def _some(ids: set[str]) -> str:
     return f"{shown} and {len(ids) - few} more" if len(ids) > few else shown
 
 
+def _trace(error: BaseException) -> str:
+    """A traceback without the frames of unittest and of this runner."""
+    trace = error.__traceback__
+    while trace is not None and (
+        "__unittest" in trace.tb_frame.f_globals or trace.tb_frame.f_globals is globals()
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, chain=False))
+
+
 def main(argv: Sequence[str]) -> int:
     """Serve the parent.
 
@@ -245,7 +215,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
-            Worker(channel, setup, lifeline=lifeline).serve()
+            interruption = Interruption()
+            Watch(lifeline, finish=setup.finish, teardown=setup.teardown)
+            Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:

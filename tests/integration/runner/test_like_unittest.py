@@ -196,9 +196,9 @@ class LikeUnittestTest(RunnerTestCase):
                 f"{place}.{name}"
                 for place in PLACES
                 for name, value in vars(importlib.import_module(place)).items()
-                if callable(value) and not isinstance(value, type) and not name.startswith("__")
+                if callable(value) and not isinstance(value, type) and not name.startswith("_")
             ]
-            NAMES += ["json.JSONEncoder.iterencode", "json.JSONEncoder.default", "socket.socket"]
+            NAMES += ["json.JSONEncoder.iterencode", "json.JSONEncoder.default", "os._exit"]
             NAMES += ["socket.socket.close", "sys.stdout", "sys.stderr", "builtins.open"]
             def made(name):
                 def set_up(cls):
