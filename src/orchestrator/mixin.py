@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import traceback
 import unittest
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
 from orchestrator.services.compose import Compose
 from orchestrator.services.declaration import HANDLES
 from orchestrator.services.dependencies import in_order
+from orchestrator.services.once import OwnStack
 from orchestrator.services.options import check_alias
 from orchestrator.services.service import Service
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.environment import Environment
 
@@ -29,7 +30,38 @@ else:
 _ENVIRONMENT: Final = "_orchestrator_environment"
 _REPORTS: Final = ("addError", "addFailure", "addSubTest")
 _NAME_LENGTH: Final = 40
+_FELL_THROUGH: Final = 70  # the exit status of a child that returned from its test
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
+
+
+class _SkippedAsAWhole:
+    """Whether every test method of a class is skipped: unittest then runs no fixture of it.
+
+    Asked for when the class runs, because class decorators still add tests to it. A class that is
+    skipped itself has an attribute of its own in place of this.
+    """
+
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> bool:
+        return bool(_reasons_to_skip(cls))
+
+
+class _WhySkippedAsAWhole:
+    """The reason, where all have the same; otherwise unittest takes that of each test."""
+
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> str:
+        reasons = _reasons_to_skip(cls)
+        return reasons.pop() if len(reasons) == 1 else ""
+
+
+def _reasons_to_skip(cls: type[unittest.TestCase]) -> set[str]:
+    """Why the tests of a class are skipped; empty unless every one is."""
+    reasons = set()
+    for name in unittest.defaultTestLoader.getTestCaseNames(cls):
+        method = getattr(cls, name)
+        if not getattr(method, "__unittest_skip__", False):
+            return set()
+        reasons.add(str(getattr(method, "__unittest_skip_why__", "")))
+    return reasons
 
 
 class ServicesMixin(_Base):
@@ -44,8 +76,12 @@ class ServicesMixin(_Base):
                 with self.db.engine.begin() as connection: ...
 
     They run from the class's ``setUpClass`` to its end, and every test gets clean state. A
-    ``setUpClass`` of your own calls ``super().setUpClass()`` first.
+    ``setUpClass`` of your own calls ``super().setUpClass()`` first. A class whose tests are all
+    skipped starts none.
     """
+
+    __unittest_skip__ = _SkippedAsAWhole()
+    __unittest_skip_why__ = _WhySkippedAsAWhole()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,41 +108,33 @@ class ServicesMixin(_Base):
         """Run the test with clean state; what fails is told with its services' logs."""
         if not declared_services(type(self)):
             return super().run(result)
-        with self._isolating() as diagnosis:
+        with _in_one_process(), self._isolating():
             if result is None:
                 return super().run()  # whoever gives no result is handed one, without notes
-            watched: Any = _Watched(result, diagnosis)
+            watched: Any = _Watched(result, self)
             super().run(watched)
         return result
 
     def debug(self) -> None:
         """Run the test with clean state, without collecting its result."""
-        with self._isolating():
+        with _in_one_process(), self._isolating():
             super().debug()
 
     @contextlib.contextmanager
-    def _isolating(self) -> Iterator[Callable[[], str]]:
+    def _isolating(self) -> Iterator[None]:
         """Let ``setUp`` begin with clean state: a failure to give it is then the test's error."""
-        began = datetime.now(UTC)
         user_set_up = self.setUp
 
         def set_up() -> None:
+            # Gone before the test begins: some test runners pickle the test while it runs.
+            vars(self).pop("setUp", None)
             if declared_services(type(self)):
                 self._give_clean_state()
             user_set_up()
 
-        def diagnosis() -> str:
-            from orchestrator.environment.diagnosis import diagnose
-
-            handles = vars(self).get(HANDLES) or vars(type(self)).get(HANDLES)
-            if not handles:
-                return ""
-            lines = Settings.from_environment().log_lines
-            return diagnose(handles.values(), since=began, lines=lines)
-
         vars(self)["setUp"] = set_up
         try:
-            yield diagnosis
+            yield
         finally:
             vars(self).pop("setUp", None)
 
@@ -114,14 +142,15 @@ class ServicesMixin(_Base):
         environment = vars(type(self)).get(_ENVIRONMENT)
         if environment is None:
             raise DeclarationError(_why_not_set_up(type(self)))
-        states = contextlib.ExitStack()
+        states = OwnStack()
+        states.pin()  # Ctrl-C makes unittest forget it: the session then removes the servers whole
         self.addCleanup(_close, states)
         isolation = environment.isolated(_test_name(self._testMethodName))
         try:
             handles = states.enter_context(isolation)
         except OrchestratorError as error:
             raise _bare(error) from error.__cause__
-        vars(self)[HANDLES] = handles
+        vars(self)[HANDLES] = _Handles(handles)
         states.callback(vars(self).pop, HANDLES)
 
 
@@ -265,19 +294,31 @@ def _test_name(method: str) -> str:
     return f"{readable}-{os.urandom(3).hex()}"
 
 
+class _Handles(dict[Service, Service]):
+    """A test's running services by declaration; they stay here when the test is pickled."""
+
+    def __reduce__(self) -> tuple[type[dict[Service, Service]], tuple[()]]:
+        return dict, ()
+
+
 class _Watched:
     """A test result that is told more: errors and failures carry the services' logs as a note."""
 
-    def __init__(self, result: unittest.TestResult, diagnosis: Callable[[], str]) -> None:
-        vars(self).update(_result=result, _diagnosis=diagnosis)
+    def __init__(self, result: unittest.TestResult, test: ServicesMixin) -> None:
+        from orchestrator.environment.diagnosis import Diagnosis
+
+        vars(self).update(_result=result, _test=test, _diagnosis=Diagnosis(), _process=os.getpid())
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._result, name)
-        if name not in _REPORTS:
+        if not name.startswith("add"):
             return attribute
 
         def report(test: object, *details: Any) -> Any:
-            self._annotate(details[-1])
+            if os.getpid() != self._process:
+                return _reported_by_a_child(name, details)
+            if name in _REPORTS:
+                self._annotate(details[-1])
             return attribute(test, *details)
 
         return report
@@ -285,8 +326,54 @@ class _Watched:
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self._result, name, value)
 
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[unittest.TestResult]]:
+        """Be pickled as the result that this stands for."""
+        return _itself, (self._result,)
+
     def _annotate(self, error: object) -> None:
         if not isinstance(error, tuple) or not isinstance(error[1], Exception):
             return
-        if told := self._diagnosis():
+        handles = vars(self._test).get(HANDLES) or vars(type(self._test)).get(HANDLES)
+        if handles:
+            told = self._diagnosis.of(handles.values())
             error[1].add_note(f"Services during this test:\n{told}")
+
+
+def _itself(result: Any) -> Any:
+    return result
+
+
+# A child that a test forks owns nothing here. When it comes back from the test, by `return`,
+# `sys.exit` or an exception, it would report the test once more, and run all that come after it.
+
+
+@contextlib.contextmanager
+def _in_one_process() -> Iterator[None]:
+    """End whatever leaves the block in another process than it was entered in."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            _end_child(None)
+
+
+def _reported_by_a_child(name: str, details: Sequence[Any]) -> None:
+    error = details[-1] if details else None
+    goes_on = name == "addDuration" or (name == "addSubTest" and error is None)
+    if not goes_on:
+        _end_child(error[1] if isinstance(error, tuple) else None)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked child with the status that it asked for, as multiprocessing does."""
+    status, told = _FELL_THROUGH, "a forked child came back from its test and was ended\n"
+    if isinstance(error, SystemExit):
+        code = error.code
+        status = code if isinstance(code, int) else int(code is not None)
+        told = f"{code}\n" if isinstance(code, str) else ""
+    elif error is not None:
+        status, told = 1, "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):
+        os.write(2, told.encode(errors="backslashreplace"))
+    os._exit(status & 0xFF)

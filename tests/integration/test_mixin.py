@@ -353,7 +353,7 @@ class FailureOutputTest(LeakCheckedTestCase):
 
             with (
                 self.subTest(hours=hours),
-                unittest.mock.patch("orchestrator.mixin.datetime", Shifted),
+                unittest.mock.patch("orchestrator.environment.diagnosis.datetime", Shifted),
                 unittest.mock.patch("orchestrator.engine.docker_watching.datetime", Shifted),
             ):
                 text = self.assert_error(Fails, "as wanted", "    late")

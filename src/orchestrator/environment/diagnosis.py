@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import textwrap
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import OrchestratorError, ServiceError, printable
+from orchestrator.errors import EngineError, OrchestratorError, ServiceError, printable
 from orchestrator.probes.ending import how_it_ended
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Iterable
 
     from orchestrator.services.service import Service
 
 _PATIENCE: Final = 5.0  # seconds
 
 
-def diagnose(handles: Iterable[Service], *, since: datetime, lines: int) -> str:
-    """Each service's `info`, and what it logged since a moment, secrets masked.
+class Diagnosis:
+    """What one test is told about its services, as often as something in it fails.
 
-    Args:
-        handles: Running services.
-        since: When the test began.
-        lines: How many log lines of each service at most.
+    A daemon that does not answer is waited for once.
     """
-    return "\n".join(printable(_told(handle, since=since, lines=lines)) for handle in handles)
+
+    def __init__(self) -> None:
+        self._since = datetime.now(UTC)
+        self._silence = ""
+
+    def of(self, handles: Iterable[Service]) -> str:
+        """Each service's `info`, and what it logged since the test began, secrets masked."""
+        lines = Settings.from_environment().log_lines
+        return "\n".join(printable(self._told(handle, lines=lines)) for handle in handles)
+
+    def _told(self, handle: Service, *, lines: int) -> str:
+        logs = self._answer(lambda: handle.logs(tail=lines, since=self._since).rstrip())
+        if self._silence:
+            return f"{handle.alias}: the Docker daemon does not answer\n    {logs}"
+        told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
+        return f"{handle.alias}{_misfortune(handle)}: {about(handle)}\n{told}"
+
+    def _answer(self, ask: Callable[[], str]) -> str:
+        if self._silence:
+            return f"(not asked again: {self._silence})"
+        try:
+            return ask()
+        except OrchestratorError as error:
+            if isinstance(error, EngineError) and error.status is None:
+                self._silence = str(error)
+            return str(error)
 
 
 def about(handle: Service) -> str:
@@ -53,19 +76,6 @@ def _info(handle: Service) -> str:
         return handle.masked(f"no answer: {str(error).partition(chr(10))[0]}")
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
         return handle.masked(f"no answer: {type(error).__name__}: {error}")
-
-
-def _told(handle: Service, *, since: datetime, lines: int) -> str:
-    try:
-        logs = handle.logs(tail=lines, since=since).rstrip()
-    except OrchestratorError as error:
-        logs = str(error)
-    told = (
-        textwrap.indent(printable(logs), "    ")
-        if logs
-        else "    (nothing logged during this test)"
-    )
-    return f"{handle.alias}{_misfortune(handle)}: {about(handle)}\n{told}"
 
 
 def _misfortune(handle: Service) -> str:

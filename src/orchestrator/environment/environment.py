@@ -19,6 +19,7 @@ from orchestrator.environment.together import start_together
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
 from orchestrator.services.dependencies import needed
+from orchestrator.services.once import OwnStack
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Environment:
         self._services = services
         self._test_class = test_class
         self._settings = settings
-        self._ending = contextlib.ExitStack()
+        self._ending = OwnStack()
         self._timeline: Timeline | None = None
         self._run = ""
 
@@ -102,6 +103,7 @@ class Environment:
 
     def _start(self) -> Mapping[Service, Service]:
         self._timeline = self._new_timeline()
+        self._ending.pin()
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
@@ -163,7 +165,7 @@ class Environment:
             stopping=site.stopping,
         )
 
-    def _launch_for_test(self, states: contextlib.ExitStack) -> Mapping[Service, Service]:
+    def _launch_for_test(self, states: OwnStack) -> Mapping[Service, Service]:
         """Start what lives as long as one test; the stack removes it."""
         aliases = self._aliases("test")
         if not aliases:
@@ -202,7 +204,7 @@ class Environment:
         Raises:
             ServiceError: A service could not give or drop it, for instance because it ended.
         """
-        with contextlib.ExitStack() as states:
+        with OwnStack() as states:
             handles = {**self.handles, **self._launch_for_test(states)}
             yield {
                 declaration: states.enter_context(_state(handle, test))

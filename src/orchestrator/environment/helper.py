@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.port import ContainerSpec
 from orchestrator.images import ensure_image, find_lock, resolve_image
+from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ def helper_container(
         memory=_MEMORY,
         pids=_PIDS,
     )
-    with contextlib.ExitStack() as undo:
+    with OwnStack() as undo:
         with site.making_container(name):
             undo.callback(site.remove_container, name)
             site.engine.create_container(spec)

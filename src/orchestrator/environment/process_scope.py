@@ -18,6 +18,7 @@ from orchestrator.environment.keeping import keep_logs
 from orchestrator.environment.launch import launch, release
 from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
+from orchestrator.services.once import OwnStack
 from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class ProcessScope:
         joined = handle.joined(
             dataclasses.replace(runtime, alias=alias, networks=(*runtime.networks, network))
         )
-        with contextlib.ExitStack() as leaving:
+        with OwnStack() as leaving:
             leaving.callback(
                 runtime.engine.disconnect_network, network, container=runtime.container
             )

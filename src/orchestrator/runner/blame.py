@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import Ending
 from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.output import Written
 from orchestrator.runner.protocol import LOST_CONTACT
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def from_outside(member: Member, status: int | None) -> bool:
     return member.ending is Ending.NONE and status in outside
 
 
-def crash(member: Member, *, status: int | None, timeout: float | None, salvaged: str) -> Problem:
+def crash(
+    member: Member, *, status: int | None, timeout: float | None, salvaged: str, trace: str
+) -> Problem:
     """The problem of the test, or of the fixture, at which a worker died or hung.
 
     Args:
@@ -50,21 +53,24 @@ def crash(member: Member, *, status: int | None, timeout: float | None, salvaged
         status: Its exit status; None when it was interrupted and has torn down.
         timeout: The seconds each class has.
         salvaged: What the logs of its services said.
+        trace: Where it was interrupted, as a traceback.
     """
     title = place(member)
-    where = _first_line(title)
+    where = _first_line(member.running or title)
     worker = f"worker {member.number} (pid {member.process.pid})"
     if member.ending is Ending.TIMEOUT:
         kind = "TimedOut"
         said = f"{where} hung: its class took more than {timeout:g} s (--timeout)"
     elif status is None:
         kind = "Interrupted"
-        said = f"{worker} was interrupted by a signal from outside in {where}"
+        said = f"KeyboardInterrupt in {where}: it ends the run, as under unittest"
     else:
         kind = "Crashed"
         said = f"{worker} {how_it_ended(member, status)} in {where}"
     text = f"{said}\n"
-    if tail := last_lines(member.process.output(member.offset)):
+    if kind == "Interrupted":
+        text += f"\n{trace}"
+    if tail := last_lines(str(member.process.output.read(member.began))):
         text += f"\nLast output of the worker:\n{tail}\n"
     if salvaged:
         text += f"\n{salvaged}\n"
@@ -83,7 +89,7 @@ def failed_start(member: Member, *, status: int, seconds: float | None) -> str:
         said = f"Collecting the tests took more than {seconds:g} s, the most that --timeout allows"
     else:
         said = f"A worker {how_it_ended(member, status)} while it collected the tests"
-    tail = last_lines(member.process.output(0))
+    tail = last_lines(str(member.process.output.read(Written())))
     return f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
 
 
@@ -97,7 +103,7 @@ def overtime(member: Member, timeout: float | None) -> Problem:
     where = member.hung_at if member.hung_in is None else _first_line(tests[member.hung_in].title)
     title = f"timeout ({member.owner})"
     said = f"{where} hung for a while: its class took more than {timeout:g} s (--timeout)"
-    tail = last_lines(member.process.output(member.shown))
+    tail = last_lines(str(member.process.output.read(member.shown)))
     text = f"{said}\n\nLast output of the worker:\n{tail}\n" if tail else f"{said}\n"
     return Problem(outcome=Outcome.ERROR, title=title, kind="TimedOut", message=said, text=text)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.runner.messages import Ended
 from orchestrator.runner.outcome import Outcome
+from orchestrator.runner.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from orchestrator.runner.ledger import Account
     from orchestrator.runner.member import Member
-    from orchestrator.runner.outcome import Problem
+    from orchestrator.runner.messages import Ended
+    from orchestrator.runner.outcome import Problem, Record
+    from orchestrator.runner.output import Written
     from orchestrator.runner.reports.text import Text
 
 
@@ -29,13 +31,15 @@ class Bookkeeper:
         self._failed = failed
 
     def test_ended(self, account: Account, ended: Ended) -> None:
-        """Enter a test's outcome; the first one counts."""
-        record = account.enter(ended)
-        if record is None:
-            return
-        self._text.ended(record)
-        if record.problems:
-            self._failed()
+        """Enter what a test brought."""
+        self._show(account.enter(ended))
+
+    def test_cut_short(
+        self, account: Account, ordinal: int, problem: Problem, *, seconds: float
+    ) -> None:
+        """Enter that a test ended with its worker."""
+        entered = account.enter_one(ordinal, Outcome.ERROR, problems=(problem,), seconds=seconds)
+        self._show(entered)
 
     def fixture_failed(self, account: Account, owner: str, problem: Problem) -> None:
         """Enter what failed outside of any test of a class."""
@@ -47,21 +51,24 @@ class Bookkeeper:
         """Enter that the tests without an outcome, or one of them, will have none."""
         for ordinal in account.open:
             if only is None or ordinal == only:
-                ended = Ended(
-                    ordinal=ordinal, outcome=Outcome.NOT_RUN, problems=(), reason=reason, seconds=0
-                )
-                self.test_ended(account, ended)
+                self._show(account.enter_one(ordinal, Outcome.NOT_RUN, reason=reason))
 
-    def output(self, member: Member, account: Account, *, until: int) -> None:
-        """Enter what a class has printed since the last time, up to an offset in bytes."""
-        output = member.process.output(member.shown, until)
-        member.shown = max(member.shown, until)
-        if output:
+    def output(self, member: Member, account: Account, *, until: Written) -> None:
+        """Enter what a class has printed since the last time, up to some moment."""
+        files = member.process.output
+        if output := files.read(member.shown, until):
             owner = member.owner or account.unit.key
-            account.outputs[owner] = account.outputs.get(owner, "") + output
-            self._text.output(owner, output)
+            account.outputs[owner] = account.outputs.get(owner, Output()) + output
+            self._text.output(owner, output.err, stdout=files.stdout(member.shown, until))
+        member.shown = until
 
     def unit_left(self, member: Member, account: Account) -> None:
         """Enter the rest of a unit's output: its member is done with it, for better or worse."""
-        self.output(member, account, until=member.process.output_size())
+        self.output(member, account, until=member.process.output.written())
         member.release()
+
+    def _show(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._text.ended(record)
+            if record.problems:
+                self._failed()

@@ -10,9 +10,10 @@ from orchestrator.runner.messages import Setup
 
 if TYPE_CHECKING:
     from orchestrator.runner.arguments import Options
+    from orchestrator.runner.patience import Patience
 
 
-def setup(options: Options) -> Setup:
+def setup(options: Options, *, patience: Patience) -> Setup:
     """What to collect, and how to run it."""
     return Setup(
         names=options.names,
@@ -24,6 +25,8 @@ def setup(options: Options) -> Setup:
         buffer=options.buffer,
         tb_locals=options.tb_locals,
         report=False,
+        finish=patience.finish,
+        teardown=patience.teardown,
     )
 
 

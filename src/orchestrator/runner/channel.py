@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
-import socket
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.runner import unpatched
 from orchestrator.runner.protocol import decode, encode
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from orchestrator.runner.messages import Message
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 16
 _HIGH: Final = 512  # tests that tidy up descriptors they never opened rarely reach this far
 _FORK_ESCAPED: Final = 70
+_ESCAPED: Final = b"orchestrator: a forked child returned from its test and was ended\n"
 
 
 class ChannelLostError(Exception):
@@ -37,11 +39,12 @@ class WorkerEnd:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=moved_up(descriptor))
-        self._identity = _identity(self._socket.fileno())
+        self._descriptor = moved_up(descriptor)
+        self._identity = _identity(self._descriptor)
         self._owner = os.getpid()
         self._received = bytearray()
-        os.register_at_fork(after_in_child=self._socket.close)
+        self._lock = Lock()  # a test may report from threads
+        os.register_at_fork(after_in_child=self._let_go)
 
     def send(self, message: Message) -> None:
         """Send a message.
@@ -49,20 +52,23 @@ class WorkerEnd:
         Raises:
             ChannelLostError: The parent, or the descriptor, is gone.
         """
-        if os.getpid() != self._owner:
+        if unpatched.getpid() != self._owner:
             # A test forked and its child came back into the runner: it must not report.
-            os.write(2, b"orchestrator: a forked child returned from its test and was ended\n")
-            os._exit(_FORK_ESCAPED)
-        self._check()
-        try:
-            self._socket.sendall(encode(message))
-        except OSError as error:
-            raise ChannelLostError(str(error)) from error
+            unpatched.write(2, _ESCAPED)
+            unpatched.exit_at_once(_FORK_ESCAPED)
+        line = encode(message)
+        with self._lock:
+            self._check()
+            try:
+                while line:
+                    line = line[unpatched.write(self._descriptor, line) :]
+            except OSError as error:
+                raise ChannelLostError(str(error)) from error
 
     def pending(self) -> bool:
         """Whether `receive` would return at once (with a message, or because the parent died)."""
         self._check()
-        return bool(self._received) or bool(select.select([self._socket], [], [], 0)[0])
+        return bool(self._received) or bool(unpatched.select_([self._descriptor], [], [], 0)[0])
 
     def receive(self) -> Message | None:
         """Wait for a message; None when the parent is gone.
@@ -73,7 +79,7 @@ class WorkerEnd:
         self._check()
         while b"\n" not in self._received:
             try:
-                chunk = self._socket.recv(_CHUNK)
+                chunk = unpatched.read(self._descriptor, _CHUNK)
             except ConnectionError:
                 chunk = b""
             if not chunk:
@@ -84,12 +90,18 @@ class WorkerEnd:
         return decode(line)
 
     def _check(self) -> None:
-        try:
-            same = _identity(self._socket.fileno()) == self._identity
-        except OSError:
-            same = False
-        if not same:
+        if not self._there():
             raise ChannelLostError("the descriptor of the runner's socket was closed")
+
+    def _there(self) -> bool:
+        try:
+            return _identity(self._descriptor) == self._identity
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
+        if self._there():  # not so in a child of a child
+            unpatched.close(self._descriptor)
 
 
 class ParentEnd:
@@ -161,5 +173,5 @@ def moved_up(descriptor: int) -> int:
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
+    status = unpatched.fstat(descriptor)
     return status.st_dev, status.st_ino

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import itertools
 import os
 import sys
 import unittest
@@ -15,11 +17,24 @@ from orchestrator.runner import services
 from orchestrator.runner.unit import Test, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.runner.messages import Setup
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
+# How unittest's suite runs its tests, as it was before anybody could replace a part.
+_USUAL: Final = {
+    name: getattr(unittest.TestSuite, name)
+    for name in (
+        "run",
+        "__call__",
+        "_handleClassSetUp",
+        "_handleModuleFixture",
+        "_handleModuleTearDown",
+        "_tearDownPreviousClass",
+        "_createClassOrModuleLevelException",
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +48,37 @@ class Loaded:
 def collect(setup: Setup) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
+    A suite that runs its tests in a way of its own is a unit, and counts as one test.
+
     Raises:
         Exception: Whatever the loader raises; a module that cannot be imported is usually no
             exception but a failing test, as in unittest.
     """
     grouped: dict[str, list[Any]] = defaultdict(list)
     for test in _load(setup):
-        grouped[_key(test)].append(test)
+        grouped[_key(test, grouped)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
 
-def owner_of(cls: type) -> str:
+def class_name(cls: type) -> str:
     """A class as reports name it."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def owner_of(test: Any) -> str:
+    """What a test is grouped by: its class. Doctests are all of one: there, its file, too."""
+    name = class_name(type(test))
+    source = _source(test)
+    return f"{name} ({source})" if source else name
+
+
+def is_suite(test: Any) -> bool:
+    """Whether unittest takes something for a suite."""
+    try:
+        iter(test)
+    except TypeError:
+        return False
+    return True
 
 
 def _load(setup: Setup) -> Iterator[Any]:
@@ -59,15 +92,28 @@ def _load(setup: Setup) -> Iterator[Any]:
 
 
 def _named(loader: unittest.TestLoader, name: str, *, pattern: str) -> Iterator[Any]:
-    """What a name stands for; in a folder unittest would find nothing, and be content."""
+    """What a name stands for; in a folder unittest would find nothing, and be content.
+
+    What can be imported is: tests make folders that are called like a module, such as Twisted's.
+    """
     folder = Path(name)
-    if name.isidentifier() or not folder.is_dir():
-        tests = list(_flat(loader.loadTestsFromName(_dotted(name))))
+    if not (folder.is_dir() and (len(folder.parts) != 1 or _unknown(name))):
+        tests = list(_flat(loader.loadTestsFromNames([_dotted(name)])))
         yield from tests
         folder = Path(name.replace(".", os.sep))
-        if tests or not folder.is_dir():
+        module = sys.modules.get(name)
+        says_itself = hasattr(module, "load_tests") or not hasattr(module, "__path__")
+        if tests or says_itself or not folder.is_dir():
             return
     yield from _flat(loader.discover(str(folder), pattern, str(_top_of(folder))))
+
+
+def _unknown(name: str) -> bool:
+    """Whether nothing that can be imported has a name, not even its first part."""
+    try:
+        return importlib.util.find_spec(name.partition(".")[0]) is None
+    except (ImportError, ValueError):
+        return False
 
 
 def _top_of(folder: Path) -> Path:
@@ -89,23 +135,41 @@ def _dotted(name: str) -> str:
 
 
 def _flat(suite: Any) -> Iterator[Any]:
-    try:
-        members: Iterable[Any] = iter(suite)
-    except TypeError:
+    """The tests of a suite; one with a way of its own to run them stays whole."""
+    if not _runs_as_usual(suite):
         yield suite
         return
-    for member in members:
+    for member in suite:
         yield from _flat(member)
 
 
-def _key(test: Any) -> str:
+def _runs_as_usual(suite: Any) -> bool:
+    return isinstance(suite, unittest.TestSuite) and all(
+        getattr(type(suite), name) is usual and name not in vars(suite)
+        for name, usual in _USUAL.items()
+    )
+
+
+def _key(test: Any, taken: Mapping[str, object]) -> str:
     cls = type(test)
+    if is_suite(test):
+        names = (f"{class_name(cls)}{f' {n}' if n > 1 else ''}" for n in itertools.count(1))
+        return next(name for name in names if name not in taken)
     if cls.__module__ == "unittest.loader":  # one class stands for every failed import
         return _id(test)
     module = sys.modules.get(cls.__module__)
     if any(hasattr(module, fixture) for fixture in _MODULE_FIXTURES):
         return cls.__module__
-    return owner_of(cls)
+    return owner_of(test)
+
+
+def _source(test: Any) -> str:
+    """Where a test comes from that is of one of the standard library's own classes."""
+    if type(test).__module__ == "doctest" and hasattr(test, "_dt_test"):
+        return _relative(str(test._dt_test.filename))  # noqa: SLF001 - there is no public way
+    if type(test) is unittest.FunctionTestCase:
+        return str(test._testFunc.__module__)  # type: ignore[attr-defined]  # noqa: SLF001 - the same
+    return ""
 
 
 def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
@@ -114,19 +178,39 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
     tests = sorted(tests, key=lambda test: classes.index(type(test)))  # stable
     unit = Unit(
         key=key,
-        tests=tuple(map(_described, tests)),
-        files={owner_of(cls): path for cls in classes if (path := _file(cls))},
-        services={owner_of(cls): declared for cls in classes if (declared := services.of(cls))},
+        tests=tuple(map(described, tests)),
+        files={
+            owner: path
+            for owner, test in {owner_of(test): test for test in tests}.items()
+            if (path := _file(test))
+        },
+        services={
+            class_name(cls): declared
+            for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
+            if (declared := services.of(cls))
+        },
     )
     return Loaded(unit=unit, tests=tuple(tests))
 
 
-def _described(test: Any) -> Test:
-    return Test(id=_id(test), owner=owner_of(type(test)), title=title_of(test))
+def _leaves(test: Any) -> Iterator[Any]:
+    """The tests in a suite, as far as can be seen without asking it."""
+    if not is_suite(test):
+        yield test
+        return
+    for member in getattr(test, "_tests", ()):
+        yield from _leaves(member)
+
+
+def described(test: Any) -> Test:
+    """A test in the words of reports."""
+    return Test(id=_id(test), owner=owner_of(test), title=title_of(test))
 
 
 def title_of(test: Any) -> str:
     """A test in unittest's words: its name, and its docstring's first line below."""
+    if is_suite(test):
+        return class_name(type(test))
     try:
         summary = test.shortDescription()
     except Exception:  # noqa: BLE001 - a broken description must not lose the test
@@ -135,15 +219,19 @@ def title_of(test: Any) -> str:
 
 
 def _id(test: Any) -> str:
-    return str(test.id()) if hasattr(test, "id") else repr(test)
+    return owner_of(test) if is_suite(test) or not hasattr(test, "id") else str(test.id())
 
 
-def _file(cls: type) -> str | None:
+def _file(test: Any) -> str | None:
+    if type(test).__module__ == "doctest":
+        return _source(test)
     try:
-        path = inspect.getsourcefile(cls)
+        path = inspect.getsourcefile(type(test))
     except (TypeError, OSError):
         return None
-    if path is None:
-        return None
+    return None if path is None else _relative(path)
+
+
+def _relative(path: str) -> str:
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative

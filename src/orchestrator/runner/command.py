@@ -22,7 +22,7 @@ def run_tests(options: Options, *, patience: Patience | None = None) -> int:
         0 when everything passed, 1 for failures, crashes and tests that did not run, 3 when the
         tests could not be collected, 5 when there were none, 130 after an interrupt.
     """
-    text = Text(sys.stderr, verbosity=options.verbosity)
+    text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
         run = parent.run(options, text, interrupts=interrupts, patience=patience or Patience())
         text.summary(run, durations=options.durations)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Self
 from orchestrator.runner.member import Ending, Member, State
 from orchestrator.runner.process import Process
 from orchestrator.runner.protocol import ProtocolError
-from orchestrator.runner.warden import Warden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +40,6 @@ class Crew:
         self._patience = patience
         self._interrupts = interrupts
         self._hired = 0
-        self._warden = Warden(patience)
         self._selector = selectors.DefaultSelector()
         self._selector.register(interrupts, selectors.EVENT_READ)
 
@@ -60,12 +58,10 @@ class Crew:
             for _ in self.events():
                 pass
         self._selector.close()
-        self._warden.close()
 
     def hire(self, *, report: bool) -> Member:
         """Start a worker; it collects first."""
         process = Process(environ=self._environ)
-        self._warden.watch(process.pid)
         self._hired += 1
         member = Member(process=process, number=self._hired)
         self.members.append(member)
@@ -117,7 +113,6 @@ class Crew:
         if member.connected:
             self._selector.unregister(member.process.channel)
         self.members.remove(member)
-        self._warden.forget(member.process.pid)
 
     def _attend_to_writers(self) -> None:
         for member in self.members:

@@ -17,10 +17,15 @@ class Interrupts:
     """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes the loop's selector; also when a child ends.
 
     Handlers only count: nothing is raised in the middle of the parent's books.
+
+    Attributes:
+        count: How many of them came.
+        urgent: Whether it was not Ctrl-C alone: who sends SIGTERM sends SIGKILL soon.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.urgent = False
         self._ours, self._theirs = socket.socketpair()
         for end in (self._ours, self._theirs):
             end.settimeout(0)
@@ -63,7 +68,8 @@ class Interrupts:
         self._ours.close()
         self._theirs.close()
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.urgent |= number != signal.SIGINT
         self.count += 1
 
 

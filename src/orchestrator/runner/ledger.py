@@ -1,4 +1,4 @@
-"""The books: every collected test ends in exactly one outcome."""
+"""The books: every collected test ends, and what it brought is counted."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.messages import Ended
+from orchestrator.runner.outcome import Outcome, Problem, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.runner.messages import Ended
-    from orchestrator.runner.unit import Test, Unit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """How one test ended."""
-
-    test: Test
-    outcome: Outcome
-    problems: tuple[Problem, ...] = ()
-    reason: str = ""
-    seconds: float = 0.0
+    from orchestrator.runner.output import Output
+    from orchestrator.runner.unit import Unit
 
 
 @dataclass(kw_only=True)
@@ -32,7 +22,9 @@ class Account:
 
     Attributes:
         order: The ordinals in the order they are to run.
-        records: The outcome of each test that has one, by ordinal.
+        records: What each test brought so far, by ordinal. One for each time that it, or another
+            test that it ran, ended: for nearly every test, one.
+        over: The ordinals that bring nothing more.
         fixtures: What failed outside of any test, with the class it belongs to.
         seconds: The wall time of each class.
         outputs: What each class printed; a module's fixtures print under the unit's key.
@@ -42,32 +34,48 @@ class Account:
 
     unit: Unit
     order: Sequence[int]
-    records: dict[int, Record] = field(default_factory=dict)
+    records: dict[int, list[Record]] = field(default_factory=dict)
+    over: set[int] = field(default_factory=set)
     fixtures: list[tuple[str, Problem]] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
-    outputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, Output] = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     crashes: int = 0
     fixture_crashes: int = 0
 
     @property
     def open(self) -> list[int]:
-        """The ordinals that have no outcome yet, in order."""
-        return [ordinal for ordinal in self.order if ordinal not in self.records]
+        """The ordinals of the tests that are not over, in order."""
+        return [ordinal for ordinal in self.order if ordinal not in self.over]
 
-    def enter(self, ended: Ended) -> Record | None:
-        """Book an outcome; None when the test already has one (the first counts)."""
-        if ended.ordinal in self.records or not 0 <= ended.ordinal < len(self.unit.tests):
-            return None
+    def enter(self, ended: Ended) -> Sequence[Record]:
+        """Book what a test brought; nothing when it was over already (the first end counts).
+
+        Returns:
+            What was booked.
+        """
+        if ended.ordinal in self.over or not 0 <= ended.ordinal < len(self.unit.tests):
+            return ()
+        if ended.over:
+            self.over.add(ended.ordinal)
+        self.records.setdefault(ended.ordinal, []).extend(ended.records)
+        return ended.records
+
+    def enter_one(
+        self,
+        ordinal: int,
+        outcome: Outcome,
+        *,
+        problems: tuple[Problem, ...] = (),
+        reason: str = "",
+        seconds: float = 0.0,
+    ) -> Sequence[Record]:
+        """Book how a test ended that could not tell by itself, and that it is over."""
+        test = self.unit.tests[ordinal]
         record = Record(
-            test=self.unit.tests[ended.ordinal],
-            outcome=ended.outcome,
-            problems=ended.problems,
-            reason=ended.reason,
-            seconds=ended.seconds,
+            test=test, outcome=outcome, problems=problems, reason=reason, seconds=seconds
         )
-        self.records[ended.ordinal] = record
-        return record
+        return self.enter(Ended(ordinal=ordinal, records=(record,), over=True))
 
 
 class Ledger:
@@ -80,21 +88,20 @@ class Ledger:
         """Book every test that has no outcome as not run: after this, none is missing."""
         for account in self.accounts:
             for ordinal in account.open:
-                account.records[ordinal] = Record(
-                    test=account.unit.tests[ordinal], outcome=Outcome.NOT_RUN, reason=reason
-                )
+                account.enter_one(ordinal, Outcome.NOT_RUN, reason=reason)
 
     def records(self) -> Iterator[Record]:
         """Every record, in collected order."""
         for account in self.accounts:
-            for _, record in sorted(account.records.items()):
-                yield record
+            for _, records in sorted(account.records.items()):
+                yield from records
 
     def problems(self) -> Iterator[Problem]:
         """Every failure and error, in collected order, those of fixtures behind their class."""
         for account in self.accounts:
-            for _, record in sorted(account.records.items()):
-                yield from record.problems
+            for _, records in sorted(account.records.items()):
+                for record in records:
+                    yield from record.problems
             for _, problem in account.fixtures:
                 yield problem
 
@@ -102,8 +109,8 @@ class Ledger:
         """The wall time of each class, of the units that ran whole."""
         seconds: dict[str, float] = {}
         for account in self.accounts:
-            ran = all(record.outcome is not Outcome.NOT_RUN for record in account.records.values())
-            if ran and not account.crashes:
+            outcomes = {r.outcome for records in account.records.values() for r in records}
+            if Outcome.NOT_RUN not in outcomes and not account.crashes:
                 seconds |= account.seconds
         return seconds
 

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from orchestrator.runner.messages import Leave, Run, Stop
+from orchestrator.runner.output import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,8 @@ class Member:
         phase: The last fixture that began, such as ``setUpClass (module.Class)``.
         owner: The class it is at; empty in a module's fixtures.
         since: When the class began, on the monotonic clock; ``deadline`` is when it is too late.
-        offset: How much it had written when the test began; ``shown`` is how much is reported.
+        running: The title of what runs in it, where that is not the collected test itself.
+        began: How much it had written when the test began; ``shown`` is how much is reported.
         ending: Why the parent is ending it.
         hung_in: The test that ran when it timed out; ``hung_at`` is the fixture then.
         killed: Whether the parent had to kill it.
@@ -65,8 +67,9 @@ class Member:
     owner: str = ""
     since: float = field(default_factory=time.monotonic)
     deadline: float | None = None
-    offset: int = 0
-    shown: int = 0
+    running: str = ""
+    began: Written = field(default_factory=Written)
+    shown: Written = field(default_factory=Written)
     ending: Ending = Ending.NONE
     hung_in: int | None = None
     hung_at: str = ""
@@ -82,7 +85,7 @@ class Member:
         self.served |= bool(account.unit.services)
         self.state = State.RUNNING
         self.ordinal, self.phase, self.owner = None, "", ""
-        self.offset = self.process.output_size()
+        self.began = self.process.output.written()
         self.restart_clock(timeout)
         self.process.channel.send(
             Run(

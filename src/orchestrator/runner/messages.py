@@ -7,7 +7,8 @@ A new message goes into `Message` as well; one that holds more than text and num
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.outcome import Problem, Record
+from orchestrator.runner.output import Written
 from orchestrator.runner.unit import Unit
 
 # From the parent to a worker
@@ -21,6 +22,8 @@ class Setup:
         names: Dotted names or paths; empty for discovery.
         top: The top-level directory, or None for the start directory.
         report: Whether to answer with every unit, or only that they are there.
+        finish: Seconds for the running test when the parent is gone; then it is interrupted.
+        teardown: Seconds for the clean-ups after that; then the worker ends itself.
     """
 
     names: tuple[str, ...]
@@ -32,6 +35,8 @@ class Setup:
     buffer: bool
     tb_locals: bool
     report: bool
+    finish: float
+    teardown: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +93,12 @@ class FixtureBegan:
     """A class or module fixture starts, such as ``setUpClass (module.Class)``.
 
     Attributes:
-        offset: How much the worker had written by then, in bytes.
+        written: How much the worker had written by then.
     """
 
     name: str
     owner: str
-    offset: int
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,30 +125,31 @@ class ServicesUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """A test starts.
+    """A test starts: a collected one, or another that a collected one runs.
 
     Attributes:
-        offset: How much the worker had written by then, in bytes.
+        ordinal: Of the collected one.
+        title: Of the one that starts.
+        written: How much the worker had written by then.
     """
 
     ordinal: int
-    offset: int
+    title: str
+    written: Written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A test ended.
+    """What a collected test brought: as a rule, one record.
 
     Attributes:
-        reason: Why it was skipped or did not run.
-        seconds: Its wall time with its own set-up and tear-down.
+        records: One for each time that it, or another test that it ran, ended.
+        over: Whether that was all of it.
     """
 
     ordinal: int
-    outcome: Outcome
-    problems: tuple[Problem, ...]
-    reason: str
-    seconds: float
+    records: tuple[Record, ...]
+    over: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +160,14 @@ class Finished:
         seconds: The wall time of each class, its fixtures included.
         stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty.
         place: The fixture that was interrupted, or empty when it was a test.
+        trace: Where it was interrupted, as a traceback.
     """
 
     unit: str
     seconds: dict[str, float]
     stopped: str
     place: str
+    trace: str
 
 
 Message: TypeAlias = (

@@ -1,13 +1,13 @@
 """How a test can end, and what is told of it when it did not end well."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.runner.unit import Test
+
 
 class Outcome(StrEnum):
-    """How a test ended. Every collected test ends in exactly one of these."""
+    """How a test ended. Each time it ends, it is in exactly one of these."""
 
     OK = "ok"
     FAILURE = "failure"
@@ -35,3 +35,21 @@ class Problem:
     kind: str
     message: str
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """How one test ended.
+
+    Attributes:
+        reason: Why it was skipped or did not run.
+        seconds: Its wall time with its own set-up and tear-down.
+        skips: How often it was skipped: each subtest may be.
+    """
+
+    test: Test
+    outcome: Outcome
+    problems: tuple[Problem, ...] = ()
+    reason: str = ""
+    seconds: float = 0.0
+    skips: int = 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.interrupts import Interrupts
     from orchestrator.runner.member import Member
     from orchestrator.runner.messages import Message
+    from orchestrator.runner.output import Written
     from orchestrator.runner.patience import Patience
     from orchestrator.runner.reports.text import Text
     from orchestrator.runner.unit import Unit
@@ -43,7 +44,7 @@ def run(options: Options, text: Text, *, interrupts: Interrupts, patience: Patie
     with (
         closing(Salvage(run=run_id, folder=options.logs)) as salvage,
         Crew(
-            briefing.setup(options),
+            briefing.setup(options, patience=patience),
             environ=briefing.environ(options, run_id=run_id),
             patience=patience,
             interrupts=interrupts,
@@ -104,7 +105,7 @@ class Parent:
         while self._crew.members:
             for member, message in self._crew.events():
                 self._heed(member, message)
-            self._shutdown.heed(interrupts.count)
+            self._shutdown.heed(interrupts)
             self._heed_deadlines()
             self._dispatcher.employ()
             if any(account.unit.services for account in self._crew.running()):
@@ -125,7 +126,7 @@ class Parent:
     @property
     def status(self) -> int:
         """The exit status."""
-        if self._shutdown.asked:
+        if self._shutdown.interrupted:
             return INTERRUPTED
         if not self._collected:
             return NOT_COLLECTED
@@ -143,8 +144,10 @@ class Parent:
                 return
             self._dispatcher.started()
             member.state, member.deadline = State.IDLE, None
-            if not self._collected:
-                self._plan(message.units, member)
+            start, member.shown = member.shown, member.process.output.written()
+            if not self._collected:  # what imports print is shown once
+                self._show_collection(member, start)
+                self._plan(message.units)
         elif isinstance(message, NotCollected):
             self._heed_not_collected(member, message.text)
         elif account is not None:
@@ -172,13 +175,15 @@ class Parent:
         if self._options.failfast:
             self._shutdown.fail_fast()
 
-    def _plan(self, units: Sequence[Unit], member: Member) -> None:
+    def _show_collection(self, member: Member, start: Written) -> None:
+        files = member.process.output
+        if printed := files.read(start, member.shown):
+            stdout = files.stdout(start, member.shown)
+            self._text.output("collection", printed.err, stdout=stdout)
+
+    def _plan(self, units: Sequence[Unit]) -> None:
         """The tests are known: decide what runs, and in which order."""
         self._collected = True
-        printed = member.process.output(0)
-        member.shown = member.process.output_size()
-        if printed:
-            self._text.output("collection", printed)
         shard = self._options.shard
         if shard is not None:
             everything = units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +10,8 @@ class Patience:
     """Seconds.
 
     Attributes:
-        finish: For the running test, after the first Ctrl-C; then it is interrupted.
+        finish: For the running test, after the first Ctrl-C, or when the parent is gone; then it is
+            interrupted.
         teardown: For tearDownClass and clean-ups after an interrupt; then the worker is killed.
         leave: For the exit of a worker that has nothing more to do; then it is killed.
         dump: For the stacks of a hung worker to be written.
@@ -26,3 +27,7 @@ class Patience:
     def collecting(self, timeout: float | None) -> float | None:
         """How long a worker may collect: a limit for quick classes is none for slow imports."""
         return None if timeout is None else max(timeout, self.collect)
+
+    def urgent(self) -> Patience:
+        """After a SIGTERM: ``docker stop`` and CI systems kill a few seconds later."""
+        return replace(self, finish=min(self.finish, 1.0), teardown=min(self.teardown, 2.0))

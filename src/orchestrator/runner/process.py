@@ -7,30 +7,28 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from orchestrator.runner.channel import ParentEnd
-from orchestrator.runner.protocol import DUMP
+from orchestrator.runner.output import OutputFiles
+from orchestrator.runner.protocol import DUMP, INTERRUPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_LONGEST_READ: Final = 1 << 22
 
 
 class Process:
     """A worker in a session (and so a process group) of its own.
 
-    Its stdout and stderr go into one unlinked file that the parent reads by offset: there is no
-    pipe that a grandchild could hold open, and raw writes are captured like prints.
+    Attributes:
+        output: What it writes.
     """
 
     def __init__(self, *, environ: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         look, self._lifeline = os.pipe()
-        self._output = _unlinked_file()
+        self.output = OutputFiles()
         with theirs, os.fdopen(look):
             self._popen = subprocess.Popen(
                 [
@@ -43,8 +41,8 @@ class Process:
                     str(look),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
+                stdout=self.output.out,
+                stderr=self.output.err,
                 pass_fds=[theirs.fileno(), look],
                 start_new_session=True,
                 env=dict(environ),
@@ -79,7 +77,7 @@ class Process:
 
     def interrupt(self) -> None:
         """Ask for a graceful end: the test is interrupted and everything is torn down."""
-        self._signal(signal.SIGINT)
+        self._signal(INTERRUPT)
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -87,23 +85,11 @@ class Process:
         if self._popen.returncode is None:
             self._signal_group(signal.SIGKILL)
 
-    def output_size(self) -> int:
-        """How much it has written so far, in bytes."""
-        return os.fstat(self._output).st_size
-
-    def output(self, start: int, end: int | None = None) -> str:
-        """What it wrote between two offsets; of very much, the end."""
-        size = self.output_size()
-        end = size if end is None else min(end, size)
-        shown = max(start, end - _LONGEST_READ)
-        text = os.pread(self._output, max(0, end - shown), shown).decode(errors="backslashreplace")
-        return f"… {shown - start} bytes left out …\n{text}" if shown > start else text
-
     def close(self) -> None:
         """Close the socket, drop the output, let the worker's watchdog remove what is left."""
         self.channel.close()
         os.close(self._lifeline)
-        os.close(self._output)
+        self.output.close()
 
     def _signal(self, number: int) -> None:
         if self._popen.returncode is None:
@@ -121,13 +107,3 @@ def _interpreter_flags() -> list[str]:
     # multiprocessing starts its children with the same function; there is no public one
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     return flags
-
-
-def _unlinked_file() -> int:
-    """A file without a name; appending, so that a test that truncates it leaves no hole."""
-    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
-        return os.open(
-            os.path.join(folder, "output"),  # noqa: PTH118 - os.open takes it as it is
-            os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-            0o600,
-        )

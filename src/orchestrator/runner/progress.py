@@ -60,16 +60,18 @@ class Progress:
             account.facts[message.owner] = message.facts
             member.secrets = message.secrets
         elif isinstance(message, Began):
-            member.ordinal, member.offset = message.ordinal, message.offset
+            member.ordinal, member.running = message.ordinal, message.title
+            member.began = message.written
         elif isinstance(message, Ended):
-            member.ordinal = None
+            if message.over:
+                member.ordinal = None
             self._bookkeeper.test_ended(account, message)
         elif isinstance(message, Finished):
             self._finished(member, account, message)
 
     def _fixture_began(self, member: Member, account: Account, message: FixtureBegan) -> None:
         if message.owner != member.owner:
-            self._bookkeeper.output(member, account, until=message.offset)
+            self._bookkeeper.output(member, account, until=message.written)
             member.owner = message.owner
             member.restart_clock(self._timeout)
         member.phase = message.name
@@ -78,7 +80,7 @@ class Progress:
         account.seconds.update(message.seconds)
         if message.stopped == "interrupt":
             member.phase = message.place or member.phase
-            self._recovery.cut_short(member, account, status=None)
+            self._recovery.cut_short(member, account, status=None, trace=message.trace)
             member.leave(self._patience)
         elif member.ending is Ending.TIMEOUT:  # it got through in the last moment
             overtime = blame.overtime(member, self._timeout)

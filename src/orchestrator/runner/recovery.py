@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import blame
 from orchestrator.runner.member import Ending, State
-from orchestrator.runner.messages import Ended
-from orchestrator.runner.outcome import Outcome
 
 if TYPE_CHECKING:
     from orchestrator.runner.arguments import Options
@@ -59,10 +57,12 @@ class Recovery:
             self._bookkeeper.unit_left(member, account)
         elif member.state is State.COLLECTING:
             self._start_failed(member, status)
-        rest = member.process.output(member.shown)
+        files = member.process.output
+        rest = files.read(member.shown)
         # Every worker imports the same modules: what that prints is shown once, by the first.
         if rest and (member.state is not State.COLLECTING):
-            self._text.output(f"worker {member.number}, at its exit", rest)
+            printed = files.stdout(member.shown, files.written())
+            self._text.output(f"worker {member.number}, at its exit", rest.err, stdout=printed)
         if member.killed and member.ending is Ending.NONE:
             self._text.note(
                 f"worker {member.number} did not exit within {self._patience.leave:g} s after its "
@@ -71,7 +71,13 @@ class Recovery:
         member.process.close()
 
     def cut_short(
-        self, member: Member, account: Account, *, status: int | None, salvaged: str = ""
+        self,
+        member: Member,
+        account: Account,
+        *,
+        status: int | None,
+        salvaged: str = "",
+        trace: str = "",
     ) -> None:
         """A unit ended before its time: blame a test or a fixture, and see to the rest.
 
@@ -80,13 +86,17 @@ class Recovery:
             account: The unit.
             status: The worker's exit status; None when it was interrupted and has torn down.
             salvaged: What the logs of its services said.
+            trace: Where it was interrupted.
         """
         account.crashes += 1
         if member.ending in _AS_ASKED:
             self._bookkeeper.not_run(account, "interrupted", only=member.ordinal)
             return
         timeout = self._options.timeout
-        problem = blame.crash(member, status=status, timeout=timeout, salvaged=salvaged)
+        problem = blame.crash(
+            member, status=status, timeout=timeout, salvaged=salvaged, trace=trace
+        )
+        by_itself = status is None and member.ending is Ending.NONE
         if member.ending is Ending.TIMEOUT and member.ordinal != member.hung_in:
             # What hung went on when it was looked at, and the interrupt hit something else.
             overtime = blame.overtime(member, timeout)
@@ -95,14 +105,10 @@ class Recovery:
             account.fixture_crashes += not blame.from_outside(member, status)
             self._bookkeeper.fixture_failed(account, member.owner, problem)
         else:
-            ended = Ended(
-                ordinal=member.ordinal,
-                outcome=Outcome.ERROR,
-                problems=(problem,),
-                reason="",
-                seconds=time.monotonic() - member.since,
-            )
-            self._bookkeeper.test_ended(account, ended)
+            seconds = time.monotonic() - member.since
+            self._bookkeeper.test_cut_short(account, member.ordinal, problem, seconds=seconds)
+        if by_itself:
+            self._shutdown.interrupted_by_test()
         self._rerun(account)
 
     def _rerun(self, account: Account) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import time
 import unittest
-from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from orchestrator.runner.collect import owner_of, title_of
+from orchestrator.runner import unpatched
+from orchestrator.runner.collect import described, is_suite, owner_of, title_of
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
-from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.outcome import Outcome, Problem, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import TypeAlias
 
     from orchestrator.runner.messages import Message
+    from orchestrator.runner.output import Written
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
     )
+
+__unittest = True  # unittest leaves the frames of such modules out of tracebacks
 
 _LONGEST_TEXT: Final = 1 << 20
 _LONGEST_MESSAGE: Final = 2000
@@ -32,52 +35,89 @@ _WORST_FIRST: Final = (
     Outcome.EXPECTED_FAILURE,
     Outcome.OK,
 )
+_LISTS: Final = {
+    "errors": Outcome.ERROR,
+    "failures": Outcome.FAILURE,
+    "unexpectedSuccesses": Outcome.UNEXPECTED_SUCCESS,
+    "skipped": Outcome.SKIPPED,
+    "expectedFailures": Outcome.EXPECTED_FAILURE,
+}
 
 
 class Result(unittest.TestResult):
     """Turns unittest's calls into messages.
 
-    A test may add several things (a failing body and a failing tearDown, subtests); its outcome is
-    the worst of them. It copes with calls out of step: Python 3.12.1 does not call ``startTest``
-    for a skipped test but does call ``stopTest``.
+    What counts is what a whole run of unittest would count. A test may end more than once, or run
+    others: each end is a record of its own, and all of them belong to the collected test that runs.
+    Its outcome is the worst of what was added to it (a failing body and a failing tearDown,
+    subtests). And the lists (``failures`` …) have the last word: a test that retries itself takes
+    out what it added, another puts something in.
+
+    It copes with calls out of step: Python 3.12.1 does not call ``startTest`` for a skipped test
+    but does call ``stopTest``; Django adds errors to tests that never start.
     """
 
-    def __init__(self, report: Callable[[Message], None], *, written: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        report: Callable[[Message], None],
+        *,
+        written: Callable[[], Written],
+        streams: tuple[TextIO, TextIO],
+    ) -> None:
         super().__init__()
+        self._original_stdout, self._original_stderr = streams  # whatever a test has left there
         self.stopped = ""
-        self.current: Any = None
         self.cut_short: Any = None  # the test that an interrupt ended
         self.fixture: tuple[str, str] = ("", "")  # name, owner
-        self.failed_fixtures: dict[str, str] = {}  # owner -> why its tests cannot run
-        self.skipped_fixtures: dict[str, str] = {}
+        self._failed_fixtures: dict[str, str] = {}  # owner -> why its tests cannot run
+        self._skipped_fixtures: dict[str, str] = {}
         self._report = report
         self._written = written
-        self._ordinals: dict[int, deque[int]] = defaultdict(deque)
-        self._ended: set[int] = set()
-        self._outcomes: list[Outcome] = []
-        self._problems: list[Problem] = []
-        self._reason = ""
-        self._ordinal: int | None = None
-        self._started = 0.0
+        self._ordinal: int | None = None  # of the collected test that runs
+        self._collected: Any = None
+        self._open: list[_Execution] = []
+        self._ended: list[_Execution] = []
+        self._told: list[Any] = []  # the entries of the lists that are known
 
-    def expect(self, tests: Iterable[tuple[int, Any]]) -> None:
-        """Tell which tests are coming, by ordinal; the same object may come twice."""
-        for ordinal, test in tests:
-            self._ordinals[id(test)].append(ordinal)
+    def execute(self, ordinal: int, test: Any) -> None:
+        """Run a collected test, or a suite that runs its tests itself.
 
-    def settle(self, tests: Iterable[tuple[int, Any]]) -> None:
-        """Account for the tests that unittest passed over without a word."""
-        for ordinal, test in tests:
-            if ordinal in self._ended:
-                continue
-            owner = owner_of(type(test))
-            skipped = self._first(self.skipped_fixtures, owner)
-            failed = self._first(self.failed_fixtures, owner)
-            if skipped is not None and failed is None:
-                self._send(ordinal, Outcome.SKIPPED, (), skipped, 0.0)
-            elif failed is not None or not self.stopped:
-                reason = failed or "it ended without an outcome"
-                self._send(ordinal, Outcome.NOT_RUN, (), reason, 0.0)
+        Raises:
+            KeyboardInterrupt: It was interrupted; what it is about is in ``cut_short``.
+        """
+        self._ordinal, self._collected, before = ordinal, test, self.testsRun
+        try:
+            self._report(Began(ordinal=ordinal, title="", written=self._written()))
+            test(self)
+        except KeyboardInterrupt:
+            unfinished = self._open or [it for it in self._ended if not it.notes]
+            self.cut_short = unfinished[-1].test if unfinished else test
+            raise
+        except BaseException:  # noqa: BLE001 - of a run() of its own; unittest would end here
+            self.addError(test, unpatched.exc_info())
+        self._ended += self._open
+        self._open = []
+        self._take_over_foreign_entries()
+        if not self._ended and not is_suite(test):
+            self._ended.append(_Execution(test=test))
+            if self.testsRun == before:  # a test may have a result of its own, and add it to ours
+                self._ended[0].reason = "its run() passed over it"
+                self._ended[0].notes.append(_Note(outcome=Outcome.NOT_RUN))
+        self._tell(over=True)
+        self._forget()
+
+    def pass_over(self, ordinal: int, test: Any) -> None:
+        """Account for a test whose class or module fixture has failed, or skips it."""
+        owner = owner_of(test)
+        failed = self._first(self._failed_fixtures, owner)
+        skipped = self._first(self._skipped_fixtures, owner)
+        if failed is None and skipped is not None:
+            outcome, reason = Outcome.SKIPPED, skipped
+        else:
+            outcome, reason = Outcome.NOT_RUN, failed or "its fixture failed"
+        skips = int(outcome is Outcome.SKIPPED)
+        record = Record(test=described(test), outcome=outcome, reason=reason, skips=skips)
+        self._report(Ended(ordinal=ordinal, records=(record,), over=True))
 
     def _first(self, reasons: dict[str, str], owner: str) -> str | None:
         module = ""  # a module fixture stands for every class of the unit
@@ -95,70 +135,75 @@ class Result(unittest.TestResult):
         self.halt("failfast")
 
     def startTest(self, test: Any) -> None:
-        """Report that a test begins."""
+        """Note that a test begins."""
         super().startTest(test)
-        self._begin(test)
+        if self._ordinal is not None and test is not self._collected:
+            if not self._open and is_suite(self._collected):
+                self._take_over_foreign_entries()
+                self._tell(over=False)  # a suite may take long: tell what is done
+            title = title_of(test)
+            self._report(Began(ordinal=self._ordinal, title=title, written=self._written()))
+        self._open.append(_Execution(test=test, started=unpatched.now()))
 
     def stopTest(self, test: Any) -> None:
-        """Report how it ended."""
+        """Note that it ended."""
         super().stopTest(test)
-        if self.current is not None:
-            self._finish()
+        for execution in reversed(self._open):
+            if execution.test is test:
+                execution.seconds = unpatched.now() - execution.started
+                self._open.remove(execution)
+                self._ended.append(execution)
+                return
 
     def addSuccess(self, test: Any) -> None:
         """Note a success."""
         super().addSuccess(test)
-        self._outcomes.append(Outcome.OK)
+        self._of(test).notes.append(_Note(outcome=Outcome.OK))
 
     def addError(self, test: Any, err: ExcInfo) -> None:
         """Note an error of a test or of a fixture."""
         super().addError(test, err)
-        self._note(test, Outcome.ERROR, err, self.errors)
+        self._note(test, test, Outcome.ERROR, err, self.errors[-1])
 
     def addFailure(self, test: Any, err: ExcInfo) -> None:
         """Note a failure."""
         super().addFailure(test, err)
-        self._note(test, Outcome.FAILURE, err, self.failures)
+        self._note(test, test, Outcome.FAILURE, err, self.failures[-1])
 
     def addSubTest(self, test: Any, subtest: Any, err: ExcInfo | None) -> None:
         """Note a subtest that failed; one that passed is part of its test."""
         super().addSubTest(test, subtest, err)
         if err is None or err[0] is None:
             return
-        failed = issubclass(err[0], test.failureException)
-        outcome = Outcome.FAILURE if failed else Outcome.ERROR
-        self._note(subtest, outcome, err, self.failures if failed else self.errors)
+        if issubclass(err[0], test.failureException):
+            self._note(test, subtest, Outcome.FAILURE, err, self.failures[-1])
+        else:
+            self._note(test, subtest, Outcome.ERROR, err, self.errors[-1])
 
     def addSkip(self, test: Any, reason: str) -> None:
         """Note a skip of a test, a subtest or a whole fixture."""
         super().addSkip(test, reason)
-        self.skipped.clear()
-        if self.current is None and id(test) in self._ordinals:
-            self._begin(test)
-        if self.current is None:
-            self.skipped_fixtures[self.fixture[1]] = reason
+        if self._ordinal is None:
+            self._skipped_fixtures[self.fixture[1]] = reason
             return
-        self._outcomes.append(Outcome.SKIPPED)
-        self._reason = self._reason or str(reason)
+        execution = self._of(test)
+        execution.notes.append(_Note(outcome=Outcome.SKIPPED, entry=self.skipped[-1]))
+        execution.reason = execution.reason or str(reason)
 
     def addExpectedFailure(self, test: Any, err: ExcInfo) -> None:
         """Note a failure that was expected."""
         super().addExpectedFailure(test, err)
-        self.expectedFailures.clear()
-        self._outcomes.append(Outcome.EXPECTED_FAILURE)
+        entry = self.expectedFailures[-1]
+        self._of(test).notes.append(_Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         """Note a success that should have been a failure."""
         super().addUnexpectedSuccess(test)
-        self.unexpectedSuccesses.clear()
-        self._outcomes.append(Outcome.UNEXPECTED_SUCCESS)
-        self._problems.append(
-            Problem(
+        self._of(test).notes.append(
+            _Note(
                 outcome=Outcome.UNEXPECTED_SUCCESS,
-                title=title_of(test),
-                kind="UnexpectedSuccess",
-                message="the test is marked as an expected failure and passed",
-                text="",
+                entry=self.unexpectedSuccesses[-1],
+                problem=_unexpected(test),
             )
         )
 
@@ -167,65 +212,87 @@ class Result(unittest.TestResult):
 
     # Ours
 
-    def _begin(self, test: Any) -> None:
-        self.current = test
-        self._outcomes, self._problems, self._reason = [], [], ""
-        ordinals = self._ordinals.get(id(test))
-        self._ordinal = ordinals.popleft() if ordinals else None
-        if self._ordinal is not None:
-            self._report(Began(ordinal=self._ordinal, offset=self._written()))
-        self._started = time.perf_counter()
-
-    def _finish(self) -> None:
-        seconds = time.perf_counter() - self._started
-        test, self.current = self.current, None
-        if self._ordinal is None:
-            return  # a test made by a test, run against our result: no one collected it
-        if not self._outcomes:
-            self.cut_short = test
-            return
-        outcome = min(self._outcomes, key=_WORST_FIRST.index)
-        reason = self._reason if outcome is Outcome.SKIPPED else ""
-        self._send(self._ordinal, outcome, tuple(self._problems), reason, seconds)
-
-    def _send(
-        self,
-        ordinal: int,
-        outcome: Outcome,
-        problems: tuple[Problem, ...],
-        reason: str,
-        seconds: float,
-    ) -> None:
-        self._ended.add(ordinal)
-        self._report(
-            Ended(
-                ordinal=ordinal,
-                outcome=outcome,
-                problems=problems,
-                reason=reason,
-                seconds=seconds,
-            )
-        )
+    def _of(self, test: Any) -> _Execution:
+        """The execution of a test; of a subtest, the one that runs."""
+        for execution in [*reversed(self._open), *reversed(self._ended)]:
+            if execution.test is test:
+                return execution
+        if self._open:
+            return self._open[-1]
+        self._ended.append(_Execution(test=test))  # it reports without having started
+        return self._ended[-1]
 
     def _note(
-        self, test: Any, outcome: Outcome, err: ExcInfo, noted: list[tuple[Any, str]]
+        self, test: Any, about: Any, outcome: Outcome, err: ExcInfo, entry: tuple[Any, str]
     ) -> None:
-        _, text = noted.pop()
         problem = Problem(
             outcome=outcome,
-            title=title_of(test),
+            title=title_of(about),
             kind=err[0].__qualname__ if err[0] else "Exception",
             message=_message(err[1]),
-            text=_cut(text, _LONGEST_TEXT),
+            text=_cut(entry[1], _LONGEST_TEXT),
         )
-        if self.current is not None:
-            self._outcomes.append(outcome)
-            self._problems.append(problem)
+        if self._ordinal is not None and not _is_fixture(test):
+            note = _Note(outcome=outcome, entry=entry, problem=problem)
+            self._of(test).notes.append(note)
             return
+        self._told.append(entry)
         name, owner = self.fixture
-        if name.startswith("setUp"):
-            self.failed_fixtures[owner] = f"{name} failed"
+        if self._ordinal is not None:  # of a suite that a test, or a suite of its own making, runs
+            name, owner = problem.title, _class_of_fixture(problem.title)
+        elif name.startswith("setUp"):
+            self._failed_fixtures[owner] = f"{name} failed"
         self._report(FixtureFailed(problem=problem, owner=owner))
+
+    def _tell(self, *, over: bool) -> None:
+        """Report what has ended since the last time."""
+        if self._ordinal is None:
+            return
+        standing = {id(entry) for name in _LISTS for entry in getattr(self, name)}
+        records = tuple(execution.record(standing) for execution in self._ended)
+        self._told += [note.entry for it in self._ended for note in it.notes if note.entry]
+        self._ended = []
+        self._report(Ended(ordinal=self._ordinal, records=records, over=over))
+
+    def _take_over_foreign_entries(self) -> None:
+        """Note what a test has put into the lists itself."""
+        executions = [*self._ended, *self._open]
+        known = {id(note.entry) for it in executions for note in it.notes}
+        known |= set(map(id, self._told))
+        for outcome, entry in self._entries():
+            if id(entry) in known:
+                continue
+            test, text = entry if isinstance(entry, tuple) else (entry, "")
+            note = _Note(outcome=outcome, entry=entry)
+            if outcome in (Outcome.ERROR, Outcome.FAILURE):
+                last = str(text).rstrip().rpartition("\n")[2]
+                kind, _, message = last.partition(": ")
+                note.problem = Problem(
+                    outcome=outcome,
+                    title=title_of(test),
+                    kind=kind,
+                    message=message,
+                    text=str(text),
+                )
+            elif outcome is Outcome.UNEXPECTED_SUCCESS:
+                note.problem = _unexpected(test)
+            execution = self._of(test)
+            execution.notes.append(note)
+            execution.reason = execution.reason or str(text)
+
+    def _entries(self) -> Iterator[tuple[Outcome, Any]]:
+        for name, outcome in _LISTS.items():
+            for entry in getattr(self, name):
+                yield outcome, entry
+
+    def _forget(self) -> None:
+        """Let go of the tests, and keep how many of each kind there were: tests may look."""
+        self._ordinal = self._collected = None
+        self._told = []
+        for name in _LISTS:
+            entries = [_light(entry) for entry in getattr(self, name)]
+            setattr(self, name, entries)
+            self._told += entries
 
     def _exc_info_to_string(self, err: ExcInfo, test: Any) -> str:
         """Format a traceback; an exception that cannot be shown is still reported."""
@@ -234,6 +301,85 @@ class Result(unittest.TestResult):
         except Exception as broken:  # noqa: BLE001 - the failure must reach the report
             name = err[0].__qualname__ if err[0] else "an exception"
             return f"{name} (its traceback cannot be formatted: {type(broken).__qualname__})\n"
+
+
+@dataclass(kw_only=True)
+class _Note:
+    """Something that was added to a test; it stands while the entry is in the result's lists."""
+
+    outcome: Outcome
+    entry: Any = None
+    problem: Problem | None = None
+
+
+@dataclass(kw_only=True)
+class _Execution:
+    """One way of a test from its start to its end."""
+
+    test: Any
+    started: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""
+    notes: list[_Note] = field(default_factory=list)
+
+    def record(self, standing: set[int]) -> Record:
+        """How it ended; nothing added, or nothing left of it, is a success."""
+        notes = [note for note in self.notes if note.entry is None or id(note.entry) in standing]
+        outcomes = [note.outcome for note in notes]
+        if Outcome.NOT_RUN in outcomes:
+            outcome = Outcome.NOT_RUN
+        else:
+            outcome = min(outcomes, key=_WORST_FIRST.index, default=Outcome.OK)
+        told = (Outcome.SKIPPED, Outcome.NOT_RUN)
+        return Record(
+            test=described(self.test),
+            outcome=outcome,
+            problems=tuple(note.problem for note in notes if note.problem),
+            reason=self.reason if outcome in told else "",
+            skips=outcomes.count(Outcome.SKIPPED),
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What is kept of a test in the result's lists."""
+
+    name: str
+
+    def id(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _light(entry: Any) -> Any:
+    if not isinstance(entry, tuple):
+        return entry if isinstance(entry, _Past) else _Past(str(entry))
+    test, *rest = entry
+    return entry if isinstance(test, _Past) else (_Past(str(test)), *rest)
+
+
+def _is_fixture(test: Any) -> bool:
+    """Whether an error is of a class or module: what stands for these counts as no test."""
+    return isinstance(test, unittest.suite._ErrorHolder)  # type: ignore[attr-defined]
+
+
+def _class_of_fixture(title: str) -> str:
+    """``module.Class`` of ``setUpClass (module.Class)``; nothing for a module's."""
+    name, _, owner = title.partition(" (")
+    return owner.removesuffix(")") if name.endswith("Class") else ""
+
+
+def _unexpected(test: Any) -> Problem:
+    return Problem(
+        outcome=Outcome.UNEXPECTED_SUCCESS,
+        title=title_of(test),
+        kind="UnexpectedSuccess",
+        message="the test is marked as an expected failure and passed",
+        text="",
+    )
 
 
 def _message(error: BaseException | None) -> str:

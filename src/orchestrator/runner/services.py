@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def of(cls: type) -> tuple[Declared, ...]:
-    """The services a class declares; reading a declaration starts nothing."""
-    if not issubclass(cls, ServicesMixin):
+    """The services a class starts; reading a declaration starts nothing."""
+    if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
         return ()
     try:
         services = declared_services(cls)
@@ -58,12 +58,13 @@ def _running(cls: type) -> Iterator[tuple[str, Service]]:
             yield alias, service
 
 
-def supervise(pipe: int) -> None:
+def supervise(pipe: int, *, patience: float) -> None:
     """Have this worker's containers outlive it until the parent has read their logs.
 
     Args:
         pipe: The reading end of a pipe that the parent holds and closes then.
+        patience: Seconds in which this worker ends by itself when the parent is gone.
     """
     from orchestrator.sessions import supervised  # plain suites need none of this
 
-    supervised(pipe)
+    supervised(pipe, patience=patience)

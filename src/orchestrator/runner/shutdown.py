@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.member import State
@@ -9,6 +10,7 @@ from orchestrator.runner.member import State
 if TYPE_CHECKING:
     from orchestrator.runner.crew import Crew
     from orchestrator.runner.dispatch import Dispatcher
+    from orchestrator.runner.interrupts import Interrupts
     from orchestrator.runner.patience import Patience
     from orchestrator.runner.reports.text import Text
 
@@ -20,7 +22,7 @@ class Shutdown:
 
     Attributes:
         reason: Why no further test starts; empty as long as they do.
-        asked: How often somebody asked to stop, by Ctrl-C or a signal.
+        interrupted: Whether Ctrl-C or a signal asked for it, or a test raised KeyboardInterrupt.
         trouble: Why the tests could not be collected, or empty.
     """
 
@@ -28,24 +30,33 @@ class Shutdown:
         self, crew: Crew, dispatcher: Dispatcher, *, text: Text, patience: Patience
     ) -> None:
         self.reason = ""
-        self.asked = 0
+        self.interrupted = False
         self.trouble = ""
+        self._asked = 0
+        self._kill_at: float | None = None
         self._crew = crew
         self._dispatcher = dispatcher
         self._text = text
         self._patience = patience
 
-    def heed(self, count: int) -> None:
+    def heed(self, interrupts: Interrupts) -> None:
         """First: finish and tear down. Second: interrupt and tear down. Third: kill.
 
-        Args:
-            count: How many interrupts there have been.
+        SIGTERM and SIGHUP leave little time for each, and none after that.
         """
-        if count <= self.asked:
-            return
-        self.asked = count
+        if interrupts.urgent and self._kill_at is None:
+            self._patience = self._patience.urgent()
+            self._kill_at = time.monotonic() + self._patience.finish + self._patience.teardown
+        if interrupts.count > self._asked:
+            self._ask(interrupts.count)
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            for member in self._crew.members:
+                member.kill()
+
+    def _ask(self, count: int) -> None:
+        self._asked = count
         running = len(self._crew.running())
-        self._begin("interrupted", patience=self._patience)
+        self._interrupt()
         for member in self._crew.members:
             if count == _SECOND:
                 member.interrupt(self._patience)
@@ -53,11 +64,21 @@ class Shutdown:
                 member.kill()
         if count == 1:
             self._text.note(
-                f"Interrupted: {running} running test{'s'[: running != 1]} may finish; "
-                "Ctrl-C again interrupts them, a third one kills"
+                f"Interrupted: {running} running test{'s'[: running != 1]} may finish "
+                f"({self._patience.finish:g} s); Ctrl-C again interrupts them, a third one kills"
             )
         elif count == _SECOND:
             self._text.note("Interrupted again: running tests are interrupted and torn down")
+
+    def interrupted_by_test(self) -> None:
+        """A KeyboardInterrupt of a test that nothing caught ends the run, as under unittest."""
+        if not self.interrupted:
+            self._interrupt()
+            self._text.note("Interrupted by a test: no other test starts")
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self._begin("interrupted", patience=self._patience)
 
     def fail_fast(self) -> None:
         """A test has failed, and ``-f`` was given: running tests take the time they need."""

@@ -7,22 +7,21 @@ module clean-ups. Here both end in a full teardown, because services live in cla
 from __future__ import annotations
 
 import sys
-import time
 import unittest
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.runner import services
-from orchestrator.runner.collect import owner_of
+from orchestrator.runner import services, unpatched
+from orchestrator.runner.collect import class_name, is_suite, owner_of
 from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections import deque
+    from collections.abc import Callable, Iterator
 
     from orchestrator.runner.messages import Message
+    from orchestrator.runner.output import Written
     from orchestrator.runner.result import Result
-
-if TYPE_CHECKING:
 
     class _Suite(unittest.TestSuite):
         """The hooks that the type stubs leave out."""
@@ -42,24 +41,33 @@ __unittest = True  # unittest leaves the frames of such modules out of traceback
 
 
 class UnitSuite(_Suite):
-    """The tests of one unit, run once."""
+    """The tests of one unit, run once.
+
+    Args:
+        tests: Each test with its ordinal; one that has run is let go.
+        report: Where messages go.
+        between: Called before each test.
+        written: How much the worker has written.
+    """
 
     def __init__(
         self,
-        tests: Sequence[Any],
+        tests: deque[tuple[int, Any]],
         *,
         report: Callable[[Message], None],
         between: Callable[[], None],
-        written: Callable[[], int],
+        written: Callable[[], Written],
     ) -> None:
-        super().__init__(tests)
+        super().__init__()
         self.seconds: dict[str, float] = {}
         self.interrupted_at = ""
+        self._waiting = tests
         self._report = report
         self._between = between
         self._written = written
-        self._class_started = time.perf_counter()
+        self._class_started = unpatched.now()
         self._standing_class: type | None = None
+        self._owner = ""  # its name
         self._standing_module: type | None = None  # any class of it
 
     def run_unit(self, result: Result) -> None:
@@ -82,6 +90,9 @@ class UnitSuite(_Suite):
         # An asyncio test's loop is closed by now: its clean-ups cannot be awaited.
         if test is not None and not isinstance(test, unittest.IsolatedAsyncioTestCase):
             getattr(test, "doCleanups", lambda: None)()
+        if self._standing_class is None and result._previousTestClass is type(test):
+            # A suite of its own making sees to fixtures itself, but not after an interrupt.
+            self._standing_class = self._standing_module = type(test)
         if self._standing_class is not None:
             result._previousTestClass = self._standing_class
             self._tearDownPreviousClass(None, result)
@@ -89,13 +100,35 @@ class UnitSuite(_Suite):
             result._previousTestClass = self._standing_module
             self._handleModuleTearDown(result)
 
-    # unittest's hooks: no public ones exist; these have been stable since Python 2.7
+    def run(self, result: Any, debug: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002 - unittest's
+        """Run what unittest's own suite would run, with the same fixtures, and hold nothing."""
+        result._testRunEntered = True  # a suite that a test runs is not the outermost one
+        while self._waiting:
+            self._between()  # has the parent something to say?
+            if result.shouldStop:
+                break
+            self._run_one(result, *self._waiting.popleft())
+        self._tearDownPreviousClass(None, result)
+        self._handleModuleTearDown(result)
+        result._testRunEntered = False
+        return result
 
-    def __iter__(self) -> Iterator[Any]:
-        """Ask before each test whether the parent wants us to stop."""
-        for test in super().__iter__():
-            self._between()
-            yield test
+    def _run_one(self, result: Any, ordinal: int, test: Any) -> None:
+        if is_suite(test):  # it sees to its fixtures itself
+            began = unpatched.now()
+            result.execute(ordinal, test)
+            self.seconds[owner_of(test)] = unpatched.now() - began
+            return
+        self._tearDownPreviousClass(test, result)
+        self._handleModuleFixture(test, result)
+        self._handleClassSetUp(test, result)
+        result._previousTestClass = type(test)
+        if getattr(type(test), "_classSetupFailed", False) or result._moduleSetUpFailed:
+            result.pass_over(ordinal, test)
+        else:
+            result.execute(ordinal, test)
+
+    # unittest's hooks: no public ones exist; these have been stable since Python 2.7
 
     def _handleModuleFixture(self, test: Any, result: Any) -> None:
         cls = type(test)
@@ -113,15 +146,15 @@ class UnitSuite(_Suite):
         cls: Any = type(test)
         if result._previousTestClass is cls:
             return
-        owner = owner_of(cls)
-        self._class_started = time.perf_counter()
+        owner = owner_of(test)
+        self._class_started = unpatched.now()
         self._tell(result, f"setUpClass ({owner})", owner=owner)
         with self._every_error(result, "setUpClass", owner, _class_cleanups(cls)) as failed:
             super()._handleClassSetUp(test, result)
         if failed:
             cls._classSetupFailed = True
         if not getattr(cls, "_classSetupFailed", False):
-            self._standing_class = cls
+            self._standing_class, self._owner = cls, owner
             if facts := services.facts(cls):
                 self._report(ServicesUp(owner=owner, facts=facts, secrets=services.secrets(cls)))
 
@@ -129,12 +162,12 @@ class UnitSuite(_Suite):
         previous = result._previousTestClass
         if previous is None or previous is type(test):
             return
-        owner = owner_of(previous)
+        owner = self._owner if previous is self._standing_class else class_name(previous)
         self._tell(result, f"tearDownClass ({owner})", owner=owner)
         self._standing_class = None
         with self._every_error(result, "tearDownClass", owner, _class_cleanups(previous)):
             super()._tearDownPreviousClass(test, result)
-        self.seconds[owner] = time.perf_counter() - self._class_started
+        self.seconds[owner] = unpatched.now() - self._class_started
 
     def _handleModuleTearDown(self, result: Any) -> None:
         module = self._get_previous_module(result)
@@ -148,7 +181,7 @@ class UnitSuite(_Suite):
 
     def _tell(self, result: Any, name: str, *, owner: str) -> None:
         result.fixture = (name, owner)
-        self._report(FixtureBegan(name=name, owner=owner, offset=self._written()))
+        self._report(FixtureBegan(name=name, owner=owner, written=self._written()))
 
     @contextmanager
     def _every_error(
@@ -164,7 +197,7 @@ class UnitSuite(_Suite):
         except BaseException as error:  # noqa: BLE001 - SystemExit, above all
             caught.append(error)
             self._createClassOrModuleLevelException(
-                result, error, fixture, parent, info=sys.exc_info()
+                result, error, fixture, parent, info=unpatched.exc_info()
             )
             cleanups()
 

@@ -35,7 +35,7 @@ class Test:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What one worker runs in one piece: a class, or a module with module fixtures.
+    """What one worker runs in one piece: a class, a module with module fixtures, or a suite.
 
     Attributes:
         key: ``module.Class`` or ``module``.

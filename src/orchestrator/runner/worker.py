@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
+import re
 import sys
-import threading
 import traceback
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services
+from orchestrator.runner import services, unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
 from orchestrator.runner.messages import (
@@ -25,50 +25,43 @@ from orchestrator.runner.messages import (
     Setup,
     Stop,
 )
+from orchestrator.runner.output import Written
 from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
+from orchestrator.runner.stopping import Interruption, Watch
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from orchestrator.runner.collect import Loaded
     from orchestrator.runner.messages import Message
 
 _INTERRUPTED: Final = 130
-_STOPPING: Final[dict[signal.Signals, Any]] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-}
+_ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 class Worker:
     """Answers the parent until it says leave, or is gone."""
 
-    def __init__(self, channel: WorkerEnd, setup: Setup, *, lifeline: int) -> None:
+    def __init__(
+        self, channel: WorkerEnd, setup: Setup, *, lifeline: int, interruption: Interruption
+    ) -> None:
         self._channel = channel
         self._lifeline = lifeline
+        self._interruption = interruption
         self._setup = setup
         self._units: dict[str, Loaded] = {}
-        self._masks: dict[int, set[signal.Signals | int]] = {}
         self._leaving = False
-        self._sending = False
-        self._interrupted = False
         self._result: Result | None = None
-        self._output = moved_up(os.dup(1))
+        self._streams = sys.stdout, sys.stderr
+        self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
 
     def serve(self) -> None:
         """Collect and run until there is nothing more to do."""
         if not self._collected():
             return
-        for number in _STOPPING:
-            signal.signal(number, self._on_signal)
-        os.register_at_fork(
-            before=self._before_fork,
-            after_in_parent=self._after_fork,
-            after_in_child=self._after_fork_in_child,
-        )
+        _warn_as_unittest_does()  # once all is imported: a module's own filters come second
         try:
             while not self._leaving:
                 message = self._channel.receive()
@@ -76,7 +69,7 @@ class Worker:
                     return
                 self._run(message)
         finally:
-            self._interrupted = True  # what runs at the exit cleans up, and is not interrupted
+            self._interruption.over()  # what runs at the exit cleans up
 
     def _collected(self) -> bool:
         try:
@@ -84,36 +77,36 @@ class Worker:
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
+        self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
-            services.supervise(self._lifeline)
+            services.supervise(self._lifeline, patience=self._setup.finish + self._setup.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
     def _run(self, order: Run) -> None:
         try:
-            tests = _matched(self._units.get(order.unit), order)
+            tests = _matched(self._units.pop(order.unit, None), order)
         except LookupError as error:
             self._channel.send(Mismatch(unit=order.unit, text=str(error)))
             return
-        chosen = [(ordinal, tests[ordinal]) for ordinal in order.order]
-        result = Result(self._send, written=self._written)
+        result = Result(self._send, written=self._written, streams=self._streams)
         result.failfast = self._setup.failfast
         result.buffer = self._setup.buffer
         result.tb_locals = self._setup.tb_locals
-        result.expect(chosen)
         suite = UnitSuite(
-            [test for _, test in chosen],
+            tests,
             report=self._send,
             between=self._obey,
             written=self._written,
         )
         self._result = result
+        trace = ""
         try:
             suite.run_unit(result)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._leaving = True
-        result.settle(chosen)
+            trace = _trace(error)
         self._flush()
         self._channel.send(
             Finished(
@@ -121,6 +114,7 @@ class Worker:
                 seconds=suite.seconds,
                 stopped=result.stopped,
                 place=suite.interrupted_at,
+                trace=trace,
             )
         )
 
@@ -134,86 +128,77 @@ class Worker:
             self._result.halt("stop")
 
     def _send(self, message: Message) -> None:
-        """Send from within a test; an interrupt waits until the line is complete."""
-        self._sending = True
+        """Send from within a test."""
         try:
-            self._channel.send(message)
+            with self._interruption.held():
+                self._channel.send(message)
         except ChannelLostError:
             # Nobody hears us any more: tear down as for an interrupt, once.
-            if not self._leaving:
-                self._leaving = True
+            if not self._interruption.came:
+                self._interruption.over()
                 raise KeyboardInterrupt from None
-        finally:
-            self._sending = False
-        if self._interrupted and not self._leaving:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Interrupt once; while tearing down nothing may interrupt, the parent can still kill."""
-        if self._interrupted:
-            return
-        self._interrupted = True
-        if not self._sending:
-            self._leaving = True
-            raise KeyboardInterrupt
-
-    # A forked child must die of SIGTERM: multiprocessing ends its children that way, and waits for
-    # them. Python forgets a signal that reaches the child before its handlers can run, so none may.
-
-    def _before_fork(self) -> None:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-        self._masks[threading.get_ident()] = mask
-
-    def _after_fork(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(threading.get_ident()))
-
-    def _after_fork_in_child(self) -> None:
-        for number, default in _STOPPING.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, default)
-        self._after_fork()
-
-    def _written(self) -> int:
-        """How much this worker has written to its output so far, in bytes."""
-        try:
-            return os.fstat(self._output).st_size
-        except OSError:  # a test closed it
-            return 0
 
     def _flush(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with suppress(Exception):  # a test closed or replaced it
                 stream.flush()
-            except (OSError, ValueError, AttributeError):
-                continue  # a test closed or replaced it
+
+    def _written(self) -> Written:
+        """How much this worker has written to its output so far."""
+        out, err = map(_size, self._outputs)
+        return Written(out=out, err=err)
 
 
-def _matched(loaded: Loaded | None, order: Run) -> dict[int, Any]:
-    """Each ordinal's test here: the n-th test of an id there is the n-th of that id here.
+def _size(descriptor: int) -> int:
+    try:
+        return unpatched.fstat(descriptor).st_size
+    except OSError:  # a test closed it
+        return 0
+
+
+def _matched(loaded: Loaded | None, order: Run) -> deque[tuple[int, Any]]:
+    """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
 
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
     if loaded is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
+    ids = [_comparable(test.id) for test in loaded.unit.tests]
+    wanted = list(map(_comparable, order.ids))
     here: dict[str, list[Any]] = defaultdict(list)
-    for described, test in zip(loaded.unit.tests, loaded.tests, strict=True):
-        here[described.id].append(test)
-    if sorted(test.id for test in loaded.unit.tests) != sorted(order.ids):
-        there = set(order.ids)
+    for id_, test in zip(ids, loaded.tests, strict=True):
+        here[id_].append(test)
+    if sorted(ids) != sorted(wanted):
+        there = set(wanted)
         raise LookupError(
             f"{order.unit} holds {len(loaded.tests)} tests in this worker and {len(order.ids)} in "
             f"the one that collected first; only here: {_some(set(here) - there)}; "
             f"only there: {_some(there - set(here))}. Tests must be collected the same each time"
         )
-    return {ordinal: here[id_].pop(0) for ordinal, id_ in enumerate(order.ids)}
+    tests = [here[id_].pop(0) for id_ in wanted]
+    return deque((ordinal, tests[ordinal]) for ordinal in order.order)
+
+
+def _comparable(id_: str) -> str:
+    """An id without what differs in every process: where in memory something is."""
+    return _ADDRESS.sub("0x…", id_)
 
 
 def _some(ids: set[str]) -> str:
     few = 3
     shown = ", ".join(sorted(ids)[:few]) or "none"
     return f"{shown} and {len(ids) - few} more" if len(ids) > few else shown
+
+
+def _trace(error: BaseException) -> str:
+    """A traceback without the frames of unittest and of this runner."""
+    trace = error.__traceback__
+    while trace is not None and (
+        "__unittest" in trace.tb_frame.f_globals or trace.tb_frame.f_globals is globals()
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace, chain=False))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -230,9 +215,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
-            with warnings.catch_warnings():
-                _warn_as_unittest_does()
-                Worker(channel, setup, lifeline=lifeline).serve()
+            interruption = Interruption()
+            Watch(lifeline, finish=setup.finish, teardown=setup.teardown)
+            Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:

@@ -6,14 +6,16 @@ process. The `cryptography` library does the work; it loads when the first autho
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import ipaddress
+import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.services.drivers import driver
+from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
     import ssl
@@ -122,7 +124,7 @@ def create_authority() -> Authority:
     return Authority(certificate=_signed(builder, key), _issuer=name, _key=key)
 
 
-class PemFiles(contextlib.ExitStack):
+class PemFiles(OwnStack):
     """A private folder for clients that read certificates from files only; gone when closed."""
 
     def write(self, name: str, content: bytes) -> str:
@@ -137,8 +139,11 @@ class PemFiles(contextlib.ExitStack):
         if "_path" not in vars(self):
             import tempfile  # 3 ms that a module which only declares shall not pay
 
-            folder = tempfile.TemporaryDirectory(prefix=f"{_ORGANISATION}-tls-")
-            self._path = Path(self.enter_context(folder))
+            # Not a TemporaryDirectory: one of the parent is removed at the exit of a forked child.
+            self._path = Path(tempfile.mkdtemp(prefix=f"{_ORGANISATION}-tls-"))
+            atexit.register(self.close)
+            self.callback(atexit.unregister, self.close)
+            self.callback(shutil.rmtree, self._path, ignore_errors=True)
         return self._path
 
 

@@ -10,6 +10,7 @@ from orchestrator.errors import EngineError, ServiceError, ServiceNotReadyError
 from orchestrator.probes.ending import exited
 from orchestrator.probes.target import ATTEMPT
 from orchestrator.probes.waiting import INTERVAL, wait_until_ready
+from orchestrator.services.once import OwnStack
 from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
@@ -25,28 +26,22 @@ FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and n
 def paused(service: Service) -> Iterator[None]:
     """Freeze every process of the service while the block runs."""
     running = service.running
-    running.engine.pause_container(running.container)
-    try:
+    with OwnStack() as undo:
+        running.engine.pause_container(running.container)
+        undo.callback(_thaw, service)
         yield
-    finally:
-        with _unless_ended(service):
-            running.engine.unpause_container(running.container)
 
 
 @contextlib.contextmanager
 def partitioned(service: Service) -> Iterator[None]:
     """Cut the service off its network, and so off everybody, while the block runs."""
     running = service.running
-    with contextlib.ExitStack() as cutting:
+    with OwnStack() as undo:
+        undo.callback(_reconnected, service)
         for network in running.networks:
             running.engine.disconnect_network(network, container=running.container)
-            cutting.callback(_reconnect, service, network)
-        cut = cutting.pop_all()
-    try:
+            undo.callback(_reconnect, service, network)
         yield
-    finally:
-        cut.close()
-        _reconnected(service)
 
 
 def kill(service: Service, *, signal: str) -> None:
@@ -104,6 +99,12 @@ def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
     except ServiceNotReadyError:
         return False
     return True
+
+
+def _thaw(service: Service) -> None:
+    running = service.running
+    with _unless_ended(service):
+        running.engine.unpause_container(running.container)
 
 
 def _reconnect(service: Service, network: str) -> None:

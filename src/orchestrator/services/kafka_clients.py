@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.services.certificates import PemFiles
 from orchestrator.services.drivers import driver
+from orchestrator.services.once import OwnStack
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Clients:
         self, settings: Mapping[str, Any], *, admin: Mapping[str, Any], secrets: Sequence[str]
     ) -> None:
         self._settings = {**dict.fromkeys(_BOUNDS, settings), "KafkaAdminClient": admin}
-        self._open = contextlib.ExitStack()
+        self._open = OwnStack()
         if secrets:
             self._open.enter_context(_Mask(secrets))
         self._readers: dict[str, Reader] = {}

@@ -1,4 +1,4 @@
-"""What a handle makes when it is first asked, and only once, whoever asks at the same moment."""
+"""What one process makes: once, whoever asks at the same moment, and undone by itself alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
 Made = TypeVar("Made")
 
@@ -28,6 +29,67 @@ class ProcessLock:
         """Hold it while the block runs."""
         with self._locks.setdefault(os.getpid(), threading.RLock()):
             yield
+
+
+class OwnStack(contextlib.ExitStack):
+    """An exit stack of one process: what that has made, a forked child does not undo.
+
+    A pickle or a deep copy of it is empty.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner = os.getpid()
+        self._pinned = False
+
+    def pin(self) -> None:
+        """Have its content undone by `close` alone, never by being forgotten.
+
+        A generator that is let go of, by the interpreter at its exit for one, runs its last lines.
+        """
+        if not self._pinned:
+            _api().Py_IncRef(self)
+            self._pinned = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> bool:
+        """Undo everything, the last first; nothing in a forked child."""
+        if os.getpid() != self._owner:
+            self.pin()
+            return False
+        self._unpin()
+        return bool(super().__exit__(kind, error, trace))
+
+    def pop_all(self) -> Self:
+        """Hand everything to a new stack; nothing in a forked child."""
+        if os.getpid() != self._owner:
+            self.pin()
+            return type(self)()
+        self._unpin()
+        return super().pop_all()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        """Be pickled with nothing in it."""
+        return type(self), ()
+
+    def _unpin(self) -> None:
+        if self._pinned:
+            self._pinned = False
+            _api().Py_DecRef(self)
+
+
+def _api() -> Any:
+    import ctypes  # takes 6 ms, which declarations need not pay
+
+    api = ctypes.pythonapi
+    for function in (api.Py_IncRef, api.Py_DecRef):
+        function.argtypes = [ctypes.py_object]
+    return api
 
 
 class once(Generic[Made]):  # noqa: N801 - a decorator, as functools.cached_property

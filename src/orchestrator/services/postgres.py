@@ -13,7 +13,7 @@ from orchestrator.services import (
     postgres_strict,
 )
 from orchestrator.services.drivers import driver
-from orchestrator.services.once import once
+from orchestrator.services.once import OwnStack, once
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
 from orchestrator.services.postgres_memory import Storage
@@ -66,7 +66,7 @@ class Postgres(PostgresServer):
 
     _schema: str = options.private("public")
     _test: str = options.private("")
-    _clients: contextlib.ExitStack | None = options.private(None)
+    _clients: OwnStack | None = options.private(None)
     _shared: SharedTransaction | None = options.private(None)
     _of_class: Postgres | None = options.private(None)
     _related: dict[str, Postgres] | None = options.private(None)
@@ -86,14 +86,14 @@ class Postgres(PostgresServer):
                 "_tests": {},
                 "_storage": Storage(),
                 "_related": {},
-                "_clients": contextlib.ExitStack(),
+                "_clients": OwnStack(),
                 **changes,
             },
         )
 
     def joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
-        return self.copy_with(_runtime=runtime, _clients=contextlib.ExitStack(), _related={})
+        return self.copy_with(_runtime=runtime, _clients=OwnStack(), _related={})
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
@@ -103,7 +103,7 @@ class Postgres(PostgresServer):
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle that sees a schema, a database or a transaction of the test's own."""
         name = name_of(test)
-        with contextlib.ExitStack() as clients:
+        with OwnStack() as clients:
             role: Mapping[str, Any] = {}
             if self.strict:
                 role = clients.enter_context(postgres_strict.watched(self, test=name))
@@ -240,7 +240,7 @@ class Postgres(PostgresServer):
         return self._of_class or self
 
     @property
-    def clients(self) -> contextlib.ExitStack:
+    def clients(self) -> OwnStack:
         """Closes what was opened with this handle."""
         assert self._clients is not None  # noqa: S101 - every bound handle has them
         return self._clients

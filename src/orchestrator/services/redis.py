@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
 from orchestrator.services import options, redis_clients, redis_options, redis_server
-from orchestrator.services.once import once
+from orchestrator.services.once import OwnStack, once
 from orchestrator.services.redis_isolation import isolation
 from orchestrator.services.redis_leftovers import Known
 from orchestrator.services.runtime import address
@@ -62,7 +62,7 @@ class Redis(Service):
     _database: int = options.private(0)
     _rules: Sequence[str] = options.private(())
     _of_class: Redis | None = options.private(None)
-    _clients: contextlib.ExitStack | None = options.private(None)
+    _clients: OwnStack | None = options.private(None)
     _related: dict[str, Redis] | None = options.private(None)
     _user_passwords: Mapping[str, str] | None = options.private(None)
     _identity: Identity | None = options.private(None)
@@ -82,7 +82,7 @@ class Redis(Service):
                 "password": self.password or runtime.password,
                 "_user_passwords": {user: options.random_password() for user in self.users},
                 "_identity": redis_server.make_identity(*hosts) if self.tls else None,
-                "_clients": contextlib.ExitStack(),
+                "_clients": OwnStack(),
                 "_related": {},
                 "_known": Known(),
                 "_tests": [],
@@ -92,7 +92,7 @@ class Redis(Service):
 
     def joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
-        return self.copy_with(_runtime=runtime, _clients=contextlib.ExitStack(), _related={})
+        return self.copy_with(_runtime=runtime, _clients=OwnStack(), _related={})
 
     # The server
 
@@ -124,7 +124,7 @@ class Redis(Service):
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle of an empty server, or of a user that reaches its own keys only."""
-        with isolation(self, test=test) as changes, contextlib.ExitStack() as clients:
+        with isolation(self, test=test) as changes, OwnStack() as clients:
             yield self.copy_with(
                 _test=test, _of_class=self, _clients=clients, _related={}, **changes
             )
@@ -223,7 +223,7 @@ class Redis(Service):
         return self._of_class or self
 
     @property
-    def clients(self) -> contextlib.ExitStack:
+    def clients(self) -> OwnStack:
         """Closes what was opened with this handle."""
         assert self._clients is not None  # noqa: S101 - every bound handle has them
         return self._clients

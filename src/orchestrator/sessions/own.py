@@ -16,6 +16,7 @@ from orchestrator.sessions.signals import (
     release_signals,
 )
 from orchestrator.sessions.slot import SLOT
+from orchestrator.sessions.spawn import Supervisor
 from orchestrator.sessions.sweep import sweep
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 _EXIT_SECONDS: Final = 10.0
 
 
-def supervised(pipe: int) -> None:
+def supervised(pipe: int, *, patience: float) -> None:
     """Let a parent look at this process's containers when it has died, before they are removed.
+
+    Must be called before the first session.
 
     Args:
         pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
-            has looked. Must be called before the first session.
+            has looked.
+        patience: Seconds in which this process ends by itself when the parent is gone; some later,
+            its watchdog ends it.
     """
-    SLOT.supervisor = pipe
+    SLOT.supervisor = Supervisor(pipe=pipe, patience=patience)
 
 
 def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:

@@ -17,7 +17,13 @@ from orchestrator.errors import EngineError, OrchestratorError
 from orchestrator.sessions.gate import Gate
 from orchestrator.sessions.identity import this_process
 from orchestrator.sessions.signals import arm_signals
-from orchestrator.sessions.spawn import Starting, Watchdog, WatchdogError, start_watchdog
+from orchestrator.sessions.spawn import (
+    Starting,
+    Supervisor,
+    Watchdog,
+    WatchdogError,
+    start_watchdog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,12 +43,12 @@ class Session:
         id: The session's uuid, drawn by this process and never inherited by a child.
         run: The run it belongs to.
         endpoint: The daemon that holds its things.
-        supervisor: A pipe to who looks at its things when this process has died.
+        supervisor: Who looks at its things when this process has died.
         answered: Whether the daemon has answered a create of this process.
     """
 
     def __init__(
-        self, *, endpoint: Endpoint, run: str | None = None, supervisor: int | None = None
+        self, *, endpoint: Endpoint, run: str | None = None, supervisor: Supervisor | None = None
     ) -> None:
         self.id = str(uuid.uuid4())
         self.run = run or self.id

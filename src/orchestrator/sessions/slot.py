@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from orchestrator.engine import Endpoint
     from orchestrator.sessions.session import Session
+    from orchestrator.sessions.spawn import Supervisor
 
 
 class Slot:
@@ -21,13 +22,13 @@ class Slot:
     Attributes:
         lock: Held while a session is made.
         armed: Whether this process (or the one it was forked from) has its handlers in place.
-        supervisor: The pipe to a process that wants to look at ours when this one is dead.
+        supervisor: Who wants to look at our things when this process is dead.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.armed = False
-        self.supervisor: int | None = None
+        self.supervisor: Supervisor | None = None
         self._sessions: dict[Endpoint, Session] = {}
 
     def get(self, endpoint: Endpoint) -> Session | None:

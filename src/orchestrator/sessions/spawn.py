@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,21 @@ _FULL: Final = "from orchestrator.sessions.remote import main; main(sys.argv[1:]
 _KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
 _START_SECONDS: Final = 10.0
 _SEND_SECONDS: Final = 5.0
+_TORN_DOWN: Final = 5.0  # seconds that an owner has to end by itself, beyond those it asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervisor:
+    """A process that started this one, looks at what it leaves, and is not outlived by it.
+
+    Attributes:
+        pipe: The reading end of a pipe. Only the supervisor has the other end; it closes that when
+            it has looked, or is dead.
+        patience: Seconds in which this process ends by itself after that.
+    """
+
+    pipe: int
+    patience: float
 
 
 class WatchdogError(OrchestratorError):
@@ -92,14 +108,15 @@ class Starting:
         return Watchdog(self._connection)
 
 
-def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None = None) -> Starting:
+def start_watchdog(
+    session: str, *, endpoint: Endpoint, supervisor: Supervisor | None = None
+) -> Starting:
     """Start a process that removes what this session left when the calling process is dead.
 
     Args:
         session: The session's id.
         endpoint: The daemon that holds its things.
-        supervisor: A pipe whose other end somebody holds who wants to look at the dead owner's
-            things first.
+        supervisor: Who wants to look at the dead owner's things first.
 
     Raises:
         WatchdogError: It cannot be started.
@@ -115,7 +132,11 @@ def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None =
         f"{labels.SESSION}={session}",
         raw_address(endpoint) or "-",
         "-" if pidfd is None else str(pidfd),
-        "-" if supervisor is None else str(supervisor),
+        *(
+            ("-", "0")
+            if supervisor is None
+            else (str(supervisor.pipe), str(supervisor.patience + _TORN_DOWN))
+        ),
         *(() if raw_address(endpoint) else _by_other_means(endpoint)),
     ]
     try:
@@ -128,7 +149,10 @@ def start_watchdog(session: str, *, endpoint: Endpoint, supervisor: int | None =
                 cwd="/",
                 env=_environment(os.environ),
                 start_new_session=True,
-                pass_fds=[fd for fd in (pidfd, supervisor) if fd is not None],
+                pass_fds=[
+                    *([] if pidfd is None else [pidfd]),
+                    *([] if supervisor is None else [supervisor.pipe]),
+                ],
             )
     except OSError as error:
         ours.close()

@@ -69,7 +69,7 @@ class InterruptTest(RunnerTestCase):
             test_stubborn="""
             class A(unittest.TestCase):
                 def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                     open("running", "a").close()
                     time.sleep(1000)
             """
@@ -219,8 +219,9 @@ class InterruptTest(RunnerTestCase):
         self.write(
             test_exit="""
             import atexit
+            from orchestrator.runner.protocol import INTERRUPT
             def clean_up():
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), INTERRUPT)
                 open("cleaned", "a").close()
             class A(unittest.TestCase):
                 def test_a(self): atexit.register(clean_up)
@@ -323,7 +324,7 @@ class ParentKilledTest(RunnerTestCase):
             test_stubborn="""
             class A(unittest.TestCase):
                 def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                     open("running", "a").close()
                     while True: time.sleep(1)
             """

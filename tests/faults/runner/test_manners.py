@@ -158,10 +158,11 @@ class MannersTest(RunnerTestCase):
         self.assertEqual("OK", self.run_suite().verdict)
 
     def test_output_of_every_kind(self) -> None:
-        """What prints, raw writes and child processes write is shown together, class by class."""
+        """What is printed or written is shown class by class, on the stream it was written to."""
         self.write(
             test_output=r"""
             import subprocess
+            print("imported")
             class A(unittest.TestCase):
                 def test_a(self):
                     print("one")
@@ -174,10 +175,11 @@ class MannersTest(RunnerTestCase):
             """
         )
         ran = self.run_suite("-j", "2")
-        self.assertRegex(ran.text, r"output of test_output\.A -+\none\ntwo \\xff\nthree\nfour\n-")
-        self.assertIn("five\n", ran.text)
-        shown = [suite.findtext("system-out") for suite in ran.report]
-        self.assertEqual(["one\ntwo \\xff\nthree\nfour\n", "five\n"], shown)
+        self.assertRegex(ran.text, r"output of test_output\.A -+\nthree\n-")
+        blocks = ran.stdout.partition("one\ntwo \\xff\nfour\n")
+        self.assertEqual(["imported", "five"], "".join(blocks[::2]).split())
+        shown = [(s.findtext("system-out"), s.findtext("system-err")) for s in ran.report]
+        self.assertEqual([("one\ntwo \\xff\nfour\n", "three\n"), ("five\n", None)], shown)
 
     def test_buffered_output(self) -> None:
         """With -b only failing tests show their output, inside the failure."""

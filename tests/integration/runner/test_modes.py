@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 
 from tests.integration.runner.case import RunnerTestCase
 
@@ -341,25 +340,3 @@ class DisplayTest(RunnerTestCase):
         ran = self.run_suite("--junit", "file/junit.xml")
         self.assertEqual(1, ran.status)
         self.assertIn("--junit file/junit.xml could not be written", ran.text)
-
-    def test_warden_is_not_missed(self) -> None:
-        """The run goes on when somebody kills its warden."""
-        self.write(
-            test_warden="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    open("running", "w").close()
-                    while not os.path.exists("go"): time.sleep(0.01)
-            class B(unittest.TestCase):
-                def test_b(self): os._exit(1)
-            """
-        )
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
-            workers = set(self.workers())
-            import os
-
-            for pid in set(self.processes()) - workers - {running.pid}:
-                os.kill(pid, signal.SIGKILL)
-            (self.project / "go").touch()
-            self.assertEqual("FAILED (errors=1)", self.ended(running).verdict)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 import unittest.mock
 import uuid
 from contextlib import closing
 
-from orchestrator.engine import connect, labels
+from orchestrator.engine import connect, find_endpoint, labels
+from orchestrator.images import find_lock
 from orchestrator.settings import Settings
 from tests.integration.runner.case import RunnerTestCase
 
@@ -152,7 +156,7 @@ class ServicesTest(RunnerTestCase):
             class A(ServicesMixin, unittest.TestCase):
                 cache = Redis()
                 def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                     open("running", "w").close()
                     time.sleep(1000)
             """)
@@ -167,20 +171,67 @@ class ServicesTest(RunnerTestCase):
         self.assertEqual([], self._left(), "after the command has returned")
 
     def test_parent_killed(self) -> None:
-        """The parent's death leaves no container either."""
+        """Workers do not outlive a killed parent, however their tests hang; nor do containers."""
+        self._write("""
+            class Hangs(ServicesMixin):
+                cache = Redis(memory="64m")
+                def test_a(self):
+                    open(f"running-{type(self).__name__}", "w").close()
+                    self.hang()
+                    while True: time.sleep(1000)
+            class A(Hangs, unittest.TestCase):
+                def hang(self): pass
+            class B(Hangs, unittest.TestCase):
+                def hang(self): signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            class C(Hangs, unittest.TestCase):
+                def hang(self): os.kill(os.getpid(), signal.SIGSTOP)
+            class D(Hangs, unittest.TestCase):
+                def hang(self):
+                    import ctypes
+                    ctypes.PyDLL(None).sleep(1000)  # and holds the interpreter meanwhile
+            """)
+        with self.impatient("-j", "4") as running:
+            for name in "ABCD":
+                self.wait_for_file(f"running-{name}")
+            self.assertNotEqual([], self._left())
+            running.kill()
+            running.wait()
+            self.wait_for(lambda: not self.processes(), "the workers to end")
+
+    @unittest.skipUnless(find_endpoint().socket, "the daemon is not on this machine's socket")
+    def test_docker_stop(self) -> None:
+        """In a container that is stopped, a hanging test's services are gone before SIGKILL."""
         self._write("""
             class A(ServicesMixin, unittest.TestCase):
                 cache = Redis()
                 def test_a(self):
                     open("running", "w").close()
-                    while not os.path.exists("go"): time.sleep(0.01)
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                    while True: time.sleep(1000)
             """)
-        with self.started() as running:
+        name = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
+        variables = {
+            "container": "docker",
+            "ORCHESTRATOR_RUN": self.run_id,
+            "ORCHESTRATOR_IMAGES_LOCK": os.environ.get("ORCHESTRATOR_IMAGES_LOCK", ""),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        # This machine's own Python as the first process of a container.
+        inside = f"cd {self.project} && exec {sys.executable} -m orchestrator test"
+        image = find_lock(Settings.from_environment()).entries["redis"].reference.pinned
+        self.addCleanup(
+            subprocess.run, ["docker", "rm", "--force", name], capture_output=True, check=False
+        )
+        options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
+        run = ["docker", "run", "--name", name, "--volume", "/:/host", *options, image]
+        with subprocess.Popen([*run, "chroot", "/host", "sh", "-c", inside]) as running:
             self.wait_for_file("running")
-            self.assertNotEqual([], self._left())
-            running.kill()
-            running.wait()
-            (self.project / "go").touch()
+            began = time.monotonic()
+            subprocess.run(["docker", "stop", name], check=True)
+            took = time.monotonic() - began
+            self.assertEqual(130, running.wait())
+        self.assertEqual([], self._left(), "after the container was stopped")
+        self.assertLess(took, 8)
 
     def test_everything_killed(self) -> None:
         """The parent and its workers killed at once: the watchdogs need no leave to clean up."""

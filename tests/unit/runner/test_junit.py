@@ -11,14 +11,16 @@ import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from orchestrator.runner.ledger import Account, Ledger, Record
+from orchestrator.runner.ledger import Account, Ledger
 from orchestrator.runner.outcome import Outcome, Problem
+from orchestrator.runner.output import Output
 from orchestrator.runner.reports import junit
 from orchestrator.runner.run import Run
 from orchestrator.runner.unit import Test, Unit
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
 ANY_TEXT = some.text(some.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=12)
+OUTPUTS = some.builds(Output, out=ANY_TEXT, err=ANY_TEXT)
 FAILED = (Outcome.FAILURE, Outcome.ERROR, Outcome.UNEXPECTED_SUCCESS)
 
 
@@ -40,10 +42,10 @@ def _accounts(draw: some.DrawFn) -> Account:
     tests = tuple(Test(id=f"{owner}.{draw(ANY_TEXT)}", owner=owner, title="") for _ in range(count))
     unit = Unit(key=owner, tests=tests, files={owner: draw(ANY_TEXT)}, services={})
     account = Account(unit=unit, order=range(count))
-    for ordinal, test in enumerate(tests):
-        account.records[ordinal] = Record(
-            test=test,
-            outcome=draw(some.sampled_from(Outcome)),
+    for ordinal in range(count):
+        account.enter_one(
+            ordinal,
+            draw(some.sampled_from(Outcome)),
             problems=tuple(draw(some.lists(_problems(), max_size=2))),
             reason=draw(ANY_TEXT),
             seconds=draw(some.floats(0, 1e6)),
@@ -51,7 +53,7 @@ def _accounts(draw: some.DrawFn) -> Account:
     account.fixtures = [
         (draw(some.sampled_from([owner, ""])), p) for p in draw(some.lists(_problems(), max_size=2))
     ]
-    account.outputs = draw(some.dictionaries(some.just(owner), ANY_TEXT))
+    account.outputs = draw(some.dictionaries(some.just(owner), OUTPUTS))
     account.facts = draw(some.dictionaries(some.just(owner), some.dictionaries(ANY_TEXT, ANY_TEXT)))
     return account
 

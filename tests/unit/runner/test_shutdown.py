@@ -27,8 +27,8 @@ class ShutdownTest(unittest.TestCase):
         dispatcher: Any = SimpleNamespace(cancel=lambda: happened.append("cancel"))
         text: Any = SimpleNamespace(note=lambda _: happened.append("note"))
         shutdown = Shutdown(crew, dispatcher, text=text, patience=Patience())
-        shutdown.heed(1)
-        shutdown.heed(2)
+        for count in (1, 2):
+            shutdown.heed(SimpleNamespace(count=count, urgent=False))  # type: ignore[arg-type]
         self.assertEqual(
             ["cancel", "stop", "note", "cancel", "stop", "interrupt", "note"], happened
         )

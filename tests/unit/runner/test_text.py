@@ -6,7 +6,7 @@ import io
 import unittest
 
 from orchestrator.runner.arguments import NORMAL, VERBOSE
-from orchestrator.runner.ledger import Account, Ledger, Record
+from orchestrator.runner.ledger import Account, Ledger
 from orchestrator.runner.outcome import Outcome
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.run import OK, Run
@@ -25,7 +25,7 @@ class TextTest(unittest.TestCase):
     def test_words_from_outside_are_harmless(self) -> None:
         """A name or a note that would control the terminal is shown as text."""
         terminal = io.StringIO()
-        Text(terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
+        Text(terminal, stdout=terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
         self.assertEqual("name\\x1b[2J\\r\x1b[32mgreen\x1b[0m\n", terminal.getvalue())
 
     def _summary(self, *, verbosity: int) -> str:
@@ -34,10 +34,8 @@ class TextTest(unittest.TestCase):
         unit = Unit(key="m.A", tests=tests, files={}, services={})
         account = Account(unit=unit, order=range(len(tests)))
         for ordinal, test in enumerate(tests):
-            account.records[ordinal] = Record(
-                test=test, outcome=Outcome.OK, seconds=seconds[test.title]
-            )
+            account.enter_one(ordinal, Outcome.OK, seconds=seconds[test.title])
         terminal = io.StringIO()
         run = Run(ledger=Ledger([account]), started=0.0, seconds=1.0, status=OK, trouble="")
-        Text(terminal, verbosity=verbosity).summary(run, durations=0)
+        Text(terminal, stdout=terminal, verbosity=verbosity).summary(run, durations=0)
         return terminal.getvalue()

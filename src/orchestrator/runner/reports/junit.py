@@ -1,7 +1,7 @@
 """JUnit XML, in the dialect that GitLab, Jenkins and the GitHub reporters read.
 
 There is no standard; what they share is Jenkins' ``junit-10.xsd``: one ``testsuite`` per class, its
-``testcase`` elements, properties first and ``system-out`` last.
+``testcase`` elements, properties first, ``system-out`` and ``system-err`` last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from orchestrator.runner.outcome import Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.runner.ledger import Account, Record
-    from orchestrator.runner.outcome import Problem
+    from orchestrator.runner.ledger import Account
+    from orchestrator.runner.outcome import Problem, Record
     from orchestrator.runner.run import Run
 
 # XML 1.0 has no way to write these, escaped or not.
@@ -69,8 +69,9 @@ def _trouble(text: str, common: dict[str, str]) -> ET.Element:
 def _by_owner(account: Account) -> dict[str, list[Record]]:
     """The records by class; what printed or failed outside of any class has its own entry."""
     grouped: dict[str, list[Record]] = defaultdict(list)
-    for _, record in sorted(account.records.items()):
-        grouped[record.test.owner].append(record)
+    for _, records in sorted(account.records.items()):
+        for record in records:
+            grouped[record.test.owner].append(record)
     for owner in [*(owner or account.unit.key for owner, _ in account.fixtures), *account.outputs]:
         grouped[owner]
     return grouped
@@ -90,7 +91,9 @@ def _suite(
     fixtures = [p for place, p in account.fixtures if (place or account.unit.key) == owner]
     suite.extend(_fixture(owner, problem) for problem in fixtures)
     if output := account.outputs.get(owner):
-        ET.SubElement(suite, "system-out").text = _clean(output)
+        for name, text in (("system-out", output.out), ("system-err", output.err)):
+            if text:
+                ET.SubElement(suite, name).text = _clean(text)
     seconds = account.seconds.get(owner, sum(record.seconds for record in records))
     suite.set("time", f"{seconds:.3f}")
     suite.set("tests", str(len(records) + len(fixtures)))

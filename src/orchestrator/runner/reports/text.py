@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
 from orchestrator.errors import printable
@@ -11,11 +13,11 @@ from orchestrator.runner.outcome import Outcome
 from orchestrator.runner.reports.live import Live
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from orchestrator.runner.ledger import Ledger, Record
+    from orchestrator.runner.ledger import Ledger
     from orchestrator.runner.member import Member
-    from orchestrator.runner.outcome import Problem
+    from orchestrator.runner.outcome import Problem, Record
     from orchestrator.runner.run import Run
 
 _THICK: Final = "=" * 70
@@ -39,8 +41,10 @@ class Text:
     A closed pipe or terminal silences it; the run goes on, because workers have to be torn down.
     """
 
-    def __init__(self, stream: TextIO, *, verbosity: int) -> None:
+    def __init__(self, stream: TextIO, *, stdout: TextIO, verbosity: int) -> None:
         self._stream: TextIO | None = stream
+        self._stdout = stdout
+        self._together = _same_file(stream, stdout)
         self._verbosity = verbosity
         self._live = Live(stream if verbosity == VERBOSE and stream.isatty() else None)
         self._in_dots = False
@@ -71,11 +75,26 @@ class Text:
         elif self._verbosity == VERBOSE:
             self._line(f"{problem.title} ... {_WORDS[problem.outcome]}")
 
-    def output(self, source: str, text: str) -> None:
-        """Show what a class printed, in one piece."""
-        self._line(f"{f'-- output of {source} ':-<70}")
-        self._write(f"{text.rstrip(chr(10))}\n")  # as it was printed
-        self._line(_THIN)
+    def output(self, source: str, text: str, *, stdout: Iterable[bytes]) -> None:
+        """Show what a class printed, in one piece: on stdout as it is, the rest between lines.
+
+        Args:
+            source: The class.
+            text: What it wrote on stderr.
+            stdout: What it wrote on stdout.
+        """
+        framed = text or self._together
+        if framed:
+            self._line(f"{f'-- output of {source} ':-<70}")
+        else:
+            self._live.clear()
+        last = self._print(stdout)
+        if self._together and not last.endswith(b"\n"):
+            self._line("")
+        if text:
+            self._write(f"{text.rstrip(chr(10))}\n")  # as it was printed
+        if framed:
+            self._line(_THIN)
 
     def note(self, text: str) -> None:
         """Say something about the run itself."""
@@ -156,6 +175,27 @@ class Text:
             self._write("\n")
         self._write(f"{printable(text)}\n")
 
+    def _print(self, chunks: Iterable[bytes]) -> bytes:
+        """Copy to stdout; a reader that is gone is none of ours.
+
+        Returns:
+            The last of it.
+        """
+        last = b"\n"
+        try:
+            for last in chunks:
+                if raw := getattr(self._stdout, "buffer", None):
+                    raw.write(last)
+                else:
+                    self._stdout.write(last.decode(errors="backslashreplace"))
+            self._stdout.flush()
+        except (OSError, ValueError, AttributeError):  # closed, or there was none
+            with suppress(OSError, ValueError, AttributeError):  # what it holds must go somewhere
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, self._stdout.fileno())
+                os.close(nothing)
+        return last
+
     def _write(self, text: str) -> None:
         if self._stream is None:
             return
@@ -166,6 +206,14 @@ class Text:
             self._stream = None
         except UnicodeEncodeError:
             self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def _same_file(one: TextIO, other: TextIO) -> bool:
+    """Whether two streams end in one place, such as a terminal."""
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _own_and_others(record: Record) -> tuple[list[Problem], list[Problem]]:
@@ -189,7 +237,7 @@ def _verdict(run: Run) -> str:
     figures = (
         ("failures", problems[Outcome.FAILURE]),
         ("errors", problems[Outcome.ERROR]),
-        ("skipped", tally[Outcome.SKIPPED]),
+        ("skipped", sum(record.skips for record in run.ledger.records())),
         ("expected failures", tally[Outcome.EXPECTED_FAILURE]),
         ("unexpected successes", problems[Outcome.UNEXPECTED_SUCCESS]),
         ("not run", tally[Outcome.NOT_RUN]),

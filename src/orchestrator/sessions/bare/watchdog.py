@@ -4,6 +4,9 @@ It wakes on the end of the socket to its owner, or on the owner's pidfd, whichev
 socket also ends when the owner execs, and on systems without pidfd; the pidfd also fires when
 children forked behind Python's back hold the socket open. While the owner lives there is no timer.
 
+An owner may have a supervisor, a process that it must not outlive for long: it ends by itself when
+that one is gone. When it cannot (stopped, or stuck in C), the watchdog ends it.
+
 Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when nothing is left.
 """
 
@@ -13,6 +16,7 @@ import os
 import select
 import signal
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +33,10 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: The session's label (``name=value``), the daemon's address or ``-``, the number
-            of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, and the command
-            that removes by other means, if any.
+            of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, the seconds the
+            owner may outlive it, and the command that removes by other means, if any.
     """
-    label, address, pidfd, supervisor, *command = arguments
+    label, address, pidfd, supervisor, patience, *command = arguments
     _detach()
     owner = os.dup(0)
     _away_from_the_terminal()
@@ -41,7 +45,12 @@ def main(arguments: Sequence[str]) -> None:
         from .daemon import parse_address
         from .raw import RawReaper
         from .removal import remove_until_quiet
-    intents = _wait(owner, None if pidfd == _NONE else int(pidfd))
+    intents = _wait(
+        owner,
+        pidfd=None if pidfd == _NONE else int(pidfd),
+        supervisor=None if supervisor == _NONE else int(supervisor),
+        patience=float(patience),
+    )
     if intents is None:
         return
     if supervisor != _NONE:
@@ -71,15 +80,29 @@ def _away_from_the_terminal() -> None:
     os.close(null)
 
 
-def _wait(owner: int, pidfd: int | None) -> set[str] | None:
+def _wait(
+    owner: int, *, pidfd: int | None, supervisor: int | None, patience: float
+) -> set[str] | None:
     """Sleep until the owner is dead: the names it was creating. None when it said bye."""
     poller = select.poll()
     poller.register(owner, select.POLLIN)
     if pidfd is not None:
         poller.register(pidfd, select.POLLIN)
+        if supervisor is not None:
+            poller.register(supervisor, 0)  # tells of the other end's closing only
+    until = None
     lines = _Lines()
     while True:
-        ready = {fd for fd, _event in poller.poll()}
+        left = None if until is None else 1000 * max(0.0, until - time.monotonic())
+        ready = {fd for fd, _event in poller.poll(left)}
+        if supervisor in ready:
+            poller.unregister(supervisor)
+            until = time.monotonic() + patience
+            continue
+        if not ready and pidfd is not None:
+            until = None
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            continue
         dead = pidfd in ready
         if dead:
             os.set_blocking(owner, False)  # the last words may still lie in the socket

@@ -1,0 +1,169 @@
+"""How a worker is made to stop: by the parent's signal, or because the parent is gone.
+
+SIGINT and SIGTERM are the tests' own: the runner interrupts with a signal that no test uses.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import signal
+import sys
+import threading
+from os import close, fstat, getpid, killpg, pipe
+from pathlib import Path
+from select import poll
+from signal import pthread_kill, pthread_sigmask
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.runner.channel import moved_up
+from orchestrator.runner.protocol import INTERRUPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+_SIGNALS: Final = signal.valid_signals()
+_HANDLED: Final = frozenset(  # by tests, with handlers that raise; asking for all takes 0.7 ms
+    {
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_TASKS: Final = Path("/proc/self/task")
+_ENDS: Final = 0.1  # seconds for a thread that was told to end
+
+
+class Interruption:
+    """The runner's interruption of this worker: a KeyboardInterrupt in its main thread, once.
+
+    What is torn down after it is not interrupted again; the parent can still kill.
+
+    Attributes:
+        came: Whether it came already, or is not to come any more.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._held = False
+        self._owner = getpid()
+        signal.signal(INTERRUPT, self._on_signal)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no signal, a test's own neither, tear apart what the block does."""
+        came = self.came
+        mask = pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            pthread_sigmask(signal.SIG_SETMASK, mask)
+        if self.came and not came:
+            raise KeyboardInterrupt
+
+    def over(self) -> None:
+        """Interrupt nothing from now on."""
+        self.came = True
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.came or getpid() != self._owner:
+            return
+        self.came = True
+        if not self._held:
+            raise KeyboardInterrupt
+
+
+class Watch:
+    """Sees to it that this worker does not outlive its parent for long, whatever its test does.
+
+    Once the parent is gone, the running test may finish, is interrupted when it does not, and the
+    process group is killed when that does not help. This is a thread, so it needs the interpreter:
+    a test that never lets go of it is left to the watchdog of its containers.
+
+    The thread is not there while the process forks, or Python would warn (from 3.12 on).
+
+    Args:
+        lifeline: The reading end of a pipe; only the parent holds the other.
+        finish: Seconds for the running test.
+        teardown: Seconds for the clean-ups after its interruption.
+    """
+
+    def __init__(self, lifeline: int, *, finish: float, teardown: float) -> None:
+        self._lifeline = lifeline
+        self._identity = _identity(lifeline)
+        self._finish = finish
+        self._teardown = teardown
+        self._main = threading.main_thread().ident or 0
+        self._alone = False
+        self._thread: int | None = None
+        self._wake = -1
+        _be_woken_by_the_parents_death()
+        self._begin()
+        os.register_at_fork(before=self._pause, after_in_parent=self._begin)
+
+    def _begin(self) -> None:
+        if self._thread is not None or _identity(self._lifeline) != self._identity:
+            return  # where a test has closed it, the socket says between two tests what it would
+        waking, wake = pipe()
+        self._wake = moved_up(wake)
+        running = _thread.allocate_lock()
+        running.acquire()
+        mask = pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
+        try:
+            # Not by `threading`: a test that counts its threads must not find this one.
+            _thread.start_new_thread(self._wait, (moved_up(waking), running.release))
+        finally:
+            pthread_sigmask(signal.SIG_SETMASK, mask)
+        running.acquire()
+
+    def _pause(self) -> None:
+        if self._thread is None or self._alone:
+            return
+        task, self._thread = _TASKS / str(self._thread), None
+        close(self._wake)
+        deadline = monotonic() + _ENDS
+        while task.exists() and monotonic() < deadline:
+            sleep(0)
+
+    def _wait(self, waking: int, running: Callable[[], None]) -> None:
+        self._thread = threading.get_native_id()
+        running()
+        poller = poll()
+        for descriptor in (self._lifeline, waking):
+            poller.register(descriptor, 0)  # tells of the other end's closing only
+        ended = {descriptor for descriptor, _ in poller.poll()}
+        close(waking)
+        if self._lifeline in ended:
+            self._alone = True
+            sleep(self._finish)
+            pthread_kill(self._main, INTERRUPT)
+            sleep(self._teardown)
+            killpg(0, signal.SIGKILL)
+
+
+def _be_woken_by_the_parents_death() -> None:
+    """A stopped process is continued by the kernel (Linux only): else it could not watch."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGCONT)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
