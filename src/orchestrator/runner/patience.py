@@ -30,4 +30,4 @@ class Patience:
 
     def urgent(self) -> Patience:
         """After a SIGTERM: ``docker stop`` and CI systems kill a few seconds later."""
-        return replace(self, finish=min(self.finish, 1.0), teardown=min(self.teardown, 2.0))
+        return replace(self, finish=min(self.finish, 0.5), teardown=min(self.teardown, 1.5))

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import unittest.mock
 import uuid
 from contextlib import closing
@@ -226,12 +225,9 @@ class ServicesTest(RunnerTestCase):
         run = ["docker", "run", "--name", name, "--volume", "/:/host", *options, image]
         with subprocess.Popen([*run, "chroot", "/host", "sh", "-c", inside]) as running:
             self.wait_for_file("running")
-            began = time.monotonic()
             subprocess.run(["docker", "stop", name], check=True)
-            took = time.monotonic() - began
-            self.assertEqual(130, running.wait())
+            self.assertEqual(130, running.wait(), "137 when it was killed")
         self.assertEqual([], self._left(), "after the container was stopped")
-        self.assertLess(took, 8)
 
     def test_everything_killed(self) -> None:
         """The parent and its workers killed at once: the watchdogs need no leave to clean up."""
