@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from orchestrator import errors, probes
     from orchestrator.mixin import ServicesMixin
-    from orchestrator.services.build import Build
     from orchestrator.services.compose import Compose
-    from orchestrator.services.container import Container
+    from orchestrator.services.container import Build, Container
     from orchestrator.services.kafka import Kafka
     from orchestrator.services.postgres import Postgres
     from orchestrator.services.redis import Redis
@@ -34,7 +33,12 @@ __all__ = [
     "probes",
 ]
 
-_HOMES: Final = {"ServicesMixin": "mixin", "errors": "errors", "probes": "probes"}
+_HOMES: Final = {
+    "Build": "services.container",
+    "ServicesMixin": "mixin",
+    "errors": "errors",
+    "probes": "probes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ import unittest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
-from orchestrator.services.compose import Compose
-from orchestrator.services.declaration import HANDLES
+from orchestrator.services.compose import Compose, services_of
 from orchestrator.services.dependencies import in_order
+from orchestrator.services.hooks import HANDLES, declared_as
 from orchestrator.services.once import OwnStack
 from orchestrator.services.options import check_alias
 from orchestrator.services.service import Service
@@ -162,7 +162,7 @@ def declared_services(cls: type) -> Mapping[str, Service]:
     """
     services: dict[str, Service] = {}
     for name, declared in _declarations(cls).items():
-        more = {name: declared} if isinstance(declared, Service) else declared.services
+        more = {name: declared} if isinstance(declared, Service) else services_of(declared)
         for alias, service in more.items():
             if alias in services:
                 raise DeclarationError(
@@ -274,7 +274,7 @@ def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
 
 def _why_not_set_up(cls: type) -> str:
     for alias, service in declared_services(cls).items():
-        if not service.declared_as:
+        if not declared_as(service):
             return (
                 f"{cls.__qualname__}.{alias} was given to the class after its services had been "
                 f"started. Declare it in the class's body: {alias} = {type(service).__name__}(…)"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from orchestrator import Container, Kafka, Postgres, Redis, ServicesMixin
-from orchestrator.services.service import CAPABILITIES
+from orchestrator.services.hooks import CAPABILITIES
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import redis
 
 from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.errors import DeclarationError, MissingDriverError
+from orchestrator.services.secret import masked
 from tests.support.classes import LeakCheckedTestCase
 
 AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""
@@ -72,7 +73,7 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         with self.assertRaises(redis.exceptions.NoPermissionError):
             self.cache.as_user("reader").client.set("app:1", "y")
         self.assertEqual(b"x", self.cache.as_user("reader").client.get("app:1"))
-        self.assertEqual("it is ***", self.cache.masked(f"it is {app.password}"))
+        self.assertEqual("it is ***", masked(f"it is {app.password}", self.cache.secrets()))
 
     def test_databases_are_apart(self) -> None:
         """A key of one is not in the other; one handle each."""

@@ -11,6 +11,50 @@ from tests.support.processes import ProcessTestCase
 PAGE = Path(__file__).parents[2] / "src" / "orchestrator" / "services" / "README.md"
 SERVICE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
+FAULTS = """
+    import pymysql
+    import unittest
+
+    from mysql import MySQL
+    from orchestrator import ServicesMixin
+
+
+    class Telling(MySQL):
+        def server_info(self):
+            return {"told": self.running.password}
+
+
+    class FaultsTest(ServicesMixin, unittest.TestCase):
+        db = Telling()
+
+        def setUp(self):
+            with self.db.connect() as connection:
+                connection.cursor().execute("create table t (id int)")
+
+        def tables(self):
+            with self.db.connect() as connection, connection.cursor() as cursor:
+                return cursor.execute("show tables")
+
+        def test_restart(self):
+            self.db.restart()
+            self.assertEqual(1, self.tables())
+
+        def test_kill(self):
+            self.db.kill()
+            with self.assertRaises(pymysql.OperationalError):
+                self.db.connect()
+            self.db.restart()
+            self.assertEqual(1, self.tables())
+
+        def test_paused(self):
+            with self.db.paused(), self.assertRaises(pymysql.OperationalError):
+                self.db.connect()
+            self.assertEqual(1, self.tables())
+
+        def test_password(self):
+            self.fail()
+"""
+
 
 class ServicesReadmeTest(ProcessTestCase):
     """Adding a service is one small file."""
@@ -38,3 +82,13 @@ class ServicesReadmeTest(ProcessTestCase):
             "-m", "mypy", "--strict", "--python-executable", sys.executable, "test_orders.py"
         )
         self.assertEqual((0, 2), (status, output.count('"mysql.MySQL"')), output)
+
+    def test_the_pages_service_lives_through_faults_and_hides_its_password(self) -> None:
+        """It has every fault that the services of the house have, and says no password."""
+        self.write("mysql.py", SERVICE)
+        self.write("test_faults.py", FAULTS)
+        status, output = self.run_python("-m", "unittest", "-v", "test_faults")
+        self.assertEqual(1, status, output)
+        self.assertIn("Ran 4 tests", output)
+        self.assertIn("FAILED (failures=1)", output)
+        self.assertIn("told=***", output)

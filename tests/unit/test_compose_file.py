@@ -13,6 +13,7 @@ from unittest import mock
 from orchestrator import Build, Compose, Container
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Exec
+from orchestrator.services.compose import services_of
 
 REFUSED = {
     "privileged": "{image: a, privileged: true}",
@@ -43,7 +44,7 @@ REFUSED = {
 
 
 class ComposeFileTest(unittest.TestCase):
-    """`Compose.services`."""
+    """What a stack declares."""
 
     def setUp(self) -> None:
         """Work in a folder for Compose files."""
@@ -57,7 +58,7 @@ class ComposeFileTest(unittest.TestCase):
 
     def service(self, text: str) -> Container:
         """The only service of a file."""
-        return self.read(f"services: {{web: {text}, b: {{image: b, profiles: [x]}}}}").services[
+        return services_of(self.read(f"services: {{web: {text}, b: {{image: b, profiles: [x]}}}}"))[
             "web"
         ]
 
@@ -109,7 +110,7 @@ class ComposeFileTest(unittest.TestCase):
             "{image: a, deploy: {resources: {limits: {memory: 64m, cpus: '0.5', pids: 9}}}}",
         ):
             found = self.service(text)
-            self.assertEqual(("64m", 0.5, 9), (found.memory, found.cpus, found.pids))
+            self.assertEqual((64 << 20, 0.5, 9), (found.memory, found.cpus, found.pids))
 
     def test_capabilities_are_added_and_dropped(self) -> None:
         """Asked for by name in the file."""
@@ -154,8 +155,8 @@ class ComposeFileTest(unittest.TestCase):
             "b: {image: i, volumes: [{type: volume, source: data, target: /two}]}}"
         )
         with self.assertRaisesRegex(DeclarationError, "'a' and 'b' share the volume 'data'"):
-            _ = self.read(text).services
-        self.assertEqual(["b"], list(self.read(text, services=["b"]).services))
+            _ = services_of(self.read(text))
+        self.assertEqual(["b"], list(services_of(self.read(text, services=["b"]))))
 
     def test_variables_are_filled_in(self) -> None:
         """From this process, else from .env, else the default; $$ is a dollar."""
@@ -171,9 +172,9 @@ class ComposeFileTest(unittest.TestCase):
     def test_dependencies_come_along(self) -> None:
         """Those of the wanted ones, and no others."""
         text = "services: {a: {image: i, depends_on: [b]}, b: {image: i}, c: {image: i}}"
-        self.assertEqual(["a", "b"], list(self.read(text, services=["a"]).services))
+        self.assertEqual(["a", "b"], list(services_of(self.read(text, services=["a"]))))
         with self.assertRaisesRegex(DeclarationError, "no service 'd'; it has a, b, c"):
-            _ = self.read(text, services=["d"]).services
+            _ = services_of(self.read(text, services=["d"]))
 
     def test_a_file_that_is_none_is_told(self) -> None:
         """Not YAML, not a mapping, no services, or parts that are not supported."""
@@ -185,12 +186,12 @@ class ComposeFileTest(unittest.TestCase):
             "!!python/object:os.system {}": "not YAML",
         }.items():
             with self.subTest(text), self.assertRaisesRegex(DeclarationError, part):
-                _ = self.read(text).services
+                _ = services_of(self.read(text))
 
     def test_a_folder_without_a_file_is_told(self) -> None:
         """With the names that were looked for."""
         with self.assertRaisesRegex(DeclarationError, "has no compose.yaml, compose.yml"):
-            _ = Compose(self.folder).services
+            _ = services_of(Compose(self.folder))
 
     def test_a_bad_argument_is_told_at_once(self) -> None:
         """Before any file is read."""

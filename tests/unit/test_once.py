@@ -13,7 +13,7 @@ from concurrent import futures
 from pathlib import Path
 
 import orchestrator
-from orchestrator.services.once import ProcessLock, once
+from orchestrator.services.once import ProcessLock, locked_property
 
 
 class Handle:
@@ -25,7 +25,7 @@ class Handle:
         self.go_on = threading.Event()
         self.crowd = threading.Barrier(2)
 
-    @once
+    @locked_property
     def client(self) -> object:
         """A client, unless two threads make it at the same moment."""
         self.makers += 1
@@ -33,7 +33,7 @@ class Handle:
             self.crowd.wait(0.2)  # whoever else makes one is here by then
         return object()
 
-    @once
+    @locked_property
     def slow(self) -> str:
         """What takes until somebody says go on."""
         self.makes.set()
@@ -69,7 +69,7 @@ class OnceTest(unittest.TestCase):
         tries: list[int] = []
 
         class Flaky:
-            @once
+            @locked_property
             def client(self) -> str:
                 tries.append(1)
                 if len(tries) == 1:

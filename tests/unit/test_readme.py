@@ -14,6 +14,20 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+HOOKS = (ROOT / "src/orchestrator/services/README.md").read_text(encoding="utf-8")
+
+
+def told(text: str) -> set[str]:
+    """The names that stand in backticks, such as ``logs()`` and ``with db.paused():``."""
+    return set(re.findall(r"`(?:with )?(?:db\.)?([a-z_]+)\b[^`]*`", text))
+
+
+def row(service: type[Service]) -> str:
+    """What the table of services has of one."""
+    [line] = re.findall(rf"^\| `{service.__name__}` \|(.*)$", README, re.MULTILINE)
+    return str(line)
+
+
 def options(service: type[Service]) -> set[str]:
     """The names of a service's options."""
     return {item.name for item in dataclasses.fields(service) if item.init}
@@ -39,11 +53,20 @@ class ReadmeTest(unittest.TestCase):
         for name in common:
             self.assertIn(f"| `{name}` |", README)
         for service in (Postgres, Redis, Kafka, Container):
-            [row] = [
-                line for line in README.splitlines() if line.startswith(f"| `{service.__name__}` |")
-            ]
-            missing = [name for name in options(service) - common if f"`{name}`" not in row]
-            self.assertEqual([], missing, service.__name__)
+            self.assertEqual(set(), options(service) - common - told(row(service)), service)
+
+    def test_every_public_name_of_a_service_is_named(self) -> None:
+        """Completion after ``self.db.`` shows what README has, the hooks, and nothing else."""
+        rows = "".join(re.findall(r"^\| (`[a-z_]+`) \|", README, re.MULTILINE))
+        [running] = re.findall(r"and, while it runs, (.*?)Ports stay", README, re.DOTALL)
+        hooks = "".join(re.findall(r"^\| (`[a-z_]+`.*?) \|", HOOKS, re.MULTILINE))
+        [tools] = re.findall(r"^They work with (.*?)\n\n", HOOKS, re.DOTALL | re.MULTILINE)
+        common = told(rows) - {*cli.COMMANDS} | told(running) | told(hooks)
+        common |= {"running", "state", "copy_with"} & told(tools)
+        for service in (Service, Container, Postgres):
+            own = told(row(service)) if service is not Service else set()
+            names = {name for name in dir(service) if not name.startswith("_")} | options(service)
+            self.assertEqual(sorted(common | own), sorted(names), service.__name__)
 
     def test_every_public_name_is_there(self) -> None:
         """What the package promises can be imported, in order."""

@@ -54,4 +54,6 @@ class MaskTest(unittest.TestCase):
     def test_a_service_with_an_ordinary_password_has_readable_logs(self) -> None:
         """The most common declaration of all."""
         db = Postgres(password="test")
-        self.assertEqual('database "test" is ready', db.masked('database "test" is ready'))
+        self.assertEqual(
+            'database "test" is ready', masked('database "test" is ready', db.secrets())
+        )

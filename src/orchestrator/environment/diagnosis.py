@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError, printable
 from orchestrator.probes.ending import how_it_ended
+from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,11 +72,17 @@ def about(handle: Service) -> str:
 
 def _info(handle: Service) -> str:
     try:
-        return handle.masked(", ".join(f"{name}={value}" for name, value in handle.info().items()))
+        return _masked(
+            handle, ", ".join(f"{name}={value}" for name, value in handle.info().items())
+        )
     except ServiceError as error:  # its log lines are told beside
-        return handle.masked(f"no answer: {str(error).partition(chr(10))[0]}")
+        return _masked(handle, f"no answer: {str(error).partition(chr(10))[0]}")
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
-        return handle.masked(f"no answer: {type(error).__name__}: {error}")
+        return _masked(handle, f"no answer: {type(error).__name__}: {error}")
+
+
+def _masked(handle: Service, text: str) -> str:
+    return masked(text, handle.secrets())
 
 
 def _misfortune(handle: Service) -> str:

@@ -121,9 +121,6 @@ class Environment:
             timeline=self._timeline,
         )
         self._run = os.environ.get("PYTEST_XDIST_TESTRUNUID", session.run)
-        self._ending.callback(site.clear)
-        if self._settings.logs is not None:
-            self._ending.callback(keep_logs, site, folder=self._settings.logs)
         self._site = site
         return self._launch_for_class()
 
@@ -142,28 +139,9 @@ class Environment:
 
     def _launch_for_class(self) -> Mapping[Service, Service]:
         """Start what lives as long as the class, and what lives as long as the process."""
-        site = self._site
-        shared = process_scope(site.session, settings=self._settings)
-
-        def start(alias: str, await_network: Callable[[], None]) -> Service:
-            declaration, source = self._services[alias], self._sources[alias]
-            if declaration.scope == "process":
-                with site.span(alias, "shared"):
-                    shared.start(declaration, alias, source=source, stopping=site.stopping)
-                await_network()
-                joined = shared.joined(declaration, alias, network=site.network)
-                return self._ending.enter_context(joined)
-            handle = launch(declaration, alias, site, source=source, await_network=await_network)
-            self._ending.callback(release, handle)
-            return handle
-
-        return start_together(
-            self._services,
-            self._aliases("class", "process"),
-            network=site.create_network,
-            start=start,
-            stopping=site.stopping,
-        )
+        aliases = self._aliases("class", "process")
+        network = self._site.create_network
+        return self._launch(aliases, self._site, ending=self._ending, network=network)
 
     def _launch_for_test(self, states: OwnStack) -> Mapping[Service, Service]:
         """Start what lives as long as one test; the stack removes it."""
@@ -171,18 +149,36 @@ class Environment:
         if not aliases:
             return {}
         site = self._site.for_test()
-        states.callback(site.clear)
+        return self._launch(aliases, site, ending=states, network=lambda: None)
+
+    def _launch(
+        self,
+        aliases: Collection[str],
+        site: Site,
+        *,
+        ending: contextlib.ExitStack,
+        network: Callable[[], None],
+    ) -> Mapping[Service, Service]:
+        """Start services on a site; `ending` removes whatever was made of them."""
+        ending.callback(site.clear)
         if self._settings.logs is not None:
-            states.callback(keep_logs, site, folder=self._settings.logs)
+            ending.callback(keep_logs, site, folder=self._settings.logs)
 
         def start(alias: str, await_network: Callable[[], None]) -> Service:
             declaration, source = self._services[alias], self._sources[alias]
+            if declaration.scope == "process":
+                shared = process_scope(site.session, settings=self._settings)
+                with site.span(alias, "shared"):
+                    shared.start(declaration, alias, source=source, stopping=site.stopping)
+                await_network()
+                joined = shared.joined(declaration, alias, network=site.network)
+                return ending.enter_context(joined)
             handle = launch(declaration, alias, site, source=source, await_network=await_network)
-            states.callback(release, handle)
+            ending.callback(release, handle)
             return handle
 
         return start_together(
-            self._services, aliases, network=lambda: None, start=start, stopping=site.stopping
+            self._services, aliases, network=network, start=start, stopping=site.stopping
         )
 
     def _aliases(self, *scopes: Scope) -> Collection[str]:
@@ -216,6 +212,7 @@ class Environment:
 def _state(handle: Service, test: str) -> Iterator[Service]:
     """One service's clean state; what its driver raises on the way becomes ours."""
     isolation = handle.isolated(test)
+    restarts = handle.running.restarts
     with as_ours(handle, "could not give the test clean state"):
         state = isolation.__enter__()
     try:
@@ -223,8 +220,8 @@ def _state(handle: Service, test: str) -> Iterator[Service]:
     finally:
         # A server that a test has ended, on purpose or not, has no state left to drop. Who needs
         # it next is told.
-        with (
-            contextlib.suppress(ServiceExitedError),
-            as_ours(handle, "could not drop the test's state"),
-        ):
+        what = "could not drop the test's state"
+        if handle.running.restarts > restarts:
+            what += " (the test restarted it: isolated() must drop by a new connection)"
+        with contextlib.suppress(ServiceExitedError), as_ours(handle, what):
             isolation.__exit__(None, None, None)

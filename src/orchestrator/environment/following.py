@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, printable
+from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     from orchestrator.services.service import Service
@@ -41,7 +42,8 @@ class Follower:
                     continue
                 for at, line in running.engine.follow_logs(running.container, after=last):
                     last = at
-                    self._logger.info("%s: %s", running.alias, printable(self._handle.masked(line)))
+                    said = printable(masked(line, self._handle.secrets()))
+                    self._logger.info("%s: %s", running.alias, said)
                 last = last or "0"
         except EngineError as error:
             _log.debug("the log of %s ends here: %s", running.alias, error)

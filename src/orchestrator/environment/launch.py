@@ -16,9 +16,11 @@ from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError
 from orchestrator.probes.ending import exited
-from orchestrator.services.faults import FROZEN, answers, await_ready
-from orchestrator.services.options import in_bytes, memory_in_bytes, read_file
+from orchestrator.services.options import read_file
+from orchestrator.services.readiness import FROZEN, answers, await_ready
 from orchestrator.services.runtime import Runtime, host_names
+from orchestrator.services.secret import masked
+from orchestrator.services.service import bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -56,14 +58,8 @@ def launch(
     """
     began = time.monotonic()
     with site.span(alias, "image"):
-        name, image = obtain(source, site)
-    handle = _start(
-        declaration.with_image(name),
-        alias,
-        site,
-        image=image,
-        await_network=await_network,
-    )
+        image = obtain(source, site)
+    handle = _start(declaration, alias, site, image=image, await_network=await_network)
     with site.span(alias, "probe"):
         await_ready(handle, cancelled=site.stopping.is_set)
     if site.stopping.is_set():
@@ -95,17 +91,24 @@ def failure(handle: Service, what: str, error: Exception) -> ServiceError:
     if state is None or state.ended:
         return exited(handle, state)
     why = "" if answers(handle) else f"{FROZEN} "
+    said = masked(str(error), handle.secrets())
     return ServiceError(
-        f"{handle.alias} {what}: {why}{type(error).__name__}: {handle.masked(str(error))}",
+        f"{handle.alias} {what}: {why}{type(error).__name__}: {said}",
         service=handle.alias,
     )
 
 
 def _start(
-    declaration: Service, alias: str, site: Site, *, image: str, await_network: Callable[[], None]
+    declaration: Service,
+    alias: str,
+    site: Site,
+    *,
+    image: tuple[str, str],
+    await_network: Callable[[], None],
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
     files = _files(declaration)
+    image_name, image_id = image
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(
@@ -119,10 +122,11 @@ def _start(
             password=password,
             helper=partial(helper_container, site),
         )
-        handle = declaration.bound(runtime)
+        handle = bind(declaration, runtime, image=image_name)
         site.bound.append(handle)
         with site.span(alias, "create"), site.making_container(runtime.container):
-            container = site.engine.create_container(_spec(handle, site, image=image))
+            spec = _spec(handle, site, image=image_id)
+            runtime.container_id = site.engine.create_container(spec)
         written, links = {**handle.server_files(), **files}, handle.server_links()
         if written or links:
             with site.span(alias, "files"):
@@ -137,7 +141,6 @@ def _start(
                 raise
             site.remove_container(runtime.container)
         else:
-            handle = handle.identified(container)
             site.follow(handle)
             return handle
     raise AssertionError  # the last attempt returns or raises
@@ -162,13 +165,13 @@ def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
         bind_address=site.engine.bind_address,
         entrypoint=handle.server_entrypoint(),
         user=handle.server_user(),
-        memory=memory_in_bytes(handle),
+        memory=None if handle.memory is None else int(handle.memory),
         cpus=handle.cpus,
         pids=handle.pids,
-        shm_size=in_bytes(handle.shm_size),
+        shm_size=int(handle.shm_size),
         tmpfs={
             **handle.server_tmpfs(),
-            **{path: f"size={in_bytes(size)}" for path, size in handle.tmpfs.items()},
+            **{path: f"size={size}" for path, size in handle.tmpfs.items()},
         },
         mounts=handle.server_mounts(),
         capabilities=handle.server_capabilities(),

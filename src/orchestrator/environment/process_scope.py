@@ -20,6 +20,7 @@ from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
 from orchestrator.services.once import OwnStack
 from orchestrator.services.runtime import host_names
+from orchestrator.services.service import join
 
 if TYPE_CHECKING:
     import threading
@@ -72,9 +73,8 @@ class ProcessScope:
         runtime.engine.connect_network(
             network, container=runtime.container, aliases=host_names(alias)
         )
-        joined = handle.joined(
-            dataclasses.replace(runtime, alias=alias, networks=(*runtime.networks, network))
-        )
+        networks = (*runtime.networks, network)
+        joined = join(handle, dataclasses.replace(runtime, alias=alias, networks=networks))
         with OwnStack() as leaving:
             leaving.callback(
                 runtime.engine.disconnect_network, network, container=runtime.container

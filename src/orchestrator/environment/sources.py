@@ -12,8 +12,7 @@ from orchestrator.engine.build_context import pack_context
 from orchestrator.errors import DeclarationError, EngineError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.services.build import Build
-from orchestrator.services.container import Container
+from orchestrator.services.container import Build, Container
 from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0
-MIB: Final = 1 << 20
-_ASSUMED_MEMORY: Final = {"kafka": 768 * MIB, "redpanda": 768 * MIB, "redis": 64 * MIB}
-_ASSUMED_OTHERWISE: Final = 256 * MIB
 
 
 def owners(unit: Unit) -> list[str]:
@@ -47,13 +44,7 @@ def estimate(unit: Unit, recorded: Mapping[str, float]) -> float:
 def memory_of(unit: Unit) -> int:
     """The most that a unit's services may hold at once, in bytes; classes run one by one."""
     return max(
-        (
-            sum(
-                service.memory or _ASSUMED_MEMORY.get(service.kind.lower(), _ASSUMED_OTHERWISE)
-                for service in declared
-            )
-            for declared in unit.services.values()
-        ),
+        (sum(service.memory for service in declared) for declared in unit.services.values()),
         default=0,
     )
 

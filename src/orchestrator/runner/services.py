@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import OrchestratorError
 from orchestrator.mixin import ServicesMixin, declared_services
 from orchestrator.runner.unit import Declared
-from orchestrator.services.declaration import HANDLES
-from orchestrator.services.options import memory_in_bytes
+from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +26,8 @@ def of(cls: type) -> tuple[Declared, ...]:
     return tuple(
         Declared(
             alias=alias,
-            kind=type(service).__name__,
             scope=service.scope,
-            memory=memory_in_bytes(service),
+            memory=int(service.memory or service.usual_memory),
         )
         for alias, service in services.items()
     )

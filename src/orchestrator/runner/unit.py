@@ -10,13 +10,12 @@ class Declared:
     """A service that a class declares.
 
     Attributes:
-        memory: Bytes it may use, or None when the declaration says nothing.
+        memory: Bytes it may use, or usually does where the declaration sets no limit.
     """
 
     alias: str
-    kind: str
     scope: str
-    memory: int | None
+    memory: int
 
 
 @dataclass(frozen=True, kw_only=True)

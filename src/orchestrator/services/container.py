@@ -1,18 +1,17 @@
-"""`Container`: anything else that comes as an image, or as the recipe of one."""
+"""`Container`: anything else that comes as an image, or is built from a Dockerfile."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp
 from orchestrator.probes.target import is_probe
 from orchestrator.services import options
-from orchestrator.services.build import Build
 from orchestrator.services.mounts import check_allow, seen_mounts
 from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
@@ -24,6 +23,41 @@ if TYPE_CHECKING:
 
 _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 _HIGHEST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What an image is built from.
+
+    Every image that the Dockerfile names is taken from images.lock, as a service's own would be.
+
+    Attributes:
+        folder: What is sent to the engine, without what its ``.dockerignore`` leaves out.
+        dockerfile: The Dockerfile's path in the folder.
+        args: Values of its ``ARG``s; they are no place for secrets, which stay visible.
+        target: The stage to build; the last one without.
+    """
+
+    folder: str | Path
+    dockerfile: str = "Dockerfile"
+    args: Mapping[str, str] = field(default_factory=dict)
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        good = (
+            (isinstance(self.folder, Path) or (isinstance(self.folder, str) and self.folder))
+            and isinstance(self.dockerfile, str)
+            and self.dockerfile
+            and not Path(self.dockerfile).is_absolute()
+            and (self.target is None or isinstance(self.target, str))
+            and isinstance(self.args, Mapping)
+            and all(isinstance(k, str) and isinstance(v, str) for k, v in self.args.items())
+        )
+        if not good:
+            raise DeclarationError(
+                f"{self} cannot be used: expected a folder, the Dockerfile's path in it, args as a "
+                "mapping of text to text, and the name of a stage"
+            )
 
 
 class Container(Service):
@@ -92,10 +126,6 @@ class Container(Service):
         options.check_capabilities(self, "capabilities", self.capabilities)
         check_allow(self.allow)
         seen_mounts(self.mounts, allow=self.allow)
-
-    def with_image(self, image: str, /) -> Self:
-        """The declaration, with the image that was found or built for it."""
-        return self.copy_with(image=image, build=None)
 
     def container_ports(self) -> Sequence[str]:
         """The declared ports, each with its protocol."""

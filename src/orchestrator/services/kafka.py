@@ -14,7 +14,7 @@ from orchestrator.services.kafka_broker import Listener
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_security import JVM_OPTION
 from orchestrator.services.kafka_service import KafkaService
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,10 +63,10 @@ class Kafka(KafkaService):
                     f"server.properties other than {', '.join(_OURS)}"
                 )
 
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with what its security needs."""
         if not self.guarded:
-            return super().bound(runtime, **changes)
+            return super()._bound(runtime, **changes)
         given = self.env.get("KAFKA_OPTS", "")
         env = {
             "KAFKA_LOG4J_LOGGERS": "kafka.authorizer.logger=INFO",  # what it denies, for `strict`
@@ -74,7 +74,7 @@ class Kafka(KafkaService):
             "KAFKA_OPTS": f"{JVM_OPTION} {given}".rstrip(),
         }
         guard = self.new_guard(runtime, admin_mechanism="PLAIN")
-        return super().bound(runtime, _guard=guard, env=env, **changes)
+        return super()._bound(runtime, _guard=guard, env=env, **changes)
 
     def container_ports(self) -> Sequence[str]:
         """The clients' port and, where it is guarded, the administrator's."""
@@ -131,7 +131,7 @@ class Kafka(KafkaService):
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 
-    @once
+    @locked_property
     def _version(self) -> str:
         """What the log says; the protocol tells no more than which requests are known."""
         said = _VERSION.findall(self.logs())

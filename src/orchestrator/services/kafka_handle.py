@@ -20,7 +20,7 @@ from orchestrator.services.kafka_security import (
     Security,
     guard_for,
 )
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 from orchestrator.services.runtime import address, host_names
 from orchestrator.services.service import Service
 
@@ -39,6 +39,7 @@ class KafkaHandle(Service):
     """The life of a handle; subclasses say what a test can do with it, and how it is started."""
 
     internal_port: ClassVar[int] = 0
+    usual_memory: ClassVar[int] = 768 << 20
     denial: ClassVar[re.Pattern[str]] = re.compile("$^")
     """A line of the broker's log that says what it denied: `principal`, `name`, perhaps `kind`."""
     acl_removed: ClassVar[str] = ""
@@ -122,24 +123,24 @@ class KafkaHandle(Service):
         """Both passwords."""
         return () if self._guard is None else (self._guard.password, self._guard.admin_password)
 
-    @once
+    @locked_property
     def opened(self) -> Clients:
         """The clients that were opened through this handle."""
         return Clients(self.client_settings, admin=self.admin_settings, secrets=self.secrets())
 
-    @once
+    @locked_property
     def control(self) -> kafka.KafkaAdminClient:
         """The admin client of the class's handle, for what the service does itself."""
         if self._owner is not None:
             return self._owner.control
         return self.opened.open("KafkaAdminClient", retry_backoff_ms=5)
 
-    @once
+    @locked_property
     def fence(self) -> Fence:
         """What keeps the tests of the class apart."""
         return Fence() if self._owner is None else self._owner.fence
 
-    @once
+    @locked_property
     def _baseline(self) -> Baseline:
         return Baseline()
 

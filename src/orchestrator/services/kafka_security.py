@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.services.certificates import create_authority
 from orchestrator.services.kafka_broker import ADMIN_PORT, BROKER_PORT, CONTROLLER_PORT, Listener
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 from orchestrator.services.secret import Secret
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Tls:
     server: Certificate
     client: Certificate | None
 
-    @once
+    @locked_property
     def client_context(self) -> ssl.SSLContext:
         """What Python's clients connect with."""
         return self.authority.client_context(self.client)

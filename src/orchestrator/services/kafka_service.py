@@ -10,7 +10,7 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import kafka_groups, kafka_topics
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_handle import KafkaHandle
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ class KafkaService(KafkaHandle):
         """This test's consumer group."""
         return f"{self.prefix}group"
 
-    @once
+    @locked_property
     def admin(self) -> kafka.KafkaAdminClient:
         """A kafka-python admin client; closed after the test."""
         return self.opened.open("KafkaAdminClient")
@@ -56,7 +56,7 @@ class KafkaService(KafkaHandle):
                 f"{name!r} cannot name a topic: use ASCII letters, digits, '.', '_' and '-'"
             )
         topic = f"{self.prefix}{name}"
-        with self.lock.held():
+        with self._lock.held():
             if topic not in self._created:
                 _check_partitions(topic, partitions)
                 with self._told(f"the topic {topic!r} could not be made"):
@@ -185,7 +185,7 @@ class KafkaService(KafkaHandle):
                     self.control, group, topic, at_most=lag, timeout=timeout, service=self.alias
                 )
 
-    @once
+    @locked_property
     def _created(self) -> dict[str, tuple[int, dict[str, str]]]:
         """This handle's topics: how many partitions each has, and its settings."""
         return {}

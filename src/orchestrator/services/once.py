@@ -92,7 +92,7 @@ def _api() -> Any:
     return api
 
 
-class once(Generic[Made]):  # noqa: N801 - a decorator, as functools.cached_property
+class locked_property(Generic[Made]):  # noqa: N801 - a decorator, as functools.cached_property
     """A property that is made when first read, by one thread, and kept.
 
     ``functools.cached_property`` makes it twice when two threads come at the same moment (Python

@@ -41,17 +41,25 @@ def check_alias(alias: str) -> None:
 
 
 def check_common(service: Service) -> None:
-    """Raise DeclarationError for a value, of the options every service has, that cannot work."""
+    """Check the options every service has, and turn sizes into bytes.
+
+    Raises:
+        DeclarationError: A value cannot work.
+    """
     _check_image(service)
     check_environment(service, "env", service.env)
     if service.command is not None:
         check(service, "command", _is_words(service.command), "a list of arguments")
-    memory_in_bytes(service)
+    if service.memory is not None:
+        expected = "bytes, or text such as '512m'; at least 6m"
+        check(service, "memory", in_bytes(service.memory) >= _LEAST_MEMORY, expected)
+        _normalise(service, "memory", in_bytes(service.memory))
     check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
     check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
     pids = service.pids
     check(service, "pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
     check(service, "shm_size", _is_room(service.shm_size), "bytes, or text such as '256m'")
+    _normalise(service, "shm_size", in_bytes(service.shm_size))
     _check_tmpfs(service)
     check(
         service,
@@ -140,16 +148,6 @@ def check_capabilities(service: Service, option: str, value: object) -> None:
     check(service, option, good, "a list such as ['NET_ADMIN']")
 
 
-def memory_in_bytes(service: Service) -> int | None:
-    """The memory limit in bytes, or None without one."""
-    memory = service.memory
-    if memory is None:
-        return None
-    size = in_bytes(memory)
-    check(service, "memory", size >= _LEAST_MEMORY, "bytes, or text such as '512m'; at least 6m")
-    return size
-
-
 def _check_image(service: Service) -> None:
     check(service, "image", service.image is None or _is_text(service.image), "a reference")
     if service.image is None:
@@ -178,6 +176,7 @@ def _check_tmpfs(service: Service) -> None:
         is_path(path) and _is_room(size) for path, size in service.tmpfs.items()
     )
     check(service, "tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
+    _normalise(service, "tmpfs", {path: in_bytes(size) for path, size in service.tmpfs.items()})
 
 
 def _is_room(value: object) -> bool:
@@ -221,6 +220,10 @@ def check(service: Service, option: str, good: bool, expected: str) -> None:  # 
         raise DeclarationError(
             f"{type(service).__name__}({option}={value!r}) cannot be used: expected {expected}"
         )
+
+
+def _normalise(service: Service, option: str, value: object) -> None:
+    object.__setattr__(service, option, value)  # it is being made, and frozen only from then on
 
 
 def private(default: Any, *, init: Literal[False] = False) -> Any:

@@ -13,7 +13,7 @@ from orchestrator.services import (
     postgres_strict,
 )
 from orchestrator.services.drivers import driver
-from orchestrator.services.once import OwnStack, once
+from orchestrator.services.once import OwnStack, locked_property
 from orchestrator.services.postgres_admin import Admin
 from orchestrator.services.postgres_isolation import isolation, name_of
 from orchestrator.services.postgres_memory import Storage
@@ -75,9 +75,9 @@ class Postgres(PostgresServer):
     _tests: dict[str, bool] | None = options.private(None)
     _storage: Storage | None = options.private(None)
 
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with passwords in place."""
-        return super().bound(
+        return super()._bound(
             runtime,
             **{
                 "password": self.password or runtime.password,
@@ -91,7 +91,7 @@ class Postgres(PostgresServer):
             },
         )
 
-    def joined(self, runtime: Runtime, /) -> Self:
+    def _joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
         return self.copy_with(_runtime=runtime, _clients=OwnStack(), _related={})
 
@@ -157,12 +157,12 @@ class Postgres(PostgresServer):
         """The URL for SQLAlchemy, with the psycopg driver."""
         return postgres_clients.sqlalchemy_url(self)
 
-    @once
+    @locked_property
     def engine(self) -> sqlalchemy.Engine:
         """A SQLAlchemy engine; each of its connections works in this test's state."""
         return postgres_clients.engine(self)
 
-    @once
+    @locked_property
     def async_engine(self) -> sqlalchemy.ext.asyncio.AsyncEngine:
         """A SQLAlchemy engine for asyncio; each of its connections works in this test's state."""
         return postgres_clients.async_engine(self)
@@ -188,7 +188,7 @@ class Postgres(PostgresServer):
         """
         return postgres_clients.connect(self, **arguments)
 
-    @once
+    @locked_property
     def server_version(self) -> str:
         """Such as ``"15.8"``."""
         [[version]] = self.of_class.admin.run("show server_version")
@@ -260,7 +260,7 @@ class Postgres(PostgresServer):
         """The password of every test's role, with ``strict=True``."""
         return self._test_password
 
-    @once
+    @locked_property
     def test_verifier(self) -> str:
         """What the server stores of `test_password`; it takes a few milliseconds to make."""
         return self.admin.verifier(self.test_password)
@@ -271,7 +271,7 @@ class Postgres(PostgresServer):
         assert self._tests is not None  # noqa: S101 - every bound handle has it
         return self._tests
 
-    @once
+    @locked_property
     def admin(self) -> Admin:
         """The connection that makes and drops tests' state; outside any database it clones."""
         database = self.database
@@ -281,7 +281,7 @@ class Postgres(PostgresServer):
         self.clients.callback(admin.close)
         return admin
 
-    @once
+    @locked_property
     def session_of_tests(self) -> SessionOfTests:
         """The server session that all tests work in, with ``isolation="transaction"``."""
         session = SessionOfTests(self)
@@ -304,7 +304,7 @@ class Postgres(PostgresServer):
         """One handle for each relative, so that its engine is one too."""
         related: dict[str, Any] = {} if self._related is None else self._related
         key = f"{kind} {name}"
-        with self.lock.held():
+        with self._lock.held():
             if key not in related:
                 related[key] = make(self, name)
         found: Self = related[key]

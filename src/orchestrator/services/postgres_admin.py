@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import ServiceError
 from orchestrator.probes.target import ATTEMPT
 from orchestrator.services.drivers import driver
-from orchestrator.services.faults import FROZEN, answers, await_ready
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
+from orchestrator.services.readiness import FROZEN, answers, await_ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Admin:
             alias = self._service.alias
             raise ServiceError(f"{alias} cannot be worked with: {FROZEN}", service=alias)
 
-    @once
+    @locked_property
     def major(self) -> int:
         """The server's major version."""
         [[number]] = self.run("show server_version_num")

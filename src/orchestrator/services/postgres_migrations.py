@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services.drivers import driver
 from orchestrator.services.once import ProcessLock
+from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def run(migrate: Any, *, service: Postgres) -> None:
     except Exception as error:
         raise ServiceError(
             f"{service.alias}: the migration failed: {type(error).__name__}: "
-            f"{service.masked(str(error))}",
+            f"{masked(str(error), service.secrets())}",
             service=service.alias,
         ) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
 from orchestrator.services import options, redis_clients, redis_options, redis_server
-from orchestrator.services.once import OwnStack, once
+from orchestrator.services.once import OwnStack, locked_property
 from orchestrator.services.redis_isolation import isolation
 from orchestrator.services.redis_leftovers import Known
 from orchestrator.services.runtime import address
@@ -48,6 +48,7 @@ class Redis(Service):
     lock_entry: ClassVar[str] = "redis"
     client_modules: ClassVar[Sequence[str]] = ("redis",)
     container_port: ClassVar[int] = 6379
+    usual_memory: ClassVar[int] = 64 << 20
 
     maxmemory: str | int | None = None
     maxmemory_policy: Policy | None = None
@@ -73,10 +74,10 @@ class Redis(Service):
         """Raise DeclarationError for a value that Redis would refuse."""
         redis_options.check(self)
 
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with passwords and certificates in place."""
         hosts = (runtime.engine.host, runtime.alias, "localhost")
-        return super().bound(
+        return super()._bound(
             runtime,
             **{
                 "password": self.password or runtime.password,
@@ -90,7 +91,7 @@ class Redis(Service):
             },
         )
 
-    def joined(self, runtime: Runtime, /) -> Self:
+    def _joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
         return self.copy_with(_runtime=runtime, _clients=OwnStack(), _related={})
 
@@ -162,12 +163,12 @@ class Redis(Service):
         """``redis://…`` for another container of the class; it contains the password."""
         return redis_clients.url(self, f"{self.alias}:{self.container_port}", verified=False)
 
-    @once
+    @locked_property
     def client(self) -> redis.Redis:
         """A redis-py client; values are bytes. It is closed after the test."""
         return redis_clients.client(self)
 
-    @once
+    @locked_property
     def async_client(self) -> redis.asyncio.Redis:
         """A redis-py asyncio client; values are bytes. It is closed after the test."""
         return redis_clients.async_client(self)
@@ -233,7 +234,7 @@ class Redis(Service):
         """What the server shows with TLS."""
         return self._identity
 
-    @once
+    @locked_property
     def ca_file(self) -> str | None:
         """With TLS, a file with the authority that clients must trust; gone after the test."""
         from orchestrator.services.certificates import PemFiles  # only few use TLS
@@ -255,12 +256,12 @@ class Redis(Service):
         assert self._tests is not None  # noqa: S101 - every bound handle has it
         return self._tests
 
-    @once
+    @locked_property
     def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
         """The class's redis-py client that makes and drops tests' state; it outlives a restart."""
         return redis_clients.client(self, **redis_clients.reconnecting())
 
-    @once
+    @locked_property
     def major(self) -> int:
         """The server's major version."""
         return int(str(self.admin.info("server")["redis_version"]).partition(".")[0])

@@ -14,7 +14,7 @@ from orchestrator.probes.waiting import INTERVAL
 from orchestrator.services import kafka_broker, kafka_topics, redpanda_config
 from orchestrator.services.kafka_clients import kafka_python
 from orchestrator.services.kafka_service import KafkaService
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,12 +64,12 @@ class Redpanda(KafkaService):
                 "lists of texts"
             )
 
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with what its security needs."""
         if not self.guarded:
-            return super().bound(runtime, **changes)
+            return super()._bound(runtime, **changes)
         guard = self.new_guard(runtime, admin_mechanism="SCRAM-SHA-256")
-        return super().bound(runtime, _guard=guard, **changes)
+        return super()._bound(runtime, _guard=guard, **changes)
 
     def container_ports(self) -> Sequence[str]:
         """The clients' port and, where it is guarded, the administrator's."""
@@ -124,7 +124,7 @@ class Redpanda(KafkaService):
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
 
-    @once
+    @locked_property
     def _version(self) -> str:
         """What the log says first."""
         said = _VERSION.search(self.logs())

@@ -1,4 +1,4 @@
-"""The container behind a handle."""
+"""The container behind a handle, as the engine knows it."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Runtime:
     """The container behind a handle.
 
     Attributes:
-        ports: Container port such as ``"5432/tcp"`` to the host port.
+        container: Its name.
         networks: The names of the networks it stands on.
-        password: A random password of this session, for servers that want one.
+        ports: Container port such as ``"5432/tcp"`` to the host port.
+        password: A random password of this server's own, for servers that want one.
         helper: Runs another container in its network namespace.
+        container_id: Known once the container exists; a handle is there before.
+        restarts: How often `restart` has ended every connection to it.
     """
 
     alias: str
@@ -63,3 +66,4 @@ class Runtime:
     password: str
     helper: Helper
     container_id: str = ""
+    restarts: int = 0

@@ -1,52 +1,38 @@
 """`Service`: what a test class declares, and what it holds while the service runs.
 
 One class is both. As declared in a class body it is a frozen value that touches nothing. When the
-class is set up, a copy of it is bound to a container; the descriptor hands out that copy.
+class is set up, a copy of it is bound to a container: its *handle*, which the descriptor hands out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
-from orchestrator.services import faults, options, slowness
-from orchestrator.services.declaration import Declaration
-from orchestrator.services.once import ProcessLock, once
+from orchestrator.services import faults, options
+from orchestrator.services.faults import slowness
+from orchestrator.services.hooks import Hooks, declared_as
+from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.runtime import address
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
     from orchestrator.engine.port import ContainerState, ExecResult
-    from orchestrator.probes import Probe
     from orchestrator.services.options import Scope
     from orchestrator.services.runtime import Runtime
 
-# Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
-# (forged packets on the class's network), SETFCAP.
-CAPABILITIES: Final = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-)
+Handle = TypeVar("Handle", bound="Service")
 
 
-class Service(Declaration):
+class Service(Hooks):
     """A server in a container, for one test class.
 
     Attributes:
@@ -66,18 +52,13 @@ class Service(Declaration):
         depends_on: Services (or their names) that must be ready before this one starts.
     """
 
-    lock_entry: ClassVar[str] = ""
-    container_port: ClassVar[int] = 0
-    url_scheme: ClassVar[str] = "tcp"
-    client_modules: ClassVar[Sequence[str]] = ()
-
     image: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] | None = None
     memory: int | str | None = None
     cpus: float | None = None
     pids: int | None = 4096
-    shm_size: int | str = "256m"
+    shm_size: int | str = 256 << 20
     tmpfs: Mapping[str, int | str] = field(default_factory=dict)
     log_to: logging.Logger | str | None = None
     startup_timeout: float = 60.0
@@ -89,77 +70,6 @@ class Service(Declaration):
     def __post_init__(self) -> None:
         options.check_common(self)
         self.check_options()
-
-    # What a subclass says about its server
-
-    def check_options(self) -> None:
-        """Raise DeclarationError for a value of one's own options that cannot work."""
-
-    def server_env(self) -> Mapping[str, str]:
-        """The environment variables its image needs."""
-        return {}
-
-    def server_command(self) -> Sequence[str] | None:
-        """The arguments its image needs, or None for the image's own command."""
-        return None
-
-    def server_capabilities(self) -> Sequence[str]:
-        """The capabilities its image needs; those left out of Docker's own serve attackers."""
-        return CAPABILITIES
-
-    def server_entrypoint(self) -> Sequence[str] | None:
-        """What runs instead of the image's entry point, or None."""
-        return None
-
-    def server_user(self) -> str | None:
-        """The user it runs as, or None for the image's own."""
-        return None
-
-    def server_tmpfs(self) -> Mapping[str, str]:
-        """Container path to the mount options of a file system in memory of the service's own."""
-        return {}
-
-    def server_mounts(self) -> Mapping[str, str]:
-        """Container path to a path of this machine, mounted read-only."""
-        return {}
-
-    def server_files(self) -> Mapping[str, bytes]:
-        """The files its image needs."""
-        return {}
-
-    def server_links(self) -> Mapping[str, str]:
-        """Container path to where a symbolic link there leads."""
-        return {}
-
-    def container_ports(self) -> Sequence[str]:
-        """The container ports to publish, the main one first, such as ``["5432/tcp"]``."""
-        return [f"{self.container_port}/tcp"]
-
-    def readiness(self) -> Probe | None:
-        """What tells that the server is ready; None when it is as soon as it runs."""
-        raise NotImplementedError
-
-    def why_ended(self) -> str:
-        """What the log of the ended server tells of the reason; empty if nothing."""
-        return ""
-
-    def started(self) -> None:
-        """Do what the ready server needs after each start, such as asking for a password."""
-
-    def prepare(self) -> None:
-        """Do once what the class needs of the ready server, such as migrations."""
-
-    @contextmanager
-    def isolated(self, test: str) -> Iterator[Self]:  # noqa: ARG002 - services that clean up name things by it
-        """Give one test clean state: hand out its handle, drop the state afterwards."""
-        yield self
-
-    def server_info(self) -> Mapping[str, object]:
-        """What `info` tells about the server beside image, host and ports."""
-        return {}
-
-    def release(self) -> None:
-        """Close what this handle opened."""
 
     # What a test uses
 
@@ -214,7 +124,8 @@ class Service(Declaration):
         """
         options.check_log_range(tail, since)
         running = self.running
-        return self.masked(running.engine.logs(running.container, tail=tail, since=since))
+        text = running.engine.logs(running.container, tail=tail, since=since)
+        return masked(text, self.secrets())
 
     def exec(self, argv: Sequence[str]) -> ExecResult:
         """Run a command in the container and wait for it.
@@ -227,10 +138,6 @@ class Service(Declaration):
         """
         options.check_argv(argv)
         return self.running.engine.exec(self.running.container, argv)
-
-    def state(self) -> ContainerState | None:
-        """The container now, or None when it is gone."""
-        return self.running.engine.container(self.running.container)
 
     def info(self) -> dict[str, object]:
         """Image, host, ports, the most bytes of memory it used, and what the server says of itself.
@@ -287,23 +194,22 @@ class Service(Declaration):
         """
         faults.restart(self)
 
-    # How it is bound
+    # What hooks work with
 
-    def bound(self, runtime: Runtime, /, **changes: Any) -> Self:
-        """A copy of this declaration that is bound to a container."""
-        return self.copy_with(_runtime=runtime, **changes)
+    @property
+    def running(self) -> Runtime:
+        """The container behind this handle, with a random password for a server that wants one.
 
-    def joined(self, runtime: Runtime, /) -> Self:
-        """The handle for one more class, of a service that lives as long as the process."""
-        return self.copy_with(_runtime=runtime)
+        Raises:
+            ServiceNotRunningError: This is a declaration.
+        """
+        if self._runtime is None:
+            raise ServiceNotRunningError(_why_not_running(self), service=declared_as(self))
+        return self._runtime
 
-    def identified(self, container_id: str, /) -> Self:
-        """The handle, once its container has an id."""
-        return self.copy_with(_runtime=dataclasses.replace(self.running, container_id=container_id))
-
-    def with_image(self, image: str, /) -> Self:
-        """The declaration, with the image that was found for it."""
-        return self.copy_with(image=image)
+    def state(self) -> ContainerState | None:
+        """The container now, or None when it is gone."""
+        return self.running.engine.container(self.running.container)
 
     def copy_with(self, **changes: Any) -> Self:
         """A copy with other attributes, such as a test's handle with a database of its own.
@@ -317,29 +223,43 @@ class Service(Declaration):
             object.__setattr__(copy, name, value)
         return copy
 
-    @once
-    def lock(self) -> ProcessLock:
+    def secrets(self) -> Sequence[str]:
+        """What is never shown in logs, errors and info: its passwords, also as URLs spell them."""
+        random = self._runtime.password if self._runtime else None
+        declared = getattr(self, "password", None)
+        return [text for password in (random, declared) for text in options.spellings(password)]
+
+    # How it is bound
+
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+        """The handle of a container; an option ``password`` that is None becomes a random one."""
+        if getattr(self, "password", "") is None:
+            changes = {"password": runtime.password, **changes}
+        return self.copy_with(_runtime=runtime, **changes)
+
+    def _joined(self, runtime: Runtime, /) -> Self:
+        """The handle for one more class, of a service that lives as long as the process."""
+        return self.copy_with(_runtime=runtime)
+
+    @locked_property
+    def _lock(self) -> ProcessLock:
         """For what this handle makes at most once of each name."""
         return ProcessLock()
 
-    @property
-    def running(self) -> Runtime:
-        """The container behind this handle."""
-        if self._runtime is None:
-            raise ServiceNotRunningError(_why_not_running(self), service=self.declared_as)
-        return self._runtime
 
-    def secrets(self) -> Sequence[str]:
-        """What is never shown in logs, errors and info."""
-        return ()
+def bind(declaration: Handle, runtime: Runtime, *, image: str) -> Handle:
+    """The handle of a declaration, for a container of its own that runs this image."""
+    return declaration._bound(runtime, image=image)  # noqa: SLF001 - what only we may do
 
-    def masked(self, text: str) -> str:
-        """A text without this service's secrets."""
-        return masked(text, self.secrets())
+
+def join(handle: Handle, runtime: Runtime) -> Handle:
+    """The handle for one more class, which reaches the same container otherwise."""
+    return handle._joined(runtime)  # noqa: SLF001 - what only we may do
 
 
 def _why_not_running(service: Service) -> str:
-    if not service.declared_as:
+    place = declared_as(service)
+    if not place:
         kind = type(service).__name__
         return (
             f"This {kind} is not running, and will not: no test class declares it. Write it in the "
@@ -347,7 +267,7 @@ def _why_not_running(service: Service) -> str:
             "module or a list."
         )
     return (
-        f"{service.declared_as} is not running. It runs from the setUpClass of a test class with "
+        f"{place} is not running. It runs from the setUpClass of a test class with "
         "ServicesMixin to that class's end; a setUpClass of your own must call "
         "super().setUpClass() first."
     )

@@ -5,28 +5,32 @@ from __future__ import annotations
 import tempfile
 import unittest
 from pathlib import Path
+from typing import ClassVar
 
-from orchestrator.runner import schedule
+from orchestrator import Kafka, Postgres, Service, ServicesMixin
+from orchestrator.runner import schedule, services
 from orchestrator.runner.arguments import Shard
 from orchestrator.runner.durations import Durations
 from orchestrator.runner.ledger import Account
-from orchestrator.runner.schedule import MIB, Schedule, estimate, in_shard, memory_of
+from orchestrator.runner.schedule import Schedule, estimate, in_shard, memory_of
 from orchestrator.runner.unit import Declared, Test, Unit
+
+MIB = 1 << 20
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
     key = f"m.{name}"
-    services: dict[str, tuple[Declared, ...]] = {}
+    declared_by: dict[str, tuple[Declared, ...]] = {}
     if memory is not None:
-        declared = Declared(alias="db", kind="Postgres", scope="class", memory=memory * MIB)
-        services = {key: (declared,)}
+        declared = Declared(alias="db", scope="class", memory=memory * MIB)
+        declared_by = {key: (declared,)}
     return Unit(
         key=key,
         tests=tuple(
             Test(id=f"{key}.test_{number}", owner=key, title="") for number in range(tests)
         ),
         files={},
-        services=services,
+        services=declared_by,
     )
 
 
@@ -90,15 +94,19 @@ class MemoryTest(unittest.TestCase):
         assert first is not None
         self.assertIsNotNone(plan.next([first]))
 
-    def test_assumptions(self) -> None:
-        """A service that declares no memory counts with what its kind usually takes."""
-        unit = _unit("A", memory=0)
-        kafka = Declared(alias="k", kind="Kafka", scope="class", memory=None)
-        services = {"m.A": (kafka, *unit.services["m.A"])}
-        self.assertEqual(
-            (768 + 256) * MIB,
-            memory_of(Unit(key=unit.key, tests=unit.tests, files={}, services=services)),
-        )
+    def test_a_service_says_itself_what_it_usually_takes(self) -> None:
+        """Its limit of memory counts, and without one its class's word; a user's own class too."""
+
+        class Small(Service):
+            usual_memory: ClassVar[int] = 5 * MIB
+
+        class Declares(ServicesMixin, unittest.TestCase):
+            events = Kafka()
+            db = Postgres(memory="100m")
+            own = Small()
+
+        unit = Unit(key="m.A", tests=(), files={}, services={"m.A": services.of(Declares)})
+        self.assertEqual((768 + 100 + 5) * MIB, memory_of(unit))
 
 
 class ShardTest(unittest.TestCase):

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Exec
-from orchestrator.services.build import Build
-from orchestrator.services.compose_file import read_env_file
-from orchestrator.services.compose_volumes import copied
-from orchestrator.services.container import Container
-from orchestrator.services.service import CAPABILITIES
+from orchestrator.services.compose.file import read_env_file
+from orchestrator.services.compose.volumes import copied
+from orchestrator.services.container import Build, Container
+from orchestrator.services.hooks import CAPABILITIES, name_declaration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +94,7 @@ def to_container(
         )
     except (_Refused, DeclarationError) as error:
         raise DeclarationError(f"{place}: {error}") from None
-    object.__setattr__(container, "_declared_as", place)
+    name_declaration(container, place)
     return container
 
 

@@ -6,20 +6,18 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import EngineError, ServiceError, ServiceNotReadyError
-from orchestrator.probes.ending import exited
-from orchestrator.probes.target import ATTEMPT
-from orchestrator.probes.waiting import INTERVAL, wait_until_ready
+from orchestrator.errors import EngineError, ServiceError
+from orchestrator.probes.waiting import INTERVAL
 from orchestrator.services.once import OwnStack
+from orchestrator.services.readiness import await_ready
 from orchestrator.services.runtime import host_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from orchestrator.services.service import Service
 
 _END: Final = 10.0
-FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
 @contextlib.contextmanager
@@ -59,46 +57,11 @@ def kill(service: Service, *, signal: str) -> None:
 
 def restart(service: Service) -> None:
     """Kill the service if it runs, start it, and return when it is ready again."""
-    service.running.engine.restart_container(service.running.container)
+    running = service.running
+    running.restarts += 1
+    running.engine.restart_container(running.container)
     await_ready(service)
     service.started()
-
-
-def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Return when the service is ready.
-
-    Args:
-        service: A service that was started.
-        cancelled: Says when nobody waits any more; then this returns early.
-
-    Raises:
-        ServiceExitedError: It ended.
-        ServiceNotReadyError: It was not ready within its ``startup_timeout``.
-    """
-    probe = service.readiness()
-    if probe is not None:
-        wait_until_ready(probe, service, timeout=service.startup_timeout, cancelled=cancelled)
-        return
-    state = service.state()
-    if state is None or (state.ended and state.exit_code != 0):
-        raise exited(service, state)
-
-
-def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
-    """Whether the server answers anybody; a frozen one accepts connections at most.
-
-    Args:
-        service: A service that was ready before.
-        patience: Seconds it has.
-
-    Raises:
-        ServiceExitedError: It has ended.
-    """
-    try:
-        await_ready(service.copy_with(startup_timeout=patience))
-    except ServiceNotReadyError:
-        return False
-    return True
 
 
 def _thaw(service: Service) -> None:

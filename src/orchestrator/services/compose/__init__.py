@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from orchestrator.errors import DeclarationError
 from orchestrator.services.mounts import check_allow
-from orchestrator.services.once import once
+from orchestrator.services.once import locked_property
 from orchestrator.services.options import Scope
 
 if TYPE_CHECKING:
@@ -81,16 +81,16 @@ class Compose:
         self._startup_timeout = startup_timeout
         self._allow = allow
 
-    @once
-    def services(self) -> Mapping[str, Container]:
+    @locked_property
+    def _services(self) -> Mapping[str, Container]:
         """The declarations of the services, by name; reads the file the first time.
 
         Raises:
             DeclarationError: It cannot be read, or asks for what is not supported.
             MissingDriverError: PyYAML is not installed.
         """
-        from orchestrator.services.compose_file import read_services
-        from orchestrator.services.compose_service import to_container
+        from orchestrator.services.compose.file import read_services
+        from orchestrator.services.compose.service import to_container
 
         file = self._found()
         return {
@@ -119,6 +119,11 @@ class Compose:
         return _Stack(self, instance, owner)
 
 
+def services_of(compose: Compose) -> Mapping[str, Container]:
+    """The declarations of a stack's services, by name; reads the file the first time."""
+    return compose._services  # noqa: SLF001 - what only we may read
+
+
 class _Stack(Mapping[str, "Container"]):
     """The services as seen from a test or its class: running ones where there are."""
 
@@ -128,7 +133,7 @@ class _Stack(Mapping[str, "Container"]):
         self._owner = owner
 
     def __getitem__(self, name: str) -> Container:
-        services = self._compose.services
+        services = services_of(self._compose)
         if name not in services:
             raise DeclarationError(
                 f"{self._compose._file} runs no service {name!r} here; "  # noqa: SLF001
@@ -137,7 +142,7 @@ class _Stack(Mapping[str, "Container"]):
         return services[name].__get__(self._instance, self._owner)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._compose.services)
+        return iter(services_of(self._compose))
 
     def __len__(self) -> int:
-        return len(self._compose.services)
+        return len(services_of(self._compose))

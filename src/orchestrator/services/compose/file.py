@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.services.compose_volumes import check_not_shared
+from orchestrator.services.compose.volumes import check_not_shared
 from orchestrator.services.drivers import driver
 
 if TYPE_CHECKING:

@@ -1,0 +1,200 @@
+"""`Hooks`: what a class of services says about its server, in options and in methods.
+
+A class attribute that is a service is a *declaration*: a frozen value that touches nothing. What
+makes it one is here too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast, dataclass_transform
+
+from orchestrator.errors import DeclarationError
+from orchestrator.services import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from orchestrator.probes import Probe
+
+HANDLES: Final = "_orchestrator_handles"
+"""Where a test class, and each test, keeps its running services by declaration."""
+_DECLARED_AS: Final = "_declared_as"
+# Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
+# (forged packets on the class's network), SETFCAP.
+CAPABILITIES: Final = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+
+
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(field, options.private),
+)
+class Declaration:
+    """Makes every subclass a frozen dataclass, and its unknown options our error."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Check the names of the options, before the dataclass would raise a TypeError."""
+        known = [item.name for item in dataclasses.fields(cls) if item.init]  # type: ignore[arg-type]
+        if args:
+            raise DeclarationError(
+                f"{cls.__name__} takes options by name only, such as {known[0]}={args[0]!r}"
+            )
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+                raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
+        return super().__new__(cls)
+
+    def __repr__(self) -> str:
+        """Show what was asked for; the rest is as ever."""
+        asked = (
+            f"{item.name}={value!r}"
+            for item in dataclasses.fields(self)  # type: ignore[arg-type]
+            if item.repr and (value := getattr(self, item.name)) != _default(item)
+        )
+        return f"{type(self).__name__}({', '.join(asked)})"
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self:
+        """Hand out the running service of this test, else of its class, else the declaration."""
+        for place in (instance, owner):
+            handle = getattr(place, "__dict__", {}).get(HANDLES, {}).get(self)
+            if handle is not None:
+                return cast("Self", handle)
+        return self
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        name_declaration(self, f"{owner.__name__}.{name}")
+
+
+def declared_as(declaration: Declaration) -> str:
+    """Where a declaration stands, such as class and attribute; empty when in no class's body."""
+    return str(vars(declaration).get(_DECLARED_AS, ""))
+
+
+def name_declaration(declaration: Declaration, place: str) -> None:
+    """Say where a declaration stands."""
+    vars(declaration)[_DECLARED_AS] = place
+
+
+def _default(item: dataclasses.Field[Any]) -> object:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+class Hooks(Declaration):
+    """What a service of one's own may say about its server; each has a default.
+
+    Annotated attributes of a subclass are its options. Hooks whose names begin with ``server_``,
+    and `container_ports`, are asked before the container is created; host, port, alias and password
+    are known by then.
+
+    Attributes:
+        lock_entry: The entry of images.lock that it runs without ``image=``.
+        container_port: The port that the server listens on.
+        url_scheme: What `url` and `internal_url` begin with.
+        client_modules: What is imported while its container starts, so that no test waits for it.
+        usual_memory: Bytes that a server usually takes: without a limit of memory, ``test -j auto``
+            counts with so much.
+    """
+
+    lock_entry: ClassVar[str] = ""
+    container_port: ClassVar[int] = 0
+    url_scheme: ClassVar[str] = "tcp"
+    client_modules: ClassVar[Sequence[str]] = ()
+    usual_memory: ClassVar[int] = 256 << 20
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value of one's own options that cannot work."""
+
+    def container_ports(self) -> Sequence[str]:
+        """The container ports to publish, the main one first, such as ``["5432/tcp"]``."""
+        return [f"{self.container_port}/tcp"]
+
+    def server_env(self) -> Mapping[str, str]:
+        """The environment variables its image needs."""
+        return {}
+
+    def server_command(self) -> Sequence[str] | None:
+        """The arguments its image needs, or None for the image's own command."""
+        return None
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """Container path to content: the files its image needs."""
+        return {}
+
+    def server_links(self) -> Mapping[str, str]:
+        """Container path to where a symbolic link there leads."""
+        return {}
+
+    def server_tmpfs(self) -> Mapping[str, str]:
+        """Container path to the mount options of a file system in memory."""
+        return {}
+
+    def server_mounts(self) -> Mapping[str, str]:
+        """Container path to a path of this machine, mounted read-only."""
+        return {}
+
+    def server_capabilities(self) -> Sequence[str]:
+        """The capabilities its image needs; those left out of Docker's own serve attackers."""
+        return CAPABILITIES
+
+    def server_entrypoint(self) -> Sequence[str] | None:
+        """What runs instead of the image's entry point, or None."""
+        return None
+
+    def server_user(self) -> str | None:
+        """The user it runs as, or None for the image's own."""
+        return None
+
+    def readiness(self) -> Probe | None:
+        """What tells that the server is ready; None when it is as soon as it runs."""
+        raise NotImplementedError
+
+    def started(self) -> None:
+        """Do what the ready server needs after each start, also after `restart`."""
+
+    def prepare(self) -> None:
+        """Do once what the class needs of the ready server, such as migrations."""
+
+    @contextmanager
+    def isolated(self, test: str) -> Iterator[Self]:  # noqa: ARG002 - services that clean up name things by it
+        """Give one test clean state: yield its handle, and drop the state afterwards.
+
+        The test may have restarted the server meanwhile: a connection from before the ``yield`` is
+        broken then, so the state is dropped through a new one. A server that the test has ended for
+        good has no state to drop; what a driver says of that is no error.
+        """
+        yield self
+
+    def release(self) -> None:
+        """Close what this handle opened."""
+
+    def server_info(self) -> Mapping[str, object]:
+        """What `info` tells about the server beside image, host and ports."""
+        return {}
+
+    def why_ended(self) -> str:
+        """What the log of the ended server tells of the reason; empty if nothing."""
+        return ""
