@@ -91,9 +91,9 @@ class FrozenTest(LeakCheckedTestCase):
             db = Postgres()
 
             def test_it(self) -> None:
-                admin = self.db.of_class.admin
+                admin = self.db._class._admin
                 self.assertEqual([("",)], admin.run("select pg_sleep(1)::text"))
 
-        patience = "orchestrator.services.postgres_patience.PATIENCE"
+        patience = "orchestrator.services.postgres.connections.PATIENCE"
         with unittest.mock.patch(patience, 0.2):
             self.assert_passes(Slow)

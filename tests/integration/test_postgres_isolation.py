@@ -194,7 +194,7 @@ class InitTest(ServicesMixin, unittest.TestCase):
         with type(self).db.isolated("one-1") as one, one.engine.begin() as connection:
             connection.execute(text("drop table made"))
         self.assertEqual(["made"], tables(self.db.engine))
-        self.assertTrue(self.db.clones)
+        self.assertTrue(self.db._clones)
 
 
 class MetadataTest(ServicesMixin, unittest.TestCase):

@@ -31,7 +31,7 @@ class Leftovers:
         """The answer that the next test gets."""
         with (
             type(self).db.isolated("test_next-2") as handle,
-            handle.connect(autocommit=True) as connection,
+            psycopg.connect(handle.dsn, autocommit=True) as connection,
         ):
             row = connection.execute(query).fetchone()
             assert row is not None

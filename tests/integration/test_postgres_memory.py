@@ -134,9 +134,9 @@ class RestartTest(MemoryTestCase):
 
     def test_the_next_test_has_a_clone(self) -> None:
         """What the class made survives as well."""
-        with self.db.of_class.isolated("test_one-1") as one:
+        with self.db._class.isolated("test_one-1") as one:
             one.restart()
-        with self.db.of_class.isolated("test_two-2") as two, two.connect() as connection:
+        with self.db._class.isolated("test_two-2") as two, two.connect() as connection:
             connection.execute("select from migrated")
 
     def test_a_server_that_cannot_be_saved_goes_on(self) -> None:

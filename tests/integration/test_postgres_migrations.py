@@ -116,4 +116,4 @@ class MetadataTest(ServicesMixin, unittest.TestCase):
     def test_its_tables_are_there(self) -> None:
         """And the default isolation is a clone of them."""
         self.assertEqual(["orders"], inspect(self.db.engine).get_table_names())
-        self.assertTrue(self.db.clones)
+        self.assertTrue(self.db._clones)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import unittest
+import warnings
 
 import psycopg
-from psycopg.rows import dict_row
-from sqlalchemy import ForeignKey, create_engine, select, text
-from sqlalchemy.exc import IntegrityError, NotSupportedError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, Engine, ForeignKey, create_engine, insert, select, text
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InternalError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from orchestrator import Postgres, ServicesMixin
@@ -38,9 +44,12 @@ class TransactionTestCase(ServicesMixin, unittest.TestCase):
 
     def names(self) -> list[str]:
         """What another connection of the test finds."""
-        with self.db.connect() as connection:
-            found = connection.execute("select name from accounts order by 1").fetchall()
-        return [name for [name] in found]
+        with self.db.engine.connect() as connection:
+            return list(connection.scalars(select(Account.name).order_by(Account.name)))
+
+    def insert(self, connection: Connection, name: str) -> None:
+        """Within the transaction of a connection."""
+        connection.execute(text("insert into accounts values (:name)"), {"name": name})
 
     def add(self, name: str) -> None:
         """What the code under test does: a session of its own, committed."""
@@ -80,9 +89,8 @@ class SessionsTest(TransactionTestCase):
         with Session(self.db.engine) as session:
             session.add(Account(name="ada"))
             session.flush()
-        connection = self.db.connect()
-        connection.execute("insert into accounts values ('bob')")
-        connection.close()
+        with self.db.engine.connect() as connection:
+            self.insert(connection, "bob")
         self.assertEqual([], self.names())
 
     def test_an_error_leaves_the_test_usable(self) -> None:
@@ -127,73 +135,30 @@ class SessionsTest(TransactionTestCase):
         self.assertEqual(["ada", "bob"], self.names())
 
     def test_many_rows_at_once(self) -> None:
-        """executemany, which psycopg sends as a pipeline."""
-        with self.db.connect() as connection, connection.cursor() as cursor:
-            cursor.executemany("insert into accounts values (%s)", [("ada",), ("bob",)])
-        self.assertEqual(["ada", "bob"], self.names())
+        """Executemany, and rows that the server hands out piece by piece."""
+        with self.db.session() as session, session.begin():
+            session.execute(insert(Account), [{"name": "ada"}, {"name": "bob"}])
+        with self.db.engine.connect().execution_options(stream_results=True) as connection:
+            self.assertEqual(["ada", "bob"], [*connection.scalars(select(Account.name))])
 
-    def test_copy(self) -> None:
-        """COPY in and out."""
-        with (
-            self.db.connect() as connection,
-            connection.cursor() as cursor,
-            cursor.copy("copy accounts(name) from stdin") as copy,
-        ):
-            copy.write_row(("ada",))
-        self.assertEqual(["ada"], self.names())
-
-    def test_a_server_side_cursor(self) -> None:
-        """DECLARE, fetch by fetch."""
-        self.add("ada")
-        with self.db.connect() as connection, connection.cursor("named") as cursor:
-            cursor.execute("select name from accounts")
-            self.assertEqual([("ada",)], cursor.fetchall())
-
-    def test_psycopgs_own_transaction_blocks(self) -> None:
-        """They commit and roll back as ever, nested too."""
-        with self.db.connect() as connection:
-            with connection.transaction():
-                connection.execute("insert into accounts values ('ada')")
-                with self.assertRaises(ZeroDivisionError), connection.transaction():
-                    connection.execute("insert into accounts values ('bob')")
-                    _ = 1 / 0
-            with connection.transaction(force_rollback=True):
-                connection.execute("insert into accounts values ('eve')")
-        self.assertEqual(["ada"], self.names())
+    def test_a_session_on_a_connection(self) -> None:
+        """SQLAlchemy's own recipe for test suites works within."""
+        with self.db.engine.connect() as connection:
+            outer = connection.begin()
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                session.add(Account(name="ada"))
+                session.commit()
+                session.add(Account(name="bob"))
+                session.rollback()
+            self.assertEqual(["ada"], self.names())
+            outer.rollback()
+        self.assertEqual([], self.names())
 
     def test_schema_changes_are_rolled_back_too(self) -> None:
         """A table that one test drops is there for the next."""
         with type(self).db.isolated("test_one-1") as one, one.engine.begin() as connection:
             connection.execute(text("drop table accounts"))
         self.assertEqual([], self.names())
-
-    def test_connect_takes_factories(self) -> None:
-        """Rows as dictionaries, for instance."""
-        with self.db.connect(row_factory=dict_row) as connection:
-            self.assertEqual({"one": 1}, connection.execute("select 1 as one").fetchone())
-
-    def test_connect_refuses_what_a_shared_session_cannot_do(self) -> None:
-        """The error names the argument."""
-        with self.assertRaisesRegex(ServiceError, "share one session.*not connect_timeout"):
-            self.db.connect(connect_timeout=1)
-
-    def test_read_only_is_for_one_connection(self) -> None:
-        """Another connection writes."""
-        connection = self.db.connect()
-        connection.read_only = True
-        with self.assertRaises(psycopg.errors.ReadOnlySqlTransaction):
-            connection.execute("insert into accounts values ('ada')")
-        connection.rollback()
-        self.add("ada")
-        self.assertEqual(["ada"], self.names())
-
-    def test_a_closed_connection_is_closed(self) -> None:
-        """It does not reach into the shared session any more."""
-        connection = self.db.connect()
-        connection.close()
-        self.assertTrue(connection.closed)
-        with self.assertRaises(psycopg.OperationalError):
-            connection.execute("select 1")
 
 
 class OverlapTest(TransactionTestCase):
@@ -212,56 +177,75 @@ class OverlapTest(TransactionTestCase):
 
     def test_a_reader_that_fails_undoes_nothing(self) -> None:
         """Also when it must go back because of an error."""
-        looking = self.db.connect()
-        looking.execute("select * from accounts")
-        self.add("ada")
-        with self.assertRaises(psycopg.errors.UndefinedTable):
-            looking.execute("select * from nowhere")
-        looking.rollback()
+        with self.db.engine.connect() as looking:
+            looking.execute(select(Account))
+            self.add("ada")
+            with self.assertRaises(ProgrammingError):
+                looking.execute(text("select * from nowhere"))
+            looking.rollback()
         self.assertEqual(["ada"], self.names())
 
     def test_a_reader_that_writes_later_goes_back_to_there(self) -> None:
         """Its own work is undone, the other's commit is not."""
-        session = self.db.connect()
-        session.execute("select * from accounts")
-        self.add("ada")
-        session.execute("insert into accounts values ('bob')")
-        session.rollback()
+        with self.db.engine.connect() as connection:
+            connection.execute(select(Account))
+            self.add("ada")
+            self.insert(connection, "bob")
+            connection.rollback()
         self.assertEqual(["ada"], self.names())
 
     def test_a_failed_transaction_does_not_block_the_others(self) -> None:
         """Before it is rolled back, other connections work; it does not."""
-        failed = self.db.connect()
-        failed.execute("insert into accounts values ('eve')")
-        with self.assertRaises(psycopg.errors.UniqueViolation):
-            failed.execute("insert into accounts values ('eve')")
-        self.add("ada")
-        with self.assertRaises(psycopg.errors.InFailedSqlTransaction):
-            failed.execute("select 1")
-        failed.rollback()
-        self.assertEqual((1,), failed.execute("select 1").fetchone())
-        failed.commit()
+        with self.db.engine.connect() as failed:
+            self.insert(failed, "eve")
+            with self.assertRaises(IntegrityError):
+                self.insert(failed, "eve")
+            self.add("ada")
+            with self.assertRaisesRegex(InternalError, "has failed; roll it back"):
+                failed.execute(text("select 1"))
+            failed.rollback()
+            self.assertEqual(1, failed.scalar(text("select 1")))
+            failed.commit()
         self.assertEqual(["ada"], self.names())
 
     def test_commits_in_any_order(self) -> None:
         """Who began first may commit first."""
-        first, second = self.db.connect(), self.db.connect()
-        first.execute("insert into accounts values ('ada')")
-        second.execute("insert into accounts values ('bob')")
-        first.commit()
-        second.commit()
+        with self.db.engine.connect() as first, self.db.engine.connect() as second:
+            self.insert(first, "ada")
+            self.insert(second, "bob")
+            first.commit()
+            second.commit()
         self.assertEqual(["ada", "bob"], self.names())
 
     def test_a_rollback_that_takes_others_along_is_an_error(self) -> None:
         """What cannot be told apart is told, not guessed."""
-        first = self.db.connect()
-        first.execute("insert into accounts values ('ada')")
-        self.add("bob")
-        first.rollback()
-        with self.assertRaisesRegex(psycopg.NotSupportedError, "isolation='database'"):
+        with self.db.engine.connect() as first:
+            self.insert(first, "ada")
+            self.add("bob")
+            first.rollback()
+        with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
             self.names()
         with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
             self.add("eve")
+
+    def test_a_savepoint_that_another_connection_began_in_is_an_error(self) -> None:
+        """Ending it would end what is not its own."""
+        with self.db.engine.connect() as first, self.db.engine.connect() as second:
+            nested = first.begin_nested()
+            self.insert(second, "bob")
+            with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
+                nested.rollback()
+
+    def test_a_connection_that_nobody_closed_is_rolled_back(self) -> None:
+        """As the pool does with one that is garbage."""
+        connection = self.db.engine.connect()
+        self.insert(connection, "eve")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            del connection
+            gc.collect()
+        self.add("ada")
+        self.assertEqual(["ada"], self.names())
 
     def test_threads_share_the_transaction(self) -> None:
         """What each commits is there."""
@@ -276,24 +260,44 @@ class OverlapTest(TransactionTestCase):
 class LimitsTest(TransactionTestCase):
     """What this isolation cannot do is told."""
 
-    def test_another_isolation_level(self) -> None:
-        """SERIALIZABLE needs a transaction of its own."""
-        with (
-            self.assertRaisesRegex(
-                psycopg.NotSupportedError, "SERIALIZABLE use isolation='database'"
-            ),
-            self.db.engine.connect() as connection,
+    def test_other_kinds_of_transactions(self) -> None:
+        """SERIALIZABLE, read only, or in two phases."""
+        for options, told in (
+            ({"isolation_level": "SERIALIZABLE"}, "SERIALIZABLE use isolation='database'"),
+            ({"postgresql_readonly": True}, "READ ONLY use isolation='database'"),
         ):
-            connection.execution_options(isolation_level="SERIALIZABLE")
+            with (
+                self.subTest(told),
+                self.db.engine.connect() as connection,
+                self.assertRaisesRegex(psycopg.NotSupportedError, told),
+            ):
+                connection.execution_options(**options)
+        with (
+            self.db.engine.connect() as connection,
+            self.assertRaisesRegex(psycopg.NotSupportedError, "two-phase"),
+        ):
+            connection.begin_twophase()
+
+    def test_connections_that_cannot_join(self) -> None:
+        """Psycopg's, asyncio's, and SQLAlchemy's raw ones."""
+        for make in (self.db.connect, lambda: self.db.async_engine):
+            with self.assertRaisesRegex(
+                ServiceError, "one session's transaction, and .* needs|join"
+            ):
+                make()
+        raw = self.db.engine.raw_connection()
+        self.addCleanup(raw.close)
+        with self.assertRaisesRegex(psycopg.NotSupportedError, "use the engine's begin"):
+            raw.rollback()
 
     def test_commit_in_sql(self) -> None:
         """A COMMIT that is written out ends the shared transaction: the test is told."""
         with (
             self.assertRaisesRegex(ServiceError, "COMMIT or ROLLBACK in SQL"),
             type(self).db.isolated("test_one-1") as one,
-            one.connect() as connection,
+            one.engine.connect() as connection,
         ):
-            connection.execute("commit")
+            connection.execute(text("commit"))
         self.assertEqual([], self.names())
 
     def test_roles(self) -> None:
@@ -327,24 +331,33 @@ class LimitsTest(TransactionTestCase):
         """The next test does not wait for a query of this one."""
         errors: list[Exception] = []
 
-        def sleep(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        def sleep(engine: Engine) -> None:
             try:
-                connection.execute("select pg_sleep(3600)")
-            except psycopg.Error as error:
+                with engine.connect() as connection:
+                    connection.execute(text("select pg_sleep(3600)"))
+            except DBAPIError as error:
                 errors.append(error)
 
         with type(self).db.isolated("test_one-1") as one:
-            connection = one.connect()
-            connection.execute("select 1")
-            thread = threading.Thread(target=sleep, args=[connection])
+            session = one.session()
+            session.add(Account(name="ada"))
+            session.flush()
+            thread = threading.Thread(target=sleep, args=[one.engine])
             thread.start()
-            active = psycopg.pq.TransactionStatus.ACTIVE
-            while connection.info.transaction_status != active:
+            while not self.sleepers():
                 thread.join(0.01)
         thread.join(10)
         self.assertEqual(1, len(errors))
-        with type(self).db.isolated("test_two-2") as two, two.engine.connect() as after:
-            self.assertEqual(1, after.scalar(text("select 1")))
+        self.assertEqual([], self.names())
+
+    def sleepers(self) -> int:
+        """How many statements sleep on the server."""
+        with psycopg.connect(type(self).db.dsn) as connection:
+            row = connection.execute(
+                "select count(*) from pg_stat_activity where query ~ '^select pg_sleep'"
+                " and state = 'active'"
+            ).fetchone()
+        return row[0] if row else 0
 
     def test_the_classs_handle_commits(self) -> None:
         """What setUpClass makes is seen by every test."""
@@ -365,27 +378,3 @@ class LimitsTest(TransactionTestCase):
             self.assertEqual(0, connection.scalar(text("select count(*) from accounts")))
         with self.assertRaises(ProgrammingError), engine.connect() as connection:
             connection.execute(text("select * from nowhere"))
-
-
-class AsyncTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
-    """asyncio shares the transaction with synchronous code."""
-
-    db = Postgres(isolation="transaction", migrate=Base.metadata)
-
-    async def test_both_kinds_see_the_same(self) -> None:
-        """What a session commits, an asyncio session sees, and the other way round."""
-        with self.db.session() as session, session.begin():
-            session.add(Account(name="ada"))
-        async with AsyncSession(self.db.async_engine) as other, other.begin():
-            self.assertEqual(["ada"], list(await other.scalars(select(Account.name))))
-            other.add(Account(name="bob"))
-        with self.db.connect() as connection:
-            self.assertEqual((2,), connection.execute("select count(*) from accounts").fetchone())
-
-    async def test_rollback(self) -> None:
-        """A rollback goes back to the last commit; the other test's rows are not here."""
-        async with AsyncSession(self.db.async_engine) as session:
-            session.add(Account(name="eve"))
-            await session.flush()
-            await session.rollback()
-            self.assertEqual([], list(await session.scalars(select(Account))))

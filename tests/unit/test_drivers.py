@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import unittest
 import unittest.mock
-from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.errors import MissingDriverError
-from orchestrator.services import postgres_migrations
 from orchestrator.services.drivers import driver, load_early
+from orchestrator.services.postgres import setup
 
 
 class MissingTest(unittest.TestCase):
@@ -29,13 +28,12 @@ class MissingTest(unittest.TestCase):
         """No extra brings it: only whoever has migrations of that kind needs it."""
         gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
         engine = unittest.mock.MagicMock()
-        service: Any = SimpleNamespace(alias="db", engine=engine, sqlalchemy_url=engine)
         config = unittest.mock.MagicMock(attributes={})
         with (
             unittest.mock.patch.dict(sys.modules, gone),
             self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
         ):
-            postgres_migrations.run(config, service=service)
+            setup.run_migration(config, engine=engine, async_engine=lambda: engine)
 
 
 class EarlyTest(unittest.TestCase):

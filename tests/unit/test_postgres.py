@@ -5,14 +5,11 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-import psycopg
 from sqlalchemy import MetaData
 
 from orchestrator import Postgres
 from orchestrator.errors import DeclarationError
-from orchestrator.services.postgres_init import why_ended
-from orchestrator.services.postgres_isolation import name_of
-from orchestrator.services.postgres_nested import REPLACED
+from orchestrator.services.postgres.isolation import name_of
 
 BAD: list[dict[str, Any]] = [
     {"isolation": "rollback"},
@@ -34,9 +31,6 @@ BAD: list[dict[str, Any]] = [
     {"roles": ["x" * 64]},
     {"extensions": "pg_trgm"},
     {"durable": "no"},
-    {"strict": 1},
-    {"isolation": "none", "strict": True},
-    {"settings": {"log_line_prefix": ""}, "strict": True},
     {"database": "x" * 64},
     {"username": "a\0b"},
     {"password": ""},
@@ -103,14 +97,14 @@ class WhyEndedTest(unittest.TestCase):
         )
         self.assertEqual(
             'the init file /home/b.sql failed in line 3: ERROR:  column "x" does not exist',
-            why_ended(Postgres(init=["/home/a.sql", "/home/b.sql"]), logs),
+            Postgres(init=["/home/a.sql", "/home/b.sql"])._why_ended(logs),
         )
 
     def test_the_official_images_words_are_understood(self) -> None:
         """It says its own path before."""
         logs = "/usr/local/bin/docker-entrypoint.sh: running /docker-entrypoint-initdb.d/000-a.sh\n"
         self.assertEqual(
-            "the init file a.sh failed", why_ended(Postgres(init=["a.sh"]), logs + "no luck\n")
+            "the init file a.sh failed", Postgres(init=["a.sh"])._why_ended(logs + "no luck\n")
         )
 
     def test_init_files_that_went_well_are_not_blamed(self) -> None:
@@ -120,7 +114,7 @@ class WhyEndedTest(unittest.TestCase):
             "LOG:  database system is shut down\nFATAL:  could not map anonymous shared memory\n"
         )
         self.assertEqual(
-            "could not map anonymous shared memory", why_ended(Postgres(init=["a.sql"]), logs)
+            "could not map anonymous shared memory", Postgres(init=["a.sql"])._why_ended(logs)
         )
 
     def test_what_ended_a_connection_is_no_reason(self) -> None:
@@ -131,19 +125,8 @@ class WhyEndedTest(unittest.TestCase):
             'FATAL:  password authentication failed for user "app"\n'
             "FATAL:  terminating connection due to administrator command\n"
         )
-        self.assertEqual("", why_ended(Postgres(), logs))
+        self.assertEqual("", Postgres()._why_ended(logs))
 
     def test_a_log_without_a_reason_tells_none(self) -> None:
         """Nothing is made up."""
-        self.assertEqual("", why_ended(Postgres(), "LOG:  hello\n"))
-
-
-class DriverContractTest(unittest.TestCase):
-    """psycopg has what isolation="transaction" replaces in it."""
-
-    def test_what_is_replaced_exists(self) -> None:
-        """Both kinds of connection inherit these generators from one base."""
-        for name in REPLACED:
-            self.assertTrue(callable(getattr(psycopg.BaseConnection, name)), name)
-            for kind in (psycopg.Connection, psycopg.AsyncConnection):
-                self.assertNotIn(name, vars(kind))
+        self.assertEqual("", Postgres()._why_ended("LOG:  hello\n"))

@@ -16,7 +16,7 @@ from orchestrator.errors import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.services.postgres import Postgres
+    from orchestrator.services.service import Service
 
 _FOLDER: Final = "/orchestrator"
 DATA: Final = f"{_FOLDER}/data"
@@ -39,13 +39,13 @@ class Storage:
     """Where the data of one server are.
 
     Attributes:
-        saved: Whether they are on the disk.
+        on_disk: Whether they outlive the server's end.
     """
 
-    saved: bool = False
+    on_disk: bool
 
     @contextlib.contextmanager
-    def saving(self, service: Postgres, *, crash: bool) -> Iterator[None]:
+    def saving(self, service: Service, *, crash: bool) -> Iterator[None]:
         """Stop the server in the block; what it had committed before is on the disk then.
 
         That is done from within the container, so that a partition does not matter.
@@ -57,7 +57,7 @@ class Storage:
         Raises:
             ServiceError: The data are gone, as the server ended by itself; or cannot be copied.
         """
-        if self.saved or not service.in_memory:
+        if self.on_disk:
             yield
             return
         engine, container = service.running.engine, service.running.container
@@ -76,4 +76,4 @@ class Storage:
             )
         yield
         engine.put_files(container, {}, links={DATA: _SAVED})
-        self.saved = True
+        self.on_disk = True

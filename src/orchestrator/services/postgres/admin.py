@@ -12,11 +12,12 @@ from orchestrator.services.once import locked_property
 from orchestrator.services.readiness import FROZEN, answers, await_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import psycopg
 
-    from orchestrator.services.postgres import Postgres
+    from orchestrator.services.postgres.connections import PatientConnection, SharedConnection
+    from orchestrator.services.service import Service
 
 APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""
@@ -29,11 +30,13 @@ class Admin:
 
     Args:
         service: Whose server.
-        database: Where to connect to.
+        dsn: The libpq URI of one of its databases.
     """
 
-    def __init__(self, service: Postgres, *, database: str) -> None:
-        self._service = service.copy_with(database=database)
+    def __init__(self, service: Service, dsn: Callable[[str], str], *, database: str) -> None:
+        self._service = service
+        self._dsn = dsn
+        self._database = database
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._silent = False
 
@@ -64,9 +67,9 @@ class Admin:
             ServiceError: It has not.
         """
         if self._silent:
-            self.knock(timeout=ATTEMPT)
+            self.ping(timeout=ATTEMPT)
 
-    def knock(self, *, timeout: float) -> None:
+    def ping(self, *, timeout: float) -> None:
         """See whether the server answers anybody.
 
         Raises:
@@ -77,6 +80,10 @@ class Admin:
             self.close()
             alias = self._service.alias
             raise ServiceError(f"{alias} cannot be worked with: {FROZEN}", service=alias)
+
+    def elsewhere(self, database: str) -> Admin:
+        """The same in another database; whoever asks closes it."""
+        return Admin(self._service, self._dsn, database=database)
 
     @locked_property
     def major(self) -> int:
@@ -95,21 +102,20 @@ class Admin:
         )
         return made.decode()
 
-    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
-        """A new connection that does not wait for a frozen server; whoever asks closes it.
+    def shared_session(self, *, database: str) -> SharedConnection:
+        """A session that several connections of SQLAlchemy can share; whoever asks closes it.
 
         Raises:
             ServiceError: The server is frozen.
         """
-        self.check_awake()
         driver("psycopg", extra="postgres")
-        from orchestrator.services.postgres_patience import CONNECT, PATIENCE, PatientConnection
+        from orchestrator.services.postgres.connections import SharedConnection
 
-        connection = PatientConnection.connect(
-            self._service.dsn, autocommit=True, connect_timeout=CONNECT, **arguments
+        session = self._connect(
+            SharedConnection, database=database, options=f"-capplication_name={APPLICATION}"
         )
-        connection.on_silence = partial(self.knock, timeout=PATIENCE)
-        return connection
+        assert isinstance(session, SharedConnection)  # noqa: S101 - for the type checker
+        return session
 
     def close(self) -> None:
         """Close it; the next statement opens it again."""
@@ -119,9 +125,27 @@ class Admin:
 
     def _run(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = self.connect(options=_OPTIONS)
+            driver("psycopg", extra="postgres")
+            from orchestrator.services.postgres.connections import PatientConnection
+
+            self._connection = self._connect(
+                PatientConnection, database=self._database, options=_OPTIONS
+            )
         cursor = self._connection.execute(statement, parameters or None)
         return [] if cursor.description is None else cursor.fetchall()
+
+    def _connect(
+        self, kind: type[PatientConnection], *, database: str, options: str
+    ) -> PatientConnection:
+        """A new connection that does not wait for a frozen server."""
+        from orchestrator.services.postgres.connections import CONNECT, PATIENCE
+
+        self.check_awake()
+        connection = kind.connect(
+            self._dsn(database), autocommit=True, connect_timeout=CONNECT, options=options
+        )
+        connection.on_silence = partial(self.ping, timeout=PATIENCE)
+        return connection
 
 
 def quoted(name: str) -> str:

@@ -1,0 +1,247 @@
+"""`PostgresServer`: the options of `Postgres`, and how they start a server."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
+
+from orchestrator.errors import DeclarationError
+from orchestrator.probes import Call, NotReadyError
+from orchestrator.probes.target import connect
+from orchestrator.services import options
+from orchestrator.services.postgres.memory import DATA, MEMORY
+from orchestrator.services.postgres.setup import check_migration
+from orchestrator.services.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy
+
+    from orchestrator.probes import Probe
+    from orchestrator.probes.target import Target
+
+Isolation = Literal["schema", "database", "transaction", "none"]
+
+_INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
+_INIT_FOLDER: Final = "/docker-entrypoint-initdb.d"
+# Others rely on where the server listens and keeps its data. Names have no case.
+_OURS: Final = ("port", "listen_addresses", "unix_socket_directories", "data_directory")
+_SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
+_QUIET: Final = {"log_checkpoints": "off"}  # each clone is one; they say nothing of a test
+# The defaults, 1 GB and 80 MB, are for disks.
+_IN_MEMORY: Final = {"max_wal_size": "128MB", "min_wal_size": "32MB"}
+# What a crash of the machine could lose is of no worth to a test. Killing the server loses nothing:
+# what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
+_NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
+_PROTOCOL_3: Final = 196608
+
+# What the log of a server that ended says of the reason.
+_RUNNING: Final = re.compile(rf"running {_INIT_FOLDER}/(\d+)-", re.MULTILINE)
+_PSQL: Final = re.compile(rf"^psql:{_INIT_FOLDER}/\S+:(?P<line>\d+): (?P<error>.+)$", re.MULTILINE)
+_STATE: Final = re.compile(r"database system is (?P<state>ready to accept|shut down)")
+# A FATAL of the server itself; those of one connection, such as these, end no server.
+_FATAL: Final = re.compile(
+    r"FATAL:\s+(?!terminating connection|the database system is)(?P<error>.+)$", re.MULTILINE
+)
+_PANIC: Final = re.compile(r"PANIC:\s+(?P<error>.+)$", re.MULTILINE)
+
+
+class PostgresServer(Service):
+    """What an image of the postgres family needs; `Postgres` says what a test can do with it."""
+
+    lock_entry: ClassVar[str] = "postgres"
+    container_port: ClassVar[int] = 5432
+    client_modules: ClassVar[Sequence[str]] = (
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    )
+
+    database: str = "test"
+    username: str = "test"
+    password: str | None = field(default=None, repr=False)
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    init: Sequence[str | Path] = ()
+    isolation: Isolation = "schema"
+    migrate: Callable[[sqlalchemy.Engine], object] | Any = None
+    databases: Sequence[str] | Mapping[str, Any] = ()
+    roles: Sequence[str] = ()
+    extensions: Sequence[str] = ()
+    durable: bool = False
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value that cannot work."""
+        options.choice(self, "isolation", self.isolation, get_args(Isolation))
+        options.check_flag(self, "durable", self.durable)
+        options.check_password(self, self.password)
+        if self.password is not None and "\n" in self.password:
+            # initdb reads it from a file, to the end of the line.
+            raise DeclarationError("Postgres(password=…) cannot be used: expected text of one line")
+        for option in ("database", "username"):
+            options.check_identifier(self, option, getattr(self, option))
+        check_migration(self.migrate, option="migrate")
+        self._check_settings()
+        self._check_init()
+        for option in ("extensions", "roles"):
+            self._check_names(option, getattr(self, option))
+        self._check_databases()
+
+    def server_capabilities(self) -> Sequence[str]:
+        """What the entry point needs to give the data to the server's user, and to become it."""
+        return ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+
+    def server_env(self) -> Mapping[str, str]:
+        """The official image's contract."""
+        return {
+            "POSTGRES_USER": self.username,
+            "POSTGRES_PASSWORD": self.password or "",
+            "POSTGRES_DB": self.database,
+            **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
+            **({"PGDATA": DATA} if self._in_memory else {}),
+        }
+
+    def server_command(self) -> Sequence[str]:
+        """Settings as arguments."""
+        settings = {
+            **_QUIET,
+            **({} if self.durable else _NOT_DURABLE),
+            **(_IN_MEMORY if self._in_memory else {}),
+            **self.settings,
+        }
+        return [
+            word for name, value in settings.items() for word in ("-c", f"{name}={_setting(value)}")
+        ]
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """The init files, numbered so that they run in the order given.
+
+        A compressed one is unpacked: psql tells no lines of what it reads from a pipe.
+
+        Raises:
+            DeclarationError: A file cannot be read.
+        """
+        files = {}
+        for number, file in enumerate(self.init):
+            content = options.read_file(self, "init", file)
+            name = Path(file).name
+            if name.endswith(".gz"):
+                name, content = name.removesuffix(".gz"), _unpacked(content, file)
+            files[f"{_INIT_FOLDER}/{number:03}-{name}"] = content
+        return files
+
+    def server_tmpfs(self) -> Mapping[str, str]:
+        """The memory that holds the data."""
+        return {MEMORY: "mode=1777"} if self._in_memory else {}
+
+    def server_links(self) -> Mapping[str, str]:
+        """The data are in the memory, until they are saved."""
+        return {DATA: MEMORY} if self._in_memory else {}
+
+    def readiness(self) -> Probe:
+        """It asks for a password over TCP; the temporary server of the first start cannot."""
+        return Call(asks_for_password)
+
+    def why_ended(self) -> str:
+        """The init file and its line, or the server's last words."""
+        return self._why_ended(self.logs())
+
+    @property
+    def _in_memory(self) -> bool:
+        """Whether the data are in memory: files there would count towards a limit of it."""
+        return not self.durable and self.memory is None and "PGDATA" not in self.env
+
+    @property
+    def _clones(self) -> bool:
+        """Whether tests get a clone of the database: a schema cannot carry what is in it."""
+        carries = self.migrate is not None or bool(self.init)
+        return self.isolation == "database" or (self.isolation == "schema" and carries)
+
+    def _why_ended(self, logs: str) -> str:
+        if running := list(_RUNNING.finditer(logs)):
+            last = running[-1]
+            number = int(last[1])
+            file = str(self.init[number]) if number < len(self.init) else "?"
+            if error := _PSQL.search(logs, last.end()):
+                return f"the init file {file} failed in line {error['line']}: {error['error']}"
+            if "database system is shut down" not in logs[last.end() :]:
+                return f"the init file {file} failed"
+        told = list(_STATE.finditer(logs))
+        served = bool(told) and told[-1]["state"] != "shut down"
+        fatal = _PANIC.search(logs) or (None if served else _FATAL.search(logs))
+        return fatal["error"] if fatal else ""
+
+    def _check_settings(self) -> None:
+        good = isinstance(self.settings, Mapping) and all(
+            isinstance(name, str)
+            and _SETTING.fullmatch(name)
+            and isinstance(value, (str, int, float))
+            and "\0" not in str(value)
+            for name, value in self.settings.items()
+        )
+        options.check(self, "settings", good, "a mapping of a setting's name to its value")
+        for name in self.settings:
+            if name.lower() in _OURS:
+                raise DeclarationError(
+                    f"Postgres(settings=…) cannot set {name!r}: the service relies on its own value"
+                )
+
+    def _check_init(self) -> None:
+        good = isinstance(self.init, Sequence) and not isinstance(self.init, (str, bytes))
+        good = good and all(isinstance(file, (str, Path)) for file in self.init)
+        options.check(self, "init", good, "a list of files")
+        for file in self.init:
+            if not str(file).endswith(_INIT_SUFFIXES):
+                raise DeclarationError(
+                    f"Postgres(init=…) cannot run {str(file)!r}: expected a name that ends in "
+                    f"{', '.join(_INIT_SUFFIXES)}"
+                )
+
+    def _check_databases(self) -> None:
+        names: object = self.databases
+        if isinstance(self.databases, Mapping):
+            names = list(self.databases)
+            for name, migrate in self.databases.items():
+                check_migration(migrate, option=f"databases[{name!r}]")
+        self._check_names("databases", names)
+        others = self.database not in self.databases
+        options.check(self, "databases", others, "databases beside `database`")
+
+    def _check_names(self, option: str, names: object) -> None:
+        good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+        if good:
+            assert isinstance(names, Sequence)  # noqa: S101 - for the type checker
+            good = all(map(options.is_identifier, names)) and len(set(names)) == len(names)
+        options.check(self, option, good, "a list of different names of 1 to 63 bytes")
+
+
+def asks_for_password(target: Target) -> None:
+    """Return when the server lets clients in: its protocol's first words need no password.
+
+    Raises:
+        NotReadyError: It answers, but says that it is not ready.
+    """
+    with connect(target) as connection:
+        user = b"user\0orchestrator\0\0"
+        connection.sendall(struct.pack("!ii", 8 + len(user), _PROTOCOL_3) + user)
+        answer = connection.recv(1024)
+    if answer[:1] != b"R":  # R asks for authentication; E says "the database is starting up"
+        words = answer[5:].replace(b"\0", b" ").decode(errors="replace").strip()
+        raise NotReadyError(words or "the connection was closed")
+
+
+def _setting(value: str | float) -> str:
+    """A setting's value as the server reads it."""
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def _unpacked(content: bytes, file: str | Path) -> bytes:
+    import gzip  # not at import: few declare such a file
+
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError) as error:
+        raise DeclarationError(f"Postgres(init=…) cannot unpack {str(file)!r}: {error}") from error

@@ -1,0 +1,137 @@
+"""What a class's server gets before the first test: roles, databases, extensions, migrations."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.services.drivers import driver
+from orchestrator.services.once import ProcessLock
+from orchestrator.services.postgres.admin import literal, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import sqlalchemy
+    import sqlalchemy.ext.asyncio
+
+    from orchestrator.services.postgres.admin import Admin
+
+_one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
+_ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
+
+
+def make_roles(admin: Admin, passwords: Mapping[str, str]) -> None:
+    """Make login roles, or give those that an init file has made their passwords."""
+    for role, password in passwords.items():
+        exists = admin.run("select from pg_roles where rolname = %s", [role])
+        verifier = admin.verifier(password)  # the statement may be logged
+        admin.run(
+            f"{'alter' if exists else 'create'} role {quoted(role)} login "
+            f"password {literal(verifier)}"
+        )
+
+
+def make_databases(admin: Admin, names: Iterable[str]) -> None:
+    """Make those that an init file has not made."""
+    for name in names:
+        if not admin.run("select from pg_database where datname = %s", [name]):
+            admin.run(f"create database {quoted(name)}")
+
+
+def make_extensions(admin: Admin, names: Iterable[str], *, alias: str) -> None:
+    """Make extensions in the database that `admin` is connected to.
+
+    Raises:
+        ServiceError: The server has no such extension; the message has those of the image.
+    """
+    errors = driver("psycopg.errors", extra="postgres")
+    for name in names:
+        try:
+            admin.run(f"create extension if not exists {quoted(name)} cascade")
+        except errors.Error as error:
+            found = admin.run("select name from pg_available_extensions order by 1")
+            raise ServiceError(
+                f"{alias}: the extension {name!r} cannot be created: "
+                f"{str(error).partition(chr(10))[0]}. "
+                f"The image has {', '.join(name for [name] in found)}.",
+                service=alias,
+            ) from error
+
+
+def check_migration(migrate: Any, *, option: str) -> None:
+    """Raise DeclarationError for something that is no migration."""
+    if migrate is None or callable(migrate) or _is_alembic(migrate) or _is_metadata(migrate):
+        return
+    raise DeclarationError(
+        f"Postgres({option}={migrate!r}) cannot be used: expected a function of a SQLAlchemy "
+        "engine, a sqlalchemy.MetaData, or an alembic.config.Config"
+    )
+
+
+def run_migration(
+    migrate: Any,
+    *,
+    engine: sqlalchemy.Engine,
+    async_engine: Callable[[], sqlalchemy.ext.asyncio.AsyncEngine],
+) -> None:
+    """Migrate a database: by a function of an engine, a MetaData, or an Alembic config.
+
+    Raises:
+        Exception: Whatever the migration raised.
+    """
+    import asyncio  # not at import: declaring must be cheap
+    import inspect
+
+    if _is_alembic(migrate):
+        _upgrade(migrate, engine)
+    elif _is_metadata(migrate):
+        migrate.create_all(engine)
+    elif inspect.iscoroutinefunction(migrate):
+        asyncio.run(migrate(async_engine()))
+    else:
+        migrate(engine)
+
+
+def _is_alembic(migrate: Any) -> bool:
+    return hasattr(migrate, "set_main_option")
+
+
+def _is_metadata(migrate: Any) -> bool:
+    return hasattr(migrate, "create_all") and hasattr(migrate, "sorted_tables")
+
+
+def _upgrade(config: Any, engine: sqlalchemy.Engine) -> None:
+    with _one_at_a_time.held(), _pointed_at(config, engine):
+        driver("alembic.command").upgrade(config, "head")
+    with engine.connect() as connection:
+        migrated = connection.exec_driver_sql(_ANY_TABLE).scalar()
+    if not migrated:
+        raise LookupError(
+            f"Alembic ran, but made nothing in {engine.url.database!r}, not even the table of its "
+            "versions: its env.py has its URL from somewhere else. Let it use "
+            "config.get_main_option('sqlalchemy.url') or config.attributes['connection']."
+        )
+
+
+@contextlib.contextmanager
+def _pointed_at(config: Any, engine: sqlalchemy.Engine) -> Iterator[None]:
+    """Lend the user's config our database.
+
+    Its env.py reads ``sqlalchemy.url``, or takes the connection from
+    ``config.attributes["connection"]`` as Alembic's cookbook does.
+    """
+    previous = config.get_main_option("sqlalchemy.url")
+    url = engine.url.render_as_string(hide_password=False)
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))  # ConfigParser's escape
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        try:
+            yield
+        finally:
+            del config.attributes["connection"]
+            if previous is None:
+                config.remove_main_option("sqlalchemy.url")
+            else:
+                config.set_main_option("sqlalchemy.url", previous.replace("%", "%%"))
