@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import sqlalchemy.ext.asyncio
     import sqlalchemy.orm
 
-    from orchestrator.services.postgres.transaction import SessionOfTests, TestTransaction
+    from orchestrator.services.postgres.transaction import SessionOfTests, SharedTransaction
     from orchestrator.services.runtime import Runtime
 
 
@@ -60,7 +60,7 @@ class Postgres(PostgresServer):
 
     _schema: str = options.private("public")
     _test: str = options.private("")
-    _transaction: TestTransaction | None = options.private(None)
+    _transaction: SharedTransaction | None = options.private(None)
     _of_class: Postgres | None = options.private(None)
     _clients: OwnStack | None = options.private(None)
     _related: dict[str, Postgres] | None = options.private(None)
@@ -354,11 +354,11 @@ class Postgres(PostgresServer):
         with leftovers.cleared(state, test=test, own=own):
             yield changes
 
-    def _new_transaction(self) -> TestTransaction:
+    def _new_transaction(self) -> SharedTransaction:
         sessions = self._session_of_tests
-        from orchestrator.services.postgres.transaction import TestTransaction
+        from orchestrator.services.postgres.transaction import SharedTransaction
 
-        return TestTransaction(alias=self.alias, admin=self._admin, sessions=sessions)
+        return SharedTransaction(alias=self.alias, admin=self._admin, sessions=sessions)
 
     def _in_database(self, name: str) -> Self:
         of_class = self._class
@@ -405,7 +405,7 @@ class Postgres(PostgresServer):
         )
 
 
-def _transactions(handles: Mapping[str, Postgres]) -> list[TestTransaction | None]:
+def _transactions(handles: Mapping[str, Postgres]) -> list[SharedTransaction | None]:
     return [handle._transaction for handle in handles.values()]
 
 

@@ -71,7 +71,7 @@ class SharedConnection(PatientConnection):
     """One server session that several connections of SQLAlchemy hold at the same time.
 
     It is in a transaction that none of them ends: what each takes for its own is a savepoint, which
-    `TestTransaction` makes, keeps and undoes. So what SQLAlchemy asks of it then has been done.
+    `SharedTransaction` makes, keeps and undoes. So what SQLAlchemy asks of it then has been done.
 
     Attributes:
         holders: One for each connection that holds it.

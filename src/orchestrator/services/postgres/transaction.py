@@ -104,7 +104,7 @@ class _Level:
     holds_others: bool = False
 
 
-class TestTransaction:
+class SharedTransaction:
     """The transaction of one test, begun when first used.
 
     Args:
