@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import textwrap
+import threading
 import unittest
 from pathlib import Path
 from typing import ClassVar
@@ -53,6 +54,12 @@ _BY_ASYNC_ENGINE = """
         async with async_engine_from_config(section, poolclass=NullPool).connect() as connection:
             await connection.run_sync(migrate)
     asyncio.run(run())
+"""
+_PAIR = """
+    from alembic import context
+    attributes = context.config.attributes
+    attributes["meet"]()
+    attributes["connection"].exec_driver_sql("create table made_by_alembic (id int)")
 """
 
 
@@ -117,3 +124,40 @@ class MetadataTest(ServicesMixin, unittest.TestCase):
         """And the default isolation is a clone of them."""
         self.assertEqual(["orders"], inspect(self.db.engine).get_table_names())
         self.assertTrue(self.db._clones)
+
+
+class AlembicPairTest(LeakCheckedTestCase):
+    """Alembic hands env.py its configuration through globals of a module."""
+
+    def test_one_migration_runs_at_a_time(self) -> None:
+        """Else one service's env.py loses its configuration, or gets another's."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "env.py").write_text(textwrap.dedent(_PAIR))
+        both = threading.Barrier(2)
+        came: list[int] = []
+        met: list[int] = []
+
+        def meet() -> None:
+            came.append(1)
+            try:
+                met.append(both.wait(timeout=0.5))
+            except threading.BrokenBarrierError:
+                return
+
+        def config() -> Config:
+            made = Config(attributes={"meet": meet})
+            made.set_main_option("script_location", folder.name)
+            return made
+
+        class Pair(ServicesMixin, unittest.TestCase):
+            one = Postgres(migrate=config())
+            two = Postgres(migrate=config())
+
+            def test_both_are_migrated(self) -> None:
+                for service in (self.one, self.two):
+                    with service.connect() as connection:
+                        connection.execute("select id from made_by_alembic")
+
+        self.assert_passes(Pair)
+        self.assertEqual((2, []), (len(came), met))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
 import signal
@@ -10,9 +9,7 @@ import threading
 import unittest
 import warnings
 from concurrent import futures
-from pathlib import Path
 
-import orchestrator
 from orchestrator.services.once import ProcessLock, locked_property
 
 
@@ -81,19 +78,6 @@ class OnceTest(unittest.TestCase):
             _ = handle.client
         self.assertEqual("made", handle.client)
 
-    def test_handles_have_no_other_kind(self) -> None:
-        """functools.cached_property has no lock from Python 3.12 on, and too wide a one before."""
-        services = Path(orchestrator.__file__).parent / "services"
-        others = [
-            file.name
-            for file in services.glob("*.py")
-            for node in ast.walk(ast.parse(file.read_text()))
-            if isinstance(node, ast.ImportFrom)
-            and node.module == "functools"
-            and any(name.name == "cached_property" for name in node.names)
-        ]
-        self.assertEqual([], others)
-
 
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
 class ProcessLockTest(unittest.TestCase):
@@ -143,16 +127,3 @@ class ProcessLockTest(unittest.TestCase):
             with lock.held():
                 os._exit(0)
         self.assert_ends_well(child)
-
-    def test_modules_hold_no_other_kind(self) -> None:
-        """A plain lock of a module outlives no fork that comes at the wrong moment."""
-        package = Path(orchestrator.__file__).parent
-        others = [
-            f"{file.relative_to(package)}: {ast.unparse(node)}"
-            for file in package.rglob("*.py")
-            for node in ast.parse(file.read_text()).body
-            if isinstance(node, (ast.Assign, ast.AnnAssign))
-            and node.value is not None
-            and ast.unparse(node.value) in {"threading.Lock()", "threading.RLock()"}
-        ]
-        self.assertEqual([], others)
