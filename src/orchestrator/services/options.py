@@ -8,19 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError, InvalidReferenceError
-
-if TYPE_CHECKING:
-    from orchestrator.services.service import Service
+from orchestrator.errors import DeclarationError
 
 Scope = Literal["class", "test", "process"]
 
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
-_LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 _CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
 _IDENTIFIER: Final = 64
 _TAKEN: Final = "localhost"  # which is every container's own name for itself
@@ -40,58 +36,21 @@ def check_alias(alias: str) -> None:
         )
 
 
-def check_common(service: Service) -> None:
-    """Check the options every service has, and turn sizes into bytes.
-
-    Raises:
-        DeclarationError: A value cannot work.
-    """
-    _check_image(service)
-    check_environment(service, "env", service.env)
-    if service.command is not None:
-        check(service, "command", _is_words(service.command), "a list of arguments")
-    if service.memory is not None:
-        expected = "bytes, or text such as '512m'; at least 6m"
-        check(service, "memory", in_bytes(service.memory) >= _LEAST_MEMORY, expected)
-        _normalise(service, "memory", in_bytes(service.memory))
-    check(service, "cpus", service.cpus is None or _is_positive(service.cpus), "more than 0")
-    check(service, "startup_timeout", _is_positive(service.startup_timeout), "seconds, above 0")
-    pids = service.pids
-    check(service, "pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
-    check(service, "shm_size", _is_room(service.shm_size), "bytes, or text such as '256m'")
-    _normalise(service, "shm_size", in_bytes(service.shm_size))
-    _check_tmpfs(service)
-    check(
-        service,
-        "log_to",
-        service.log_to is None or _is_text(service.log_to) or _is_logger(service.log_to),
-        "a logger, or a logger's name",
-    )
-    _check_files(service)
-    choice(service, "scope", service.scope, ("class", "test", "process"))
-    check(
-        service,
-        "depends_on",
-        not isinstance(service.depends_on, str) and isinstance(service.depends_on, Sequence),
-        "a list of services of this class",
-    )
-
-
-def choice(service: Service, option: str, value: object, allowed: Sequence[str]) -> None:
+def choice(service: object, option: str, value: object, allowed: Sequence[str]) -> None:
     """Raise DeclarationError unless a value is one of the allowed words."""
     check(service, option, value in allowed, " or ".join(map(repr, allowed)))
 
 
-def check_flag(service: Service, option: str, value: object) -> None:
+def check_flag(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is True or False."""
     check(service, option, isinstance(value, bool), "True or False")
 
 
-def check_environment(service: Service, option: str, values: Mapping[str, object]) -> None:
+def check_environment(service: object, option: str, values: Mapping[str, object]) -> None:
     """Raise DeclarationError unless names and values are texts."""
     check(service, option, isinstance(values, Mapping), "a mapping of text to text")
     for name, value in values.items():
-        if not _is_text(name) or "=" in name:
+        if not is_text(name) or "=" in name:
             raise DeclarationError(
                 f"{type(service).__name__}({option}=…) cannot have the variable {name!r}: expected "
                 "its name, as text without '='"
@@ -116,14 +75,14 @@ def is_path(value: object) -> bool:
     return isinstance(value, str) and value.startswith("/") and "\0" not in value
 
 
-def check_words(service: Service, option: str, value: object) -> None:
+def check_words(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of texts, or None."""
-    check(service, option, value is None or _is_words(value), "a list of arguments")
+    check(service, option, value is None or is_words(value), "a list of arguments")
 
 
 def check_argv(argv: object) -> None:
     """Raise DeclarationError unless a command is a list of texts, at least one."""
-    if not _is_words(argv) or not argv:
+    if not is_words(argv) or not argv:
         raise DeclarationError(
             f"the command {argv!r} cannot be run: expected a list of arguments such as "
             "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
@@ -140,63 +99,33 @@ def check_log_range(tail: object, since: object) -> None:
         raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
 
 
-def check_capabilities(service: Service, option: str, value: object) -> None:
+def check_capabilities(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of capabilities, or None."""
     good = value is None or (
-        _is_words(value) and all(_CAPABILITY.fullmatch(name) for name in cast("list[str]", value))
+        is_words(value) and all(_CAPABILITY.fullmatch(name) for name in cast("list[str]", value))
     )
     check(service, option, good, "a list such as ['NET_ADMIN']")
 
 
-def _check_image(service: Service) -> None:
-    check(service, "image", service.image is None or _is_text(service.image), "a reference")
-    if service.image is None:
-        return
-    from orchestrator.images.lockfile import ENTRY_NAME  # not at import, as above
-    from orchestrator.images.reference import parse_reference
-
-    if ENTRY_NAME.fullmatch(service.image):
-        return
-    try:
-        parse_reference(service.image)
-    except InvalidReferenceError as error:
-        raise InvalidReferenceError(
-            f"{type(service).__name__}(image={service.image!r}) cannot be used: {error}"
-        ) from error
-
-
-def _is_logger(value: object) -> bool:
+def is_logger(value: object) -> bool:
+    """Whether a value is a logger."""
     import logging  # not at import: declaring loads no more than it needs
 
     return isinstance(value, logging.Logger)
 
 
-def _check_tmpfs(service: Service) -> None:
-    good = isinstance(service.tmpfs, Mapping) and all(
-        is_path(path) and _is_room(size) for path, size in service.tmpfs.items()
-    )
-    check(service, "tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
-    _normalise(service, "tmpfs", {path: in_bytes(size) for path, size in service.tmpfs.items()})
-
-
-def _is_room(value: object) -> bool:
+def is_room(value: object) -> bool:
+    """Whether a value is a size, and not none at all."""
     return is_size(value) and in_bytes(value) > 0
 
 
-def _check_files(service: Service) -> None:
-    files = service.files
-    good = isinstance(files, Mapping) and all(
-        is_path(path) and not path.endswith("/") and isinstance(content, (str, Path, bytes))
-        for path, content in files.items()
-    )
-    check(service, "files", good, "a mapping of absolute container path to host path or bytes")
-
-
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether a value is text, and not empty."""
     return isinstance(value, str) and value != ""
 
 
-def _is_words(value: object) -> bool:
+def is_words(value: object) -> bool:
+    """Whether a value is a list of texts."""
     return (
         isinstance(value, Sequence)
         and not isinstance(value, (str, bytes))
@@ -204,7 +133,8 @@ def _is_words(value: object) -> bool:
     )
 
 
-def _is_positive(value: object) -> bool:
+def is_positive(value: object) -> bool:
+    """Whether a value is a number above 0."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -213,17 +143,13 @@ def _is_positive(value: object) -> bool:
     )
 
 
-def check(service: Service, option: str, good: bool, expected: str) -> None:  # noqa: FBT001
+def check(service: object, option: str, good: bool, expected: str) -> None:  # noqa: FBT001
     """Raise DeclarationError unless the value of an option is good."""
     if not good:
         value = getattr(service, option)
         raise DeclarationError(
             f"{type(service).__name__}({option}={value!r}) cannot be used: expected {expected}"
         )
-
-
-def _normalise(service: Service, option: str, value: object) -> None:
-    object.__setattr__(service, option, value)  # it is being made, and frozen only from then on
 
 
 def private(default: Any, *, init: Literal[False] = False) -> Any:
@@ -236,9 +162,9 @@ def is_size(value: object) -> bool:
     return in_bytes(value) >= 0
 
 
-def check_password(service: Service, password: str | None) -> None:
+def check_password(service: object, password: str | None) -> None:
     """Raise DeclarationError unless a password can be given to a server."""
-    good = password is None or (_is_text(password) and "\0" not in password)
+    good = password is None or (is_text(password) and "\0" not in password)
     if not good:  # the value itself stays out of the message
         raise DeclarationError(
             f"{type(service).__name__}(password=…) cannot be used: expected text without NUL"
@@ -255,7 +181,7 @@ def spellings(secret: str | None) -> Sequence[str]:
     return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []
 
 
-def check_identifier(service: Service, option: str, value: object) -> None:
+def check_identifier(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value can name something on a server (63 bytes at most)."""
     check(service, option, is_identifier(value), "a name of 1 to 63 bytes")
 
@@ -265,7 +191,7 @@ def is_identifier(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
 
 
-def read_file(service: Service, option: str, file: str | Path) -> bytes:
+def read_file(service: object, option: str, file: str | Path) -> bytes:
     """The bytes of a file of the user's.
 
     Raises:

@@ -12,12 +12,12 @@ from orchestrator.probes.waiting import wait_until_ready
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.services.service import Service
+    from orchestrator.services.runtime import Handle
 
 FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
-def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+def await_ready(service: Handle, *, cancelled: Callable[[], bool] = lambda: False) -> None:
     """Return when the service is ready.
 
     Args:
@@ -37,7 +37,7 @@ def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: Fal
         raise exited(service, state)
 
 
-def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
+def answers(service: Handle, *, patience: float = ATTEMPT) -> bool:
     """Whether the server answers anybody; a frozen one accepts connections at most.
 
     Args:

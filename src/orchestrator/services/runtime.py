@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from orchestrator.probes.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from orchestrator.engine.port import Engine
+    from orchestrator.probes import Probe
 
 
 class Helper(Protocol):
@@ -67,3 +70,24 @@ class Runtime:
     helper: Helper
     container_id: str = ""
     restarts: int = 0
+
+
+class Handle(Target, Protocol):
+    """What faults, and whoever waits for an answer, need of a running service."""
+
+    @property
+    def running(self) -> Runtime:
+        """Its container."""
+
+    @property
+    def startup_timeout(self) -> float:
+        """Seconds it has to become ready."""
+
+    def readiness(self) -> Probe | None:
+        """What tells that it is ready."""
+
+    def started(self) -> None:
+        """What it needs after each start."""
+
+    def copy_with(self, **changes: Any) -> Self:
+        """The same with other attributes."""

@@ -7,29 +7,34 @@ class is set up, a copy of it is bound to a container: its *handle*, which the d
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
-from orchestrator.errors import DeclarationError, ServiceNotRunningError
+from orchestrator.errors import (
+    DeclarationError,
+    InvalidReferenceError,
+    ServiceNotRunningError,
+)
 from orchestrator.services import faults, options
 from orchestrator.services.faults import slowness
 from orchestrator.services.hooks import Hooks, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
+from orchestrator.services.options import Scope
 from orchestrator.services.runtime import address
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
-    from pathlib import Path
 
     from orchestrator.engine.port import ContainerState, ExecResult
-    from orchestrator.services.options import Scope
     from orchestrator.services.runtime import Runtime
 
 Handle = TypeVar("Handle", bound="Service")
+_LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 
 
 class Service(Hooks):
@@ -68,7 +73,7 @@ class Service(Hooks):
     _runtime: Runtime | None = options.private(None)
 
     def __post_init__(self) -> None:
-        options.check_common(self)
+        self._check_common()
         self.check_options()
 
     # What a test uses
@@ -229,7 +234,66 @@ class Service(Hooks):
         declared = getattr(self, "password", None)
         return [text for password in (random, declared) for text in options.spellings(password)]
 
-    # How it is bound
+    # How it is declared and bound
+
+    def _check_common(self) -> None:
+        """Check the options every service has, and turn sizes into bytes once and for all."""
+
+        def check(option: str, good: bool, expected: str) -> None:  # noqa: FBT001 - a local word
+            options.check(self, option, good, expected)
+
+        self._check_image()
+        options.check_environment(self, "env", self.env)
+        options.check_words(self, "command", self.command)
+        check("cpus", self.cpus is None or options.is_positive(self.cpus), "more than 0")
+        check("startup_timeout", options.is_positive(self.startup_timeout), "seconds, above 0")
+        pids = self.pids
+        check("pids", pids is None or (type(pids) is int and pids > 0), "a count, above 0")
+        expected = "bytes, or text such as '512m'; at least 6m"
+        memory = _LEAST_MEMORY if self.memory is None else options.in_bytes(self.memory)
+        check("memory", memory >= _LEAST_MEMORY, expected)
+        check("shm_size", options.is_room(self.shm_size), "bytes, or text such as '256m'")
+        good = isinstance(self.tmpfs, Mapping) and all(
+            options.is_path(path) and options.is_room(size) for path, size in self.tmpfs.items()
+        )
+        check("tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
+        log_to = self.log_to
+        good = log_to is None or options.is_text(log_to) or options.is_logger(log_to)
+        check("log_to", good, "a logger, or a logger's name")
+        good = isinstance(self.files, Mapping) and all(
+            options.is_path(path)
+            and not path.endswith("/")
+            and isinstance(content, (str, Path, bytes))
+            for path, content in self.files.items()
+        )
+        check("files", good, "a mapping of absolute container path to host path or bytes")
+        options.choice(self, "scope", self.scope, get_args(Scope))
+        good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
+        check("depends_on", good, "a list of services of this class")
+        for option, value in {
+            "memory": None if self.memory is None else memory,
+            "shm_size": options.in_bytes(self.shm_size),
+            "tmpfs": {path: options.in_bytes(size) for path, size in self.tmpfs.items()},
+        }.items():
+            object.__setattr__(self, option, value)  # it is being made, and frozen from then on
+
+    def _check_image(self) -> None:
+        options.check(
+            self, "image", self.image is None or options.is_text(self.image), "a reference"
+        )
+        if self.image is None:
+            return
+        from orchestrator.images.lockfile import ENTRY_NAME  # declaring loads no more than it needs
+        from orchestrator.images.reference import parse_reference
+
+        if ENTRY_NAME.fullmatch(self.image):
+            return
+        try:
+            parse_reference(self.image)
+        except InvalidReferenceError as error:
+            raise InvalidReferenceError(
+                f"{type(self).__name__}(image={self.image!r}) cannot be used: {error}"
+            ) from error
 
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle of a container; an option ``password`` that is None becomes a random one."""

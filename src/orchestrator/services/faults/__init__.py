@@ -15,13 +15,13 @@ from orchestrator.services.runtime import host_names
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.services.service import Service
+    from orchestrator.services.runtime import Handle
 
 _END: Final = 10.0
 
 
 @contextlib.contextmanager
-def paused(service: Service) -> Iterator[None]:
+def paused(service: Handle) -> Iterator[None]:
     """Freeze every process of the service while the block runs."""
     running = service.running
     with OwnStack() as undo:
@@ -31,7 +31,7 @@ def paused(service: Service) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def partitioned(service: Service) -> Iterator[None]:
+def partitioned(service: Handle) -> Iterator[None]:
     """Cut the service off its network, and so off everybody, while the block runs."""
     running = service.running
     with OwnStack() as undo:
@@ -42,7 +42,7 @@ def partitioned(service: Service) -> Iterator[None]:
         yield
 
 
-def kill(service: Service, *, signal: str) -> None:
+def kill(service: Handle, *, signal: str) -> None:
     """Send a signal to the service's first process; return when it has ended."""
     running = service.running
     running.engine.kill_container(running.container, signal=signal)
@@ -55,7 +55,7 @@ def kill(service: Service, *, signal: str) -> None:
         time.sleep(INTERVAL)
 
 
-def restart(service: Service) -> None:
+def restart(service: Handle) -> None:
     """Kill the service if it runs, start it, and return when it is ready again."""
     running = service.running
     running.restarts += 1
@@ -64,13 +64,13 @@ def restart(service: Service) -> None:
     service.started()
 
 
-def _thaw(service: Service) -> None:
+def _thaw(service: Handle) -> None:
     running = service.running
     with _unless_ended(service):
         running.engine.unpause_container(running.container)
 
 
-def _reconnect(service: Service, network: str) -> None:
+def _reconnect(service: Handle, network: str) -> None:
     running = service.running
     with _unless_ended(service):
         running.engine.connect_network(
@@ -78,14 +78,14 @@ def _reconnect(service: Service, network: str) -> None:
         )
 
 
-def _reconnected(service: Service) -> None:
+def _reconnected(service: Handle) -> None:
     state = service.state()
     if state is not None and not state.ended:
         await_ready(service)
 
 
 @contextlib.contextmanager
-def _unless_ended(service: Service) -> Iterator[None]:
+def _unless_ended(service: Handle) -> Iterator[None]:
     """Undo a fault; on a container that has ended meanwhile there is nothing to undo."""
     try:
         yield

@@ -14,7 +14,7 @@ from orchestrator.probes.waiting import INTERVAL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.services.service import Service
+    from orchestrator.services.runtime import Handle
 
 LOCK_ENTRY: Final = "python"
 _SOURCE: Final = Path(__file__).with_name("slow_link.py")
@@ -23,7 +23,7 @@ _IN_PLACE: Final = 15.0  # seconds
 
 
 @contextlib.contextmanager
-def slowed(service: Service, *, latency: float, jitter: float, loss: float) -> Iterator[None]:
+def slowed(service: Handle, *, latency: float, jitter: float, loss: float) -> Iterator[None]:
     """Delay and drop what the service sends while the block runs."""
     _check(latency=latency, jitter=jitter, loss=loss)
     running = service.running
@@ -51,7 +51,7 @@ def _check(*, latency: float, jitter: float, loss: float) -> None:
         raise DeclarationError("slowed() without latency=, jitter= or loss= would slow nothing")
 
 
-def _await(helper: str, service: Service) -> None:
+def _await(helper: str, service: Handle) -> None:
     engine = service.running.engine
     deadline = time.monotonic() + _IN_PLACE
     while "slow" not in (said := engine.logs(helper)).split():

@@ -16,7 +16,7 @@ from orchestrator.errors import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.services.service import Service
+    from orchestrator.services.runtime import Handle
 
 _FOLDER: Final = "/orchestrator"
 DATA: Final = f"{_FOLDER}/data"
@@ -45,7 +45,7 @@ class Storage:
     on_disk: bool
 
     @contextlib.contextmanager
-    def saving(self, service: Service, *, crash: bool) -> Iterator[None]:
+    def saving(self, service: Handle, *, crash: bool) -> Iterator[None]:
         """Stop the server in the block; what it had committed before is on the disk then.
 
         That is done from within the container, so that a partition does not matter.
