@@ -144,8 +144,8 @@ class ComposeFileTest(unittest.TestCase):
                 text = f"services: {{web: {{image: a, volumes: ['{source}:/in']}}}}"
                 words = rf"volume /in refuses '.*'.*allow=\['{other}/key'\]"
                 with self.subTest(source), self.assertRaisesRegex(DeclarationError, words):
-                    _ = self.read(text).services
-                found = self.read(text, allow=[other]).services["web"].files
+                    _ = services_of(self.read(text))
+                found = services_of(self.read(text, allow=[other]))["web"].files
                 self.assertEqual({path: other / "key"}, dict(found))
 
     def test_a_volume_that_two_services_share_is_refused(self) -> None:
