@@ -95,10 +95,9 @@ def watched(kind: Any, name: str, seen: Seen) -> type[Service]:
     """A kind of service that is observed from before its container exists."""
 
     class Watched(kind):  # type: ignore[misc]  # which kind is known when it runs
-        def bound(self, runtime: Any, /, **changes: Any) -> Any:
-            handle = super().bound(runtime, **changes)
-            seen.observe(name, handle.port)
-            return handle
+        def server_env(self) -> Any:
+            seen.observe(name, self.port)
+            return super().server_env()
 
         def readiness(self) -> Probe:
             return Noted(super().readiness(), name, seen)
