@@ -35,10 +35,12 @@ def partitioned(service: Handle) -> Iterator[None]:
     """Cut the service off its network, and so off everybody, while the block runs."""
     running = service.running
     with OwnStack() as undo:
-        undo.callback(_reconnected, service)
-        for network in running.networks:
-            running.engine.disconnect_network(network, container=running.container)
-            undo.callback(_reconnect, service, network)
+        with OwnStack() as cutting:
+            for network in running.networks:
+                running.engine.disconnect_network(network, container=running.container)
+                cutting.callback(_reconnect, service, network)
+            undo.callback(_reconnected, service)  # only now: it may have been cut off before
+            undo.push(cutting.pop_all())
         yield
 
 
