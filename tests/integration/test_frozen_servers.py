@@ -9,6 +9,12 @@ from typing import Any
 from orchestrator import Postgres, Redis, Service, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
+PATIENCE = (
+    "services.postgres_patience.PATIENCE",
+    "services.redis_clients._SILENCE",
+    "environment.diagnosis._PATIENCE",
+)
+
 
 def freeze(service: Service) -> None:
     """Stop every process of a server, as docker does."""
@@ -17,6 +23,12 @@ def freeze(service: Service) -> None:
 
 class FrozenTest(LeakCheckedTestCase):
     """Each test that meets the frozen server is told so once, in bounded time."""
+
+    def setUp(self) -> None:
+        """Be less patient than for users."""
+        super().setUp()
+        for seconds in PATIENCE:
+            self.enterContext(unittest.mock.patch(f"orchestrator.{seconds}", 1))
 
     def assert_told(self, cls: type[unittest.TestCase], errors: int, *expected: str) -> str:
         """Expect so many errors, each with these parts."""
@@ -56,8 +68,7 @@ class FrozenTest(LeakCheckedTestCase):
                     running.engine.unpause_container(running.container)
                 return super().run(result)
 
-        with unittest.mock.patch("orchestrator.services.postgres_patience.PATIENCE", 1):
-            text = self.assert_told(Frozen, 2, "db cannot be worked with", "Was it frozen")
+        text = self.assert_told(Frozen, 2, "db cannot be worked with", "Was it frozen")
         self.assertNotIn("must not be reached", text)
 
     def test_postgres_with_a_transaction_for_each_test(self) -> None:
@@ -71,8 +82,7 @@ class FrozenTest(LeakCheckedTestCase):
                     connection.exec_driver_sql("create table kept (n int)")
                 freeze(self.db)
 
-        with unittest.mock.patch("orchestrator.services.postgres_patience.PATIENCE", 1):
-            self.assert_told(Frozen, 1, "db cannot be worked with", "Was it frozen")
+        self.assert_told(Frozen, 1, "db cannot be worked with", "Was it frozen")
 
     def test_redis_in_a_test_that_fails(self) -> None:
         """The test's own failure is told, although nobody answers about the server."""
