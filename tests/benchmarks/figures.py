@@ -95,39 +95,36 @@ class Subject:
 
 def at_most(seconds: float, variant: str = OURS) -> Expectation:
     """A median of so many seconds at most."""
-
-    def holds(row: Row) -> bool | None:
-        median = row.median(variant)
-        return None if median is None else median <= seconds
-
-    return Expectation(f"≤ {seconds:g} s", holds)
+    return _expected(f"≤ {seconds:g} s", lambda row: row.median(variant), lambda it: it <= seconds)
 
 
 def at_most_times(limit: float, base: str, variant: str = OURS) -> Expectation:
     """At most so many times what another variant takes."""
-
-    def holds(row: Row) -> bool | None:
-        ratio = row.ratio(variant, base)
-        return None if ratio is None else ratio <= limit
-
-    return Expectation(f"≤ {limit:g}x {base}", holds)
+    text = f"≤ {limit:g}x {base}"
+    return _expected(text, lambda row: row.ratio(variant, base), lambda it: it <= limit)
 
 
 def sooner_than(times: float, base: str, variant: str = OURS) -> Expectation:
     """So many times sooner than another variant."""
-
-    def holds(row: Row) -> bool | None:
-        ratio = row.ratio(base, variant)
-        return None if ratio is None else ratio >= times
-
-    return Expectation(f"≥ {times:g}x sooner than {base}", holds)
+    text = f"≥ {times:g}x sooner than {base}"
+    return _expected(text, lambda row: row.ratio(base, variant), lambda it: it >= times)
 
 
 def longer_by_at_most(seconds: float, base: str, variant: str = OURS) -> Expectation:
     """At most so many seconds more than another variant."""
 
-    def holds(row: Row) -> bool | None:
+    def difference(row: Row) -> float | None:
         more, less = row.median(variant), row.median(base)
-        return None if more is None or less is None else more - less <= seconds
+        return None if more is None or less is None else more - less
 
-    return Expectation(f"≤ {base} + {seconds:g} s", holds)
+    return _expected(f"≤ {base} + {seconds:g} s", difference, lambda it: it <= seconds)
+
+
+def _expected(
+    text: str, figure: Callable[[Row], float | None], fits: Callable[[float], bool]
+) -> Expectation:
+    def holds(row: Row) -> bool | None:
+        value = figure(row)
+        return None if value is None else fits(value)
+
+    return Expectation(text, holds)

@@ -98,7 +98,10 @@ def _cases() -> Iterator[unittest.TestCase]:
     from tests.faults.case import FaultCase  # after the environment it reads is set
 
     loader = unittest.TestLoader()
-    pending: list[Any] = [loader.discover("tests/faults", top_level_dir=str(ROOT))]
+    pending: list[Any] = [
+        loader.discover("tests/faults", top_level_dir=str(ROOT)),
+        loader.loadTestsFromNames(["tests.faults.chaos", "tests.faults.crowd"]),
+    ]
     while pending:
         item = pending.pop(0)
         if isinstance(item, unittest.TestSuite):

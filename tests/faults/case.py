@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 import unittest
 import uuid
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
@@ -16,9 +17,8 @@ from tests.faults.process import OwnerProcess, wait_until_no_process_with
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_THOROUGH: Final = bool(os.environ.get("FAULTS_THOROUGH"))  # set by ci/faults
-_A_WHILE: Final = 5.0  # seconds a watchdog stays around, and some more
-_LATE: Final = 120.0
+THOROUGH: Final = bool(os.environ.get("FAULTS_THOROUGH"))  # set by ci/faults
+_A_WHILE: Final = 120.0 if THOROUGH else 5.0  # seconds a watchdog stays around, and some more
 _Function = TypeVar("_Function", bound="Callable[..., object]")
 
 
@@ -42,6 +42,7 @@ class FaultCase(unittest.TestCase):
 
     daemon: ClassVar[Daemon]
     image: ClassVar[str]
+    ended: ClassVar[list[tuple[str, str]]]
     changes: ClassVar[Sequence[str]] = ()
     # Whether other processes can know an owner for dead. If so, the sweep of anybody who starts
     # on this machine may clean up for a layer that failed to.
@@ -56,6 +57,7 @@ class FaultCase(unittest.TestCase):
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
                 cls.addClassCleanup(signal.signal, number, signal.SIG_IGN)
+        cls.ended = []  # runs and sessions
         cls.daemon = cls.make_daemon()
         cls.addClassCleanup(cls.daemon.client.close)
         cls.image = cls.daemon.image(changes=cls.changes)
@@ -93,26 +95,36 @@ class FaultCase(unittest.TestCase):
         owner.expect("ready")
         return owner
 
-    def assert_nothing_left(self, owner: OwnerProcess, *, since: float) -> None:
+    def assert_ends(
+        self, owner: OwnerProcess, status: int, *, since: float, at_once: bool = False
+    ) -> None:
+        """It ends with this status, and nothing is left of it (at once: when it has ended)."""
+        self.assertEqual(status, owner.wait(), owner.errors())
+        if at_once:
+            self.assertEqual([], self.daemon.left(self.run_id), "left at the moment of its end")
+        self.assert_nothing_left(owner, since=since)
+
+    def assert_nothing_left(self, *owners: OwnerProcess, since: float) -> None:
         """Wait until nothing is left of the run; how long it took is kept.
 
-        That its watchdog ends too, and that nothing has appeared by then, is checked at the end of
+        That its watchdogs end too, and that nothing has appeared by then, is checked at the end of
         the class. A watchdog waits up to a minute for creates that were never answered; ci/faults
-        waits with it, ci/test only for the usual time.
+        waits with it, ci/test only for the usual time, once for the class.
         """
         self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
-        self.addClassCleanup(self._assert_over, self.daemon, self.run_id, owner.session)
+        self.ended.extend((self.run_id, owner.session) for owner in owners)
 
-    @staticmethod
-    def _assert_over(daemon: Daemon, run_id: str, session: str) -> None:
-        watchdog = f"{labels.SESSION}={session}"
-        if _THOROUGH:
-            wait_until_no_process_with(watchdog, seconds=_LATE)
-        else:
-            with contextlib.suppress(AssertionError):
-                wait_until_no_process_with(watchdog, seconds=_A_WHILE)
-        left = daemon.left(run_id)
-        assert not left, f"appeared after all: {left}"
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Nothing has come back."""
+        deadline = time.monotonic() + _A_WHILE
+        for _, session in cls.ended:
+            left = max(0.0, deadline - time.monotonic())
+            with contextlib.nullcontext() if THOROUGH else contextlib.suppress(AssertionError):
+                wait_until_no_process_with(f"{labels.SESSION}={session}", seconds=left)
+        appeared = [thing for run, _ in cls.ended for thing in cls.daemon.left(run)]
+        assert not appeared, f"appeared after all: {appeared}"
+        super().tearDownClass()
 
     def assert_untouched(self, owner: OwnerProcess, *, containers: int = 2) -> None:
         """The owner's network and containers are all there."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 import time
 
 from orchestrator.engine import labels
@@ -25,38 +24,33 @@ class CreateTest(FaultCase):
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
 
-    def _slow_create(self, number: signal.Signals) -> None:
-        arrived = threading.Event()
+    @repeated(3)
+    def test_r08_slow_daemon(self) -> None:
+        """R8 A create that takes 4 s after SIGKILL, SIGTERM or Ctrl-C leaves nothing."""
+        arrived: list[bytes] = []
 
         def hold(data: bytes) -> None:
             if data.rstrip().endswith(b"}") and b'"Image"' in data:  # a body: the request is whole
-                arrived.set()
+                arrived.append(data)
                 time.sleep(4)  # not a wait of the test: this is the slow daemon
 
         with Proxy(self.daemon.url, before=hold) as proxy:
-            owner = self.start("create_slowly", url=proxy.url)
-            owner.expect("ready")
-            self.assertTrue(arrived.wait(30), "no create arrived")
-            since = owner.kill(number)
-            self.assertEqual(-number, owner.wait())
+            signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+            owners = [self.start("create_slowly", url=proxy.url) for _ in signals]
+            for owner in owners:
+                owner.expect("ready")
+            deadline = time.monotonic() + 30
+            while len(arrived) < len(owners):
+                self.assertLess(time.monotonic(), deadline, "no create arrived")
+                time.sleep(0.01)
+            for owner, number in zip(owners, signals, strict=True):
+                since = owner.kill(number)
+            for owner, number in zip(owners, signals, strict=True):
+                self.assertEqual(-number, owner.wait())
             proxy.wait_until_answered(b"/containers/create")
-            self.assert_nothing_left(owner, since=since)
-            wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
-
-    @repeated(3)
-    def test_r08_slow_daemon_sigkill(self) -> None:
-        """R8 A create that takes 4 s after its client was killed leaves nothing."""
-        self._slow_create(signal.SIGKILL)
-
-    @repeated(3)
-    def test_r08_slow_daemon_sigterm(self) -> None:
-        """R8 A create that takes 4 s after its client got SIGTERM leaves nothing."""
-        self._slow_create(signal.SIGTERM)
-
-    @repeated(3)
-    def test_r08_slow_daemon_interrupt(self) -> None:
-        """R8 A create that takes 4 s after its client got Ctrl-C leaves nothing."""
-        self._slow_create(signal.SIGINT)
+            for owner in owners:
+                wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+        self.assert_nothing_left(*owners, since=since)
 
     @repeated(20)
     def test_r09_threads_create_at_exit(self) -> None:
@@ -72,14 +66,11 @@ class CreateTest(FaultCase):
         """R9 Threads that create while SIGTERM is handled leave nothing."""
         owner = self.started("create_for_ever")
         time.sleep(random.uniform(0, 0.3))  # noqa: S311  # the moment is the point
-        since = owner.kill(signal.SIGTERM)
-        self.assertEqual(-signal.SIGTERM, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGTERM, since=owner.kill(signal.SIGTERM))
 
     def test_r09_refusal(self) -> None:
         """R9 A create after clean-up began is refused, and says why."""
         owner = self.started("refuse_after_end")
         since = owner.go()
         self.assertIn("this process is ending", owner.expect("refused")["message"])
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=since)

@@ -26,34 +26,27 @@ class DaemonTest(FaultCase):
 
     @repeated(3)
     def test_r12_restart_before_the_end(self) -> None:
-        """R12 A daemon that restarted between start and death leaves nothing."""
-        owner = self.started("wait")
+        """R12 A daemon that restarted meanwhile: a normal exit and SIGKILL leave nothing."""
+        ending, killed = self.started("normal"), self.started("wait")
         self.private.stop()
         self.private.start()
-        since = owner.kill()
-        self.assert_nothing_left(owner, since=since)
+        ending.go()
+        since = killed.kill()
+        self.assertEqual((0, ""), (ending.wait(), ending.errors()))
+        self.assert_nothing_left(ending, killed, since=since)
 
     @repeated(3)
-    def test_r12_restart_before_a_normal_exit(self) -> None:
-        """R12 The same with a normal exit."""
-        owner = self.started("normal")
+    def test_r12_away_at_the_end(self) -> None:
+        """R12 A daemon that is away is waited for, but not by the process, which says so."""
+        ending, killed = self.started("normal"), self.started("wait")
         self.private.stop()
-        self.private.start()
-        since = owner.go()
-        self.assertEqual(0, owner.wait(), owner.errors())
-        self.assertEqual("", owner.errors())
-        self.assert_nothing_left(owner, since=since)
-
-    @repeated(3)
-    def test_r12_away_at_death(self) -> None:
-        """R12 A daemon that is away when the owner is killed is waited for."""
-        owner = self.started("wait")
-        self.private.stop()
-        since = owner.kill()
-        owner.wait()
+        ending.go()
+        since = killed.kill()
+        self.assertEqual(0, ending.wait())
+        self.assertIn("python -m orchestrator reap", ending.errors())
         time.sleep(2)  # not a wait: this is how long it is away
         self.private.start()
-        self.assert_nothing_left(owner, since=since)
+        self.assert_nothing_left(ending, killed, since=since)
 
     @repeated(3)
     def test_r12_crash_at_death(self) -> None:
@@ -66,45 +59,21 @@ class DaemonTest(FaultCase):
         self.assert_nothing_left(owner, since=since)
 
     @repeated(3)
-    def test_r12_away_at_exit(self) -> None:
-        """R12 A daemon that is away at a normal exit: the process ends and says so."""
-        owner = self.started("normal")
-        self.private.stop()
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assertIn("python -m orchestrator reap", owner.errors())
-        self.private.start()
-        self.assert_nothing_left(owner, since=since)
+    def test_r13_hang_at_the_end(self) -> None:
+        """R13 A daemon that hangs keeps no process from ending, which says so, by exit or SIGTERM.
 
-    def _hangs(self, ending: str, *, number: signal.Signals | None, status: int) -> None:
-        owner = self.started(ending)
+        After SIGKILL it is waited for.
+        """
+        ending, terminated, killed = (self.started(it) for it in ("normal", "wait", "wait"))
         self.private.signal(signal.SIGSTOP)
         try:
-            since = owner.go() if number is None else owner.kill(number)
-            self.assertEqual(status, owner.wait())
-            self.assertIn(owner.session, owner.errors())
-            self.assertIn("python -m orchestrator reap", owner.errors())
+            since = ending.go()
+            terminated.kill(signal.SIGTERM)
+            killed.kill()
+            for owner, status in ((ending, 0), (terminated, -signal.SIGTERM)):
+                self.assertEqual(status, owner.wait())
+                self.assertIn(owner.session, owner.errors())
+                self.assertIn("python -m orchestrator reap", owner.errors())
         finally:
             self.private.signal(signal.SIGCONT)
-        self.assert_nothing_left(owner, since=since)
-
-    @repeated(3)
-    def test_r13_hang_at_exit(self) -> None:
-        """R13 A daemon that hangs keeps no process from ending, and the process says so."""
-        self._hangs("normal", number=None, status=0)
-
-    @repeated(3)
-    def test_r13_hang_at_sigterm(self) -> None:
-        """R13 The same when SIGTERM is handled."""
-        self._hangs("wait", number=signal.SIGTERM, status=-signal.SIGTERM)
-
-    @repeated(3)
-    def test_r13_hang_at_sigkill(self) -> None:
-        """R13 A daemon that hangs when the owner is killed is waited for."""
-        owner = self.started("wait")
-        self.private.signal(signal.SIGSTOP)
-        since = owner.kill()
-        owner.wait()
-        time.sleep(1)  # not a wait: this is how long it hangs
-        self.private.signal(signal.SIGCONT)
-        self.assert_nothing_left(owner, since=since)
+        self.assert_nothing_left(ending, terminated, killed, since=since)

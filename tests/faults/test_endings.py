@@ -1,4 +1,7 @@
-"""R1, R2, R5, R17: endings in which the process itself still has a say."""
+"""R1, R3 to R5, R17: endings in which the process itself still has a say.
+
+R1 to R3, R5 and R6 under unittest are in ``test_unittest``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import pty
 import signal
 import sys
+import time
 from typing import Final
 
 from tests.faults.case import FaultCase, repeated
@@ -21,49 +25,33 @@ os.execv(sys.argv[2], sys.argv[2:])
 class EndingTest(FaultCase):
     """The process gets to run its exit handlers."""
 
-    def _ends(self, ending: str, *, status: int, **options: object) -> None:
-        owner = self.started(ending, **options)
-        since = owner.go()
-        self.assertEqual(status, owner.wait(), owner.errors())
-        self.assertEqual([], self.daemon.left(self.run_id), "left at the moment of its end")
-        self.assert_nothing_left(owner, since=since)
-
     @repeated(20)
     def test_r01_normal_exit(self) -> None:
         """R1 A process that ends normally leaves nothing at the moment of its end."""
-        self._ends("normal", status=0)
-
-    @repeated(10, containers=10)
-    def test_r01_normal_exit_with_ten_containers(self) -> None:
-        """R1 Ten containers are gone when the process is."""
-        self._ends("normal", status=0, containers=10)
-
-    @repeated(5)
-    def test_r01_sys_exit(self) -> None:
-        """R1 sys.exit leaves nothing, and its status stays."""
-        self._ends("leave", status=3)
-
-    @repeated(5)
-    def test_r02_error_in_set_up(self) -> None:
-        """R2 An exception that ends the process leaves nothing."""
-        self._ends("error", status=1)
-
-    def _signalled(self, number: signal.Signals) -> None:
-        owner = self.started("wait")
-        since = owner.kill(number)
-        self.assertEqual(-number, owner.wait(), owner.errors())
-        self.assertEqual([], self.daemon.left(self.run_id), "left at the moment of its end")
-        self.assert_nothing_left(owner, since=since)
+        owner = self.started("normal")
+        self.assert_ends(owner, 0, since=owner.go(), at_once=True)
 
     @repeated(20)
-    def test_r05_sigterm(self) -> None:
-        """R5 SIGTERM cleans up first, and the process still dies of SIGTERM."""
-        self._signalled(signal.SIGTERM)
+    def test_r03_interrupt(self) -> None:
+        """R3 Ctrl-C leaves nothing, and the status says so."""
+        owner = self.started("wait")
+        self.assert_ends(owner, -signal.SIGINT, since=owner.kill(signal.SIGINT), at_once=True)
+
+    @repeated(20)
+    def test_r04_interrupt_twice(self) -> None:
+        """R4 A second Ctrl-C during clean-up leaves nothing."""
+        owner = self.started("wait", containers=4)
+        since = owner.kill(signal.SIGINT)
+        time.sleep(0.12)
+        if owner.poll() is None:
+            owner.kill(signal.SIGINT)
+        self.assert_ends(owner, -signal.SIGINT, since=since)
 
     @repeated(20)
     def test_r05_sighup(self) -> None:
         """R5 SIGHUP cleans up first, and the process still dies of SIGHUP."""
-        self._signalled(signal.SIGHUP)
+        owner = self.started("wait")
+        self.assert_ends(owner, -signal.SIGHUP, since=owner.kill(signal.SIGHUP), at_once=True)
 
     @repeated(20)
     def test_r05_sigterm_twice(self) -> None:
@@ -71,14 +59,13 @@ class EndingTest(FaultCase):
         owner = self.started("wait")
         since = owner.kill(signal.SIGTERM)
         owner.kill(signal.SIGTERM)
-        self.assertEqual(-signal.SIGTERM, owner.wait())
-        self.assertEqual([], self.daemon.left(self.run_id), "left at the moment of its end")
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGTERM, since=since, at_once=True)
 
     @repeated(5)
     def test_r17_closed_output(self) -> None:
         """R17 A process whose stdout and stderr are closed leaves nothing."""
-        self._ends("closed_output", status=0)
+        owner = self.started("closed_output")
+        self.assert_ends(owner, 0, since=owner.go(), at_once=True)
 
     @repeated(5)
     def test_r17_closed_terminal(self) -> None:
@@ -89,6 +76,4 @@ class EndingTest(FaultCase):
         )
         os.close(theirs)
         os.close(ours)
-        since = owner.kill(0)
-        self.assertEqual(-signal.SIGHUP, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGHUP, since=owner.kill(0), at_once=True)

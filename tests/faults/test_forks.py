@@ -17,18 +17,14 @@ class ForkTest(FaultCase):
         owner = self.start("fork_exits")
         self.assertEqual(-signal.SIGTERM, owner.expect("ready")["exitcode"])
         self.assert_untouched(owner)
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
 
     @repeated(3)
     def test_r07_child_terminated_at_once(self) -> None:
         """R7 SIGTERM in the very moment of the fork ends the child, as it would without us."""
         owner = self.start("fork_and_terminate")
         self.assertEqual([-signal.SIGTERM], owner.expect("ready")["statuses"])
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
 
     @repeated(20)
     def test_r07_child_that_stays(self) -> None:

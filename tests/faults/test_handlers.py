@@ -14,9 +14,7 @@ class HandlerTest(FaultCase):
     def test_r18_handler_that_ends_the_process(self) -> None:
         """R18 A program's own handler decides the status, and nothing is left."""
         owner = self.started("handled")
-        since = owner.kill(signal.SIGTERM)
-        self.assertEqual(7, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 7, since=owner.kill(signal.SIGTERM))
 
     @repeated(5)
     def test_r18_handler_that_chains_to_ours(self) -> None:
@@ -24,8 +22,7 @@ class HandlerTest(FaultCase):
         owner = self.started("handled_later")
         since = owner.kill(signal.SIGTERM)
         owner.expect("theirs")
-        self.assertEqual(-signal.SIGTERM, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGTERM, since=since)
 
     @repeated(5)
     def test_r18_handler_that_goes_on(self) -> None:
@@ -34,27 +31,21 @@ class HandlerTest(FaultCase):
         owner.kill(signal.SIGTERM)
         owner.expect("noted")
         self.assert_untouched(owner)
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
 
     @repeated(5)
     def test_r18_ignored_signal(self) -> None:
         """R18 A signal that is ignored, as under nohup, stays ignored."""
         owner = self.started("ignored")
         owner.kill(signal.SIGHUP)
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
 
     @repeated(5)
     def test_r18_after_an_event_loop(self) -> None:
         """R18 asyncio resets handlers when a loop ends; ours is back at the next create."""
         owner = self.started("after_asyncio")
         since = owner.kill(signal.SIGTERM)
-        self.assertEqual(-signal.SIGTERM, owner.wait())
-        self.assertEqual([], self.daemon.left(self.run_id), "left at the moment of its end")
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGTERM, since=since, at_once=True)
 
     @repeated(5)
     def test_r18_faulthandler(self) -> None:
@@ -63,14 +54,10 @@ class HandlerTest(FaultCase):
         owner.kill(signal.SIGTERM)
         owner.expect_error("most recent call first")
         self.assert_untouched(owner)
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
 
     @repeated(5)
     def test_r18_session_owned_in_a_thread(self) -> None:
         """R18 Where no handler could be set, SIGTERM has its default action and nothing is left."""
         owner = self.started("in_a_thread")
-        since = owner.kill(signal.SIGTERM)
-        self.assertEqual(-signal.SIGTERM, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -signal.SIGTERM, since=owner.kill(signal.SIGTERM))

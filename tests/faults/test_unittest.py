@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.faults.case import FaultCase, repeated
+from tests.faults.case import THOROUGH, FaultCase, repeated
 from tests.faults.process import DEADLINE
 
 _SOURCE: Final = '''
@@ -124,32 +124,9 @@ class UnittestTest(FaultCase):
         output, _errors = process.communicate(timeout=DEADLINE)
         return process.returncode, output.decode()
 
-    @repeated(5)
-    def test_r01_passing_class(self) -> None:
-        """R1 A passing class leaves nothing."""
-        since = time.monotonic()
-        status, output = self._finish(self._run(*_UNITTEST))
-        self.assertEqual(0, status, output)
-        self.assertEqual([], self.daemon.left(self.run_id))
-        self._nothing_left(since=since)
-
-    @repeated(3)
-    def test_r02_error_anywhere(self) -> None:
-        """R2 An exception in any set-up, test or tear-down leaves nothing."""
-        self._in_all_places("raise", status=1)
-
-    @repeated(3)
-    def test_r01_sys_exit_anywhere(self) -> None:
-        """R1 sys.exit in any set-up, test or tear-down leaves nothing."""
-        self._in_all_places("sys.exit", status=None)
-
-    @repeated(3)
-    def test_r06_exit_at_once_anywhere(self) -> None:
-        """R6 os._exit in any set-up, test or tear-down leaves nothing."""
-        self._in_all_places("os._exit", status=3)
-
-    def _in_all_places(self, action: str, *, status: int | None) -> None:
-        for place in _PLACES:
+    def _in_places(self, action: str, *usual: str, status: int | None) -> None:
+        """End a run by itself; in all places under ci/faults, in the usual ones under ci/test."""
+        for place in _PLACES if THOROUGH else usual:
             with self.subTest(place=place):
                 process = self._run(*_UNITTEST, place=place, action=action)
                 got, output = self._finish(process)
@@ -157,6 +134,21 @@ class UnittestTest(FaultCase):
                 self.assertIn("here", output)
                 self.assertEqual(status or got, got, output)
                 self._nothing_left(since=since)
+
+    @repeated(3)
+    def test_r01_sys_exit(self) -> None:
+        """R1 sys.exit in any set-up, test or tear-down leaves nothing."""
+        self._in_places("sys.exit", "setUpClass", status=None)
+
+    @repeated(3)
+    def test_r02_error(self) -> None:
+        """R2 An exception in any set-up, test or tear-down leaves nothing."""
+        self._in_places("raise", "setUpClass", "tearDownClass", status=1)
+
+    @repeated(3)
+    def test_r06_exit_at_once(self) -> None:
+        """R6 os._exit in any set-up, test or tear-down leaves nothing."""
+        self._in_places("os._exit", "tearDown", status=3)
 
     def _signalled(self, *argv: str, place: str, number: signal.Signals) -> int:
         process = self._run(*argv, place=place, action="wait")
@@ -168,12 +160,20 @@ class UnittestTest(FaultCase):
         return status
 
     @repeated(3)
-    def test_r03_interrupt_anywhere(self) -> None:
+    def test_r03_interrupt(self) -> None:
         """R3 Ctrl-C in any set-up, test or tear-down leaves nothing."""
-        for place in _PLACES:
+        for place in _PLACES if THOROUGH else ("tearDownClass",):
             with self.subTest(place=place):
                 status = self._signalled(*_UNITTEST, place=place, number=signal.SIGINT)
                 self.assertNotEqual(0, status)
+
+    @repeated(3)
+    def test_r05_sigterm(self) -> None:
+        """R5 SIGTERM in any set-up, test or tear-down leaves nothing, and is what it dies of."""
+        for place in _PLACES if THOROUGH else ("test",):
+            with self.subTest(place=place):
+                status = self._signalled(*_UNITTEST, place=place, number=signal.SIGTERM)
+                self.assertEqual(-signal.SIGTERM, status)
 
     @repeated(3)
     def test_r03_interrupt_with_catch(self) -> None:
@@ -190,30 +190,16 @@ class UnittestTest(FaultCase):
 
     @repeated(20)
     def test_r03_interrupt_while_services_start(self) -> None:
-        """R3 Ctrl-C at a random moment of the services' start leaves nothing."""
-        process = self._run(*_UNITTEST, place="setUpClass", action="wait")
-        self._wait_for(process, b"reached setUpModule")
-        time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
-        since = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        status, output = self._finish(process)
-        self.assertNotEqual(0, status, output)
-        self._nothing_left(since=since)
-
-    @repeated(3)
-    def test_r05_sigterm_anywhere(self) -> None:
-        """R5 SIGTERM in any set-up, test or tear-down leaves nothing, and is what it dies of."""
-        for place in _PLACES:
-            with self.subTest(place=place):
-                status = self._signalled(*_UNITTEST, place=place, number=signal.SIGTERM)
-                self.assertEqual(-signal.SIGTERM, status)
-
-    @repeated(3)
-    def test_r06_sigkill_under_pytest(self) -> None:
-        """R6 SIGKILL to pytest leaves nothing."""
-        argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
-        status = self._signalled(*argv, place="test", number=signal.SIGKILL)
-        self.assertEqual(-signal.SIGKILL, status)
+        """R3, R5 Ctrl-C or SIGTERM at a random moment of the services' start leaves nothing."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self._run(*_UNITTEST, place="setUpClass", action="wait")
+            self._wait_for(process, b"reached setUpModule")
+            time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
+            since = time.monotonic()
+            process.send_signal(number)
+            status, output = self._finish(process)
+            self.assertNotEqual(0, status, output)
+            self._nothing_left(since=since)
 
     @repeated(3)
     def test_r03_interrupt_under_pytest(self) -> None:

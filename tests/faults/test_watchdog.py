@@ -45,17 +45,22 @@ class WatchdogTest(FaultCase):
         [watchdog] = owner.watchdogs()
         return owner, watchdog
 
-    def test_it_costs_little_memory(self) -> None:
-        """Its resident memory is at most 12 MiB."""
-        _owner, watchdog = self._watched()
-        self.assertLessEqual(_status(watchdog, "VmRSS"), 12 * 1024)
-
-    def test_it_sleeps(self) -> None:
-        """While its owner lives it does not wake: there is no timer."""
-        _owner, watchdog = self._watched()
+    def test_it_is_out_of_the_way(self) -> None:
+        """At most 12 MiB, no timer, and of its owner only the environment that it needs."""
+        owner, watchdog = self._watched()
         self._wait_until_asleep(watchdog)
         before = _status(watchdog, "voluntary_ctxt_switches")
-        time.sleep(1.5)  # the time in which it must not wake
+        self.assertLessEqual(_status(watchdog, "VmRSS"), 12 * 1024)
+        pairs = Path(f"/proc/{watchdog}/environ").read_bytes().decode().split("\0")
+        names = {pair.partition("=")[0] for pair in pairs if pair}
+        self.assertLessEqual({"DOCKER_TLS", "PATH"}, names)
+        self.assertFalse({"SECRET", "ORCHESTRATOR_RUN"} & names)
+        for fd in (0, 1, 2):
+            self.assertEqual("/dev/null", os.readlink(f"/proc/{watchdog}/fd/{fd}"))  # noqa: PTH115
+        self.assertEqual("/", os.readlink(f"/proc/{watchdog}/cwd"))  # noqa: PTH115
+        self.assertNotEqual(os.getsid(owner.pid), os.getsid(watchdog))
+        self.assertNotEqual(owner.pid, _status(watchdog, "PPid"))
+        time.sleep(1)  # the time in which it must not wake
         self.assertEqual(before, _status(watchdog, "voluntary_ctxt_switches"))
 
     def _wait_until_asleep(self, pid: int) -> None:
@@ -64,47 +69,26 @@ class WatchdogTest(FaultCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
 
-    def test_it_inherits_little(self) -> None:
-        """Of the environment it has what it needs; no output, folder or parent of its owner's."""
-        owner, watchdog = self._watched()
-        pairs = Path(f"/proc/{watchdog}/environ").read_bytes().decode().split("\0")
-        names = {pair.partition("=")[0] for pair in pairs if pair}
-        self.assertIn("DOCKER_TLS", names)
-        self.assertIn("PATH", names)
-        self.assertNotIn("SECRET", names)
-        self.assertNotIn("ORCHESTRATOR_RUN", names)
-        for fd in (0, 1, 2):
-            self.assertEqual("/dev/null", os.readlink(f"/proc/{watchdog}/fd/{fd}"))  # noqa: PTH115
-        self.assertEqual("/", os.readlink(f"/proc/{watchdog}/cwd"))  # noqa: PTH115
-        self.assertNotEqual(os.getsid(owner.pid), os.getsid(watchdog))
-        self.assertNotEqual(owner.pid, _status(watchdog, "PPid"))
-
-    def test_it_ends_with_its_owner(self) -> None:
-        """After a normal exit it is gone."""
-        owner, _watchdog = self._watched()
-        owner.go()
-        owner.expect("created")
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
-        self.assert_nothing_left(owner, since=since)
-
     def test_it_is_replaced(self) -> None:
-        """One that was killed is replaced before the next create."""
+        """One that was killed, before the next create; signals meant for everybody end none."""
         owner, watchdog = self._watched()
         _kill_and_wait(watchdog)
         owner.go()
         owner.expect("created")
-        self.assertNotIn(owner.watchdogs(), ([], [watchdog]))
+        [another] = owner.watchdogs()
+        self.assertNotEqual(watchdog, another)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(another, number)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
 
-    def test_signals_do_not_end_it(self) -> None:
-        """SIGTERM, SIGINT and SIGHUP, meant for everybody, do not end it."""
-        owner, watchdog = self._watched()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            os.kill(watchdog, number)
-        since = owner.kill()
+    def test_it_ends_with_its_owner(self) -> None:
+        """After a normal exit it is gone."""
+        owner = self.started("normal")
+        self.assertEqual(1, len(owner.watchdogs()))
+        since = owner.go()
+        self.assertEqual(0, owner.wait())
+        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
         self.assert_nothing_left(owner, since=since)
 
 

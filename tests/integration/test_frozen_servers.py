@@ -1,4 +1,4 @@
-"""A server that a test froze, and left frozen: clean-up does not wait for it for ever."""
+"""A server that a test froze, and left frozen: nobody waits for it for ever."""
 
 from __future__ import annotations
 
@@ -9,91 +9,92 @@ from typing import Any
 from orchestrator import Postgres, Redis, Service, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
+PATIENCE = (
+    "services.postgres.connections.PATIENCE",
+    "services.redis_clients._SILENCE",
+    "environment.diagnosis._PATIENCE",
+)
+
 
 def freeze(service: Service) -> None:
     """Stop every process of a server, as docker does."""
     service.running.engine.pause_container(service.running.container)
 
 
-def class_that_freezes(declared: Service) -> type[unittest.TestCase]:
-    """The first of two tests leaves the server frozen."""
-
-    class Frozen(ServicesMixin, unittest.TestCase):
-        server = declared
-
-        def test_1_freezes(self) -> None:
-            service: Any = self.server
-            if isinstance(service, Postgres):
-                with service.engine.begin() as connection:
-                    connection.exec_driver_sql("create table kept (n int)")
-            freeze(service)
-
-        def test_2_comes_after(self) -> None:
-            self.fail("must not be reached")
-
-    return Frozen
-
-
 class FrozenTest(LeakCheckedTestCase):
-    """Each test that meets the frozen server is told so once."""
+    """Each test that meets the frozen server is told so once, in bounded time."""
 
-    def assert_told(self, declared: Service, *expected: str) -> None:
-        """Expect one error for each test; without bounds this would not come back."""
-        result = run_class(class_that_freezes(declared))
+    def setUp(self) -> None:
+        """Be less patient than for users."""
+        super().setUp()
+        for seconds in PATIENCE:
+            self.enterContext(unittest.mock.patch(f"orchestrator.{seconds}", 1))
+
+    def assert_told(self, cls: type[unittest.TestCase], errors: int, *expected: str) -> str:
+        """Expect so many errors, each with these parts."""
+        result = run_class(cls)
         text = problems(result)
-        self.assertEqual(2, len(result.errors), text)
-        self.assertEqual([], result.failures, text)
+        self.assertEqual(errors, len(result.errors), text)
         for part in expected:
             for _, error in result.errors:
                 self.assertIn(part, error)
                 self.assertNotIn("contextlib", error)  # how we noticed would bury it
+        return text
 
-    def test_postgres_with_a_schema_for_each_test(self) -> None:
-        """The default isolation."""
-        self.assert_told(Postgres(), "server cannot be worked with", "Was it frozen")
+    def test_postgres(self) -> None:
+        """A slow statement is waited for, a frozen server is not; once thawed, tests go on."""
 
-    def test_postgres_with_a_transaction_for_each_test(self) -> None:
-        """The session that tests share is bounded like the administrator's."""
-        self.assert_told(
-            Postgres(isolation="transaction"), "server cannot be worked with", "Was it frozen"
-        )
-
-    def test_redis(self) -> None:
-        """Its client has a timeout."""
-        self.assert_told(Redis(), "server could not", "Was it frozen", "Timeout")
-
-    def test_a_server_that_was_thawed_goes_on(self) -> None:
-        """A test that found it frozen does not condemn those after it."""
-
-        class Thawed(ServicesMixin, unittest.TestCase):
+        class Frozen(ServicesMixin, unittest.TestCase):
             db = Postgres()
 
+            def test_0_is_slow(self) -> None:
+                admin = self.db._class._admin
+                self.assertEqual([("",)], admin.run("select pg_sleep(2.5)::text"))
+
             def test_1_freezes(self) -> None:
+                with self.db.engine.begin() as connection:
+                    connection.exec_driver_sql("create table kept (n int)")
                 freeze(self.db)
 
-            def test_2_goes_on(self) -> None:
+            def test_2_comes_after(self) -> None:
+                raise AssertionError("must not be reached")
+
+            def test_3_goes_on(self) -> None:
                 self.db.connect().execute("select 1")
 
             def run(self, result: Any = None) -> Any:
-                if "test_2" in self.id():
+                if "test_3" in self.id():
                     running = type(self).db.running
                     running.engine.unpause_container(running.container)
                 return super().run(result)
 
-        result = run_class(Thawed)
-        self.assertEqual(1, len(result.errors), problems(result))
-        self.assertIn("test_1_freezes", str(result.errors[0][0]))
+        text = self.assert_told(Frozen, 2, "db cannot be worked with", "Was it frozen")
+        self.assertNotIn("must not be reached", text)
 
-    def test_a_slow_statement_is_no_frozen_server(self) -> None:
-        """While the server answers others, what takes long may take long."""
+    def test_postgres_with_a_transaction_for_each_test(self) -> None:
+        """The session that tests share is bounded like the administrator's."""
 
-        class Slow(ServicesMixin, unittest.TestCase):
-            db = Postgres()
+        class Frozen(ServicesMixin, unittest.TestCase):
+            db = Postgres(isolation="transaction")
 
             def test_it(self) -> None:
-                admin = self.db._class._admin
-                self.assertEqual([("",)], admin.run("select pg_sleep(1)::text"))
+                with self.db.engine.begin() as connection:
+                    connection.exec_driver_sql("create table kept (n int)")
+                freeze(self.db)
 
-        patience = "orchestrator.services.postgres.connections.PATIENCE"
-        with unittest.mock.patch(patience, 0.2):
-            self.assert_passes(Slow)
+        self.assert_told(Frozen, 1, "db cannot be worked with", "Was it frozen")
+
+    def test_redis_in_a_test_that_fails(self) -> None:
+        """The test's own failure is told, although nobody answers about the server."""
+
+        class Frozen(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                running = self.cache.running
+                running.engine.kill_container(running.container, signal="SIGSTOP")
+                self.fail("the test's own failure")
+
+        text = self.assert_told(Frozen, 1, "cache could not", "Was it frozen (SIGSTOP", "Timeout")
+        self.assertIn("the test's own failure", text)
+        self.assertIn("cache: no answer within", text)

@@ -80,15 +80,6 @@ def daemon_on_tcp(address: str = "127.0.0.1") -> Iterator[int]:
 class ReachTest(ProcessTestCase):
     """`host` and `port` connect wherever daemon and test process are."""
 
-    def test_a_daemon_on_tcp_is_used_and_cleaned_like_a_local_one(self) -> None:
-        """DOCKER_HOST=tcp://… works from start to leftover check."""
-        self.write("test_uses.py", USES)
-        with daemon_on_tcp() as port:
-            self.environ["DOCKER_HOST"] = f"tcp://127.0.0.1:{port}"
-            status, output = self.run_python("-m", "unittest", "test_uses")
-            self.await_nothing_left()
-        self.assertEqual(0, status, output)
-
     def test_ipv6_is_used_from_the_daemon_to_the_services(self) -> None:
         """DOCKER_HOST and ORCHESTRATOR_HOST may be IPv6 addresses; URLs have them in brackets."""
         self.write(

@@ -1,4 +1,4 @@
-"""The README's example under every runner, and every way a process may end."""
+"""Test classes as users write them, under the common runners."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ TWO_CLASSES = """
         def test_it(self):
             self.assertTrue(self.cache.client.ping())
 """
-
 SKIPPED = """
     import unittest
     from orchestrator import Container, ServicesMixin
@@ -69,19 +68,6 @@ ENDS = """
         def test_it(self):
             {statement}
 """
-
-SLOW_START = """
-    import unittest
-    from orchestrator import Container, Redis, ServicesMixin
-
-    class SlowTest(ServicesMixin, unittest.TestCase):
-        cache = Redis()
-        slow = Container(image="redis", command=["sleep", "600"], ports=[6379])
-
-        def test_it(self):
-            self.fail("must not be reached")
-"""
-
 
 FORKS = """
     import os, sys, unittest
@@ -166,41 +152,40 @@ FAILS_OFTEN = """
 
 
 class RunnersTest(ProcessTestCase):
-    """Test classes work unchanged under the common runners."""
+    """Nothing is installed or configured for any of them."""
 
-    def test_the_readmes_example_passes_under_unittest(self) -> None:
-        """The first Python block of the README is a test file that passes."""
+    def test_unittest_runs_the_readmes_example(self) -> None:
+        """The first Python block of the README passes, and other classes beside it."""
         self.write("test_readme.py", BLOCKS[0])
-        status, output = self.run_python("-m", "unittest", "-v", "test_readme")
+        self.write("test_two.py", TWO_CLASSES)
+        status, output = self.run_python("-W", "error", "-m", "unittest", "-v")
         self.assertEqual(0, status, output)
         self.assertIn("test_order", output)
+        self.assertIn("Ran 4 tests", output)
 
-    def test_the_readmes_example_passes_under_pytest(self) -> None:
-        """Pytest needs no plug-in."""
-        self.write("test_readme.py", BLOCKS[0])
+    def test_pytest_shows_the_services_logs_of_a_failure(self) -> None:
+        """The note reaches pytest's report."""
+        self.write("test_fails.py", ENDS.format(statement='self.fail("as wanted")'))
         status, output = self.run_python("-m", "pytest", "-q", "-p", "no:cacheprovider")
-        self.assertEqual(0, status, output)
-        self.assertIn("1 passed", output)
+        self.assertEqual(1, status, output)
+        self.assertIn("as wanted", output)
+        self.assertIn("Services during this test", output)
 
-    def test_classes_run_side_by_side_under_pytest_xdist(self) -> None:
+    def test_pytest_xdist_runs_classes_side_by_side(self) -> None:
         """Each worker process owns its services."""
         self.write("test_two.py", TWO_CLASSES)
         status, output = self.run_python("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
         self.assertEqual(0, status, output)
         self.assertIn("3 passed", output)
 
-    def test_two_classes_in_one_module_pass_under_unittest(self) -> None:
-        """One class's services end before the next one's begin."""
-        self.write("test_two.py", TWO_CLASSES)
-        status, output = self.run_python("-W", "error", "-m", "unittest", "test_two")
-        self.assertEqual(0, status, output)
-
-    def test_a_failure_under_pytest_shows_the_services_logs(self) -> None:
-        """The note reaches pytest's report."""
-        self.write("test_fails.py", ENDS.format(statement='self.fail("as wanted")'))
-        status, output = self.run_python("-m", "pytest", "-q", "-p", "no:cacheprovider")
-        self.assertEqual(1, status, output)
-        self.assertIn("Services during this test", output)
+    def test_ctrl_c_has_one_traceback(self) -> None:
+        """Unittest runs no clean-ups on Ctrl-C; we do, and add nothing to what it prints."""
+        self.write("test_ends.py", ENDS.format(statement="signal.raise_signal(signal.SIGINT)"))
+        status, output = self.run_python("-m", "unittest", "test_ends")
+        self.await_nothing_left()
+        self.assertIn(status, (-signal.SIGINT, 1, 130))
+        self.assertEqual(1, output.count("Traceback"), output)
+        self.assertTrue(output.endswith("\nKeyboardInterrupt\n"), output)
 
     def test_a_forked_child_is_not_the_test(self) -> None:
         """However a child comes back from a test, its parent's state stays; one report is made."""
@@ -256,51 +241,3 @@ class RunnersTest(ProcessTestCase):
                 self.assertEqual(1, status, output)
                 for reason in ("not today", "not here", "ImageNotLockedError"):
                     self.assertIn(reason, output)
-
-
-class EndingsTest(ProcessTestCase):
-    """However the process ends, nothing is left."""
-
-    def end_by(self, statement: str) -> int:
-        """Run a test that ends its process; its exit status."""
-        self.write("test_ends.py", ENDS.format(statement=statement))
-        status, _ = self.run_python("-m", "unittest", "test_ends")
-        self.await_nothing_left()
-        return status
-
-    def test_sys_exit_in_a_test_leaves_nothing(self) -> None:
-        """Unittest lets SystemExit through... and we clean up."""
-        self.assertNotEqual(0, self.end_by("sys.exit(4)"))
-
-    def test_os_exit_in_a_test_leaves_nothing(self) -> None:
-        """No Python code runs any more; the watchdog does."""
-        self.assertEqual(4, self.end_by("os._exit(4)"))
-
-    def test_a_kill_in_a_test_leaves_nothing(self) -> None:
-        """SIGKILL cannot be handled; the watchdog cleans up."""
-        self.assertEqual(-signal.SIGKILL, self.end_by("os.kill(os.getpid(), signal.SIGKILL)"))
-
-    def test_ctrl_c_in_a_test_leaves_nothing(self) -> None:
-        """Unittest runs no clean-ups on Ctrl-C; we do, and add nothing to its one traceback."""
-        self.write("test_ends.py", ENDS.format(statement="signal.raise_signal(signal.SIGINT)"))
-        status, output = self.run_python("-m", "unittest", "test_ends")
-        self.await_nothing_left()
-        self.assertIn(status, (-signal.SIGINT, 1, 130))
-        self.assertEqual(1, output.count("Traceback"), output)
-        self.assertTrue(output.endswith("\nKeyboardInterrupt\n"), output)
-
-    def test_signals_in_the_middle_of_the_start_leave_nothing(self) -> None:
-        """Ctrl-C, SIGTERM and SIGHUP while a service is waited for end the process, clean."""
-        self.write("test_slow.py", SLOW_START)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            with self.subTest(number.name):
-                process = self.start("-m", "unittest", "test_slow")
-                self.await_that(
-                    lambda: sum("running" in item for item in self.left()) == 2,
-                    lambda: f"not started: {self.left()}",
-                )
-                process.send_signal(number)
-                status, output = self.finish(process)
-                self.assertNotEqual(0, status, output)
-                self.assertNotIn("must not be reached", output)
-                self.await_nothing_left()

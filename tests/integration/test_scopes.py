@@ -10,7 +10,6 @@ from unittest import mock
 
 from orchestrator import Container, Postgres, Redis, ServicesMixin
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import LogLine
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -21,7 +20,7 @@ SHARED = """
     SEEN = set()
 
     class Base(ServicesMixin, unittest.TestCase):
-        cache = Redis(scope="process")
+        cache = Redis(scope="process", log_to="shop.cache")
         shell = Container(image="redis", command=["sleep", "60"])
 
         def test_it(self):
@@ -31,21 +30,16 @@ SHARED = """
             asked = self.shell.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
             self.assertIn("PONG", asked.output.splitlines())
 
+    class KillTest(Base):
+        shell = None
+        def test_it(self):
+            self.cache.kill()
+
     class FirstTest(Base): ...
 
     class SecondTest(Base):
         def test_one_server_serves_all(self):
             self.assertEqual({self.cache.container_id}, SEEN)
-
-    Shared = Base
-    del Base
-"""
-KILLS = """
-    class KillTest(Shared):
-        def test_it(self):
-            self.cache.kill()
-
-    del Shared
 """
 
 
@@ -53,37 +47,34 @@ class TestScopeTest(LeakCheckedTestCase):
     """``scope="test"``: a server for each test."""
 
     def test_every_test_has_a_server_of_its_own(self) -> None:
-        """What one test does to its server, no other sees."""
+        """It may depend on the class's, is on their network, and its log is kept like theirs."""
         containers: list[str] = []
 
         class Each(ServicesMixin, unittest.TestCase):
-            cache = Redis(scope="test")
-
-            def test_one(self) -> None:
-                containers.append(self.cache.container_id)
-                self.cache.client.config_set("maxmemory", "5mb")
-
-            def test_two(self) -> None:
-                containers.append(self.cache.container_id)
-                self.assertEqual({"maxmemory": "0"}, self.cache.client.config_get("maxmemory"))
-
-        self.assert_passes(Each)
-        self.assertEqual(2, len(set(containers)))
-
-    def test_it_stands_beside_the_classs_services(self) -> None:
-        """Both are on one network, and the test's may depend on the class's."""
-
-        class Both(ServicesMixin, unittest.TestCase):
             cache = Redis()
-            shell = Container(
-                image="redis", command=["sleep", "60"], scope="test", depends_on=[cache]
+            box = Container(
+                image="redis",
+                entrypoint=["sh", "-c", "echo here; exec sleep 60"],
+                scope="test",
+                depends_on=[cache],
             )
 
-            def test_it(self) -> None:
-                asked = self.shell.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
+            def test_one(self) -> None:
+                containers.append(self.box.container_id)
+                asked = self.box.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
                 self.assertIn("PONG", asked.output.splitlines())
 
-        self.assert_passes(Both)
+            def test_two(self) -> None:
+                containers.append(self.box.container_id)
+
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, {"ORCHESTRATOR_LOGS": folder}),
+        ):
+            self.assert_passes(Each)
+            logs = [file.read_text() for file in Path(folder).rglob("box.log")]
+        self.assertEqual(2, len(set(containers)))
+        self.assertEqual(["here\nhere\n"], logs)
 
     def test_a_server_that_does_not_start_is_its_tests_error(self) -> None:
         """The class's services go on; the test is told, and nothing is left."""
@@ -94,29 +85,6 @@ class TestScopeTest(LeakCheckedTestCase):
             def test_it(self) -> None: ...
 
         self.assert_error(Broken, "cache exited with exit code 3")
-
-    def test_its_log_is_kept_like_any_other(self) -> None:
-        """``ORCHESTRATOR_LOGS`` has what each test's server said."""
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            mock.patch.dict(os.environ, {"ORCHESTRATOR_LOGS": folder}),
-        ):
-
-            class Kept(ServicesMixin, unittest.TestCase):
-                box = Container(
-                    image="redis",
-                    entrypoint=["sh", "-c", "echo here; sleep 60"],
-                    scope="test",
-                    probe=LogLine("here"),
-                )
-
-                def test_one(self) -> None: ...
-
-                def test_two(self) -> None: ...
-
-            self.assert_passes(Kept)
-            logs = [file.read_text() for file in Path(folder).rglob("box.log")]
-        self.assertEqual(["here\nhere\n"], logs)
 
     def test_a_longer_life_cannot_depend_on_a_shorter_one(self) -> None:
         """A class's service that waits for a test's is refused at once."""
@@ -131,24 +99,16 @@ class ProcessScopeTest(ProcessTestCase):
     """``scope="process"``: one server for all classes that inherit the declaration."""
 
     def test_subclasses_share_one_server_with_clean_state_for_each_test(self) -> None:
-        """One container, emptied for every test, reachable by alias on each class's network."""
-        self.write("test_shared.py", SHARED + "    del Shared")
-        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_shared")
-        self.assertEqual(0, status, output)
-        self.assertIn("Ran 3 tests", output)
+        """Emptied for each, on each class's network; one that a class killed is started anew.
 
-    def test_its_log_is_kept_when_the_process_ends(self) -> None:
-        """It belongs to no class, so it has a folder of its own."""
+        It belongs to no class, so its log has a folder of its own; nor does the thread that follows
+        it keep the process alive.
+        """
         self.environ["ORCHESTRATOR_LOGS"] = str(self.folder / "logs")
-        self.write("test_shared.py", SHARED + "    del Shared")
-        status, output = self.run_python("-m", "unittest", "test_shared.FirstTest")
-        self.assertEqual(0, status, output)
+        self.write("test_shared.py", SHARED)
+        classes = [f"test_shared.{name}Test" for name in ("Kill", "First", "Second")]
+        _, output = self.run_python("-W", "error", "-m", "unittest", "-v", *classes)
+        for test in ("First", "Second"):
+            self.assertIn(f"test_it (test_shared.{test}Test.test_it) ... ok", output)
+        self.assertIn("one_server_serves_all (test_shared.SecondTest", output)
         self.assertIn("Ready to accept", (self.folder / "logs/process/cache.log").read_text())
-
-    def test_a_shared_server_that_died_is_started_anew_for_the_next_class(self) -> None:
-        """One class's kill does not fail the next class."""
-        self.write("test_shared.py", SHARED + KILLS)
-        _, output = self.run_python(
-            "-m", "unittest", "-v", "test_shared.KillTest", "test_shared.FirstTest"
-        )
-        self.assertIn("test_it (test_shared.FirstTest.test_it) ... ok", output)

@@ -1,4 +1,4 @@
-"""A process that is killed while it builds, slows or follows: nothing of that is left."""
+"""A process that is killed while it builds or slows: nothing of that is left."""
 
 from __future__ import annotations
 
@@ -59,20 +59,3 @@ class SuddenEndTest(ProcessTestCase):
                         time.sleep(60)
             """,
         )
-
-    def test_a_followed_log_keeps_no_process_alive(self) -> None:
-        """An interpreter ends, although its thread still listens to a log."""
-        self.write(
-            "test_it.py",
-            """
-            import unittest
-            from orchestrator import Redis, ServicesMixin
-
-            class SharedTest(ServicesMixin, unittest.TestCase):
-                cache = Redis(scope="process", log_to="shop.cache")
-                def test_it(self):
-                    self.cache.client.ping()
-            """,
-        )
-        status, output = self.run_python("-m", "unittest", "test_it")
-        self.assertEqual(0, status, output)

@@ -14,7 +14,7 @@ class OneTest(ServicesMixin, unittest.TestCase):
     def test_it(self): pass
 
 class TwoTest(ServicesMixin, unittest.TestCase):
-    cache = Redis()
+    box = Container(image="redis", entrypoint=["sleep", "60"])
     def test_it(self): pass
 
 class ThreeTest(ServicesMixin, unittest.TestCase):
@@ -32,8 +32,11 @@ class TimelineTest(ProcessTestCase):
         self.write("test_it.py", FILE)
         self.page = self.folder / "timeline.html"
 
-    def check_page(self) -> None:
-        """All three classes are on the page, with what they waited for."""
+    def test_the_option_asks_for_the_page(self) -> None:
+        """With the parallel runner, whose workers write to one page what they waited for."""
+        argv = ("-m", "orchestrator", "test", "-j", "2", "--timeline", "timeline.html", "test_it")
+        status, output = self.run_python(*argv)
+        self.assertEqual(1, status, output)
         text = self.page.read_text(encoding="utf-8")
         self.assertEqual(3, text.count("<section>"), text)
         for part in ("test_it.OneTest", "test_it.TwoTest", "waits for cache:"):
@@ -45,36 +48,9 @@ class TimelineTest(ProcessTestCase):
     def test_the_variable_asks_for_the_page(self) -> None:
         """With unittest's own runner, in one process."""
         self.environ["ORCHESTRATOR_TIMELINE"] = str(self.page)
-        status, output = self.run_python("-m", "unittest", "test_it")
+        status, output = self.run_python("-m", "unittest", "test_it.TwoTest", "test_it.ThreeTest")
         self.assertEqual(1, status, output)
-        self.check_page()
-
-    def test_the_option_asks_for_the_page(self) -> None:
-        """With the parallel runner, whose workers write to one page."""
-        argv = ("-m", "orchestrator", "test", "-j", "2", "--timeline", "timeline.html", "test_it")
-        status, output = self.run_python(*argv)
-        self.assertEqual(1, status, output)
-        self.check_page()
-
-    def test_without_being_asked_nothing_is_recorded(self) -> None:
-        """The recorder is not even loaded into a page."""
-        self.write(
-            "test_off.py",
-            """
-            import sys, unittest
-            from orchestrator import Redis, ServicesMixin
-
-            class OffTest(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_it(self):
-                    self.assertNotIn("orchestrator.environment.timeline_page", sys.modules)
-                    environment = vars(type(self))["_orchestrator_environment"]
-                    self.assertIsNone(environment._site.timeline)
-            """,
-        )
-        status, output = self.run_python("-m", "unittest", "test_off")
-        self.assertEqual(0, status, output)
-        self.assertFalse(self.page.exists())
+        self.assertEqual(2, self.page.read_text(encoding="utf-8").count("<section>"))
 
     def test_a_page_that_cannot_be_written_fails_no_test(self) -> None:
         """It is said in the log."""

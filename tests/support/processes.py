@@ -84,7 +84,7 @@ class ProcessTestCase(unittest.TestCase):
         while not condition():
             if time.monotonic() > deadline:
                 self.fail(otherwise())
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     @staticmethod
     def _end(process: subprocess.Popen[str]) -> None:

@@ -1,12 +1,10 @@
-"""What is measured: one module per subject; a new one is added to `SUBJECTS`."""
+"""What is measured; a new subject is added to `SUBJECTS`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.subjects import (
-    dead,
-    idle,
     imports,
     isolation,
     parallel,
@@ -22,9 +20,9 @@ if TYPE_CHECKING:
     from tests.benchmarks.figures import Subject
 
 SUBJECTS: Sequence[Subject] = (
-    start.SUBJECT,
-    idle.SUBJECT,
-    dead.SUBJECT,
+    start.START,
+    start.IDLE,
+    start.DEAD,
     secured.SUBJECT,
     isolation.SUBJECT,
     imports.SUBJECT,

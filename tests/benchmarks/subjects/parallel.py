@@ -51,7 +51,6 @@ def measure(effort: Effort) -> Sequence[Row]:
         FLOOR: {ONE: partial(_floor, 1), TWO: partial(_floor, 2)},
     }
     samples = take_turns(scenarios, rounds=max(1, effort.rounds // 2))
-    many = [_run("8", _SMALL, _MANY)["seconds"]]  # fails when the daemon runs out of addresses
     what = f"{_CLASSES} classes with three services each"
     many = [_run("8", _SMALL, _MANY)["seconds"]]  # fails when addresses run out
     return [

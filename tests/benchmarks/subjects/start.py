@@ -1,4 +1,4 @@
-"""From setUpClass to one round trip to each service, and the end of the class."""
+"""The life of a class: to its first round trips, to notice of readiness or of a failed start."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.benchmarks.figures import (
     THEIRS,
     Row,
     Subject,
+    at_most,
     at_most_times,
     sooner_than,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 TOGETHER = "all three"
 
 
-def measure(effort: Effort) -> Sequence[Row]:
+def measure_start(effort: Effort) -> Sequence[Row]:
     """Each service alone, then all three."""
     recipes = floor.recipes(list(NAMES))
     scenarios = {
@@ -58,10 +59,52 @@ def _variants(names: list[str], raw: Measure) -> Mapping[str, Measure]:
     return {FLOOR: raw, OURS: partial(ours, "start", *names), **theirs("start", *names)}
 
 
-SUBJECT = Subject(
+START = Subject(
     name="start",
     title="From setUpClass to one round trip to each service (docker run: to its first answer)",
     variants=(FLOOR, OURS, THEIRS),
     ratios=((OURS, FLOOR), (THEIRS, OURS)),
-    measure=measure,
+    measure=measure_start,
+)
+
+
+def measure_idle(effort: Effort) -> Sequence[Row]:
+    """All three together, each with an observer of its own."""
+    names = list(NAMES)
+    variants: Mapping[str, Measure] = {
+        OURS: partial(ours, "watch", *names),
+        **theirs("watch", *names),
+    }
+    samples = take_turns({"idle": variants}, rounds=effort.rounds)
+    return [Row(NAMES[name], samples["idle", name], [at_most(0.03)]) for name in names]
+
+
+IDLE = Subject(
+    name="idle",
+    title="Idle after ready: from a server's first answer until the library noticed",
+    variants=(OURS, THEIRS),
+    measure=measure_idle,
+)
+
+
+def measure_dead(effort: Effort) -> Sequence[Row]:
+    """A Redis that refuses its configuration; `docker run` in the foreground returns at its end."""
+    variants: Mapping[str, Measure] = {
+        FLOOR: lambda: {"error": floor.refused("redis", ["--no-such-setting", "1"])},
+        OURS: partial(ours, "dead"),
+        **theirs("dead", "redis"),
+    }
+    samples = take_turns({"dead": variants}, rounds=effort.rounds)
+    return [
+        Row("from setUpClass to the error", samples["dead", "error"]),
+        Row("from its exit to the error", samples["dead", "after exit"], [at_most(1)]),
+    ]
+
+
+DEAD = Subject(
+    name="dead",
+    title="A service that exits at start (testcontainers' deadline: 5 s here, 120 s by default)",
+    variants=(FLOOR, OURS, THEIRS),
+    ratios=((OURS, FLOOR), (THEIRS, OURS)),
+    measure=measure_dead,
 )

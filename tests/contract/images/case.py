@@ -1,4 +1,4 @@
-"""What the tests of an image share: real containers of it, through the docker command.
+"""What the tests of an image share: real containers of it.
 
 The image is whichever the lock file in force names, so the same tests hold the official images to
 the contracts that ours copy.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 import tomllib
 import unittest
@@ -16,20 +17,22 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.faults.daemon import Daemon
 
-RUN = f"dev.orchestrator.run={uuid.uuid4()}"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import docker
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Call the docker command; its output is text."""
+def docker_command(*arguments: str) -> str:
+    """Call the docker command; what it prints."""
     done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
-    if check and done.returncode:
-        message = f"docker {' '.join(arguments)}: {done.stderr or done.stdout}"
-        raise AssertionError(message)
-    return done
+    if done.returncode:
+        raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr or done.stdout}")
+    return done.stdout.strip()
 
 
 def locked_image(name: str) -> str:
@@ -41,74 +44,96 @@ def locked_image(name: str) -> str:
 
 
 class ImageTest(unittest.TestCase):
-    """Starts containers of one image, and removes them and their volumes after each test."""
+    """Starts containers of one image; they and their volumes go at the end of the class."""
 
     name: ClassVar[str]
     image: ClassVar[str]
+    run_label: ClassVar[str]
+    client: ClassVar[docker.APIClient]
 
     @classmethod
     def setUpClass(cls) -> None:
         """Find the image."""
         cls.image = locked_image(cls.name)
+        cls.run_label = f"dev.orchestrator.run={uuid.uuid4()}"
+        cls.client = Daemon().client
+        cls.addClassCleanup(cls.client.close)
+        cls.addClassCleanup(cls._remove_all)
 
+    @classmethod
+    def _remove_all(cls) -> None:
+        for row in cls.client.containers(all=True, filters={"label": cls.run_label}):
+            cls.client.remove_container(row["Id"], force=True, v=True)
+
+    @classmethod
     def start(
-        self, *arguments: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None
+        cls,
+        *arguments: str,
+        options: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> str:
-        """Start a container in the background and return its id."""
-        container = self.create(*arguments, options=options, env=env)
-        docker("start", container)
-        return container
-
-    def create(
-        self, *arguments: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None
-    ) -> str:
-        """Create a container and return its id."""
+        """Start a container with these files in it and return its id."""
         settings = [f"--env={key}={value}" for key, value in (env or {}).items()]
-        done = docker("create", f"--label={RUN}", *settings, *options, self.image, *arguments)
-        container = done.stdout.strip()
-        self.addCleanup(docker, "rm", "--force", "--volumes", container)
+        created = ("create", f"--label={cls.run_label}", *settings, *options, cls.image)
+        container = docker_command(*created, *arguments)
+        for path, content in (files or {}).items():
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                Path(file.name).chmod(0o644)
+                docker_command("cp", file.name, f"{container}:{path}")
+        cls.client.start(container)
         return container
 
-    def wait_exit(self, container: str) -> int:
-        """Wait until the container has ended and return its exit code."""
-        self.eventually(lambda: self.state(container, "Status") == "exited", container)
-        return int(self.state(container, "ExitCode"))
+    @classmethod
+    def folder(cls, files: Mapping[str, bytes], at: str) -> str:
+        """Return the option that mounts a folder with these files."""
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        root = Path(directory.name)
+        root.chmod(0o755)
+        for name, content in files.items():
+            (root / name).write_bytes(content)
+        return f"--volume={root}:{at}:ro"
 
-    def state(self, container: str, key: str) -> str:
-        """Return one entry of the container's state."""
-        return docker("inspect", f"--format={{{{.State.{key}}}}}", container).stdout.strip()
+    def assert_ends(self, container: str, because: str, *, status: int | None = None) -> None:
+        """Wait until the container has ended, with a status (not 0 by default) and these words."""
+        got = self.client.wait(container, timeout=120)["StatusCode"]
+        self.assertTrue(got if status is None else got == status, self.logs(container))
+        self.assertIn(because, self.logs(container))
 
-    def config(self, key: str) -> object:
-        """Return one entry of the image's configuration."""
-        return json.loads(
-            docker("inspect", f"--format={{{{json .Config.{key}}}}}", self.image).stdout
-        )
+    def config(self, *keys: str) -> list[object]:
+        """Return entries of the image's configuration."""
+        found = json.loads(docker_command("inspect", "--format={{json .Config}}", self.image))
+        return [found[key] for key in keys]
 
     def logs(self, container: str) -> str:
         """Return everything the container has printed."""
-        done = docker("logs", container)
-        return done.stdout + done.stderr
+        return self.client.logs(container).decode()
 
-    def execute(self, container: str, *arguments: str) -> str:
-        """Run a command in the container and return what it printed."""
-        return docker("exec", container, *arguments).stdout.strip()
+    def run_in(
+        self, container: str, *argv: str, env: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Run a command in the container: its status and what it printed."""
+        execution = self.client.exec_create(container, list(argv), environment=dict(env or {}))
+        output = self.client.exec_start(execution["Id"]).decode().strip()
+        return self.client.exec_inspect(execution["Id"])["ExitCode"], output
 
-    def answers(self, container: str, *arguments: str) -> bool:
+    def execute(self, container: str, *argv: str, env: Mapping[str, str] | None = None) -> str:
+        """Run a command that succeeds in the container and return what it printed."""
+        status, output = self.run_in(container, *argv, env=env)
+        self.assertEqual(0, status, output)
+        return output
+
+    def answers(self, container: str, *argv: str) -> bool:
         """Tell whether a command succeeds in the container."""
-        return docker("exec", container, *arguments, check=False).returncode == 0
+        return self.run_in(container, *argv)[0] == 0
 
-    def eventually(
-        self, condition: Callable[[], bool], container: str, *, timeout: float = 60.0
-    ) -> None:
-        """Wait until the condition holds; fail with the container's log after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+    def eventually(self, condition: Callable[[], bool], container: str) -> None:
+        """Wait until the condition holds; fail with its log at the deadline."""
+        deadline = time.monotonic() + 120
         while not condition():
             if time.monotonic() > deadline:
-                self.fail(f"not within {timeout} s; the container's log:\n{self.logs(container)}")
-            time.sleep(0.02)
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """Nothing these tests made is left."""
-        left = docker("ps", "--all", "--quiet", f"--filter=label={RUN}").stdout
-        assert not left, f"containers left: {left}"
+                self.fail(f"not within two minutes; the container's log:\n{self.logs(container)}")
+            time.sleep(0.1)

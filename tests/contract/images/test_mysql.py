@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from tests.contract.images.case import ImageTest
 
-ROOT = {"MYSQL_ROOT_PASSWORD": 'it\'s a "secret" \\ `word`'}
-QUERY = "select concat('cpu', 'la') as it"
+PASSWORD = 'it\'s a "secret" \\ `word`'
 
 
 class MysqlImageTest(ImageTest):
@@ -16,46 +12,35 @@ class MysqlImageTest(ImageTest):
 
     name = "mysql"
 
-    def client(self, *arguments: str, password: str = ROOT["MYSQL_ROOT_PASSWORD"]) -> list[str]:
+    def asks(self, statement: str, user: str = "root", password: str = PASSWORD) -> list[str]:
         """Return the command of a client that comes over TCP, as other hosts do."""
-        return ["mysql", "--host=127.0.0.1", f"--password={password}", *arguments]
-
-    def ready(self, container: str) -> None:
-        """Wait for an answer over TCP."""
-        probe = self.client("--user=root", "--execute=select 1")
-        self.eventually(lambda: self.answers(container, *probe), container)
+        login = [f"--user={user}", f"--password={password}"]
+        return ["mysql", "--host=127.0.0.1", *login, f"--execute={statement}", "shop"]
 
     def test_refuses_to_start_without_a_password(self) -> None:
         """The container ends, and says which variable it wants."""
-        container = self.start()
-        self.assertEqual(1, self.wait_exit(container))
-        self.assertIn("MYSQL_ROOT_PASSWORD", self.logs(container))
+        self.assert_ends(self.start(), "MYSQL_ROOT_PASSWORD", status=1)
 
-    def test_makes_database_and_user(self) -> None:
-        """MYSQL_DATABASE is made, and MYSQL_USER may use it; passwords need no escaping."""
-        user = {"MYSQL_DATABASE": "shop", "MYSQL_USER": "clerk", "MYSQL_PASSWORD": "o'clock"}
-        container = self.start(env=ROOT | user)
-        self.ready(container)
-        asks = self.client("--user=clerk", f"--execute={QUERY}", "shop", password="o'clock")
-        self.assertIn("cpula", self.execute(container, *asks))
+    def test_makes_what_it_is_told(self) -> None:
+        """A database, a user for it, and what init files do, before TCP answers; then the server.
 
-    def test_runs_init_files_before_it_is_on_the_network(self) -> None:
-        """The files' work is there when TCP answers for the first time."""
-        with tempfile.TemporaryDirectory() as directory:
-            Path(directory).chmod(0o755)
-            (Path(directory) / "1.sql").write_text("create table first_one (id int);")
-            (Path(directory) / "2.sql").write_text("insert into first_one values (7);")
-            container = self.start(
-                env=ROOT | {"MYSQL_DATABASE": "shop"},
-                options=(f"--volume={directory}:/docker-entrypoint-initdb.d:ro",),
-            )
-            self.ready(container)
-            asks = self.client("--user=root", "--execute=select * from first_one", "shop")
-            self.assertIn("7", self.execute(container, *asks))
-
-    def test_arguments_go_to_the_server(self) -> None:
-        """Arguments that begin with a dash are the server's."""
-        container = self.start("--max-connections=17", env=ROOT)
-        self.ready(container)
-        asks = self.client("--user=root", "--execute=select @@max_connections")
-        self.assertIn("17", self.execute(container, *asks))
+        Passwords need no escaping, and arguments that begin with a dash are the server's.
+        """
+        files = {
+            "1.sql": b"create table first_one (id int);",
+            "2.sql": b"insert into first_one values (7);",
+        }
+        container = self.start(
+            "--max-connections=17",
+            options=(self.folder(files, "/docker-entrypoint-initdb.d"),),
+            env={
+                "MYSQL_ROOT_PASSWORD": PASSWORD,
+                "MYSQL_DATABASE": "shop",
+                "MYSQL_USER": "clerk",
+                "MYSQL_PASSWORD": "o'clock",
+            },
+        )
+        self.eventually(lambda: self.answers(container, *self.asks("select 1")), container)
+        rows = "select id, concat('cpu', 'la'), @@max_connections from first_one"
+        told = self.execute(container, *self.asks(rows, "clerk", "o'clock"))
+        self.assertEqual(["7", "cpula", "17"], told.splitlines()[-1].split())
