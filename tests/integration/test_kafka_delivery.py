@@ -47,6 +47,14 @@ class DeliveryTest(OneBrokerTest):
             producer.send(topic, key=b"ada", value=None)
         self.assertIsNone(self.events.consume(topic)[0].value)
 
+    def test_every_codec_works(self) -> None:
+        """What the extra installs can write and read whatever producers in production compress."""
+        topic = self.events.topic("orders")
+        for codec in ("gzip", "snappy", "lz4", "zstd"):
+            with self.subTest(codec):
+                self.produce(topic, codec.encode() * 100, compression_type=codec)
+                self.assertEqual([codec.encode() * 100], self.values(topic, 1))
+
     def test_one_key_keeps_its_partition_and_order(self) -> None:
         """Different keys share the partitions."""
         topic = self.events.topic("orders", partitions=4)

@@ -68,7 +68,7 @@ class Secured(_Base):
                 f"--group={self.events.group}",
                 "--from-beginning",
                 "--max-messages=1",
-                "--timeout-ms=20000",
+                "--timeout-ms=60000",
             ]
         )
         self.assertIn("from the host", read.output)

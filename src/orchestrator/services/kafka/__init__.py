@@ -194,8 +194,8 @@ def _own_listeners(secured: BrokerSecurity, *, admin: str) -> Sequence[_Listener
     """The listeners for the administrator, for the broker itself, and for its controller.
 
     The administrator has to give a password. By the other two, on the loopback, the broker reaches
-    itself: they ask for one only where clients, too, may come without a name, because then whoever
-    has no name must not be mighty.
+    itself: without a password, as ANONYMOUS, which is a superuser then. Where clients may come
+    without a name it must not be one, so there the broker gives a password too.
 
     Args:
         secured: What the clients' listeners ask for.
@@ -237,12 +237,12 @@ def _listening(listeners: Sequence[_Listener], *, between_brokers: str) -> Mappi
 
 def _security_properties(secured: BrokerSecurity) -> Mapping[str, str]:
     """What else a broker is told that checks who its clients are."""
-    mighty = [f"User:{ADMIN}", *(["User:ANONYMOUS"] if secured.sasl else [])]
+    superusers = [f"User:{ADMIN}", *(["User:ANONYMOUS"] if secured.sasl else [])]
     properties = {
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": ";".join(mighty),
+        "super.users": ";".join(superusers),
         "allow.everyone.if.no.acl.found": "true",
     }
     if secured.tls is None:

@@ -205,9 +205,9 @@ class Redis(Service):
 
     def server_info(self) -> Mapping[str, object]:
         """Version, mode, memory limit, policy, and the most memory it used."""
-        told, memory = (self._state.admin.info(part) for part in ("server", "memory"))
+        build, memory = (self._state.admin.info(part) for part in ("server", "memory"))
         return {
-            "server": f"Redis {told['redis_version']} ({told['redis_mode']})",
+            "server": f"Redis {build['redis_version']} ({build['redis_mode']})",
             "maxmemory": memory["maxmemory_human"],
             "maxmemory_policy": memory["maxmemory_policy"],
             "used_memory_peak": memory["used_memory_peak_human"],
