@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from orchestrator.services.compose import Compose
     from orchestrator.services.container import Build, Container
     from orchestrator.services.kafka import Kafka
+    from orchestrator.services.kafka.redpanda import Redpanda
     from orchestrator.services.postgres import Postgres
     from orchestrator.services.redis import Redis
-    from orchestrator.services.redpanda import Redpanda
     from orchestrator.services.service import Service
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
 
 _HOMES: Final = {
     "Build": "services.container",
+    "Redpanda": "services.kafka.redpanda",
     "ServicesMixin": "mixin",
     "errors": "errors",
     "probes": "probes",

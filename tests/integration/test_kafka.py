@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
 import kafka
@@ -17,9 +18,10 @@ from tests.support.classes import LeakCheckedTestCase
 from tests.support.kafka import OneBrokerTest
 from tests.support.processes import ProcessTestCase
 
-BIN = "/opt/kafka/bin"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SHARED = """
-    import threading
     import unittest
     from orchestrator import Kafka, ServicesMixin
     from orchestrator.errors import ServiceError
@@ -55,44 +57,41 @@ SHARED = """
         def setUpClass(cls):
             assert FirstTest.producer._closed
             super().setUpClass()
+            assert cls.events.admin.list_topics().count(FirstTest.of_the_class) == 0
 
     del Shares
 """
 
 
-class ReachTest(OneBrokerTest):
-    """Clients on the host and in containers of the class meet at one broker."""
+class KafkaTest(OneBrokerTest):
+    """One broker for all that a test can do with one."""
 
     sibling = Container(image="kafka", command=["sleep", "600"])
+    kept: ClassVar[str]
 
-    def test_a_sibling_reads_what_the_host_wrote(self) -> None:
-        """The Java client in another container finds the broker by its alias."""
-        topic = self.events.topic("orders")
-        self.produce(topic, b"from the host")
-        read = self.sibling.exec(
-            [
-                f"{BIN}/kafka-console-consumer.sh",
-                f"--bootstrap-server={self.events.internal_bootstrap}",
-                f"--topic={topic}",
-                "--from-beginning",
-                "--max-messages=1",
-                "--timeout-ms=20000",
-            ]
-        )
-        self.assertIn("from the host", read.output)
+    @classmethod
+    def setUpClass(cls) -> None:
+        """A topic of the class itself."""
+        super().setUpClass()
+        cls.kept = cls.events.topic("kept")
+        with cls.events.producer() as producer:
+            producer.send(cls.kept, b"for all")
 
-    def test_the_host_reads_what_a_sibling_wrote(self) -> None:
-        """A record from another container comes to the test."""
+    @contextlib.contextmanager
+    def a_test(self, name: str) -> Iterator[Kafka]:
+        """What a test of this class gets."""
+        with type(self).events.isolated(name) as handle:
+            yield handle
+
+    # Where it is
+
+    def test_containers_of_the_class_reach_the_same_broker(self) -> None:
+        """A record that a sibling writes comes to the test."""
         topic = self.events.topic("orders")
-        producer = f"{BIN}/kafka-console-producer.sh --bootstrap-server $0 --topic $1"
+        producer = "/opt/kafka/bin/kafka-console-producer.sh --bootstrap-server $0 --topic $1"
         script = f"echo from the sibling | {producer}"
         self.sibling.exec(["bash", "-c", script, self.events.internal_bootstrap, topic])
         self.assertEqual([b"from the sibling"], self.values(topic, 1))
-
-    def test_urls_are_the_bootstrap_addresses(self) -> None:
-        """The same words as of every service."""
-        self.assertEqual(f"127.0.0.1:{self.events.port}", self.events.url)
-        self.assertEqual("events:19092", self.events.internal_url)
 
     def test_info_tells_what_runs(self) -> None:
         """Version, broker, cluster and listeners, for the failure of a test."""
@@ -100,12 +99,12 @@ class ReachTest(OneBrokerTest):
         self.assertRegex(str(info["server"]), r"^Kafka \d+\.\d+\.\d+$")
         self.assertEqual(1, info["broker"])
         self.assertTrue(info["cluster"])
-        self.assertIn(self.events.bootstrap, str(info["listeners"]))
-        self.assertIn(self.events.internal_bootstrap, str(info["listeners"]))
+        for url in (self.events.url, self.events.internal_url):
+            self.assertIn(url, str(info["listeners"]))
+        self.assertEqual(f"127.0.0.1:{self.events.port}", self.events.url)
+        self.assertEqual("events:19092", self.events.internal_url)
 
-
-class TopicTest(OneBrokerTest):
-    """Topics are created for one test, and can be used at once."""
+    # Topics
 
     def test_a_topic_can_be_written_to_at_once(self) -> None:
         """A producer that tries once, and waits for nothing, never comes too early."""
@@ -114,64 +113,41 @@ class TopicTest(OneBrokerTest):
                 sent = producer.send(self.events.topic(f"orders-{number}"), b"now")
                 self.assertEqual(0, sent.get(timeout=10).offset)
 
-    def test_a_topic_has_the_partitions_asked_for(self) -> None:
-        """Every one of them takes records."""
-        topic = self.events.topic("orders", partitions=4)
+    def test_a_topic_is_as_it_was_asked_for(self) -> None:
+        """All its partitions take records, and its settings are set."""
+        settings = {"cleanup.policy": "compact"}
+        topic = self.events.topic("orders", partitions=4, settings=settings)
         with self.events.producer() as producer:
             for partition in range(4):
-                producer.send(topic, b"x", partition=partition)
+                producer.send(topic, key=b"k", value=b"x", partition=partition)
         records = self.events.consume(topic, count=4, timeout=10)
         self.assertEqual([0, 1, 2, 3], sorted(record.partition for record in records))
-
-    def test_the_same_name_is_the_same_topic(self) -> None:
-        """A helper and a test may both ask for it."""
-        self.assertEqual(self.events.topic("orders"), self.events.topic("orders"))
-
-    def test_the_same_name_with_other_partitions_is_refused(self) -> None:
-        """One of the two would get what it did not ask for."""
-        self.events.topic("orders")
-        with self.assertRaisesRegex(DeclarationError, "has 1 partitions .* cannot have 2"):
-            self.events.topic("orders", partitions=2)
-
-    def test_the_same_name_with_other_settings_is_refused(self) -> None:
-        """Who names none takes the topic as it is."""
-        compact = {"cleanup.policy": "compact"}
-        self.assertEqual(self.events.topic("orders", settings=compact), self.events.topic("orders"))
-        with self.assertRaisesRegex(DeclarationError, "compact.* cannot have .*delete"):
-            self.events.topic("orders", settings={"cleanup.policy": "delete"})
-
-    def test_a_name_that_kafka_does_not_allow_is_refused(self) -> None:
-        """Before it is sent anywhere."""
-        for name in ("", "or ders", "töpic", "a" * 201):
-            with self.subTest(name), self.assertRaises(DeclarationError):
-                self.events.topic(name)
-
-    def test_a_number_of_partitions_that_cannot_be_is_refused(self) -> None:
-        """None, less than none, and half a one."""
-        for partitions in (0, -1, 1.5, True):
-            with self.subTest(partitions), self.assertRaises(DeclarationError):
-                self.events.topic("orders", partitions=partitions)  # type: ignore[arg-type]
-
-    def test_a_setting_that_the_broker_refuses_is_an_error_of_ours(self) -> None:
-        """It says which topic, and what the broker said."""
-        with self.assertRaisesRegex(ServiceError, "orders.*no.such.setting"):
-            self.events.topic("orders", settings={"no.such.setting": "1"})
-
-    def test_a_topic_takes_settings(self) -> None:
-        """Such as the policy by which it forgets."""
-        topic = self.events.topic("orders", settings={"cleanup.policy": "compact"})
         resource = kafka.admin.ConfigResource("TOPIC", topic)
         [described] = self.events.admin.describe_configs([resource]).values()
         self.assertEqual("compact", described[topic]["cleanup.policy"]["value"])
 
-    def test_names_begin_with_the_prefix(self) -> None:
-        """What code under test makes with it belongs to this test."""
-        self.assertTrue(self.events.topic("orders").startswith(self.events.prefix))
-        self.assertTrue(self.events.group.startswith(self.events.prefix))
+    def test_the_same_name_is_the_same_topic(self) -> None:
+        """A helper and a test may both ask for it; not for different ones."""
+        compact = {"cleanup.policy": "compact"}
+        topic = self.events.topic("orders", settings=compact)
+        self.assertEqual(topic, self.events.topic("orders"))
+        with self.assertRaisesRegex(DeclarationError, "has 1 partitions .* cannot have 2"):
+            self.events.topic("orders", partitions=2)
+        with self.assertRaisesRegex(DeclarationError, "compact.* cannot have .*delete"):
+            self.events.topic("orders", settings={"cleanup.policy": "delete"})
 
+    def test_what_kafka_does_not_allow_is_refused(self) -> None:
+        """Names and numbers before they are sent anywhere, settings with the broker's words."""
+        for name in ("", "or ders", "töpic", "a" * 201):
+            with self.subTest(name), self.assertRaises(DeclarationError):
+                self.events.topic(name)
+        for partitions in (0, -1, 1.5, True):
+            with self.subTest(partitions), self.assertRaises(DeclarationError):
+                self.events.topic("orders", partitions=partitions)  # type: ignore[arg-type]
+        with self.assertRaisesRegex(ServiceError, "orders.*no.such.setting"):
+            self.events.topic("orders", settings={"no.such.setting": "1"})
 
-class ConsumeTest(OneBrokerTest):
-    """`consume` waits for records, and not for ever."""
+    # Records
 
     def test_the_next_call_goes_on_where_the_last_ended(self) -> None:
         """Each record is read once."""
@@ -180,8 +156,8 @@ class ConsumeTest(OneBrokerTest):
         self.assertEqual([b"1"], self.values(topic, 1))
         self.assertEqual([b"2", b"3"], self.values(topic, 2))
 
-    def test_too_few_records_are_an_error_that_counts(self) -> None:
-        """How many of how many, from where, and in what time."""
+    def test_too_few_records_are_an_error_that_loses_none(self) -> None:
+        """It says how many of how many; the next call reads them again."""
         topic = self.events.topic("orders")
         self.produce(topic, b"1", b"2")
         with self.assertRaises(ServiceError) as caught:
@@ -189,16 +165,8 @@ class ConsumeTest(OneBrokerTest):
         self.assertEqual(
             f"events: 2 of 3 records came from topic '{topic}' in 0.5 s", str(caught.exception)
         )
-        self.assertEqual("events", caught.exception.service)
-
-    def test_what_came_in_vain_is_read_again(self) -> None:
-        """A record that came before an error is not lost."""
-        topic = self.events.topic("orders")
-        self.produce(topic, b"1")
-        with self.assertRaises(ServiceError):
-            self.events.consume(topic, count=2, timeout=0.5)
-        self.produce(topic, b"2")
-        self.assertEqual([b"1", b"2"], self.values(topic, 2))
+        self.produce(topic, b"3")
+        self.assertEqual([b"1", b"2", b"3"], self.values(topic, 3))
 
     def test_a_topic_that_is_not_there_is_named(self) -> None:
         """A misspelt name is told, and not created."""
@@ -214,17 +182,16 @@ class ConsumeTest(OneBrokerTest):
             self.produce(name, b"late")
             self.assertEqual([b"late"], waiting.result(timeout=20))
 
-    def test_no_record_is_not_a_number_of_records(self) -> None:
-        """To expect none is another question."""
-        for count in (0, -1, 1.0):
-            with self.subTest(count), self.assertRaises(DeclarationError):
-                self.events.consume("any", count=count)  # type: ignore[arg-type]
-
-    def test_a_timeout_is_a_number_of_seconds(self) -> None:
-        """And not a text, or less than none."""
-        for timeout in (-1, "10", None):
-            with self.subTest(timeout), self.assertRaisesRegex(DeclarationError, "timeout="):
-                self.events.consume("any", timeout=timeout)  # type: ignore[arg-type]
+    def test_what_consume_cannot_wait_for_is_refused(self) -> None:
+        """No record is no number of records, and a timeout is in seconds."""
+        bad: list[dict[str, Any]] = [{"count": 0}, {"count": -1}, {"count": 1.0}]
+        bad += [{"timeout": -1}, {"timeout": "10"}, {"timeout": None}]
+        for arguments in bad:
+            with (
+                self.subTest(arguments),
+                self.assertRaisesRegex(DeclarationError, f"{next(iter(arguments))}="),
+            ):
+                self.events.consume("any", **arguments)
 
     def test_threads_share_a_topic(self) -> None:
         """Several threads that consume get every record once."""
@@ -246,119 +213,126 @@ class ConsumeTest(OneBrokerTest):
         with ThreadPoolExecutor(6) as pool:
             self.assertEqual([True] * 12, list(pool.map(one, range(12))))
 
+    # Clients
 
-class ClientsTest(OneBrokerTest):
-    """Clients opened through the service suit a test, and end with it."""
-
-    opened: ClassVar[list[Any]] = []
-
-    def test_1_open_clients(self) -> None:
-        """A test leaves its clients open."""
+    def test_a_consumer_suits_a_test(self) -> None:
+        """It reads from the start, in the test's group, commits nothing, and ends."""
         topic = self.events.topic("orders")
-        producer, consumer = self.events.producer(), self.events.consumer(topic)
-        producer.send(topic, b"x").get(timeout=10)
-        self.assertEqual(b"x", next(consumer).value)
-        self.opened.extend([producer, consumer, self.events.admin])
-
-    def test_2_they_are_closed(self) -> None:
-        """They are closed in the next."""
-        self.assertEqual(3, len(self.opened))
-        self.assertEqual([True] * 3, [client._closed for client in self.opened])
-
-    def test_a_consumer_reads_from_the_start_and_commits_nothing(self) -> None:
-        """In the test's own group."""
-        consumer = self.events.consumer(self.events.topic("orders"))
-        config = consumer.config
+        self.produce(topic, b"1")
+        config = self.events.consumer(topic).config
         self.assertEqual(self.events.group, config["group_id"])
         self.assertEqual("earliest", config["auto_offset_reset"])
         self.assertFalse(config["enable_auto_commit"])
+        self.assertEqual(10_000, config["consumer_timeout_ms"])
+        quick = self.events.consumer(topic, group_id="quick", consumer_timeout_ms=3000)
+        self.assertEqual([b"1"], [record.value for record in quick])
 
-    def test_the_test_has_the_last_word(self) -> None:
-        """Every setting can be another."""
-        consumer = self.events.consumer(group_id="another", auto_offset_reset="latest")
-        self.assertEqual("another", consumer.config["group_id"])
-        self.assertEqual("latest", consumer.config["auto_offset_reset"])
-        self.assertEqual(7, self.events.producer(request_timeout_ms=7).config["request_timeout_ms"])
+    def test_new_clients_do_not_pause(self) -> None:
+        """kafka-python's own 100 ms are shortened where they really are, unless one asks."""
+        producer = self.events.producer()
+        self.assertEqual(10, producer._metadata.config["retry_backoff_ms"])
+        self.assertEqual(10, self.events.consumer()._cluster.config["retry_backoff_ms"])
+        own = self.events.producer(retry_backoff_ms=50, request_timeout_ms=7)
+        self.assertEqual(50, own._metadata.config["retry_backoff_ms"])
+        self.assertEqual(7, own.config["request_timeout_ms"])
 
-    def test_a_loop_over_a_consumer_ends(self) -> None:
-        """When nothing comes for long enough; ten seconds are the default."""
-        topic = self.events.topic("orders")
-        self.produce(topic, b"1")
-        self.assertEqual(10_000, self.events.consumer(topic).config["consumer_timeout_ms"])
-        consumer = self.events.consumer(topic, group_id="quick", consumer_timeout_ms=500)
-        self.assertEqual([b"1"], [record.value for record in consumer])
+    def test_clients_that_are_left_open_are_closed(self) -> None:
+        """With the test that opened them."""
+        with self.a_test("test_one-1") as one:
+            topic = one.topic("orders")
+            clients = [one.producer(), one.consumer(topic), one.admin]
+            clients[0].send(topic, b"x").get(timeout=10)
+            self.assertEqual(b"x", next(clients[1]).value)
+        self.assertEqual([True] * 3, [client._closed for client in clients])
 
+    # Clean state
 
-class LeftTest(OneBrokerTest):
-    """Whatever a test makes on the broker is gone when another begins."""
+    def test_whatever_a_test_makes_is_gone_in_the_next(self) -> None:
+        """Topics and groups by any name; what is of the class stays."""
+        with self.a_test("test_one-1") as one:
+            topics = [one.topic("own"), "made-by-the-code-under-test"]
+            with one.producer() as producer:
+                for topic in topics:
+                    producer.send(topic, b"of the first")
+            for group in (one.group, "fixed-group"):
+                with one.consumer(self.kept, group_id=group) as consumer:
+                    next(consumer)
+                    consumer.commit()
+            self.assertLessEqual({*topics, self.kept}, set(one.admin.list_topics()))
+            self.assertIn("fixed-group", [g["group_id"] for g in one.admin.list_groups()])
+        with self.a_test("test_two-2") as two:
+            left = {name for name in two.admin.list_topics() if not name.startswith("__")}
+            self.assertEqual({self.kept}, left)
+            self.assertEqual([], two.admin.list_groups())
+            with two.producer() as producer:
+                producer.send("made-by-the-code-under-test", b"of the second")
+            [record] = two.consume("made-by-the-code-under-test")
+            self.assertEqual(b"of the second", record.value)
+            self.assertEqual(b"for all", next(two.consumer(self.kept, group_id="fixed")).value)
 
-    kept: ClassVar[str]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """A topic of the class itself."""
-        super().setUpClass()
-        cls.kept = cls.events.topic("kept")
-        with cls.events.producer() as producer:
-            producer.send(cls.kept, b"for all")
-
-    def test_1_make(self) -> None:
-        """Topics by any name, and groups by any name, with committed offsets."""
-        self.produce(self.events.topic("own"), b"x")
-        self.produce("made-by-the-code-under-test", b"x")
-        for group in (self.events.group, "fixed-group"):
-            with self.events.consumer(self.kept, group_id=group) as consumer:
-                next(consumer)
-                consumer.commit()
-        topics = self.events.admin.list_topics()
-        self.assertIn("made-by-the-code-under-test", topics)
-        self.assertIn("fixed-group", [g["group_id"] for g in self.events.admin.list_groups()])
-
-    def test_2_gone(self) -> None:
-        """Only the topic of the class is there."""
-        topics = {name for name in self.events.admin.list_topics() if not name.startswith("__")}
-        self.assertEqual({self.kept}, topics)
-        self.assertEqual([], self.events.admin.list_groups())
-
-    def test_3_a_fixed_name_is_new_in_every_test(self) -> None:
-        """What the test before wrote to a topic of this name is not there."""
-        self.produce("made-by-the-code-under-test", b"of this test")
-        self.assertEqual([b"of this test"], self.values("made-by-the-code-under-test", 1))
-
-    def test_4_a_fixed_group_starts_anew_in_every_test(self) -> None:
-        """What another test committed does not count, not even on a topic of the class."""
-        consumer = self.events.consumer(self.kept, group_id="fixed-group")
-        self.assertEqual(b"for all", next(consumer).value)
-
-    def test_5_what_code_makes_that_outlived_its_test_goes_too(self) -> None:
+    def test_what_code_makes_that_outlived_its_test_goes_too(self) -> None:
         """Between two tests nobody is looking, so it is looked for when a test begins."""
         with kafka.KafkaProducer(bootstrap_servers=self.events.bootstrap) as stranger:
-            type(self).addClassCleanup(stranger.close)
             stranger.send("from-the-past", b"x").get(timeout=10)
+        with self.a_test("test_one-1") as one:
+            self.assertNotIn("from-the-past", one.admin.list_topics())
+
+    # Faults
+
+    def test_consume_keeps_its_time_when_the_broker_is_frozen(self) -> None:
+        """Also a reader that has not read before."""
+        topic = self.events.topic("orders")
+        with self.events.paused():
+            began = time.monotonic()
+            with self.assertRaisesRegex(ServiceError, "0 of 1 records"):
+                self.events.consume(topic, timeout=0.5)
+            self.assertLess(time.monotonic() - began, 5)
+        self.produce(topic, b"thawed")
+        self.assertEqual([b"thawed"], self.values(topic, 1))
+
+    def test_a_restarted_broker_has_its_topics(self) -> None:
+        """On the same port; the service says what it cannot do meanwhile, and finds it again."""
+        topic = self.events.topic("orders")
+        self.produce(topic, b"kept")
+        self.events.kill()
+        with self.assertRaisesRegex(ServiceError, "'.*-late' could not be made: .*Error"):
+            self.events.topic("late")
+        with self.assertRaisesRegex(ServiceError, "the lag of group 'any' cannot be told"):
+            self.events.lag("any", topic)
+        self.events.restart()
+        self.assertEqual([b"kept"], self.values(topic, 1, timeout=20))
+        with self.a_test("test_one-1") as one:
+            one.topic("more")
 
 
 class EndingTest(LeakCheckedTestCase):
-    """What happens to clients and threads, and what a declaration says that does not run."""
+    """What happens where there is no broker, or no longer."""
 
-    def test_no_thread_of_a_client_is_left(self) -> None:
-        """When the class has ended, the process is as it was."""
+    def test_a_test_after_a_dead_broker_is_told_soon(self) -> None:
+        """The error says how it ended, and no thread of a client is left."""
 
-        class Opens(ServicesMixin, unittest.TestCase):
+        class Kills(ServicesMixin, unittest.TestCase):
             events = Kafka()
 
-            def test_it(self) -> None:
+            def test_1_kills(self) -> None:
                 topic = self.events.topic("orders")
                 self.events.producer().send(topic, b"x")
                 self.events.consume(topic)
                 next(self.events.consumer(topic))
                 _ = self.events.admin
+                self.events.kill()
 
-        before = set(threading.enumerate())
-        self.assert_passes(Opens)
+            def test_2_is_told(self) -> None:
+                self.fail("it cannot have clean state")
+
+        before, began = set(threading.enumerate()), time.monotonic()
+        text = self.assert_error(Kills, "events exited with exit code 137")
+        self.assertNotIn("it cannot", text)
+        self.assertLess(time.monotonic() - began, 60)
         self.assertEqual(set(), {t for t in threading.enumerate() if t.is_alive()} - before)
 
     def test_without_its_driver_the_class_says_what_to_install(self) -> None:
-        """kafka-python, and for certificates `cryptography`."""
+        """kafka-python, and trustme for certificates."""
 
         class Plain(ServicesMixin, unittest.TestCase):
             events = Kafka()
@@ -368,8 +342,7 @@ class EndingTest(LeakCheckedTestCase):
         class Tls(Plain):
             events = Kafka(security="ssl")
 
-        hidden = {"kafka": None, "cryptography": None, "cryptography.x509": None}
-        with mock.patch.dict("sys.modules", hidden):
+        with mock.patch.dict("sys.modules", {"kafka": None, "trustme": None}):
             self.assert_error(Plain, "MissingDriverError", "unittest-orchestrator[kafka]")
             self.assert_error(Tls, "MissingDriverError", "unittest-orchestrator[tls]")
 
@@ -400,72 +373,6 @@ class SharedTest(ProcessTestCase):
         status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_shared")
         self.assertEqual(0, status, output)
         self.assertIn("Ran 4 tests", output)
-
-
-class FaultTest(LeakCheckedTestCase):
-    """A broker that freezes, dies and comes back."""
-
-    def test_consume_keeps_its_time_when_the_broker_is_frozen(self) -> None:
-        """Also a reader that has not read before."""
-
-        class Frozen(ServicesMixin, unittest.TestCase):
-            events = Kafka()
-
-            def test_it(self) -> None:
-                topic = self.events.topic("orders")
-                with self.events.paused():
-                    began = time.monotonic()
-                    with self.assertRaisesRegex(ServiceError, "0 of 1 records"):
-                        self.events.consume(topic, timeout=0.5)
-                    self.assertLess(time.monotonic() - began, 5)
-                with self.events.producer() as producer:
-                    producer.send(topic, b"thawed")
-                self.assertEqual(b"thawed", self.events.consume(topic)[0].value)
-
-        self.assert_passes(Frozen)
-
-    def test_a_restarted_broker_has_its_topics(self) -> None:
-        """On the same port, and the service's own clients find it again."""
-
-        class Restarts(ServicesMixin, unittest.TestCase):
-            events = Kafka()
-
-            def test_it(self) -> None:
-                topic = self.events.topic("orders")
-                with self.events.producer() as producer:
-                    producer.send(topic, b"kept")
-                self.events.kill()
-                with self.assertRaisesRegex(ServiceError, "'.*-late' could not be made: .*Error"):
-                    self.events.topic("late")
-                with self.assertRaisesRegex(ServiceError, "the lag of group 'any' cannot be told"):
-                    self.events.lag("any", topic)
-                self.events.restart()
-                self.assertEqual(b"kept", self.events.consume(topic, timeout=20)[0].value)
-                self.events.topic("more")
-
-            def test_the_next(self) -> None:
-                self.events.topic("orders")
-
-        self.assert_passes(Restarts)
-
-    def test_a_test_after_a_dead_broker_is_told_soon(self) -> None:
-        """The error says how it ended, and does not wait for a broker that cannot answer."""
-
-        class Kills(ServicesMixin, unittest.TestCase):
-            events = Kafka()
-
-            def test_1_kills(self) -> None:
-                self.events.producer()
-                self.events.consumer(self.events.topic("orders")).poll(100)
-                self.events.kill()
-
-            def test_2_is_told(self) -> None:
-                self.fail("it cannot have clean state")
-
-        began = time.monotonic()
-        text = self.assert_error(Kills, "events exited with exit code 137")
-        self.assertNotIn("it cannot", text)
-        self.assertLess(time.monotonic() - began, 60)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""What Kafka promises about records, relied on in tests: order, transactions, compaction."""
+"""What Kafka promises about records and groups: order, transactions, compaction, lag."""
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import kafka
-from kafka.errors import KafkaError
+import confluent_kafka
 
 from orchestrator.errors import ServiceError
 from tests.support.kafka import OneBrokerTest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import kafka
 
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -27,42 +28,27 @@ class DeliveryTest(OneBrokerTest):
     """What is sent arrives: as it was sent, in order, all or nothing, exactly once."""
 
     def test_keys_headers_and_times_arrive(self) -> None:
-        """A record is more than its value."""
+        """A record is more than its value, and may have none."""
         topic = self.events.topic("orders")
         with self.events.producer() as producer:
             producer.send(
-                topic, key=b"ada", value=b"1", headers=[("a", b"1"), ("a", b"2")], timestamp_ms=7
+                topic, key=b"ada", value=None, headers=[("a", b"1"), ("a", b"2")], timestamp_ms=7
             )
         [record] = self.events.consume(topic)
-        self.assertEqual((b"ada", b"1", 7), (record.key, record.value, record.timestamp))
+        self.assertEqual((b"ada", None, 7), (record.key, record.value, record.timestamp))
         self.assertEqual([("a", b"1"), ("a", b"2")], list(record.headers))
 
-    def test_a_tombstone_has_no_value(self) -> None:
-        """None is sent and read as None."""
+    def test_every_codec_works(self) -> None:
+        """What the extra installs can write and read whatever producers in production compress."""
         topic = self.events.topic("orders")
-        with self.events.producer() as producer:
-            producer.send(topic, key=b"ada", value=None)
-        self.assertIsNone(self.events.consume(topic)[0].value)
+        for codec in ("gzip", "snappy", "lz4", "zstd"):
+            with self.subTest(codec):
+                self.produce(topic, codec.encode() * 100, compression_type=codec)
+                self.assertEqual([codec.encode() * 100], self.values(topic, 1))
 
-    def test_one_key_keeps_its_partition_and_order(self) -> None:
-        """Different keys share the partitions."""
-        topic = self.events.topic("orders", partitions=4)
-        with self.events.producer() as producer:
-            for number in range(40):
-                producer.send(topic, key=str(number % 8).encode(), value=str(number).encode())
-        partition_of: dict[bytes, set[int]] = {}
-        values_of: dict[bytes, list[int]] = {}
-        for record in self.events.consume(topic, count=40):
-            partition_of.setdefault(record.key, set()).add(record.partition)
-            values_of.setdefault(record.key, []).append(int(record.value))
-        self.assertEqual([1] * 8, [len(partitions) for partitions in partition_of.values()])
-        self.assertGreater(len(set.union(*partition_of.values())), 1)
-        self.assertEqual(list(values_of.values()), [sorted(v) for v in values_of.values()])
-
-    def transactional(self, **config: Any) -> kafka.KafkaProducer:
+    def transactional(self) -> kafka.KafkaProducer:
         """A producer that is ready for its first transaction."""
-        config = {"transactional_id": f"{self.events.prefix}writer", **config}
-        producer = self.events.producer(**config)
+        producer = self.events.producer(transactional_id=f"{self.events.prefix}writer")
         producer.init_transactions()
         return producer
 
@@ -93,56 +79,6 @@ class DeliveryTest(OneBrokerTest):
         producer.commit_transaction()
         self.assertEqual([b"once"], self.values(topic, 1))
 
-    def test_a_second_producer_fences_the_first(self) -> None:
-        """Two with one transactional id: the older one may not write any more."""
-        topic = self.events.topic("orders")
-        old = self.transactional()
-        new = self.transactional()
-        with self.assertRaises(KafkaError):
-            old.begin_transaction()
-            old.send(topic, b"from a zombie")
-            old.commit_transaction()
-        new.begin_transaction()
-        new.send(topic, b"from the living")
-        new.commit_transaction()
-        self.assertEqual([b"from the living"], self.values(topic, 1))
-
-    def test_a_pipeline_that_dies_half_way_writes_each_result_once(self) -> None:
-        """Results and offsets are one transaction: what was not committed is done again."""
-        source, target = self.events.topic("source"), self.events.topic("target")
-        self.produce(source, b"1", b"2", b"3")
-        self.pipe(source, target, dies_after=1)
-        self.pipe(source, target)
-        self.assertEqual([b"10", b"20", b"30"], self.values(target, 3))
-        self.assertEqual(0, self.events.lag(self.events.group, source))
-        with self.assertRaises(ServiceError):
-            self.events.consume(target, timeout=0.3)
-
-    def pipe(self, source: str, target: str, *, dies_after: int | None = None) -> None:
-        """Read, multiply and write in one transaction; it may be aborted half way."""
-        producer = self.transactional()
-        consumer = self.events.consumer(source, isolation_level="read_committed")
-        producer.begin_transaction()
-        for done, record in enumerate(self.take(consumer, 3)):
-            if done == dies_after:
-                producer.abort_transaction()
-                break
-            producer.send(target, str(int(record.value) * 10).encode())
-        else:
-            positions = {
-                partition: kafka.OffsetAndMetadata(consumer.position(partition), "", -1)
-                for partition in consumer.assignment()
-            }
-            producer.send_offsets_to_transaction(positions, consumer.group_metadata())
-            producer.commit_transaction()
-        consumer.close()
-        producer.close()
-
-    @staticmethod
-    def take(consumer: kafka.KafkaConsumer, count: int) -> Sequence[Any]:
-        """So many records."""
-        return [next(consumer) for _ in range(count)]
-
     def test_only_the_last_value_of_a_key_stays(self) -> None:
         """A compacted topic forgets in seconds, not every quarter of a minute as in production."""
         topic = self.events.topic("prices", settings=COMPACTED)
@@ -150,14 +86,117 @@ class DeliveryTest(OneBrokerTest):
             for price in range(5):
                 producer.send(topic, key=b"tea", value=str(price).encode()).get(timeout=10)
         deadline = time.monotonic() + 60
-        while len(prices := self.prices_of_tea(topic)) > 1:
+        while (prices := self.prices_of_tea(topic)) != [b"4"]:
             self.assertLess(time.monotonic(), deadline, prices)
             with self.events.producer() as producer:  # an older segment ends when a record comes
                 producer.send(topic, key=b"clock", value=b"tick")
-        self.assertEqual([b"4"], prices)
 
     def prices_of_tea(self, topic: str) -> list[bytes]:
         """All that are there now."""
         consumer = self.events.consumer(topic, group_id=None, consumer_timeout_ms=300)
         with consumer:
             return [record.value for record in consumer if record.key == b"tea"]
+
+    # How far a group has come: what a test waits for instead of sleeping
+
+    def test_a_group_that_never_was_has_everything_before_it(self) -> None:
+        """Also when the broker has had no group at all yet."""
+        topic = self.events.topic("orders", partitions=2)
+        self.produce(topic, b"1", b"2", b"3")
+        self.assertEqual(3, self.events.lag("nobody", topic))
+
+    def test_it_shrinks_with_what_is_committed(self) -> None:
+        """Reading alone does not count."""
+        topic = self.events.topic("orders")
+        self.produce(topic, b"1", b"2", b"3")
+        with self.events.consumer(topic) as consumer:
+            next(consumer)
+            next(consumer)
+            self.assertEqual(3, self.events.lag(self.events.group, topic))
+            consumer.commit()
+            self.assertEqual(1, self.events.lag(self.events.group, topic))
+
+    def test_a_topic_that_is_not_there_is_an_error(self) -> None:
+        """It names it."""
+        with self.assertRaisesRegex(ServiceError, "no topic 'nowhere'"):
+            self.events.lag(self.events.group, "nowhere")
+
+    def test_it_returns_when_every_partition_has_a_consumer(self) -> None:
+        """What is produced from then on is read, also by one that begins at the end."""
+        topic = self.events.topic("orders", partitions=2)
+        ended = threading.Event()
+
+        def work() -> bytes:
+            with self.events.consumer(topic, auto_offset_reset="latest") as consumer:
+                while not ended.is_set():
+                    for batch in consumer.poll(timeout_ms=100).values():
+                        return bytes(batch[0].value)
+            return b"nothing"
+
+        with ThreadPoolExecutor(1) as pool:
+            worker = pool.submit(work)
+            try:
+                self.events.wait_for_group(self.events.group, topic)
+                self.produce(topic, b"hello")
+                self.assertEqual(b"hello", worker.result(timeout=20))
+            finally:
+                ended.set()
+
+    def test_it_returns_when_a_group_has_caught_up(self) -> None:
+        """With `lag`, it is the commits that count, not whether somebody is still there."""
+        topic = self.events.topic("orders")
+        self.produce(topic, b"1", b"2")
+
+        def work() -> None:
+            with self.events.consumer(topic) as consumer:
+                for _ in range(2):
+                    next(consumer)
+                consumer.commit()
+
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work)
+            self.events.wait_for_group(self.events.group, topic, lag=0)
+            working.result(timeout=20)
+        self.events.wait_for_group(self.events.group, topic, lag=0, timeout=1)
+
+    def test_it_says_who_is_missing(self) -> None:
+        """State, partitions and time."""
+        topic = self.events.topic("orders", partitions=2)
+        with self.assertRaises(ServiceError) as caught:
+            self.events.wait_for_group("nobody", topic, timeout=0.2)
+        self.assertEqual(
+            f"events: group 'nobody' on topic '{topic}' is absent, with 0 of 2 partitions "
+            "assigned after 0.2 s",
+            str(caught.exception),
+        )
+
+    def test_it_says_how_far_behind_a_group_is(self) -> None:
+        """And how far it may be."""
+        topic = self.events.topic("orders")
+        self.produce(topic, b"1", b"2")
+        with self.assertRaisesRegex(ServiceError, "is 2 records behind, where 1 were asked for"):
+            self.events.wait_for_group("nobody", topic, lag=1, timeout=0.2)
+
+    def test_groups_of_the_new_protocol_count_too(self) -> None:
+        """Those the broker itself assigns partitions to, as newer clients ask it to."""
+        topic = self.events.topic("orders")
+        self.produce(topic, b"1")
+        consumer = confluent_kafka.Consumer(
+            {
+                **self.events.confluent_settings,
+                "log_level": 0,
+                "group.id": self.events.group,
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+            }
+        )
+        self.addCleanup(consumer.close)
+        consumer.subscribe([topic])
+        message = consumer.poll(20)
+        assert message is not None
+        self.assertEqual(b"1", message.value())
+        self.events.wait_for_group(self.events.group, topic)
+        self.assertEqual(1, self.events.lag(self.events.group, topic))
+        consumer.commit(asynchronous=False)
+        self.assertEqual(0, self.events.lag(self.events.group, topic))

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import os
 import unittest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import confluent_kafka
-from kafka.errors import KafkaError
 
 from orchestrator import Kafka, Redpanda, ServicesMixin
 from orchestrator.errors import DeclarationError
-from tests.support.classes import LeakCheckedTestCase, problems, run_class
+from tests.support.classes import LeakCheckedTestCase
 from tests.support.kafka import image_of
 
 if TYPE_CHECKING:
-    from orchestrator.services.kafka_service import KafkaService
+    from orchestrator.services.kafka.broker import Broker
 
 
-def class_with(broker: KafkaService, *, version: str) -> type[unittest.TestCase]:
+def class_with(broker: Broker, *, version: str) -> type[unittest.TestCase]:
     """A class that uses a broker for all that a test does with one."""
 
     class Uses(ServicesMixin, unittest.TestCase):
@@ -62,17 +61,6 @@ def class_with(broker: KafkaService, *, version: str) -> type[unittest.TestCase]
     return Uses
 
 
-def intruding(uses: type[Any]) -> type[unittest.TestCase]:
-    """The same class with one more test, which touches what is not its own."""
-
-    class Intrudes(uses):  # type: ignore[misc]
-        def test_intrudes(self) -> None:
-            with self.assertRaises(KafkaError), self.events.producer() as producer:
-                producer.send("of-somebody-else", b"1").get(timeout=10)
-
-    return Intrudes
-
-
 class ImagesTest(LeakCheckedTestCase):
     """One and the same test passes with each of them."""
 
@@ -83,17 +71,9 @@ class ImagesTest(LeakCheckedTestCase):
         self.cp_kafka = image_of("cp-kafka", "docker.io/confluentinc/cp-kafka:7.5.3")
         self.native = image_of("kafka-native", "docker.io/apache/kafka-native:4.1.1")
 
-    def check(self, broker: KafkaService, *, version: str) -> None:
+    def check(self, broker: Broker, *, version: str) -> None:
         """All that a test does with a broker."""
         self.assert_passes(class_with(broker, version=version))
-
-    def check_strict(self, broker: KafkaService, *, version: str) -> None:
-        """The same within the test's own names, and an error outside them."""
-        result = run_class(intruding(class_with(broker, version=version)))
-        self.assertEqual((4, 1), (result.testsRun, len(result.errors)), problems(result))
-        self.assertRegex(
-            problems(result), "events: test_intrudes-[0-9a-f]+ touched the .* 'of-somebody-else'"
-        )
 
     def test_cp_kafka(self) -> None:
         """confluentinc/cp-kafka, as many code bases have it."""
@@ -102,14 +82,6 @@ class ImagesTest(LeakCheckedTestCase):
     def test_cp_kafka_with_passwords_over_tls(self) -> None:
         """SCRAM came to KRaft with its version of Kafka."""
         self.check(Kafka(image=self.cp_kafka, security="sasl_ssl"), version=r"^Kafka 3\.5")
-
-    def test_cp_kafka_strictly(self) -> None:
-        """It logs what it denies only when it is told to."""
-        self.check_strict(Kafka(image=self.cp_kafka, strict=True), version=r"^Kafka 3\.5")
-
-    def test_kafka_native(self) -> None:
-        """apache/kafka-native, without a JVM."""
-        self.check(Kafka(image=self.native), version=r"^Kafka 4")
 
     def test_kafka_native_with_passwords(self) -> None:
         """Passwords come from a file that an option of its command line names."""
@@ -120,27 +92,17 @@ class ImagesTest(LeakCheckedTestCase):
         """Kafka's protocol by another server."""
         self.check(Redpanda(), version="^Redpanda v")
 
-    def test_redpanda_strictly_with_passwords(self) -> None:
+    def test_redpanda_with_passwords(self) -> None:
         """SCRAM, and an administrator from the first start on."""
-        broker = Redpanda(security="sasl_plaintext", strict=True)
-        self.check_strict(broker, version="^Redpanda v")
+        self.check(Redpanda(security="sasl_plaintext"), version="^Redpanda v")
 
     def test_redpanda_over_tls(self) -> None:
-        """Certificates are not asked for, as long as nobody has to be known."""
+        """The certificates of clients are not asked for."""
         self.check(Redpanda(security="ssl"), version="^Redpanda v")
-
-    def test_redpanda_strictly_with_certificates(self) -> None:
-        """Who has to be known shows one."""
-        self.check_strict(Redpanda(security="ssl", strict=True), version="^Redpanda v")
 
 
 class RedpandaDeclaredTest(unittest.TestCase):
     """What cannot be is refused where it is declared."""
-
-    def test_strict_needs_names(self) -> None:
-        """Redpanda has no ACLs for clients without a name."""
-        with self.assertRaisesRegex(DeclarationError, "strict=True.*'sasl_plaintext'"):
-            Redpanda(strict=True)
 
     def test_settings_are_cluster_properties(self) -> None:
         """Names of properties, to values that JSON has."""

@@ -1,12 +1,14 @@
-"""Redis: options, clients, users and databases on a real server."""
+"""Redis: options, clients, users, databases and TLS on a real server."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
 import unittest
 import unittest.mock
-from typing import Any
+from pathlib import Path
 
 import redis
 
@@ -19,26 +21,25 @@ AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""
 
 
 class ClientsTest(ServicesMixin, unittest.TestCase):
-    """How a test connects."""
+    """How a test connects, with a password in which every character is special somewhere."""
 
     cache = Redis(
         maxmemory="8mb",
         maxmemory_policy="allkeys-lru",
-        settings={"databases": 20, "notify-keyspace-events": "KEA"},
+        settings={"databases": 20},
         users={"app": "~app:* &app:* +@all -@dangerous", "reader": "~* +@read"},
+        password=AWKWARD,
     )
     peer = Container(image="redis", command=["sleep", "600"])
 
-    def test_another_program_connects_by_url(self) -> None:
-        """The URL is all that it needs."""
+    def test_other_programs_connect_by_url(self) -> None:
+        """The URL is all that one on this machine, or one in another container, needs."""
+        self.assertTrue(self.cache.client.ping())
         code = "import redis, sys; print(redis.Redis.from_url(sys.argv[1]).ping())"
         output = subprocess.check_output([sys.executable, "-c", code, self.cache.url], text=True)
         self.assertEqual("True", output.strip())
-
-    def test_another_container_connects_by_its_url(self) -> None:
-        """The service's name is its host name there."""
-        result = self.peer.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
-        self.assertIn("PONG", result.output)
+        asked = self.peer.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
+        self.assertIn("PONG", asked.output)
 
     def test_a_stranger_is_refused(self) -> None:
         """Without the password nothing is answered."""
@@ -47,33 +48,32 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         with self.assertRaises(redis.AuthenticationError):
             stranger.ping()
 
-    def test_a_process_list_shows_no_password(self) -> None:
-        """Neither in the container nor in what Docker tells of it."""
+    def test_passwords_show_nowhere(self) -> None:
+        """Neither in a process list, nor in what Docker, info and logs tell."""
         processes = self.cache.exec(["sh", "-c", "cat /proc/[0-9]*/cmdline /proc/1/environ"]).output
         inspected = subprocess.check_output(
             ["docker", "inspect", self.cache.container_id], text=True
         )
-        for user in ("default", "app"):
-            self.assertNotIn(self.cache.password_of(user), processes + inspected)
+        told = f"{self.cache.info()} {self.cache!r}"
+        for secret in self.cache.secrets():
+            self.assertNotIn(secret, processes + inspected + told)
+        app = self.cache.as_user("app")
+        self.assertEqual("it is ***", masked(f"it is {app.password}", self.cache.secrets()))
 
     def test_info_tells_version_limit_and_policy(self) -> None:
-        """What one prints when a test fails; no password."""
+        """What one prints when a test fails."""
         info = self.cache.info()
         self.assertRegex(str(info["server"]), r"^Redis \d+\.\d+\.\d+ \(standalone\)$")
         self.assertEqual(("8.00M", "allkeys-lru"), (info["maxmemory"], info["maxmemory_policy"]))
         self.assertIn("used_memory_peak", info)
-        self.assertNotIn(self.cache.password, str(info))
 
     def test_a_user_may_do_what_its_rules_say(self) -> None:
-        """And nothing else; its password is secret too."""
-        app = self.cache.as_user("app")
-        self.assertTrue(app.client.set("app:1", "x"))
-        with self.assertRaises(redis.exceptions.NoPermissionError):
-            app.client.set("other:1", "x")
-        with self.assertRaises(redis.exceptions.NoPermissionError):
-            self.cache.as_user("reader").client.set("app:1", "y")
+        """And nothing else."""
+        self.assertTrue(self.cache.as_user("app").client.set("app:1", "x"))
         self.assertEqual(b"x", self.cache.as_user("reader").client.get("app:1"))
-        self.assertEqual("it is ***", masked(f"it is {app.password}", self.cache.secrets()))
+        for user, key in (("app", "other:1"), ("reader", "app:1")):
+            with self.subTest(user), self.assertRaises(redis.exceptions.NoPermissionError):
+                self.cache.as_user(user).client.set(key, "y")
 
     def test_databases_are_apart(self) -> None:
         """A key of one is not in the other; one handle each."""
@@ -83,36 +83,12 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
             self.assertEqual(b"19", client.get("k"))
         self.assertIs(self.cache.in_database(3).client, self.cache.in_database(3).client)
 
-    def test_what_is_not_there_is_told(self) -> None:
+    def test_what_is_not_there_is_named(self) -> None:
         """The error lists what there is."""
         with self.assertRaisesRegex(DeclarationError, "the databases 0 to 19, not 20"):
             self.cache.in_database(20)
         with self.assertRaisesRegex(DeclarationError, "no user 'boss'; it has 'app', 'reader'"):
             self.cache.as_user("boss")
-
-    def test_streams(self) -> None:
-        """A consumer group reads each entry once, and acknowledges it."""
-        client = self.cache.client
-        client.xgroup_create("orders", "billing", mkstream=True)
-        client.xadd("orders", {"id": "1"})
-        answer: Any = client.xreadgroup("billing", "worker", {"orders": ">"}, block=1000)
-        [[stream, [[entry, fields]]]] = answer
-        self.assertEqual((b"orders", {b"id": b"1"}), (stream, fields))
-        self.assertEqual(1, client.xack("orders", "billing", entry))
-
-    def test_keyspace_events(self) -> None:
-        """What happens to a key is announced."""
-        with self.cache.client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
-            subscription.subscribe("__keyspace@0__:k")
-            subscription.get_message(timeout=5)
-            self.cache.client.set("k", "v")
-            message = subscription.get_message(timeout=5)
-        self.assertEqual(b"set", message["data"])
-
-    def test_scripts(self) -> None:
-        """EVALSHA by way of a registered script."""
-        script = self.cache.client.register_script("return redis.call('incrby', KEYS[1], ARGV[1])")
-        self.assertEqual(5, script(keys=["n"], args=[5]))
 
     def test_a_missing_driver_names_the_extra(self) -> None:
         """What to install is in the message."""
@@ -122,8 +98,8 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         ):
             _ = self.cache.client
 
-    def test_the_client_is_closed_after_the_test(self) -> None:
-        """Its connections end with the test's state."""
+    def test_clients_are_closed_after_the_test(self) -> None:
+        """Their connections end with the test's state, those to other databases too."""
         with type(self).cache.isolated("test_one-1") as one:
             one.client.ping()
             one.in_database(1).client.ping()
@@ -133,53 +109,76 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         self.assertNotIn("ping", names)
 
 
-class AsyncTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
-    """asyncio clients."""
+class TlsTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
+    """Certificates made for the class, whose service has a name that only Docker allows."""
 
-    cache = Redis(isolation="prefix")
+    my_cache = Redis(tls=True, isolation="prefix")
+    peer = Container(image="redis", command=["sleep", "600"])
 
-    async def test_it_is_closed_in_its_loop(self) -> None:
-        """Nobody has to close it; no warning is raised about it."""
-        self.assertTrue(await self.cache.async_client.set(self.cache.key("k"), "v"))
-        self.assertEqual(b"v", await self.cache.async_client.get(self.cache.key("k")))
+    async def test_clients_are_ready_to_use(self) -> None:
+        """Both kinds trust the server, and nobody has to close them."""
+        self.assertTrue(self.my_cache.client.set(self.my_cache.key("k"), "v"))
+        self.assertEqual(b"v", await self.my_cache.async_client.get(self.my_cache.key("k")))
+
+    def test_the_url_names_what_to_trust(self) -> None:
+        """A program that is given it verifies the server; the file goes after the test."""
+        with type(self).my_cache.isolated("test_one-1") as one:
+            path = Path(one.ca_file or "?")
+            with redis.Redis.from_url(one.url) as client:
+                self.assertTrue(client.set(one.key("k"), "v"))
+        self.assertTrue(one.url.startswith("rediss://test_one-1:"))
+        self.assertFalse(path.exists())
+
+    def test_who_does_not_know_the_authority_is_not_served(self) -> None:
+        """Nobody whom the machine trusts has signed the certificate; plain text is not answered."""
+        for scheme, said in (("rediss", "CERTIFICATE_VERIFY_FAILED"), ("redis", "")):
+            address = f"{scheme}://{self.my_cache.host}:{self.my_cache.port}"
+            with (
+                self.subTest(scheme),
+                redis.Redis.from_url(address, retry=None) as client,
+                self.assertRaisesRegex(redis.ConnectionError, said),
+            ):
+                client.ping()
+
+    def test_other_containers_verify_the_alias(self) -> None:
+        """The certificate has the service's name, as it is and without the underscore."""
+        context = ssl.create_default_context(cafile=self.my_cache.ca_file)
+        for name in ("my_cache", "my-cache", "localhost", self.my_cache.host):
+            with (
+                self.subTest(name),
+                socket.create_connection((self.my_cache.host, self.my_cache.port), 10) as plain,
+                context.wrap_socket(plain, server_hostname=name) as secured,
+            ):
+                secured.sendall(b"PING\r\n")
+                self.assertIn(b"NOAUTH", secured.recv(100))
+        pem = Path(self.my_cache.ca_file or "?").read_text()
+        self.peer.exec(["sh", "-c", 'printf "%s" "$0" > /tmp/ca.pem', pem])
+        asks = ["redis-cli", "-u", self.my_cache.internal_url, "--cacert", "/tmp/ca.pem", "ping"]
+        self.assertIn("PONG", self.peer.exec(asks).output)
+
+    def test_it_comes_back_after_a_restart(self) -> None:
+        """With the same certificate, and the test's own user: clients go on."""
+        before = ssl.get_server_certificate((self.my_cache.host, self.my_cache.port))
+        self.my_cache.restart()
+        self.assertTrue(self.my_cache.client.set(self.my_cache.key("k"), "v"))
+        after = ssl.get_server_certificate((self.my_cache.host, self.my_cache.port))
+        self.assertEqual(before, after)
 
 
-class PasswordTest(LeakCheckedTestCase):
-    """Passwords are random, or whatever the user wants."""
+class BadConfigurationTest(LeakCheckedTestCase):
+    """A server that does not start is an error with its own words, and nothing is left."""
 
-    def test_an_awkward_password_works_everywhere(self) -> None:
-        """Quotes, spaces, %, unicode and shell characters are nothing special."""
+    def test_a_setting_and_a_rule_that_do_not_exist(self) -> None:
+        """The line, and what is wrong with it."""
+        for declared, *said in (
+            (Redis(settings={"maxmemory-sample": "5"}), "Bad directive", "maxmemory-sample"),
+            (Redis(users={"app": "+nosuchcommand"}), "nosuchcommand"),
+        ):
 
-        class Awkward(ServicesMixin, unittest.TestCase):
-            cache = Redis(password=AWKWARD)
+            class Broken(ServicesMixin, unittest.TestCase):
+                cache = declared
 
-            def test_it(self) -> None:
-                self.assertTrue(self.cache.client.ping())
-                with redis.Redis.from_url(self.cache.url) as client:
-                    self.assertTrue(client.ping())
-                self.assertIn(
-                    "PONG",
-                    self.cache.exec(["redis-cli", "-u", self.cache.internal_url, "ping"]).output,
-                )
+                def test_it(self) -> None: ...
 
-        self.assert_passes(Awkward)
-
-    def test_a_bad_setting_is_told_with_the_servers_words(self) -> None:
-        """The class fails, and nothing is left."""
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            cache = Redis(settings={"maxmemory-sample": "5"})
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Broken, "cache exited", "Bad directive", "maxmemory-sample")
-
-    def test_bad_rules_of_a_user_are_told(self) -> None:
-        """With the server's words."""
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            cache = Redis(users={"app": "+nosuchcommand"})
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Broken, "cache exited", "nosuchcommand")
+            with self.subTest(said):
+                self.assert_error(Broken, "cache exited", *said)

@@ -176,10 +176,16 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
             with self.assertRaises(redis.exceptions.NoPermissionError):
                 two.client.get(one.key("k"))
 
-    def test_the_tests_user_outlives_a_restart(self) -> None:
-        """A test that restarts the server goes on."""
-        self.cache.restart()
-        self.assertTrue(self.cache.client.set(self.cache.key("k"), 1))
+    def test_the_user_of_an_earlier_test_does_not_come_back(self) -> None:
+        """Not even where the next one changes settings, and they are restored."""
+        of_class = type(self).cache
+        of_class.client.config_set("hz", "50")
+        with of_class.isolated("test_one-1"):
+            pass
+        with of_class.isolated("test_two-2"):
+            of_class.client.config_set("hz", "60")
+        self.assertEqual("50", of_class.client.config_get("hz")["hz"])
+        self.assertNotIn("test_one-1", of_class.client.acl_users())
 
 
 class NoneTest(ServicesMixin, unittest.TestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from orchestrator.services.kafka_broker import why_ended
+from orchestrator.services.kafka import why_ended
 
 _THROWN = (
     'run: error: Exception in thread "main" org.apache.kafka.common.config.ConfigException: '

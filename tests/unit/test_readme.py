@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 
 import orchestrator
-from orchestrator import Container, Kafka, Postgres, Redis, Service, cli
+from orchestrator import Container, Kafka, Postgres, Redis, Redpanda, Service, cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,8 +63,9 @@ class ReadmeTest(unittest.TestCase):
         [tools] = re.findall(r"^They work with (.*?)\n\n", HOOKS, re.DOTALL | re.MULTILINE)
         common = told(rows) - {*cli.COMMANDS} | told(running) | told(hooks)
         common |= {"running", "state", "copy_with"} & told(tools)
-        for service in (Service, Container, Postgres):
+        for service in (Service, Container, Postgres, Redis, Kafka, Redpanda):
             own = told(row(service)) if service is not Service else set()
+            own |= told(row(Kafka)) if service is Redpanda else set()
             names = {name for name in dir(service) if not name.startswith("_")} | options(service)
             self.assertEqual(sorted(common | own), sorted(names), service.__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import Redis
 from orchestrator.errors import DeclarationError
-from orchestrator.services.redis_server import why_ended
+from orchestrator.services.redis.server import why_ended
 
 BAD: list[dict[str, Any]] = [
     {"maxmemory": "some"},
@@ -30,8 +30,6 @@ BAD: list[dict[str, Any]] = [
     {"users": {"app": "~* nopass"}},
     {"users": {"app": "~* >hush"}},
     {"tls": "yes"},
-    {"strict": 1},
-    {"isolation": "none", "strict": True},
     {"password": ""},
     {"password": "a\0b"},
 ]

@@ -22,7 +22,6 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "prefix": ("Redis, a prefix", "a hundred keys"),
     "topic": ("Kafka", "a topic"),
     "record": ("Kafka", "a topic, a record produced and consumed"),
-    "fenced": ("Kafka, strict", "a topic"),
 }
 # Of clean state alone, so of tests that leave the service alone; a topic exists once it is used.
 _UNTOUCHED = {

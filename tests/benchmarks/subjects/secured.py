@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 PLAIN = "plaintext"
 SECURED = ("sasl_plaintext", "ssl", "sasl_ssl")
-STRICT = "plaintext, strict"
 
 
 def measure(effort: Effort) -> Sequence[Row]:
     """Every kind by turns."""
     variants = {kind: partial(_once, kind) for kind in (PLAIN, *SECURED)}
-    variants[STRICT] = partial(_once, PLAIN, "strict")
     samples = take_turns({"Kafka": variants}, rounds=effort.rounds)
     expected = [at_most_times(1.3, PLAIN, kind) for kind in SECURED]
     return [
@@ -31,15 +29,15 @@ def measure(effort: Effort) -> Sequence[Row]:
     ]
 
 
-def _once(*words: str) -> Mapping[str, float]:
-    figures: Mapping[str, float] = run_worker("secured", *words)
+def _once(security: str) -> Mapping[str, float]:
+    figures: Mapping[str, float] = run_worker("secured", security)
     return figures
 
 
 SUBJECT = Subject(
     name="secured",
     title="Kafka with passwords and certificates, from setUpClass on",
-    variants=(PLAIN, *SECURED, STRICT),
-    ratios=tuple((kind, PLAIN) for kind in (*SECURED, STRICT)),
+    variants=(PLAIN, *SECURED),
+    ratios=tuple((kind, PLAIN) for kind in SECURED),
     measure=measure,
 )

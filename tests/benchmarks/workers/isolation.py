@@ -107,12 +107,6 @@ class Record(Topic):
         self.events.consume(topic, count=1, timeout=30)
 
 
-class Fenced(Topic):
-    """Topics of each test's own, and an error for who touches another's."""
-
-    events = Kafka(strict=True)
-
-
 KINDS: Mapping[str, type[Any]] = {
     "unused": Unused,
     "none": Unshared,
@@ -123,7 +117,6 @@ KINDS: Mapping[str, type[Any]] = {
     "prefix": Prefix,
     "topic": Topic,
     "record": Record,
-    "fenced": Fenced,
 }
 
 

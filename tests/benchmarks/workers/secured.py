@@ -1,4 +1,4 @@
-"""A class with a Kafka broker of some security, timed: `secured SECURITY [strict]`."""
+"""A class with a Kafka broker of some security, timed: `secured SECURITY`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Secured(ServicesMixin, unittest.TestCase):
     """One test: a round trip."""
 
     began: ClassVar[float]
-    events = Kafka(security=security, strict="strict" in sys.argv[2:])
+    events = Kafka(security=security)
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.services.certificates import PemFiles
 from orchestrator.services.drivers import driver
 from orchestrator.services.once import OwnStack
 from orchestrator.services.secret import masked
+from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,31 +21,29 @@ if TYPE_CHECKING:
     from kafka.consumer.fetcher import ConsumerRecord
 
 _POLL: Final = 0.1
-# Nothing a test's client does may take for ever. Seconds, because that is what people think in.
-_PATIENCE: Final = 10.0
-_MILLISECONDS: Final = int(_PATIENCE * 1000)
-_GOODBYE: Final = 5.0  # for a client that a test left open, when its broker does not answer
-_GOODBYES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "KafkaProducer": {"timeout": _GOODBYE},
-    "KafkaConsumer": {"timeout_ms": int(_GOODBYE * 1000)},
+_TIMEOUT: Final = 10_000  # milliseconds; nothing a test's client does may take for ever
+_CLOSE: Final = 5.0  # seconds, for a client that a test left open, when its broker does not answer
+_CLOSE_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "KafkaProducer": {"timeout": _CLOSE},
+    "KafkaConsumer": {"timeout_ms": int(_CLOSE * 1000)},
     "KafkaAdminClient": {},
 }
-_BOUNDS: Final[Mapping[str, Mapping[str, Any]]] = {
+_TIMEOUTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "KafkaProducer": {
-        "max_block_ms": _MILLISECONDS,
-        "request_timeout_ms": _MILLISECONDS,
-        "delivery_timeout_ms": 2 * _MILLISECONDS,
+        "max_block_ms": _TIMEOUT,
+        "request_timeout_ms": _TIMEOUT,
+        "delivery_timeout_ms": 2 * _TIMEOUT,
     },
-    "KafkaConsumer": {"request_timeout_ms": _MILLISECONDS, "consumer_timeout_ms": _MILLISECONDS},
-    # It refuses what is over its bound instead of letting it wait, and threads share one client.
+    "KafkaConsumer": {"request_timeout_ms": _TIMEOUT, "consumer_timeout_ms": _TIMEOUT},
+    # It refuses what is over this number instead of letting it wait, and threads share one client.
     "KafkaAdminClient": {
-        "request_timeout_ms": _MILLISECONDS,
+        "request_timeout_ms": _TIMEOUT,
         "max_in_flight_requests_per_connection": 1000,
     },
 }
 _LOG_REQUESTS: Final = ("kafka.net.connection", "kafka.protocol.parser")
 _METADATA_PAUSE: Final = 10  # milliseconds
-_RECONNECT: Final = {"bootstrap_timeout_ms": _MILLISECONDS, "reconnect_backoff_max_ms": 250}
+_RECONNECT: Final = {"bootstrap_timeout_ms": _TIMEOUT, "reconnect_backoff_max_ms": 250}
 
 
 def kafka_python() -> ModuleType:
@@ -69,7 +67,7 @@ class Clients:
     def __init__(
         self, settings: Mapping[str, Any], *, admin: Mapping[str, Any], secrets: Sequence[str]
     ) -> None:
-        self._settings = {**dict.fromkeys(_BOUNDS, settings), "KafkaAdminClient": admin}
+        self._settings = {**dict.fromkeys(_TIMEOUTS, settings), "KafkaAdminClient": admin}
         self._open = OwnStack()
         if secrets:
             self._open.enter_context(_Mask(secrets))
@@ -84,10 +82,10 @@ class Clients:
             arguments: Its positional arguments.
             config: kafka-python's settings, over ours.
         """
-        ours = {**self._settings[kind], **_RECONNECT, **_BOUNDS[kind]}
+        ours = {**self._settings[kind], **_RECONNECT, **_TIMEOUTS[kind]}
         client = _construct(getattr(kafka_python(), kind), arguments, {**ours, **config})
         with self._lock:
-            self._open.callback(client.close, **_GOODBYES[kind])
+            self._open.callback(client.close, **_CLOSE_ARGUMENTS[kind])
         _pause_less(client, config.get("retry_backoff_ms", _METADATA_PAUSE))
         return client
 

@@ -1,0 +1,406 @@
+"""`Broker`: what a test does with a server that speaks Kafka's protocol, whichever it is."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, get_args
+
+from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.probes import Call, NotReadyError
+from orchestrator.probes.target import connect
+from orchestrator.services import options
+from orchestrator.services.kafka.clients import Clients, kafka_python
+from orchestrator.services.kafka.security import BrokerSecurity, Mechanism, Security
+from orchestrator.services.kafka.topics import BrokerState
+from orchestrator.services.once import locked_property
+from orchestrator.services.runtime import address, host_names
+from orchestrator.services.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import kafka
+    from kafka.consumer.fetcher import ConsumerRecord
+
+    from orchestrator.probes import Probe
+    from orchestrator.probes.target import Target
+    from orchestrator.services.runtime import Runtime
+
+EXTERNAL_PORT: Final = 9092
+INTERNAL_PORT: Final = 19092
+ADMIN_PORT: Final = 9095
+
+_MECHANISM: Final = "SCRAM-SHA-512"
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+# A Metadata request, version 4, for no topic: key, version, correlation id, client id, topics, no.
+_METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0)
+_METADATA_HEAD: Final = struct.Struct("!iiii")  # length, correlation id, throttle time, brokers
+# An ApiVersions request, version 0: key, version, correlation id, client id.
+_VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id")
+_VERSIONS_HEAD: Final = struct.Struct("!iih")  # length, correlation id, error
+
+
+class Broker(Service):
+    """A broker: topics, a group and clients for each test; subclasses say how it is started."""
+
+    client_modules: ClassVar[Sequence[str]] = ("kafka",)
+    container_port: ClassVar[int] = EXTERNAL_PORT
+    usual_memory: ClassVar[int] = 768 << 20
+    _admin_mechanism: ClassVar[str]
+    _version_in_log: ClassVar[re.Pattern[str]]
+    """Its only group is the version; the protocol tells no more than which requests are known."""
+
+    security: Security = "plaintext"
+    mechanism: Mechanism = _MECHANISM
+
+    _test: str = options.private("")
+    _secured: BrokerSecurity | None = options.private(None)
+    _class_state: BrokerState | None = options.private(None)
+
+    # Its life
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value that cannot work."""
+        options.choice(self, "security", self.security, get_args(Security))
+        options.choice(self, "mechanism", self.mechanism, get_args(Mechanism))
+        if self.mechanism != _MECHANISM and not self.security.startswith("sasl_"):
+            raise DeclarationError(
+                f"{type(self).__name__}(mechanism={self.mechanism!r}) cannot be used with "
+                f"security={self.security!r}, where nobody has a password: use 'sasl_plaintext' or "
+                "'sasl_ssl'"
+            )
+
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+        """The handle, with the passwords and certificates that its security needs."""
+        if self.security != "plaintext":
+            names = [runtime.engine.host, "localhost", "127.0.0.1", *host_names(runtime.alias)]
+            changes["_secured"] = BrokerSecurity.create(
+                self.security,
+                self.mechanism,
+                hosts=names,
+                password=runtime.password,
+                admin_mechanism=self._admin_mechanism,
+            )
+        return super()._bound(runtime, **changes)
+
+    def container_ports(self) -> Sequence[str]:
+        """The clients' port and, with any security, the administrator's."""
+        admin = [] if self.security == "plaintext" else [f"{ADMIN_PORT}/tcp"]
+        return [*super().container_ports(), *admin]
+
+    def readiness(self) -> Probe:
+        """It lists itself as a broker that takes requests."""
+        kafka_python()  # takes a while to import, and nothing else is to do while the server starts
+        return Call(lists_itself if self._secured is None else answers_the_admin)
+
+    def prepare(self) -> None:
+        """Connect; the tests of the class share the connection that creates their topics."""
+        if self._secured is not None:
+            self._secured.create_user(self._state.admin, service=self.alias)
+        self._state.admin.list_topics()  # it answers, and not only listens
+
+    @contextlib.contextmanager
+    def isolated(self, test: str) -> Iterator[Self]:
+        """Nothing that another test has made, and topics and a group of the test's own."""
+        self._state.restore()
+        handle = self.copy_with(_test=test, _class_state=self._state)
+        try:
+            yield handle
+        finally:
+            handle.release()
+
+    def release(self) -> None:
+        """Close the clients that were opened through this handle."""
+        if "_clients" not in self.__dict__:
+            return
+        with contextlib.closing(self._clients):
+            if self.scope == "process" and not self._test:  # the next class finds nothing of this
+                self._state.clear()
+
+    def secrets(self) -> Sequence[str]:
+        """Both passwords."""
+        secured = self._secured
+        return () if secured is None else (secured.password, secured.admin_password)
+
+    def server_info(self) -> Mapping[str, object]:
+        """Version, cluster, broker and where it listens."""
+        cluster, broker = self._state.identity()
+        return {
+            "server": f"{type(self).__name__} {self._version}",
+            "cluster": cluster,
+            "broker": broker,
+            "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
+        }
+
+    @locked_property
+    def _version(self) -> str:
+        found = self._version_in_log.findall(self.logs())
+        return found[-1] if found else "of an unknown version"
+
+    @locked_property
+    def _clients(self) -> Clients:
+        """The clients that were opened through this handle."""
+        secured = self._secured
+        admin = {} if secured is None else secured.admin_settings()
+        return Clients(
+            self.client_settings,
+            admin={"bootstrap_servers": self._admin_bootstrap, **admin},
+            secrets=self.secrets(),
+        )
+
+    @locked_property
+    def _state(self) -> BrokerState:
+        """What is on the broker; the class and its tests share it, and so one connection."""
+        return self._class_state or BrokerState(
+            self._clients.open("KafkaAdminClient", retry_backoff_ms=5),
+            service=self.alias,
+            has_acls=self._secured is not None,
+        )
+
+    # Where it is
+
+    @property
+    def bootstrap(self) -> str:
+        """``host:port`` for clients on this machine."""
+        return address(self.host, self.port)
+
+    @property
+    def internal_bootstrap(self) -> str:
+        """``alias:port`` for other containers of the class; with TLS, hyphens for underscores."""
+        tls = self._secured is not None and self._secured.tls is not None
+        name = host_names(self.alias)[-1] if tls else self.alias
+        return f"{name}:{INTERNAL_PORT}"
+
+    @property
+    def url(self) -> str:
+        """The same as `bootstrap`."""
+        return self.bootstrap
+
+    @property
+    def internal_url(self) -> str:
+        """The same as `internal_bootstrap`."""
+        return self.internal_bootstrap
+
+    @property
+    def _admin_bootstrap(self) -> str:
+        if self._secured is None:
+            return self.bootstrap
+        return address(self.host, self.port_of(ADMIN_PORT))
+
+    @property
+    def client_settings(self) -> dict[str, Any]:
+        """How to reach the broker, as keyword arguments for every client of kafka-python."""
+        settings = {} if self._secured is None else self._secured.client_settings()
+        return {"bootstrap_servers": self.bootstrap, **settings}
+
+    @property
+    def confluent_settings(self) -> dict[str, str]:
+        """How to reach the broker, as settings for every client of confluent-kafka."""
+        settings = {} if self._secured is None else self._secured.confluent_settings()
+        return {"bootstrap.servers": self.bootstrap, **settings}
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """With TLS, the certificates for clients that read them from files: names to paths.
+
+        The names are kafka-python's: ``ssl_cafile``, and ``ssl_certfile`` and ``ssl_keyfile`` where
+        the client has a certificate. The files are gone after the test.
+        """
+        return {} if self._secured is None else self._secured.tls_files(self._clients.files())
+
+    # What a test does with it
+
+    @property
+    def prefix(self) -> str:
+        """What the names of this test's topics and groups begin with."""
+        return f"{self._test or self.alias}-"
+
+    @property
+    def group(self) -> str:
+        """This test's consumer group."""
+        return f"{self.prefix}group"
+
+    @locked_property
+    def admin(self) -> kafka.KafkaAdminClient:
+        """A kafka-python admin client; closed after the test."""
+        return self._clients.open("KafkaAdminClient")
+
+    def topic(
+        self, name: str, partitions: int = 1, *, settings: Mapping[str, str] | None = None
+    ) -> str:
+        """Create a topic of this test and return its full name.
+
+        It can be written to when this returns, and is gone when the next test begins. Asked for a
+        second time in one test, it is the same topic.
+
+        Args:
+            name: A short name; the full one begins with `prefix`.
+            partitions: How many.
+            settings: The topic's own, such as ``{"cleanup.policy": "compact"}``.
+
+        Raises:
+            DeclarationError: Kafka does not allow the name or the number of partitions.
+            ServiceError: The broker refused it.
+        """
+        if not (isinstance(name, str) and _TOPIC.fullmatch(name)):
+            raise DeclarationError(
+                f"{name!r} cannot name a topic: use ASCII letters, digits, '.', '_' and '-'"
+            )
+        topic = f"{self.prefix}{name}"
+        with self._lock.held():
+            if topic not in self._created:
+                _check_partitions(topic, partitions)
+                with self._errors_as_ours(f"the topic {topic!r} could not be made"):
+                    self._state.create(topic, partitions=partitions, settings=settings or {})
+                self._created[topic] = partitions, dict(settings or {})
+        had, theirs = self._created[topic]
+        if had != partitions:
+            raise DeclarationError(
+                f"{topic!r} has {had} partitions in this test already, and cannot have {partitions}"
+            )
+        if settings is not None and dict(settings) != theirs:
+            raise DeclarationError(
+                f"{topic!r} has the settings {theirs} in this test already, and cannot have "
+                f"{dict(settings)}"
+            )
+        return topic
+
+    def producer(self, **config: Any) -> kafka.KafkaProducer:
+        """A kafka-python producer; closed after the test, if the test did not.
+
+        It waits ten seconds at most for the broker, and twenty until a record is delivered.
+
+        Args:
+            config: kafka-python's settings, over ours.
+        """
+        return self._clients.open("KafkaProducer", **config)
+
+    def consumer(self, *topics: str, **config: Any) -> kafka.KafkaConsumer:
+        """A kafka-python consumer in this test's group, from the first record on.
+
+        It commits nothing by itself, and is closed after the test, if the test did not. A loop
+        over it ends when nothing came for ten seconds.
+
+        Args:
+            topics: Full names, as `topic` returns them.
+            config: kafka-python's settings, over ours.
+        """
+        ours = {
+            "group_id": self.group,
+            "auto_offset_reset": "earliest",
+            "enable_auto_commit": False,
+        }
+        return self._clients.open("KafkaConsumer", *topics, **{**ours, **config})
+
+    def consume(self, topic: str, count: int = 1, timeout: float = 10.0) -> list[ConsumerRecord]:
+        """Read records from a topic; the next call goes on where this one ended.
+
+        Records of a transaction are read when it is committed. What came too late, or was too
+        little, is there for the next call.
+
+        Args:
+            topic: The full name, as `topic` returns it; it may be created meanwhile.
+            count: How many records to wait for.
+            timeout: Seconds they have to come.
+
+        Raises:
+            ServiceError: Fewer came in time; the message says how many.
+        """
+        if not isinstance(count, int) or count < 1:
+            raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
+        if not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise DeclarationError(f"consume(timeout={timeout!r}) cannot be used: expected seconds")
+        reader = self._clients.reader(topic)
+        cause: Exception | None = None
+        try:
+            records = reader.read(
+                count, timeout=timeout, partitions=lambda: self._state.partition_count(topic)
+            )
+        except kafka_python().errors.KafkaError as error:
+            records, cause = [], error
+        if len(records) == count:
+            return records
+        why = f": {cause}" if cause else ""
+        if not cause and not self._state.partition_count(topic):
+            why = ": there is no such topic"
+        raise ServiceError(
+            f"{self.alias}: {len(records)} of {count} records came from topic {topic!r} in "
+            f"{timeout:g} s{why}",
+            service=self.alias,
+        ) from cause
+
+    def lag(self, group: str, topic: str) -> int:
+        """How many records of a topic a consumer group has not committed yet, now.
+
+        Args:
+            group: Its full name, such as `group`.
+            topic: The full name, as `topic` returns it.
+
+        Raises:
+            ServiceError: There is no such topic.
+        """
+        with self._errors_as_ours(f"the lag of group {group!r} cannot be told"):
+            return self._state.lag(group, topic)
+
+    def wait_for_group(
+        self, group: str, topic: str, *, lag: int | None = None, timeout: float = 10.0
+    ) -> None:
+        """Wait for a consumer group of the code under test.
+
+        Args:
+            group: Its full name.
+            topic: The full name, as `topic` returns it.
+            lag: Wait until the group has committed all records but so many. Without it, wait until
+                every partition has a consumer: what is produced from then on reaches one.
+            timeout: Seconds it has.
+
+        Raises:
+            ServiceError: It was not so in time; the message says how it was.
+        """
+        with self._errors_as_ours(f"group {group!r} was not waited for"):
+            self._state.wait_for_group(group, topic, lag=lag, timeout=timeout)
+
+    @locked_property
+    def _created(self) -> dict[str, tuple[int, dict[str, str]]]:
+        """This handle's topics: how many partitions each has, and its settings."""
+        return {}
+
+    @contextlib.contextmanager
+    def _errors_as_ours(self, what: str) -> Iterator[None]:
+        """Raise ServiceError where kafka-python does not get its answer, saying what failed."""
+        try:
+            yield
+        except kafka_python().errors.KafkaError as error:
+            raise ServiceError(f"{self.alias}: {what}: {error}", service=self.alias) from error
+
+
+def _check_partitions(topic: str, partitions: int) -> None:
+    if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
+        raise DeclarationError(
+            f"{topic!r} cannot have {partitions!r} partitions: expected 1 or more"
+        )
+
+
+def lists_itself(target: Target) -> None:
+    """Ask for metadata: a broker that does not take requests yet is not listed."""
+    answer = _ask(target, _METADATA, port=EXTERNAL_PORT)
+    if len(answer) < _METADATA_HEAD.size or _METADATA_HEAD.unpack_from(answer)[-1] < 1:
+        raise NotReadyError("the broker does not list itself yet")
+
+
+def answers_the_admin(target: Target) -> None:
+    """Ask which requests are known, the only question that needs no password.
+
+    A broker opens the listeners for clients last, when it is registered and takes requests.
+    """
+    answer = _ask(target, _VERSIONS, port=ADMIN_PORT)
+    if len(answer) < _VERSIONS_HEAD.size or _VERSIONS_HEAD.unpack_from(answer)[-1] != 0:
+        raise NotReadyError("the broker does not answer yet")
+
+
+def _ask(target: Target, request: bytes, *, port: int) -> bytes:
+    with connect(target, port=port) as connection:
+        connection.sendall(struct.pack("!i", len(request)) + request)
+        return connection.recv(4096)

@@ -1,0 +1,179 @@
+"""`Redpanda`: a broker that speaks Kafka's protocol, without a JVM.
+
+`Broker` has what a test does with it. Here is what its images are told, by two files in JSON, which
+is YAML too. ``redpanda.yaml`` has what is of the node: listeners, addresses, certificates.
+``.bootstrap.yaml`` has cluster properties, and is read at the first start only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from orchestrator.errors import DeclarationError
+from orchestrator.probes.waiting import INTERVAL
+from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
+from orchestrator.services.kafka.clients import kafka_python
+from orchestrator.services.kafka.security import ADMIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.services.kafka.security import BrokerSecurity
+
+_PROPERTY: Final = re.compile(r"[a-z][a-z0-9_]*")
+_FOLDER: Final = "/etc/redpanda"
+_CERTIFICATE: Final = f"{_FOLDER}/orchestrator.crt"
+_KEY: Final = f"{_FOLDER}/orchestrator.key"
+_AUTHORITY: Final = f"{_FOLDER}/orchestrator-ca.crt"
+_PORTS: Final = {"external": EXTERNAL_PORT, "internal": INTERNAL_PORT, "admin": ADMIN_PORT}
+# A broker for tests: it does not wait for more consumers before it serves the first.
+_PROPERTIES: Final[Mapping[str, object]] = {
+    "auto_create_topics_enabled": True,
+    "group_initial_rebalance_delay": 0,
+    "group_topic_partitions": 1,
+    "transaction_coordinator_partitions": 1,
+    "enable_metrics_reporter": False,
+}
+
+
+class Redpanda(Broker):
+    """A Redpanda broker; tests use it as they use `Kafka`.
+
+    Attributes:
+        security: How clients connect, as in `Kafka`; but ACLs are obeyed by none, because Redpanda
+            has no way to allow what no ACL is about.
+        mechanism: How they prove their password, with SASL, as in `Kafka`.
+        settings: Cluster properties, such as ``{"log_segment_ms": 60000}``.
+    """
+
+    lock_entry: ClassVar[str] = "redpanda"
+    _admin_mechanism: ClassVar[str] = "SCRAM-SHA-256"
+    _version_in_log: ClassVar[re.Pattern[str]] = re.compile(r"Redpanda (v\d\S*)")
+
+    settings: Mapping[str, str | int | bool | list[str]] = field(default_factory=dict)
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value that cannot work."""
+        super().check_options()
+        if not isinstance(self.settings, Mapping) or not all(
+            map(_is_property, self.settings.items())
+        ):
+            raise DeclarationError(
+                f"Redpanda(settings={self.settings!r}) cannot be used: expected a mapping of "
+                "cluster properties, such as 'log_segment_ms', to text, numbers, truth values or "
+                "lists of texts"
+            )
+
+    def server_user(self) -> str:
+        """``rpk`` rewrites the file of settings, which belongs to root."""
+        return "root:root"
+
+    def server_command(self) -> Sequence[str]:
+        """One core, little memory, and none of the checks that are meant for real servers."""
+        return ["redpanda", "start", "--mode=dev-container", "--smp=1", "--memory=512M"]
+
+    def server_env(self) -> Mapping[str, str]:
+        """The administrator, by the only way there is to have one from the first start on."""
+        secured = self._secured
+        if secured is None:
+            return {}
+        return {"RP_BOOTSTRAP_USER": f"{ADMIN}:{secured.admin_password}:{secured.admin_mechanism}"}
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """The settings of node and cluster, and certificates."""
+        secured = self._secured
+        places = {"external": self.bootstrap, "internal": self.internal_bootstrap}
+        properties = dict(_PROPERTIES)
+        certificates = {}
+        if secured is not None:
+            places["admin"] = self._admin_bootstrap
+            plain = ["PLAIN"] if secured.mechanism == "PLAIN" else []
+            properties |= {
+                "superusers": [ADMIN],
+                "sasl_mechanisms": ["SCRAM", *plain],
+                "kafka_enable_authorization": False,
+            }
+        if secured is not None and secured.tls is not None:
+            certificates = {
+                _CERTIFICATE: secured.tls.server.certificate,
+                _KEY: secured.tls.server.key,
+                _AUTHORITY: secured.tls.authority,
+            }
+        return {
+            f"{_FOLDER}/redpanda.yaml": _json({"redpanda": _node(places, secured)}),
+            f"{_FOLDER}/.bootstrap.yaml": _json({**properties, **self.settings}),
+            **certificates,
+        }
+
+    def started(self) -> None:
+        """Wait until the administrator can log in: it is created after the broker listens."""
+        deadline = time.monotonic() + self.startup_timeout
+        errors = kafka_python().errors
+        while "_state" not in self.__dict__:
+            try:
+                _ = self._state
+            except errors.KafkaError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(INTERVAL)
+
+
+def _node(places: Mapping[str, str], secured: BrokerSecurity | None) -> Mapping[str, Any]:
+    """The settings of the node.
+
+    Args:
+        places: The name of each listener to the ``host:port`` that its clients are told.
+        secured: What they are asked for.
+    """
+    node: dict[str, Any] = {
+        "kafka_api": [
+            {
+                "name": name,
+                "address": "0.0.0.0",  # noqa: S104 - in a container, on a private network
+                "port": _PORTS[name],
+                "authentication_method": _authentication(name, secured),
+            }
+            for name in places
+        ],
+        "advertised_kafka_api": [
+            {"name": name, "address": host.strip("[]"), "port": int(port)}
+            for name, (host, _, port) in (
+                (name, place.rpartition(":")) for name, place in places.items()
+            )
+        ],
+    }
+    if secured is not None and secured.tls is not None:
+        node["kafka_api_tls"] = [
+            {
+                "name": name,
+                "enabled": True,
+                "cert_file": _CERTIFICATE,
+                "key_file": _KEY,
+                "truststore_file": _AUTHORITY,
+                "require_client_auth": False,  # to ask for a certificate is to demand one here
+            }
+            for name in places
+            if name != "admin"
+        ]
+    return node
+
+
+def _authentication(listener: str, secured: BrokerSecurity | None) -> str:
+    asks = secured is not None and (listener == "admin" or secured.sasl)
+    return "sasl" if asks else "none"
+
+
+def _is_property(item: tuple[object, object]) -> bool:
+    name, value = item
+    single = isinstance(value, (str, int, float))
+    several = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(name, str) and _PROPERTY.fullmatch(name) is not None and (single or several)
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode()

@@ -1,0 +1,247 @@
+"""What is on a broker: topics, groups and ACLs, as its administrator sees and changes them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import ServiceError
+from orchestrator.services.drivers import driver
+from orchestrator.services.kafka.clients import kafka_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import kafka
+
+_USABLE: Final = 10.0
+_TOPIC_INTERVAL: Final = 0.002
+_GROUP_INTERVAL: Final = 0.015
+_OFFSETS: Final = "__consumer_offsets"  # made for the first group
+_OF_KAFKA: Final = frozenset(
+    {_OFFSETS, "__transaction_state", "__share_group_state", "__cluster_metadata"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What is there at one moment, but for what belongs to Kafka itself."""
+
+    topics: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    acls: frozenset[kafka.admin.ACL] = frozenset()
+
+
+class BrokerState:
+    """The topics, groups and ACLs of one broker.
+
+    Args:
+        admin: A client that may do everything.
+        service: The broker's alias, for errors.
+        has_acls: Whether the broker has an authorizer, and so can be asked for ACLs.
+    """
+
+    def __init__(self, admin: kafka.KafkaAdminClient, *, service: str, has_acls: bool) -> None:
+        self.admin = admin
+        self._service = service
+        self._has_acls = has_acls
+        self._baseline: Snapshot | None = None
+
+    # What tests leave behind
+
+    def restore(self) -> None:
+        """Delete what was not there at the first call.
+
+        That is before the class's first test. Whatever else a later test finds when it begins, an
+        earlier one has made, or code that outlived it, by whatever name.
+        """
+        if self._baseline is None:
+            self._baseline = self._snapshot()
+        else:
+            self._delete_all_but(self._baseline)
+
+    def clear(self) -> None:
+        """Delete all topics, groups and ACLs."""
+        self._delete_all_but(Snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        topics = frozenset(self.admin.list_topics())
+        groups = self.admin.list_groups() if _OFFSETS in topics else []
+        return Snapshot(
+            topics=topics - _OF_KAFKA,
+            groups=frozenset(group["group_id"] for group in groups),
+            acls=self._acls(),
+        )
+
+    def _delete_all_but(self, kept: Snapshot) -> None:
+        """What is gone meanwhile is no error; a group that still has members stays."""
+        found = self._snapshot()
+        if topics := sorted(found.topics - kept.topics):
+            self.admin.delete_topics(topics, raise_errors=False)
+        if groups := sorted(found.groups - kept.groups):
+            self.admin.delete_groups(groups)
+        if acls := list(found.acls - kept.acls):
+            self.admin.delete_acls(acls)
+
+    def _acls(self) -> frozenset[kafka.admin.ACL]:
+        if not self._has_acls:
+            return frozenset()
+        words = driver("kafka.admin", extra="kafka")
+        any_resource = words.ResourcePatternFilter(
+            words.ResourceType.ANY, None, words.ACLResourcePatternType.ANY
+        )
+        anything = words.ACLFilter(
+            principal=None,
+            host=None,
+            operation=words.ACLOperation.ANY,
+            permission_type=words.ACLPermissionType.ANY,
+            resource_pattern=any_resource,
+        )
+        found, _ = self.admin.describe_acls(anything)
+        return frozenset(found)
+
+    # Topics
+
+    def create(self, topic: str, *, partitions: int, settings: Mapping[str, str]) -> None:
+        """Create a topic; it can be written to and read when this returns.
+
+        Raises:
+            ServiceError: The broker refused it, or did not make it usable in ten seconds.
+        """
+        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings)}
+        [made] = self.admin.create_topics({topic: wanted}, raise_errors=False)["topics"]
+        if made["error_code"]:
+            name = kafka_python().errors.for_code(made["error_code"]).__name__
+            raise self._error(f" refused the topic {topic!r}: {made['error_message'] or name}")
+        self._await_leaders(topic, partitions=partitions)
+
+    def partition_count(self, topic: str) -> int:
+        """How many partitions a topic has; 0 when it does not exist."""
+        [found] = self.admin.describe_topics([topic])
+        return len(found["partitions"])
+
+    def _await_leaders(self, topic: str, *, partitions: int) -> None:
+        """Ask every partition for its end: the answer comes from the replica that is written to.
+
+        Metadata would not do: the broker publishes it before the replicas are there, and a producer
+        that comes in between waits a tenth of a second before it tries again.
+        """
+        deadline = time.monotonic() + _USABLE
+        while True:
+            try:
+                self._offsets(topic, partitions=partitions, which="LATEST")
+            except kafka_python().errors.KafkaError as error:
+                if time.monotonic() > deadline:
+                    raise self._error(
+                        f": the topic {topic!r} cannot be used {_USABLE:g} s after it was created: "
+                        f"{error}"
+                    ) from error
+                time.sleep(_TOPIC_INTERVAL)
+            else:
+                return
+
+    def _offsets(self, topic: str, *, partitions: int, which: str) -> dict[Any, int]:
+        """Partition to its first offset (``"EARLIEST"``) or its end (``"LATEST"``)."""
+        module = kafka_python()
+        spec = module.OffsetSpec[which]
+        asked = {module.TopicPartition(topic, number): spec for number in range(partitions)}
+        found = self.admin.list_partition_offsets(asked)
+        return {partition: offset.offset for partition, offset in found.items()}
+
+    # Groups
+
+    def lag(self, group: str, topic: str) -> int:
+        """How many records of a topic a group has not committed yet.
+
+        Raises:
+            ServiceError: There is no such topic.
+        """
+        partitions = self._partitions(topic)
+        ends = self._offsets(topic, partitions=partitions, which="LATEST")
+        committed = self._committed(group, list(ends))
+        if len(committed) < len(ends):
+            starts = self._offsets(topic, partitions=partitions, which="EARLIEST")
+            committed = {**starts, **committed}
+        return sum(max(0, end - committed[partition]) for partition, end in ends.items())
+
+    def wait_for_group(self, group: str, topic: str, *, lag: int | None, timeout: float) -> None:
+        """Return when a group is at most `lag` behind or, without, has all partitions assigned.
+
+        Raises:
+            ServiceError: There is no such topic, or it was not so in time.
+        """
+        deadline = time.monotonic() + timeout
+        while missing := (
+            self._unassigned(group, topic) if lag is None else self._behind(group, topic, lag)
+        ):
+            if time.monotonic() > deadline:
+                raise self._error(
+                    f": group {group!r} on topic {topic!r} {missing} after {timeout:g} s"
+                )
+            time.sleep(_GROUP_INTERVAL)
+
+    def _behind(self, group: str, topic: str, at_most: int) -> str:
+        behind = self.lag(group, topic)
+        if behind <= at_most:
+            return ""
+        return f"is {behind} records behind, where {at_most} were asked for,"
+
+    def _unassigned(self, group: str, topic: str) -> str:
+        partitions = self._partitions(topic)
+        state, assigned = self._assignment(group, topic, partitions=partitions)
+        if assigned == partitions:
+            return ""
+        return f"is {state}, with {assigned} of {partitions} partitions assigned"
+
+    def _partitions(self, topic: str) -> int:
+        if partitions := self.partition_count(topic):
+            return partitions
+        raise self._error(f": there is no topic {topic!r}")
+
+    def _committed(self, group: str, partitions: list[Any]) -> dict[Any, int]:
+        """Partition to the offset the group has committed, where it has."""
+        if self._listed(group) is None:
+            return {}
+        found = self.admin.list_group_offsets({group: partitions})[group]
+        return {each: offset.offset for each, offset in found.items() if offset.offset >= 0}
+
+    def _assignment(self, group: str, topic: str, *, partitions: int) -> tuple[str, int]:
+        """The group's state, and how many partitions of the topic its members have."""
+        listed = self._listed(group)
+        if listed is None:
+            return "absent", 0
+        state: str = listed["group_state"]
+        if listed.get("group_type") == "consumer":  # KIP-848: the broker assigns, and tells no more
+            return state, partitions if state == "Stable" else 0
+        described = self.admin.describe_groups([group])[group]
+        mine = {
+            number
+            for member in described["members"]
+            if state == "Stable" and member["member_assignment"]
+            for assigned in member["member_assignment"]["assigned_partitions"]
+            if assigned["topic"] == topic
+            for number in assigned["partitions"]
+        }
+        return state, len(mine)
+
+    def _listed(self, group: str) -> dict[str, Any] | None:
+        """A group as the broker lists it; its coordinator cannot be asked before there is one."""
+        try:
+            groups = self.admin.list_groups()
+        except kafka_python().errors.CoordinatorLoadInProgressError:
+            return None
+        return next((each for each in groups if each["group_id"] == group), None)
+
+    # The broker itself
+
+    def identity(self) -> tuple[str, int]:
+        """The cluster's id, and that of its controller, which is the only broker.
+
+        As the client's metadata has them: its `describe_cluster` fails with brokers before 3.7.
+        """
+        cluster = self.admin._manager.cluster  # noqa: SLF001 - there is no other way to them
+        return cluster.cluster_id, cluster.controller.node_id
+
+    def _error(self, what: str) -> ServiceError:
+        return ServiceError(f"{self._service}{what}", service=self._service)

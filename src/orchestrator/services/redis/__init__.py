@@ -1,0 +1,336 @@
+"""`Redis`: a server of the class's own, with clean state for every test."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from urllib.parse import quote, urlencode
+
+from orchestrator.errors import DeclarationError
+from orchestrator.probes import Call
+from orchestrator.services import options
+from orchestrator.services.once import locked_property
+from orchestrator.services.redis import server
+from orchestrator.services.redis.clients import Clients
+from orchestrator.services.redis.isolation import Isolation, ServerState
+from orchestrator.services.runtime import address, host_names
+from orchestrator.services.service import Service
+from orchestrator.services.tls import Tls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import redis
+    import redis.asyncio
+
+    from orchestrator.probes import Probe
+    from orchestrator.services.runtime import Runtime
+
+Policy = Literal[
+    "noeviction",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+]
+_SETTING: Final = re.compile(r"[a-z][a-z0-9-]*")
+_USER: Final = re.compile(r"[!-~]{1,63}")
+_OURS: Final = {
+    "user": "users=",
+    "requirepass": "password=",
+    "aclfile": "users=",
+    "port": "port, which others rely on",
+    "tls-port": "tls=True",
+    "maxmemory": "maxmemory=",
+    "maxmemory-policy": "maxmemory_policy=",
+}
+# Rules that give a user a password, or take it: those are made by the service, and never told.
+_PASSWORD_RULES: Final = re.compile(r"[><#!].*|nopass|resetpass|reset")
+
+
+class Redis(Service):
+    """A Redis server, version 6.2 or later. It persists nothing, and asks for a password.
+
+    Attributes:
+        maxmemory: The most its data may take, such as ``"2mb"``.
+        maxmemory_policy: What it does then, such as ``"allkeys-lru"``.
+        settings: More of redis.conf, such as ``{"notify-keyspace-events": "Ex"}``.
+        users: More users by name, with their ACL rules such as ``"~app:* +@all -@dangerous"``;
+            tests reach them by `as_user`.
+        isolation: What every test gets. ``"flush"``: an empty server; what setUpClass wrote is gone
+            too. ``"prefix"``: a user that may touch no keys and channels but those that begin with
+            the test's `prefix`. ``"none"``: the server as it is.
+        tls: Whether clients connect by TLS, with certificates made for the occasion.
+        password: The default user's password; a random one without.
+    """
+
+    lock_entry: ClassVar[str] = "redis"
+    client_modules: ClassVar[Sequence[str]] = ("redis",)
+    container_port: ClassVar[int] = 6379
+    usual_memory: ClassVar[int] = 64 << 20
+
+    maxmemory: str | int | None = None
+    maxmemory_policy: Policy | None = None
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
+    isolation: Isolation = "flush"
+    tls: bool = False
+    password: str | None = field(default=None, repr=False)
+    _test: str = options.private("")
+    _username: str = options.private("default")
+    _database: int = options.private(0)
+    _make_user: Sequence[str] = options.private(())
+    _class_state: ServerState | None = options.private(None)
+    _user_passwords: Mapping[str, str] | None = options.private(None)
+    _certificates: Tls | None = options.private(None)
+
+    # The server
+
+    def check_options(self) -> None:
+        """Raise DeclarationError for a value that Redis would refuse."""
+        if self.maxmemory is not None:
+            size = "bytes, or text such as '2mb'"
+            options.check(self, "maxmemory", options.is_size(self.maxmemory), size)
+        if self.maxmemory_policy is not None:
+            options.choice(self, "maxmemory_policy", self.maxmemory_policy, get_args(Policy))
+        options.choice(self, "isolation", self.isolation, get_args(Isolation))
+        options.check_password(self, self.password)
+        options.check_flag(self, "tls", self.tls)
+        self._check_settings()
+        self._check_users()
+
+    def _check_settings(self) -> None:
+        good = isinstance(self.settings, Mapping) and all(map(_is_setting, self.settings.items()))
+        options.check(self, "settings", good, "a mapping of a setting's name to its value")
+        for name in self.settings:
+            if name in _OURS:
+                raise DeclarationError(
+                    f"Redis(settings=…) cannot have {name!r}: it is given by {_OURS[name]}"
+                )
+
+    def _check_users(self) -> None:
+        good = isinstance(self.users, Mapping) and all(
+            isinstance(name, str) and _USER.fullmatch(name) and isinstance(rules, str)
+            for name, rules in self.users.items()
+        )
+        options.check(self, "users", good, "a mapping of a name to ACL rules")
+        if "default" in self.users:
+            raise DeclarationError(
+                "Redis(users=…) cannot have 'default': it is the user of the service's own "
+                "clients, and may do everything"
+            )
+        for name, rules in self.users.items():
+            for rule in rules.split():
+                if _PASSWORD_RULES.fullmatch(rule):
+                    raise DeclarationError(
+                        f"Redis(users=…) cannot give {name!r} the rule {rule[:1]}…: its password "
+                        "is made for you, see as_user()"
+                    )
+
+    def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
+        """The handle, with the passwords of users, and certificates."""
+        hosts = (runtime.engine.host, "localhost", *host_names(runtime.alias))
+        return super()._bound(
+            runtime,
+            **{
+                "_user_passwords": {user: options.random_password() for user in self.users},
+                "_certificates": Tls.create(hosts) if self.tls else None,
+                **changes,
+            },
+        )
+
+    def server_capabilities(self) -> Sequence[str]:
+        """What the entry point needs to give the data to the server's user, and to become it."""
+        return ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
+
+    def server_command(self) -> Sequence[str]:
+        """Settings and users as arguments; never a password, which a process list would show."""
+        limits = {"maxmemory": self.maxmemory, "maxmemory-policy": self.maxmemory_policy}
+        settings: dict[str, str | float] = {
+            "save": "",  # a test's server has nothing to lose, and forking costs time
+            **{name: value for name, value in limits.items() if value is not None},
+            **(server.tls_settings(self.container_port) if self.tls else {}),
+            **self.settings,
+        }
+        users = {"default": "~* &* +@all", **self.users}
+        return server.arguments(
+            settings, {user: (self._password_of(user), rules) for user, rules in users.items()}
+        )
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """Certificates, with TLS."""
+        return {} if self._certificates is None else server.tls_files(self._certificates)
+
+    def readiness(self) -> Probe:
+        """It answers PING."""
+        return Call(self._ping)
+
+    def _ping(self, service: Service) -> None:
+        server.ping(service, self._certificates)
+
+    def why_ended(self) -> str:
+        """The setting or the user that it could not read."""
+        return server.why_ended(self.logs())
+
+    def started(self) -> None:
+        """Make the user of a test that restarted the server anew."""
+        if self._make_user:
+            self._state.admin.execute_command(*self._make_user)
+
+    @contextlib.contextmanager
+    def isolated(self, test: str) -> Iterator[Self]:
+        """A handle of an empty server, or of a user that reaches its own keys only."""
+        with self._state.isolated(test, self.isolation) as changes:
+            handle = self.copy_with(_test=test, _class_state=self._state, **changes)
+            try:
+                yield handle
+            finally:
+                handle.release()
+
+    def release(self) -> None:
+        """Close what was opened with this handle, and with those for other users and databases."""
+        for relative in self._relatives.values():
+            relative.release()
+        self._clients.close()
+
+    def secrets(self) -> Sequence[str]:
+        """The passwords of all users."""
+        return [*super().secrets(), *(self._user_passwords or {}).values()]
+
+    def server_info(self) -> Mapping[str, object]:
+        """Version, mode, memory limit, policy, and the most memory it used."""
+        build, memory = (self._state.admin.info(part) for part in ("server", "memory"))
+        return {
+            "server": f"Redis {build['redis_version']} ({build['redis_mode']})",
+            "maxmemory": memory["maxmemory_human"],
+            "maxmemory_policy": memory["maxmemory_policy"],
+            "used_memory_peak": memory["used_memory_peak_human"],
+            "isolation": self.isolation,
+        }
+
+    # What a test uses
+
+    @property
+    def url(self) -> str:
+        """``redis://…`` for a program on this machine; it contains the password."""
+        query = f"?{urlencode({'ssl_ca_certs': self.ca_file})}" if self.ca_file else ""
+        return f"{self._url(address(self.host, self.port))}{query}"
+
+    @property
+    def internal_url(self) -> str:
+        """``redis://…`` for another container of the class; it contains the password."""
+        return self._url(f"{self.alias}:{self.container_port}")
+
+    @locked_property
+    def client(self) -> redis.Redis:
+        """A redis-py client; values are bytes. It is closed after the test."""
+        return self._clients.open()
+
+    @locked_property
+    def async_client(self) -> redis.asyncio.Redis:
+        """A redis-py asyncio client; values are bytes. It is closed after the test."""
+        return self._clients.open_async()
+
+    @locked_property
+    def ca_file(self) -> str | None:
+        """With TLS, a file with the authority that clients must trust; gone after the test."""
+        if self._certificates is None:
+            return None
+        return self._clients.file("ca.pem", self._certificates.authority)
+
+    @property
+    def username(self) -> str:
+        """The user that clients connect as."""
+        return self._username
+
+    @property
+    def prefix(self) -> str:
+        """What this test's keys begin with, for code that shares a server."""
+        return f"{self._test or self.alias}:"
+
+    def key(self, name: str) -> str:
+        """A key of this test."""
+        return f"{self.prefix}{name}"
+
+    def in_database(self, number: int) -> Self:
+        """The same for another of the server's databases, 0 to 15 unless ``settings`` say more.
+
+        Raises:
+            DeclarationError: The server has no such database.
+        """
+        count = int(self.settings.get("databases", 16))
+        if not isinstance(number, int) or not 0 <= number < count:
+            raise DeclarationError(
+                f"{self.alias} has the databases 0 to {count - 1}, not {number!r}"
+            )
+        return self._relative(f"database {number}", _database=number)
+
+    def as_user(self, name: str) -> Self:
+        """The same for one of the class's ``users``.
+
+        Raises:
+            DeclarationError: The class does not declare it.
+        """
+        if name not in self.users:
+            listed = ", ".join(map(repr, self.users)) or "none"
+            raise DeclarationError(f"{self.alias} has no user {name!r}; it has {listed}")
+        return self._relative(f"user {name}", _username=name, password=self._password_of(name))
+
+    # Its own
+
+    def _relative(self, key: str, **changes: Any) -> Self:
+        """One handle for each relative, so that its client is one too."""
+        new = self.copy_with(_class_state=self._state, **changes)
+        found: Self = self._relatives.setdefault(key, new)
+        return found
+
+    @locked_property
+    def _relatives(self) -> dict[str, Self]:
+        return {}
+
+    @locked_property
+    def _clients(self) -> Clients:
+        """The clients that were opened with this handle."""
+        settings = {
+            "host": self.host,
+            "port": self.port,
+            "username": self.username,
+            "password": self.password,
+            "db": self._database,
+        }
+        if self._certificates is not None:
+            settings |= {"ssl": True, "ssl_ca_data": self._certificates.authority.decode()}
+        return Clients(settings)
+
+    @locked_property
+    def _state(self) -> ServerState:
+        """The server as its administrator sees it; the class and its tests share it."""
+        return self._class_state or ServerState(self._clients.open_admin, service=self.alias)
+
+    def _url(self, place: str) -> str:
+        scheme = "rediss" if self.tls else "redis"
+        user, password = quote(self.username, safe=""), quote(self.password or "", safe="")
+        return f"{scheme}://{user}:{password}@{place}/{self._database}"
+
+    def _password_of(self, user: str) -> str:
+        if user == "default":
+            return self.password or ""
+        return (self._user_passwords or {})[user]
+
+
+def _is_setting(item: tuple[object, object]) -> bool:
+    name, value = item
+    if not (isinstance(name, str) and _SETTING.fullmatch(name)):
+        return False
+    if not isinstance(value, (str, int, float)):
+        return False
+    try:
+        return "\0" not in "".join(server.words(value))
+    except ValueError:  # a quote that does not end
+        return False

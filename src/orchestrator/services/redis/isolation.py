@@ -1,0 +1,211 @@
+"""Clean state for each test: an empty server, or a user that reaches its own keys only.
+
+What a test leaves besides keys goes too: clients that still work, settings and users it changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from orchestrator.services.once import locked_property
+from orchestrator.services.options import random_password
+from orchestrator.services.redis.server import verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import redis
+
+    Counts = Mapping[str, int]
+
+Isolation = Literal["flush", "prefix", "none"]
+
+_log: Final = logging.getLogger("orchestrator.redis")
+
+_EMPTY: Final = (("FLUSHALL",), ("SCRIPT", "FLUSH"), ("FUNCTION", "FLUSH"))
+# What concerns more than one's own keys is dangerous in Redis's own words; the harmless part of
+# that is given back. Scripts and functions are the server's, not a prefix's.
+_HARMLESS: Final = "+@all -@dangerous +info +keys +sort +role -script +script|load +script|exists"
+_FUNCTIONS_SINCE: Final = 7
+# Deletes the keys of a prefix, in every database that has any, in one round trip.
+_DELETE: Final = """
+    for database in redis.call('INFO', 'keyspace'):gmatch('db(%d+):') do
+        redis.call('SELECT', database)
+        local cursor = '0'
+        repeat
+            local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)
+            cursor = page[1]
+            for _, key in ipairs(page[2]) do redis.call('UNLINK', key) end
+        until cursor == '0'
+    end
+"""
+# Subcommands that change nothing. A server before 7.0 does not count them apart.
+_READS: Final = ("cat", "dryrun", "genpass", "get", "getuser", "list", "log", "users", "whoami")
+_OTHERS: Final = ("replicaof", "slaveof", "client|pause")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Snapshot:
+    """The server's settings, and its users with their rules, as the class has them."""
+
+    settings: Mapping[str, str]
+    users: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """What was there when a test began: addresses of clients, and counts of changes."""
+
+    clients: frozenset[str]
+    counts: Counts
+
+
+class ServerState:
+    """A server as its administrator sees it; the class and its tests share it.
+
+    Args:
+        open_admin: Opens the administrator's client, which outlives a restart.
+        service: The server's alias, for the log.
+    """
+
+    def __init__(self, open_admin: Callable[[], redis.Redis], *, service: str) -> None:
+        self._open_admin = open_admin
+        self._service = service
+        self._snapshot = _Snapshot(settings={}, users={})
+        self._counts: Counts | None = None  # of changes, when the snapshot was taken
+
+    @locked_property
+    def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
+        """The administrator's client."""
+        return self._open_admin()
+
+    @contextlib.contextmanager
+    def isolated(self, test: str, isolation: Isolation) -> Iterator[Mapping[str, Any]]:
+        """What a test's handle has otherwise than the class's; gone when the block ends.
+
+        Args:
+            test: The test, as its user is called.
+            isolation: What it gets.
+        """
+        if isolation == "none":
+            yield {}
+            return
+        if isolation == "flush":
+            before = self._begin(_EMPTY)
+            try:
+                yield {}
+            finally:
+                self._restore(before, test=test)
+            return
+        password = random_password()
+        make_user = self._make_user(test, password)
+        before = self._begin([make_user], user=test)
+        try:
+            yield {"_username": test, "password": password, "_make_user": make_user}
+        finally:
+            self._restore(before, test=test)
+            self._drop_user(test)
+
+    def _make_user(self, test: str, password: str) -> Sequence[str]:
+        """The command that makes a test's user."""
+        keys = f"{test}:*"
+        may_use = (f"~{keys}", f"&{keys}", f"&__keyspace@*__:{keys}")
+        rules = ("reset", "on", verifier(password), *may_use, *self._may_call)
+        return ("ACL", "SETUSER", test, *rules)
+
+    @locked_property
+    def _may_call(self) -> Sequence[str]:
+        version = str(self.admin.info("server")["redis_version"])
+        has_functions = int(version.partition(".")[0]) >= _FUNCTIONS_SINCE
+        return [*_HARMLESS.split(), *(["-function"] if has_functions else [])]
+
+    def _drop_user(self, test: str) -> None:
+        """Drop a test's user, whose connections end with it, and its keys."""
+        pipeline = self.admin.pipeline(transaction=False)
+        pipeline.execute_command("ACL", "DELUSER", test)
+        pipeline.execute_command("EVAL", _DELETE, 0, f"{test}:")
+        pipeline.execute()
+        if self._counts is not None:
+            self._counts = {**self._counts, "acl": self._counts["acl"] + 1}
+
+    def _begin(self, commands: Sequence[Sequence[str]], *, user: str | None = None) -> _Before:
+        """See what is there before a test, and execute commands, in one round trip.
+
+        Args:
+            commands: What to execute; what the server does not know is passed over.
+            user: The user that one of them makes.
+        """
+        pipeline = self.admin.pipeline(transaction=False)
+        pipeline.client_list().info("commandstats")
+        for command in commands:
+            pipeline.execute_command(*command)
+        clients, statistics, *replies = pipeline.execute(raise_on_error=False)
+        for reply in (clients, statistics, *replies):
+            if isinstance(reply, Exception) and "unknown command" not in str(reply).lower():
+                raise reply
+        counts = _changes(statistics)
+        if counts != self._counts:  # setUpClass, or nobody yet, made what is there now
+            users = {name: rules for name, rules in self._users().items() if name != user}
+            self._snapshot = _Snapshot(settings=self.admin.config_get("*"), users=users)
+            self._counts = counts
+        return _Before(
+            clients=frozenset(client["addr"] for client in clients),
+            counts={**counts, "acl": counts["acl"] + (user is not None)},
+        )
+
+    def _restore(self, before: _Before, *, test: str) -> None:
+        """End the clients that came since, and restore the settings and users that were changed."""
+        pipeline = self.admin.pipeline(transaction=False)
+        pipeline.client_id().client_list().info("commandstats")
+        own, clients, statistics = pipeline.execute()
+        pipeline = self.admin.pipeline(transaction=False)
+        for client in clients:
+            if client["addr"] not in before.clients and int(client["id"]) != own:
+                pipeline.execute_command("CLIENT", "KILL", "ID", client["id"])
+        pipeline.execute(raise_on_error=False)  # one may have gone by itself
+        self._counts = _changes(statistics)
+        if self._counts != before.counts:
+            _log.info("%s changed settings or users of %s; they are restored", test, self._service)
+            self._restore_settings_and_users(test)
+            self._counts = None
+
+    def _restore_settings_and_users(self, test: str) -> None:
+        self.admin.execute_command("REPLICAOF", "NO", "ONE")
+        self.admin.execute_command("CLIENT", "UNPAUSE")
+        pipeline = self.admin.pipeline(transaction=False)
+        users = self._users()
+        for name in users.keys() - self._snapshot.users.keys() - {test}:
+            pipeline.execute_command("ACL", "DELUSER", name)
+        for name, rules in self._snapshot.users.items():
+            if users.get(name) != rules:
+                pipeline.execute_command("ACL", "SETUSER", name, "reset", *rules.split())
+        settings = self.admin.config_get("*")
+        for name, value in self._snapshot.settings.items():
+            if settings.get(name) != value:
+                pipeline.execute_command("CONFIG", "SET", name, value)
+        pipeline.execute()
+
+    def _users(self) -> dict[str, str]:
+        """The rules of each user; a line of ACL LIST is ``user NAME RULES``."""
+        lines = (_text(line).split(" ", 2) for line in self.admin.acl_list())
+        return {name: rules for _, name, rules in lines}
+
+
+def _changes(statistics: Mapping[str, Any]) -> Counts:
+    """How often something was called that changes settings, users, or the server's role."""
+    counts = {"config": 0, "acl": 0, "others": 0}
+    for name, statistic in statistics.items():
+        command = name.removeprefix("cmdstat_")
+        group, _, subcommand = command.partition("|")
+        if group in ("config", "acl") and subcommand not in _READS:
+            counts[group] += statistic["calls"]
+        elif command in _OTHERS:
+            counts["others"] += statistic["calls"]
+    return counts
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
