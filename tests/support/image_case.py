@@ -15,7 +15,7 @@ from unittest import mock
 from orchestrator.cli import main
 from orchestrator.engine import connect
 from orchestrator.images import LockedImage, LockedPlatform, parse_reference
-from orchestrator.images.retry import Retry
+from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 from tests.support.registries import PROGRAM, Registry, registry
 from tests.support.tiny_images import TinyImage, tiny_image

@@ -1,9 +1,13 @@
-"""Arguments and words that several commands have in common."""
+"""Arguments and output that several commands have in common."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def archive(text: str) -> Path:
@@ -25,3 +29,12 @@ def at_least_one(text: str) -> int:
 def counted(count: int, thing: str) -> str:
     """So many of a thing, in words."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, in columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -7,22 +7,58 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import getpass
+import grp
 import json
-from typing import TYPE_CHECKING
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.cli.checkup import check_credentials, check_disk, check_images, check_leftovers
-from orchestrator.cli.checkup_daemon import check_daemon, check_socket
-from orchestrator.cli.finding import Finding
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.errors import EngineError, SettingsError
+from orchestrator.engine.port import KINDS
+from orchestrator.errors import EngineError, LockError, SettingsError, printable
+from orchestrator.images import find_lock
+from orchestrator.images.presence import find_image
+from orchestrator.sessions import Liveness, inventory
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from orchestrator.engine.endpoint import Endpoint
+    from orchestrator.engine.port import Engine, EngineInfo
 
 # A healthy daemon answers in milliseconds; who asks the doctor does not want to wait a minute.
-_PATIENCE = 10.0  # seconds
+_ENGINE_TIMEOUT: Final = 10.0  # seconds
+_SOCKET_TIMEOUT: Final = 5.0  # seconds for a local socket to accept
+# Postgres, Redis and Kafka take about 1 GB unpacked, their data and logs the rest.
+LEAST_SPACE: Final = 2 << 30  # bytes
+LEAST_INODES: Final = 50_000
+_MAKE_ROOM: Final = "docker system df; python -m orchestrator reap; docker image prune --all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was looked at, how it is, and what mends it.
+
+    Attributes:
+        mend: The command that mends it; empty when nothing is wrong.
+    """
+
+    about: str
+    text: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        text = printable(self.text).replace("\n", "\n" + " " * 15)
+        head = f"{'WRONG' if self.mend else 'ok':5} {self.about:8} {text}"
+        mend = printable(self.mend, lines=False)
+        return f"{head}\n{' ' * 15}mend it: {mend}" if mend else head
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,22 +86,206 @@ def examine() -> Iterator[Finding]:
         name = str(error).partition("=")[0]
         yield Finding(about="settings", text=str(error), mend=f"unset {name}")
         return
-    settings = dataclasses.replace(settings, engine_timeout=min(settings.engine_timeout, _PATIENCE))
+    settings = dataclasses.replace(
+        settings, engine_timeout=min(settings.engine_timeout, _ENGINE_TIMEOUT)
+    )
     try:
         endpoint = find_endpoint()
     except EngineError as error:
         yield Finding(about="daemon", text=str(error), mend="docker context ls; unset DOCKER_HOST")
         return
     yield from check_credentials()
-    if problem := check_socket(endpoint):
+    if problem := _socket_problem(endpoint):
         yield problem
         return
     with contextlib.closing(connect(settings, endpoint=endpoint)) as engine:
-        found = check_daemon(engine, endpoint)
-        yield found.finding
-        if not found.answers:
-            return
-        if found.info is not None:
-            yield check_disk(found.info, endpoint)
+        try:
+            info = engine.info()
+        except EngineError as error:
+            yield _daemon_problem(error, endpoint)
+            if error.status is None:
+                return  # it does not answer; one that refuses this may answer the rest
+        else:
+            yield _daemon(info, endpoint)
+            yield check_disk(info, endpoint)
         yield from check_images(engine, settings)
         yield check_leftovers(engine)
+
+
+def _socket_problem(endpoint: Endpoint) -> Finding | None:
+    """What keeps this user from the daemon's socket; None when nothing does."""
+    path = endpoint.socket
+    if path is None:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_SOCKET_TIMEOUT)
+            client.connect(path)
+    except OSError as error:
+        return _refused_socket(path, error)
+    return None
+
+
+def _refused_socket(path: str, error: OSError) -> Finding:
+    if isinstance(error, PermissionError):
+        return _no_permission(path)
+    text, mend = f"no Docker daemon: there is no socket {path}", _start()
+    if isinstance(error, ConnectionRefusedError):
+        text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
+    elif error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE):
+        text, mend = f"{path} is not the socket of a Docker daemon", "unset DOCKER_HOST"
+    elif not isinstance(error, FileNotFoundError):
+        text = f"the Docker daemon's socket {path} does not accept: {error}"
+        mend = _start("restart")
+    return Finding(about="daemon", text=text, mend=mend)
+
+
+def _daemon(info: EngineInfo, endpoint: Endpoint) -> Finding:
+    text = (
+        f"Docker {info.version} (API {info.api_version}) at {endpoint.url}, "
+        f"{info.os}/{info.architecture}, {info.cpus} CPUs, {info.memory / 1e9:.1f} GB memory"
+    )
+    return Finding(about="daemon", text=text)
+
+
+def _daemon_problem(error: EngineError, endpoint: Endpoint) -> Finding:
+    if error.status is not None:
+        return _refusal("daemon", str(error), paths=["/info", "/version"])
+    mend = _start("restart") if endpoint.socket else f"docker -H {endpoint.url} version"
+    return Finding(about="daemon", text=str(error), mend=mend)
+
+
+def _refusal(about: str, text: str, *, paths: Iterable[str]) -> Finding:
+    """What a daemon that answers does not answer, such as one behind a filtering proxy."""
+    mend = f"if a filter stands before the daemon, let it allow GET {', '.join(paths)}"
+    return Finding(about=about, text=text, mend=mend)
+
+
+def _start(verb: str = "start") -> str:
+    if shutil.which("dockerd") is None and shutil.which("docker") is None:
+        if shutil.which("apt-get"):
+            return "sudo apt-get install docker.io"
+        return "install Docker: https://docs.docker.com/engine/install"
+    if Path("/run/systemd/system").is_dir():
+        return f"sudo systemctl {verb} docker"
+    if os.uname().sysname == "Darwin":
+        return "open -a Docker"
+    return f"sudo service docker {verb}"
+
+
+def _no_permission(path: str) -> Finding:
+    user = _user()
+    try:
+        group = grp.getgrgid(Path(path).stat().st_gid)
+    except (OSError, KeyError):
+        text = f"user {user} may not reach the Docker daemon's socket {path}: permission denied"
+        return Finding(about="daemon", text=text, mend=f"sudo ls -ld {Path(path).parent} {path}")
+    text = f"user {user} may not use the Docker daemon's socket {path} (group {group.gr_name})"
+    if user in group.gr_mem:
+        text += "; the user is in that group, but not since this log-in"
+        return Finding(about="daemon", text=text, mend=f"newgrp {group.gr_name}")
+    if group.gr_gid == 0:
+        text += "; Docker usually gives its socket to a group docker"
+        mend = (
+            f"sudo groupadd -f docker && sudo usermod -aG docker {user} && sudo chgrp docker {path}"
+        )
+        return Finding(about="daemon", text=text, mend=mend)
+    mend = f"sudo usermod -aG {group.gr_name} {user} && newgrp {group.gr_name}"
+    return Finding(about="daemon", text=text, mend=mend)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid())
+
+
+def check_disk(info: EngineInfo, endpoint: Endpoint) -> Finding:
+    """Whether the daemon has room for images and containers."""
+    folder = info.root_dir
+    if endpoint.socket is None or not Path(folder).is_dir():
+        text = f"the daemon keeps its data in {folder} of another machine: not looked at"
+        return Finding(about="disk", text=text)
+    try:
+        free = shutil.disk_usage(folder).free
+        inodes = os.statvfs(folder)
+    except OSError as error:
+        return Finding(about="disk", text=f"{folder} cannot be looked at: {error.strerror}")
+    text = f"{free / 1e9:.1f} GB free in {folder}"
+    if free < LEAST_SPACE:
+        text += f"; at least {LEAST_SPACE / 1e9:.1f} GB are needed"
+        return Finding(about="disk", text=text, mend=_MAKE_ROOM)
+    if inodes.f_files and inodes.f_favail < LEAST_INODES:
+        text += f", but only {inodes.f_favail} more files"
+        return Finding(about="disk", text=text, mend=_MAKE_ROOM)
+    return Finding(about="disk", text=text)
+
+
+def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    """Whether there is a lock file, and the locked bytes of every image."""
+    try:
+        lock = find_lock(settings)
+    except LockError as error:
+        yield Finding(about="lock", text=str(error), mend="correct the file; git diff shows how")
+        return
+    where = "the packaged one (no images.lock found)" if lock.is_default else str(lock.path)
+    yield Finding(about="lock", text=f"{where}: {len(lock.entries)} images")
+    missing: list[str] = []
+    other: list[str] = []
+    for image in lock.entries.values():
+        try:
+            found = find_image(engine, image, settings=settings)
+        except EngineError as error:
+            yield _refusal("images", str(error), paths=["/images"])
+            return
+        if found.info is None:
+            (other if found.other else missing).append(image.reference.familiar)
+    parts = []
+    if missing:
+        parts.append(f"not on this machine: {', '.join(missing)}")
+    if other:
+        parts.append(f"here with other bytes than the locked ones: {', '.join(other)}")
+    if parts:
+        yield Finding(about="images", text="\n".join(parts), mend="python -m orchestrator pull")
+    else:
+        yield Finding(about="images", text="all here, with the locked bytes")
+
+
+def check_leftovers(engine: Engine) -> Finding:
+    """Whether dead processes left containers, networks or volumes."""
+    try:
+        found = inventory(engine)
+    except EngineError as error:
+        return _refusal("leftover", str(error), paths=[f"/{kind}s" for kind in KINDS])
+    left = [thing for thing in found.things if thing.owner is Liveness.DEAD]
+    told = [f"{len(left)} containers, networks or volumes of dead processes"] if left else []
+    if found.refused:
+        told += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
+        return _refusal("leftover", "\n".join(told), paths=[f"/{kind}s" for kind in found.refused])
+    mend = "python -m orchestrator reap" if left else ""
+    return Finding(about="leftover", text="\n".join(told) or "none", mend=mend)
+
+
+def check_credentials() -> Iterator[Finding]:
+    """Whether docker's configuration can be read and its credential helpers are installed."""
+    folder = os.environ.get("DOCKER_CONFIG") or Path(os.environ.get("HOME", "/")) / ".docker"
+    path = Path(folder) / "config.json"
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+        helpers = {config.get("credsStore"), *(config.get("credHelpers") or {}).values()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}"
+        yield Finding(about="docker", text=text, mend=f"sudo chown -R $USER {path.parent}")
+        return
+    except (ValueError, AttributeError, TypeError) as error:
+        text = f"{path} is not what docker writes there: {error}"
+        yield Finding(about="docker", text=text, mend=f"mv {path} {path}.bad; docker login")
+        return
+    for helper in sorted(str(name) for name in helpers if name):
+        program = f"docker-credential-{helper}"
+        if shutil.which(program) is None:
+            text = f"{path} names the credential helper {program}, which is not installed"
+            yield Finding(about="docker", text=text, mend=f"install {program}, or edit {path}")

@@ -30,8 +30,8 @@ from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import load_images
-from orchestrator.images.failure import Failure, classify
-from orchestrator.images.locking import write_entries
+from orchestrator.images.failures import Failure, classify
+from orchestrator.images.lock import write_entries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

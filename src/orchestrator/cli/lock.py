@@ -18,13 +18,12 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.arguments import counted
+from orchestrator.cli.arguments import counted, table
 from orchestrator.engine import connect
 from orchestrator.errors import LockError
 from orchestrator.images import find_lock
-from orchestrator.images.allowed import check_allowed
-from orchestrator.images.failure import classify, exit_status
-from orchestrator.images.locking import (
+from orchestrator.images.failures import classify, exit_status
+from orchestrator.images.lock import (
     ask,
     cache_key,
     empty_lock,
@@ -32,7 +31,8 @@ from orchestrator.images.locking import (
     unpinned,
     write_entries,
 )
-from orchestrator.images.registries import open_registries
+from orchestrator.images.lockfile import check_allowed
+from orchestrator.images.registry import open_registries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.images import LockedImage, LockFile
-    from orchestrator.images.locking import Answer
+    from orchestrator.images.lock import Answer
 
 MOVED = 1
 
@@ -104,7 +104,7 @@ def _check(answers: Sequence[Answer], lock: LockFile) -> int:
         verdict = "unknown" if now is None else "same" if now == old else "MOVED"
         name = answer.image.name
         rows.append((name, answer.image.reference.familiar, _short(old), _short(now), verdict))
-    print(_table(rows))
+    print(table(rows))
     if failed := _failures(answers):
         return failed
     if moved:
@@ -148,15 +148,6 @@ def _failures(answers: Sequence[Answer]) -> int:
 
 def _short(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:12] if digest else "-"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _report(line: str) -> None:

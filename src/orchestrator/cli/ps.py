@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.cli.arguments import table
 from orchestrator.cli.reap import as_json, print_refused
 from orchestrator.engine import connect
 from orchestrator.errors import printable
@@ -14,7 +15,6 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from orchestrator.sessions import Owned
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([as_json(thing) for thing in things], indent=2))
     elif things:
         now = datetime.now(UTC)
-        print(_table([_HEAD, *(_row(thing, now=now) for thing in things)]))
+        print(table([_HEAD, *(_row(thing, now=now) for thing in things)]))
         if any(thing.owner is not Liveness.ALIVE for thing in things):
             print("\n`python -m orchestrator reap` removes what dead owners left.")
     else:
@@ -74,11 +74,3 @@ def _age(seconds: float | None) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f}{unit}"
     return f"{max(0, seconds):.0f}s"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

@@ -22,9 +22,9 @@ from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, LockError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
-from orchestrator.images.failure import classify
-from orchestrator.images.registries import open_registries
-from orchestrator.images.transfer import megabytes
+from orchestrator.images.display import megabytes
+from orchestrator.images.failures import classify
+from orchestrator.images.registry import open_registries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_PATIENCE: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
+_PROOF_TIMEOUT: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
                 images,
                 arguments.file,
                 settings=settings,
-                open_registry=lambda: open_registries(
+                open_registries=lambda: open_registries(
                     engine,
                     settings=replace(
-                        settings, engine_timeout=min(settings.engine_timeout, _PATIENCE)
+                        settings, engine_timeout=min(settings.engine_timeout, _PROOF_TIMEOUT)
                     ),
                 ),
                 report=_report,

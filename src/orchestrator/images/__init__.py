@@ -1,9 +1,15 @@
 """The supply of images: references, the lock file, pulling, archives."""
 
-from orchestrator.images.ensure import ensure_image
-from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, find_lock, read_lock
+from orchestrator.images.lockfile import (
+    LockedImage,
+    LockedPlatform,
+    LockFile,
+    find_lock,
+    read_lock,
+    resolve_image,
+)
+from orchestrator.images.pull import ensure_image
 from orchestrator.images.reference import Reference, parse_reference
-from orchestrator.images.resolve import resolve_image
 
 __all__ = [
     "LockFile",

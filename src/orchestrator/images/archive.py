@@ -7,14 +7,12 @@ load`` reads it too.
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError, EngineError, LockError
-from orchestrator.images.abreast import abreast
-from orchestrator.images.allowed import check_allowed
+from orchestrator.files import replacing
 from orchestrator.images.archive_file import BLOBS, Contents, compressed, open_archive, rewritten
 from orchestrator.images.archive_file import member as file_in_tar
 from orchestrator.images.archive_images import (
@@ -23,11 +21,16 @@ from orchestrator.images.archive_images import (
     closing_members,
     recognised_entries,
 )
-from orchestrator.images.editing import NEW, edited, part_of
-from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile, parse_lock
-from orchestrator.images.locking import write_entries
-from orchestrator.images.lookup import read_proof
+from orchestrator.images.lock import NEW, edited, write_entries
+from orchestrator.images.lockfile import (
+    LockedImage,
+    LockedPlatform,
+    LockFile,
+    check_allowed,
+    parse_lock,
+)
 from orchestrator.images.presence import find_image, is_locked, mismatch, platform_of
+from orchestrator.images.registry import concurrent_map, read_proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.port import Engine, ImageInfo
     from orchestrator.images.archive_file import Readable
     from orchestrator.images.archive_images import ArchivedImage
-    from orchestrator.images.lookup import Registry
+    from orchestrator.images.registry import Registries
     from orchestrator.settings import Settings
 
 MEMBER: Final = "orchestrator/images.lock"
@@ -62,7 +65,7 @@ def save_images(
     path: Path,
     *,
     settings: Settings,
-    open_registry: Callable[[], Registry],
+    open_registries: Callable[[], Registries],
     report: Callable[[str], None],
 ) -> int:
     """Write images and their entries into one file, compressed as its name ends.
@@ -74,20 +77,20 @@ def save_images(
         images: What to save.
         path: The file.
         settings: Mirrors.
-        open_registry: Asked for the manifests of an image whose entry has no config digest, so that
-            `load` has a proof of it.
+        open_registries: Asked for the manifests of an image whose entry has no config digest, so
+            that `load` has a proof of it.
         report: Takes a line about each image that there is no proof of.
 
     Raises:
         LockError: An image is not here with the locked bytes, or the file cannot be written.
         EngineError: The daemon failed.
     """
-    found = [_have(engine, image) for image in images]
+    found = [_have(engine, image, settings) for image in images]
     entries = {i.name: _with_config(i, info) for i, info in zip(images, found, strict=True)}
     names = [_saved_name(i, info) for i, info in zip(images, found, strict=True)]
     unproven = [(i, info) for i, info in zip(images, found, strict=True) if not _named(info, i)]
     proofs = (
-        _proofs(open_registry(), unproven, settings=settings, report=report) if unproven else {}
+        _proofs(open_registries(), unproven, settings=settings, report=report) if unproven else {}
     )
     contents, what = Contents(), "what the daemon saved"
 
@@ -116,7 +119,7 @@ def save_images(
 
 
 def _proofs(
-    registry: Registry,
+    registries: Registries,
     unproven: Sequence[tuple[LockedImage, ImageInfo]],
     *,
     settings: Settings,
@@ -127,7 +130,7 @@ def _proofs(
     def proof(pair: tuple[LockedImage, ImageInfo]) -> Mapping[str, bytes]:
         image, info = pair
         try:
-            return read_proof(registry, image, info, settings=settings)
+            return read_proof(registries, image, info, settings=settings)
         except EngineError as error:
             report(
                 f"{image.reference.familiar}: {error}. `load` will refuse it where images.lock "
@@ -135,7 +138,7 @@ def _proofs(
             )
             return {}
 
-    return {digest: raw for one in abreast(proof, unproven) for digest, raw in one.items()}
+    return {digest: raw for one in concurrent_map(proof, unproven) for digest, raw in one.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +268,8 @@ class _Load:
                     self.engine.remove_image(name)
 
 
-def _have(engine: Engine, image: LockedImage) -> ImageInfo:
-    presence = find_image(engine, image)
+def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
+    presence = find_image(engine, image, settings=settings)
     if presence.info:
         return presence.info
     if presence.other:
@@ -298,18 +301,10 @@ def _saved_name(image: LockedImage, info: ImageInfo) -> str:
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is whole, and is gone otherwise."""
-    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise LockError(f"{path} cannot be written: it is not a file")
     try:
-        part = part_of(path)
-        try:
-            with part.open("xb") as file:
-                yield file
-            part.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise LockError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError
+from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,6 @@ _COPY: Final = re.compile(
     r"(?P<head>\s*(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=)(?P<image>\S+)(?P<tail>\s.*)", re.IGNORECASE
 )
 _ARG: Final = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?\s*", re.IGNORECASE)
-_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
 
 
 def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, str]) -> str:
@@ -43,7 +43,7 @@ def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, 
             if value is not None:
                 known[argument[1]] = value.strip("\"'")
         if found:
-            image = _filled_in(found["image"], known)
+            image = _expanded(found["image"], known)
             if not _is_stage(image, stages):
                 image = replace(image)
             if "stage" in found.groupdict():
@@ -70,15 +70,11 @@ def _is_stage(image: str, stages: set[str]) -> bool:
     return image.lower() in {"scratch", *stages} or image.isdigit()
 
 
-def _filled_in(image: str, known: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        found = known.get(name) or match[3]
-        if not found:
-            raise DeclarationError(
-                f"the Dockerfile names an image by ${name}, which has no value: give one in "
-                "Build(args=…)"
-            )
-        return found
-
-    return _VARIABLE.sub(value, image)
+def _expanded(image: str, known: Mapping[str, str]) -> str:
+    try:
+        return expand(image, known, required=True)
+    except VariableError as error:
+        advice = "; give it one in Build(args=…)" if error.name else ""
+        raise DeclarationError(
+            f"the Dockerfile names the image {image!r}: {error}{advice}"
+        ) from error

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError, EngineError, OrchestratorError
-from orchestrator.images.failure import Failure, classify, concerns_registry
-from orchestrator.images.mirrors import mirrored
+from orchestrator.images.failures import Failure, classify, concerns_registry
+from orchestrator.images.reference import mirrored
 
 if TYPE_CHECKING:
     import threading

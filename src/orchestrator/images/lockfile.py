@@ -1,4 +1,7 @@
-"""``images.lock``: which bytes each image is. Finding it, reading it, checking every word of it."""
+"""``images.lock``: which bytes each image is, and which entry a service means.
+
+It is found, read and checked word by word here; `lock` writes it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import InvalidReferenceError, LockError
-from orchestrator.images.layout import line_of
+from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
 from orchestrator.images.reference import Reference, is_digest, parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator.settings import Settings
 
@@ -24,6 +26,10 @@ DEFAULT: Final = Path(__file__).with_name("default.lock")
 ENTRY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
 _LARGEST: Final = 1 << 20
+_HEADER: Final = re.compile(
+    r"""\s*\[\s*(?:images\s*\.\s*(["']?)([^"'\]\s.]+)\1\s*\]\s*(?:#.*)?$)?"""
+)
+_KEY: Final = re.compile(r"""\s*(["']?)([A-Za-z0-9_-]+)\1\s*[.=]""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +169,91 @@ def parse_lock(raw: bytes, *, path: Path) -> LockFile:
     return LockFile(path=path, text=text, entries=_Check(path, text).document(document))
 
 
+def resolve_image(
+    image: str | None, *, default: str, lock: LockFile, settings: Settings
+) -> LockedImage:
+    """Find the image a service runs.
+
+    Args:
+        image: The name of an entry, a locked reference, or a reference with a digest; None takes
+            the entry of the service.
+        default: The service's own entry, such as ``"postgres"``.
+        lock: The lock file that counts.
+        settings: ``ORCHESTRATOR_UNLOCKED=allow`` lets through what is not locked, without digest.
+
+    Raises:
+        InvalidReferenceError: The reference cannot be read.
+        ImageNotLockedError: It is not locked; the message has the command that locks it.
+        LockError: It is not from a registry of ``ORCHESTRATOR_REGISTRIES``.
+    """
+    found = _find(image, default=default, lock=lock, settings=settings)
+    check_allowed([found], settings=settings)
+    return found
+
+
+def check_allowed(images: Iterable[LockedImage], *, settings: Settings) -> None:
+    """See that images may be used here, whether they are locked or not.
+
+    Whole parts of a name count: ``ghcr.io/acme`` does not let ``ghcr.io/acme-evil`` in. A mirror
+    changes nothing: what counts is the name an image is locked under.
+
+    Raises:
+        LockError: One is from elsewhere; the message names each.
+    """
+    allowed = settings.registries
+    if not allowed:
+        return
+    names = dict.fromkeys(image.reference.name for image in images)
+    foreign = [
+        name for name in names if not any(f"{name}/".startswith(f"{part}/") for part in allowed)
+    ]
+    if foreign:
+        raise LockError(
+            f"{', '.join(foreign)} {'is' if len(foreign) == 1 else 'are'} not from an allowed "
+            f"registry: ORCHESTRATOR_REGISTRIES has {', '.join(allowed)}. "
+            "Use an image from there, or have its name added."
+        )
+
+
+def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings) -> LockedImage:
+    name = default if image is None else image
+    if name in lock.entries:
+        return lock.entries[name]
+    packaged = _packaged(default) if image is None else None
+    if image is None and packaged is None:
+        raise ImageNotLockedError(
+            f"{_place(lock)} has no entry {default!r}. "
+            f"Add one: python -m orchestrator lock {default}=REFERENCE"
+        )
+    reference = packaged.reference.with_digest(None) if packaged else parse_reference(name)
+    if reference.digest:
+        return _by_digest(name, reference, lock)
+    if entry := lock.find(reference):
+        return entry
+    if settings.unlocked == "allow":
+        return packaged or LockedImage(name=name, reference=reference)
+    what = f"has no entry {default!r}" if image is None else f"does not lock {name!r}"
+    raise ImageNotLockedError(
+        f"{_place(lock)} {what}. Lock it: python -m orchestrator lock {reference.familiar} "
+        "(or give the reference with its digest, or set ORCHESTRATOR_UNLOCKED=allow)"
+    )
+
+
+def _by_digest(name: str, reference: Reference, lock: LockFile) -> LockedImage:
+    """A reference that is its own lock; an entry with the same digest knows its platforms."""
+    same = (e for e in lock.entries.values() if e.digest == reference.digest)
+    entry = next(same, None)
+    return LockedImage(name=name, reference=reference, platforms=entry.platforms if entry else {})
+
+
+def _packaged(name: str) -> LockedImage | None:
+    return read_lock(DEFAULT).entries.get(name)
+
+
+def _place(lock: LockFile) -> str:
+    return "the packaged lock (there is no images.lock)" if lock.is_default else str(lock.path)
+
+
 def _working_directory(start: Path | None) -> Path:
     try:
         return (start or Path.cwd()).resolve()
@@ -270,7 +361,23 @@ class _Check:
                 )
 
     def _error(self, message: str, entry: str | None = None, key: str | None = None) -> LockError:
-        line = line_of(self._text, entry=entry, key=key) if entry else None
+        line = _line(self._text, entry, key) if entry else None
         place = f"{self._path}:{line}" if line else f"{self._path}"
         where = f"entry {entry!r}: " if entry else ""
         return LockError(f"{place}: {where}{message}")
+
+
+def _line(text: str, entry: str, key: str | None) -> int | None:
+    """The line, from 1, of a key of an entry, or of the entry where it has no such line.
+
+    `tomllib` keeps no positions. What this scan does not see, in an unusual layout, costs a line
+    number in an error, never a wrong reading.
+    """
+    header, inside = None, False
+    for number, line in enumerate(text.split("\n"), start=1):
+        if match := _HEADER.match(line):
+            inside = header is None and match[2] == entry
+            header = number if inside else header
+        elif inside and (match := _KEY.match(line)) and match[2] == key:
+            return number
+    return header

@@ -8,16 +8,17 @@ of the manifest as image id. A tag proves nothing: anybody may give one.
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass
+import platform as this_machine
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.errors import DigestMismatchError
+from orchestrator.images.reference import mirrored
 
 if TYPE_CHECKING:
     from orchestrator.engine.port import Engine, ImageInfo
     from orchestrator.images.lockfile import LockedImage
-    from orchestrator.images.reference import Reference
+    from orchestrator.settings import Settings
 
 _MACHINES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -29,47 +30,73 @@ class Presence:
     Attributes:
         info: The image with the locked bytes, or None.
         other: The image that has the locked tag but other bytes, or None.
+        platform: What the image is to be pulled for, where the daemon would not know by itself.
     """
 
     info: ImageInfo | None = None
     other: ImageInfo | None = None
+    platform: str | None = None
 
 
-class Looks(Protocol):
-    """What can look for an image: an engine, or `Glance`."""
+class Lookup(Protocol):
+    """What can look for an image: an engine, or a local lookup that does without docker-py."""
 
     def image(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, digest or id, or None."""
 
 
-def find_image(engine: Looks, image: LockedImage, *, mirrored: Reference | None = None) -> Presence:
+def find_image(lookup: Lookup, image: LockedImage, *, settings: Settings) -> Presence:
     """Look for an image: one question to the daemon when its tag is right, a few when it is not.
 
     Args:
-        engine: The daemon to ask.
+        lookup: Asks the daemon.
         image: The image to look for.
-        mirrored: The name under which a mirror delivers it, when that is another one.
+        settings: Mirrors, under whose names it may be here.
     """
     reference = image.reference
     other = None
     if reference.tag:
-        tagged = engine.image(reference.tagged)
+        tagged = lookup.image(reference.tagged)
         if tagged and (not reference.digest or is_locked(tagged, image)):
             return Presence(info=tagged)
         other = tagged
-    for name in _other_names(image, mirrored):
-        found = engine.image(name)
+    for name in _other_names(image, settings):
+        found = lookup.image(name)
         if found and is_locked(found, image):
             return Presence(info=found, other=other)
     return Presence(other=other)
 
 
-def in_place(looks: Looks, image: LockedImage) -> bool:
+def on_platform(
+    engine: Engine, image: LockedImage, found: Presence, *, platform: str | None = None
+) -> Presence:
+    """What was found, but with the image of one platform, where the index stands for several.
+
+    Args:
+        engine: Asked about itself only when the image is not made for this machine's processor,
+            which costs nothing to see; that happens after ``pull --platform``.
+        image: The image.
+        found: What `find_image` found.
+        platform: ``os/architecture[/variant]``; without it, the daemon's own.
+    """
+    if found.info is None:
+        return replace(found, platform=platform)
+    if platform and _fits(found.info, image, platform):
+        return found
+    platform = platform or _platform_to_pull(engine, found.info, image)
+    if platform is None:
+        return found
+    locked = image.on(platform)
+    beside = engine.image(locked.config) if locked else None
+    return replace(found, info=beside, platform=platform)
+
+
+def in_place(found: Presence, image: LockedImage) -> bool:
     """Whether nothing at all is to be done: right bytes, right tag, this machine's processor."""
-    info = find_image(looks, image).info
+    info = found.info
     return (
         info is not None
-        and info.architecture == _MACHINES.get(platform.machine().lower())
+        and info.architecture == _own_architecture()
         and image.reference.familiar in info.tags
     )
 
@@ -85,35 +112,12 @@ def is_locked(info: ImageInfo, image: LockedImage) -> bool:
 
 def own_platform() -> str:
     """The platform of this machine's processor, for when no daemon can be asked for its own."""
-    machine = platform.machine().lower()
-    return f"linux/{_MACHINES.get(machine, machine)}"
+    return f"linux/{_own_architecture()}"
 
 
 def platform_of(info: ImageInfo) -> str:
     """``os/architecture[/variant]`` as lock files write it."""
     return "/".join(part for part in (info.os, info.architecture, info.variant) if part)
-
-
-def platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str | None:
-    """The daemon's own platform, when the image here is for another one and the lock has it.
-
-    That happens after ``pull --platform``. The daemon is asked only when the image is not made for
-    this machine's processor, which costs nothing to see.
-    """
-    machine = _MACHINES.get(platform.machine().lower())
-    if info.architecture == machine or not image.platforms:
-        return None
-    about = engine.info()
-    if info.architecture == about.architecture:
-        return None
-    own = f"{about.os}/{about.architecture}"
-    return own if image.on(own) else None
-
-
-def find_on_platform(engine: Looks, image: LockedImage, platform: str) -> ImageInfo | None:
-    """The image of one platform, when the lock knows it and it is here beside another's."""
-    locked = image.on(platform)
-    return engine.image(locked.config) if locked else None
 
 
 def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
@@ -129,10 +133,29 @@ def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
     )
 
 
-def _other_names(image: LockedImage, mirrored: Reference | None) -> list[str]:
+def _own_architecture() -> str:
+    machine = this_machine.machine().lower()
+    return _MACHINES.get(machine, machine)
+
+
+def _platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str | None:
+    """The daemon's own platform, when the image here is for another one and the lock has it."""
+    if info.architecture == _own_architecture() or not image.platforms:
+        return None
+    about = engine.info()
+    own = f"{about.os}/{about.architecture}"
+    return own if info.architecture != about.architecture and image.on(own) else None
+
+
+def _fits(info: ImageInfo, image: LockedImage, platform: str) -> bool:
+    if locked := image.on(platform):
+        return info.id in (locked.config, locked.manifest, image.digest)
+    return platform_of(info) == platform
+
+
+def _other_names(image: LockedImage, settings: Settings) -> list[str]:
     if not image.digest:
         return []
-    names = [image.reference.pinned]
-    if mirrored and mirrored.name != image.reference.name:
-        names.append(mirrored.pinned)
-    return [*names, *dict.fromkeys(locked.config for locked in image.platforms.values())]
+    names = [image.reference.pinned, mirrored(image.reference, settings=settings).pinned]
+    names += [locked.config for locked in image.platforms.values()]
+    return list(dict.fromkeys(names))

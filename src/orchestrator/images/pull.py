@@ -1,34 +1,100 @@
-"""Pulling every image of a lock file at once."""
+"""Having the locked images on this machine: one for a service that starts, or all of a lock file.
+
+Both look for the locked bytes, and pull what is missing by digest: from its registry or mirror,
+with retries, checked, and named as the lock names it.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import OrchestratorError
-from orchestrator.images.failure import Failure, classify
-from orchestrator.images.fetch import fetch_image
-from orchestrator.images.mirrors import mirrored
-from orchestrator.images.presence import (
-    find_image,
-    find_on_platform,
-    platform_of,
-    platform_to_pull,
+from orchestrator.errors import (
+    DigestMismatchError,
+    EngineError,
+    EngineUnavailableError,
+    OrchestratorError,
 )
-from orchestrator.images.transfer import Transfer
+from orchestrator.images.display import Transfer, megabytes
+from orchestrator.images.failures import Failure, Retry, classify, retrying
+from orchestrator.images.known_failures import trying_once
+from orchestrator.images.lockfile import LockedImage
+from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
+from orchestrator.images.reference import Reference, mirrored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator.engine.port import Engine, ImageInfo, PullProgress
     from orchestrator.images.display import Display
-    from orchestrator.images.lockfile import LockedImage
-    from orchestrator.images.retry import Retry
+    from orchestrator.images.presence import Presence
     from orchestrator.settings import Settings
 
 _AT_ONCE: Final = 8
+_ON_TERMINAL: Final = 1.0  # seconds between two reports of how far a pull is
+_IN_LOGS: Final = 15.0
+_ONE_PLATFORM: Final = (
+    "The daemon has this digest for another platform and keeps one of each; "
+    "`python -m orchestrator lock` adds what it takes to tell them apart, then try again."
+)
+
+
+def ensure_image(
+    engine: Engine,
+    image: LockedImage | Reference,
+    *,
+    settings: Settings,
+    report: Callable[[str], None] | None = None,
+    stopping: threading.Event | None = None,
+) -> ImageInfo:
+    """Have the locked bytes of an image on this machine; one question when they are there.
+
+    A missing image is pulled by digest, which is reported: when it begins, when it is done and,
+    on a terminal, in between. What failed in this run is not tried again. Start the container from
+    the returned ``id``: a tag may move.
+
+    Args:
+        engine: The daemon that will run the service.
+        image: What `resolve_image` found.
+        settings: ``ORCHESTRATOR_PULL`` decides whether a missing image is pulled.
+        report: Takes one line of news; by default it goes to stderr.
+        stopping: Set when nobody waits for the image any more: a pull under way is given up.
+
+    Raises:
+        DigestMismatchError: The tag is here with other bytes, or other bytes came.
+        EngineError: It is missing and ``ORCHESTRATOR_PULL=never``, or the pull failed.
+    """
+    if isinstance(image, Reference):
+        image = LockedImage(name=str(image), reference=image)
+    found = on_platform(engine, image, find_image(engine, image, settings=settings))
+    if found.info is not None:
+        return found.info
+    if found.other is not None:
+        raise mismatch(image, found.other)
+    name, platform = image.reference.familiar, found.platform
+    if settings.pull == "never":
+        raise EngineError(
+            f"{name} is not on this machine{f' for {platform}' if platform else ''} and "
+            "ORCHESTRATOR_PULL=never forbids to pull it. Run: python -m orchestrator pull"
+        )
+    report = report or _to_stderr
+    transfer = Transfer()
+    with trying_once(image, platform=platform, settings=settings, stopping=stopping):
+        report(f"pulling {name}, which is not on this machine yet")
+        info = _fetch(
+            engine,
+            image,
+            settings=settings,
+            progress=_reporting(name, transfer, report),
+            report=report,
+            platform=platform,
+            stopping=stopping,
+        )
+    report(f"pulled {name}: {megabytes(transfer.total)} in {transfer.seconds:.1f} s")
+    return info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +102,11 @@ class Pulled:
     """How it went with one image.
 
     Attributes:
-        info: The image on this machine, or None when it failed.
         came: Whether it was pulled; it was there already otherwise, or failed.
         size: Bytes that were transferred.
     """
 
     image: LockedImage
-    info: ImageInfo | None = None
     came: bool = False
     size: int = 0
     failure: Failure | None = None
@@ -54,6 +118,7 @@ def pull_images(
     *,
     settings: Settings,
     display: Display,
+    found: Mapping[str, Presence] | None = None,
     platform: str | None = None,
     retry: Retry | None = None,
 ) -> list[Pulled]:
@@ -64,6 +129,7 @@ def pull_images(
         images: What to pull.
         settings: Mirrors.
         display: Shows how far it is, and what went wrong.
+        found: What `find_image` found for entries that were looked for already, by name.
         platform: ``os/architecture[/variant]`` instead of the daemon's own.
         retry: How often to try again.
 
@@ -71,32 +137,38 @@ def pull_images(
         EngineUnavailableError: No daemon answers.
     """
     stopping = threading.Event()
+    looked = found or {}
 
     def one(image: LockedImage) -> Pulled:
         name = image.reference.familiar
-        source = mirrored(image.reference, settings=settings)
-        presence = find_image(engine, image, mirrored=source)
-        wanted = platform
-        if presence.info:
-            wanted = platform or platform_to_pull(engine, presence.info, image)
-            found = presence.info if _fits(presence.info, image, wanted) else None
-            if found is None and wanted:
-                found = find_on_platform(engine, image, wanted)
-            if found:
-                _give_tag(engine, image, found)
-                display.present(name)
-                return Pulled(image=image, info=found)
-        if presence.other:
-            display.news(name, f"the tag moves here from {presence.other.id[:19]}, which stays")
-        return _pull(
-            engine,
-            image,
-            settings=settings,
-            display=display,
-            platform=wanted,
-            retry=retry,
-            stopping=stopping,
-        )
+        seen = looked.get(image.name) or find_image(engine, image, settings=settings)
+        seen = on_platform(engine, image, seen, platform=platform)
+        if seen.info:
+            if image.reference.tag and name not in seen.info.tags:
+                # `docker image prune` removes what has a digest but no tag
+                engine.tag_image(seen.info.id, as_reference=image.reference.tagged)
+            display.present(name)
+            return Pulled(image=image)
+        if seen.other:
+            display.news(name, f"the tag moves here from {seen.other.id[:19]}, which stays")
+        transfer = display.begin(name)
+        try:
+            _fetch(
+                engine,
+                image,
+                settings=settings,
+                progress=lambda step: display.step(name, step),
+                report=lambda line: display.news(name, line),
+                platform=seen.platform,
+                retry=retry,
+                stopping=stopping,
+            )
+        except OrchestratorError as error:
+            if not stopping.is_set():
+                display.failed(name, str(error))
+            return Pulled(image=image, failure=classify(error))
+        display.done(name)
+        return Pulled(image=image, came=True, size=transfer.total)
 
     with display, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:
         try:
@@ -106,55 +178,109 @@ def pull_images(
             raise
 
 
-def _give_tag(engine: Engine, image: LockedImage, info: ImageInfo) -> None:
-    """`docker image prune` removes what has a digest but no tag."""
-    if image.reference.tag and image.reference.familiar not in info.tags:
-        engine.tag_image(info.id, as_reference=image.reference.tagged)
+def _reporting(
+    name: str, transfer: Transfer, report: Callable[[str], None]
+) -> Callable[[PullProgress], None]:
+    """Takes the steps of a pull, and now and then says how far it is."""
+    interval = _ON_TERMINAL if sys.stderr.isatty() else _IN_LOGS
+    due = interval
+
+    def progress(step: PullProgress) -> None:
+        nonlocal due
+        transfer.add(step)
+        if transfer.seconds >= due:
+            due = transfer.seconds + interval
+            report(f"pulling {name}: {transfer}")
+
+    return progress
 
 
-def _fits(info: ImageInfo, image: LockedImage, platform: str | None) -> bool:
-    """One index stands for several images; the right one is that of the wanted platform."""
-    if platform is None:
-        return True
-    if locked := image.on(platform):
-        return info.id in (locked.config, locked.manifest, image.digest)
-    return platform_of(info) == platform
+def _to_stderr(line: str) -> None:
+    print(f"orchestrator: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _pull(
+def _fetch(
     engine: Engine,
     image: LockedImage,
     *,
     settings: Settings,
-    display: Display,
-    platform: str | None,
-    retry: Retry | None,
-    stopping: threading.Event,
-) -> Pulled:
-    name, transfer = image.reference.familiar, Transfer()
-    display.begin(name, transfer)
+    progress: Callable[[PullProgress], None],
+    report: Callable[[str], None],
+    platform: str | None = None,
+    retry: Retry | None = None,
+    stopping: threading.Event | None = None,
+) -> ImageInfo:
+    """Pull an image by its digest and give it its tag; give up when ``stopping`` is set.
 
-    def progress(step: PullProgress) -> None:
-        transfer.add(step)
-        display.step(name)
+    Raises:
+        DigestMismatchError: Other bytes came than the locked ones.
+        EngineError: It could not be pulled; the message says why and what to do.
+    """
+    name, platform = _source(image, settings=settings, platform=platform)
 
-    def report(line: str) -> None:
-        display.news(name, line)
+    def pull() -> None:
+        for step in engine.pull_image(name, platform=platform, stopping=stopping):
+            progress(step)
 
     try:
-        info = fetch_image(
-            engine,
-            image,
-            settings=settings,
-            progress=progress,
-            report=report,
-            platform=platform,
-            retry=retry,
-            stopping=stopping,
+        known = f"The Docker daemon failed to pull {name}: "
+        retrying(pull, retry=retry or Retry(), report=report, known=known, stopping=stopping)
+    except EngineUnavailableError:
+        raise
+    except EngineError as error:
+        raise _explained(error, image, name) from None  # it says all that the daemon did
+    found = engine.image(name)
+    if found is None or (image.digest and not _as_locked(found, image)):
+        raise DigestMismatchError(
+            f"{image.reference.familiar}: {name} was pulled, but what came has not the locked "
+            f"digest {image.digest}"
         )
-    except OrchestratorError as error:
-        if not stopping.is_set():
-            display.failed(name, str(error))
-        return Pulled(image=image, failure=classify(error))
-    display.done(name)
-    return Pulled(image=image, info=info, came=True, size=transfer.total)
+    if image.reference.tag:
+        engine.tag_image(found.id, as_reference=image.reference.tagged)
+    return found
+
+
+def _source(
+    image: LockedImage, *, settings: Settings, platform: str | None
+) -> tuple[str, str | None]:
+    """What to ask the daemon for, and for which platform.
+
+    The classic store keeps one image per digest ("Cannot overwrite digest"), so a second platform
+    of an index is pulled by the digest of its own manifest.
+    """
+    source = mirrored(image.reference, settings=settings)
+    if platform and image.platforms:
+        locked = image.on(platform)
+        if locked is None:
+            has = ", ".join(image.platforms)
+            raise EngineError(
+                f"{image.reference.familiar}: no matching manifest for {platform}; it has {has}"
+            )
+        if locked.manifest:
+            return source.with_digest(locked.manifest).pinned, None
+    return source.pinned if source.digest else source.tagged, platform
+
+
+def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
+    """The index is right; where its platform is locked too, so must be the image itself."""
+    locked = image.platforms.get(platform_of(found))
+    same = {image.digest, locked.config, locked.manifest} if locked else {found.id}
+    return is_locked(found, image) and found.id in same
+
+
+def _explained(error: EngineError, image: LockedImage, name: str) -> Exception:
+    kind = classify(error)
+    by_way_of = "" if name.startswith(image.reference.name) else f" (by way of {name})"
+    advice = kind.advice
+    if "overwrite digest" in str(error):
+        advice = _ONE_PLATFORM
+    elif "no matching manifest" in str(error):
+        has = f"it is for {', '.join(image.platforms)}" if image.platforms else "it is for others"
+        advice = (
+            f"The image is not made for this machine: {has}. Lock one that is, or bring it for "
+            "another machine with `pull --platform`."
+        )
+    message = f"{image.reference.familiar}{by_way_of}: {error}. {advice}"
+    if kind is kind.MISMATCH:
+        return DigestMismatchError(message)
+    return EngineError(message, status=error.status)

@@ -1,4 +1,4 @@
-"""Image references: reading them strictly, writing them in full.
+"""Image references: reading them strictly, writing them in full, and where mirrors have them.
 
 The grammar is the one of the distribution project's `reference` package, which Docker uses: a
 registry is present when the first part has a dot, a colon or is ``localhost``; repositories are
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import InvalidReferenceError
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
 
 DOCKER_HUB: Final = "docker.io"
 _HUB_NAMES: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -111,6 +114,24 @@ def parse_reference(text: str) -> Reference:
     if tag is None and not digest:
         tag = "latest"
     return Reference(registry=registry, repository=repository, tag=tag, digest=digest or None)
+
+
+def mirrored(reference: Reference, *, settings: Settings) -> Reference:
+    """The reference at the mirror that ``ORCHESTRATOR_REGISTRY_MIRROR`` gives, or unchanged.
+
+    The longest matching beginning counts, at the borders of path parts: ``docker.io/team`` covers
+    ``docker.io/team/app``, not ``docker.io/teams``. Tag and digest stay: a mirror changes where
+    bytes come from, never which bytes.
+    """
+    best, target = "", ""
+    for prefix, mirror in settings.registry_mirror:
+        covers = reference.name == prefix or reference.name.startswith(f"{prefix}/")
+        if covers and len(prefix) > len(best):
+            best, target = prefix, mirror
+    if not best:
+        return reference
+    registry, _, path = (target + reference.name.removeprefix(best)).partition("/")
+    return replace(reference, registry=registry, repository=path)
 
 
 def _split_tag(rest: str) -> tuple[str, str | None]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
-import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 FOLDER: Final = ".orchestrator"
 _VERSION: Final = 1
@@ -109,14 +109,8 @@ class Durations:
                 for name, plan in recent
             },
         }
-        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix="durations-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(body, file, indent=1)
-            Path(path).replace(self._path)
-        except BaseException:
-            Path(path).unlink(missing_ok=True)
-            raise
+        with replacing(self._path) as file:
+            file.write(json.dumps(body, indent=1).encode())
 
 
 def _revived(body: Any) -> Memory:

@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from orchestrator.cli import doctor
-from orchestrator.cli.finding import Finding
+from orchestrator.cli.doctor import Finding
 from orchestrator.engine import Endpoint, connect, find_endpoint, labels
 from orchestrator.sessions.identity import this_process
 from tests.faults.proxy import Proxy, forbidding

@@ -8,8 +8,8 @@ from unittest import mock
 
 from orchestrator.errors import DigestMismatchError, EngineError
 from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images.failures import Retry
 from orchestrator.images.reference import parse_reference
-from orchestrator.images.retry import Retry
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
@@ -156,7 +156,7 @@ from orchestrator.engine import connect
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
 from orchestrator.images.reference import parse_reference
-from orchestrator.images.retry import Retry
+from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 
 Retry.pause = lambda *_: 0.01

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from orchestrator.images import LockedImage, read_lock
-from orchestrator.images.retry import Retry
+from orchestrator.images.failures import Retry
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import MANIFEST, TinyImage, digest_of, tiny_image

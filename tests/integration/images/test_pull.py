@@ -4,7 +4,7 @@ import concurrent.futures
 import subprocess
 import sys
 
-from orchestrator.images.locking import cache_key
+from orchestrator.images.lock import cache_key
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 

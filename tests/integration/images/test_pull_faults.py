@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from orchestrator.images.retry import Retry
+from orchestrator.images.failures import Retry
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.registries import Registry, registry

@@ -20,7 +20,7 @@ from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.engine.port import ImageInfo
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
-from orchestrator.images.retry import Retry
+from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.fault_proxy import STALLED, Fault, fault_proxy

@@ -4,8 +4,7 @@ import io
 import unittest
 
 from orchestrator.engine.port import PullProgress
-from orchestrator.images.display import Display
-from orchestrator.images.transfer import Transfer
+from orchestrator.images.display import Display, Transfer
 
 STEPS = (
     PullProgress(layer="a", status="Pulling fs layer"),
@@ -41,11 +40,9 @@ class DisplayTest(unittest.TestCase):
         with Display(stream, bars=bars, quiet=quiet) as display:
             display.present("old:1")
             for name in ("new:1", "bad:1"):
-                transfer = Transfer()
-                display.begin(name, transfer)
+                display.begin(name)
                 for step in STEPS:
-                    transfer.add(step)
-                    display.step(name)
+                    display.step(name, step)
             display.news("new:1", "trying again")
             display.done("new:1")
             display.failed("bad:1", "bad:1: no such thing")

@@ -3,8 +3,7 @@
 import unittest
 
 from orchestrator.errors import SettingsError
-from orchestrator.images.mirrors import mirrored
-from orchestrator.images.reference import parse_reference
+from orchestrator.images.reference import mirrored, parse_reference
 from orchestrator.settings import Settings
 
 VARIABLE = "ORCHESTRATOR_REGISTRY_MIRROR"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
 from orchestrator.images import LockedImage, resolve_image
-from orchestrator.images.allowed import check_allowed
-from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
+from orchestrator.images.lockfile import DEFAULT, check_allowed, parse_lock, read_lock
 from orchestrator.settings import Settings
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")

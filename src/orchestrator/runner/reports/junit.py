@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from orchestrator.files import replacing
 from orchestrator.runner.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -33,14 +34,10 @@ def write(run: Run, path: Path) -> None:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     document = ET.ElementTree(_report(run))
     ET.indent(document, " ")
-    try:
-        document.write(partial, encoding="utf-8", xml_declaration=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        document.write(file, encoding="utf-8", xml_declaration=True)
 
 
 def _report(run: Run) -> ET.Element:

@@ -1,15 +1,18 @@
 """Rewriting lock files: what changes, what stays, and when it is refused."""
 
+import re
+import sys
 import tempfile
 import threading
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import LockError
-from orchestrator.images.editing import NEW, edited, write_lock
+from orchestrator.images.lock import NEW, edited, write_lock
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, parse_lock
 from orchestrator.images.reference import parse_reference
 
@@ -90,16 +93,49 @@ class EditedTest(unittest.TestCase):
         self.assertEqual(BASE, self.edit(*entries))
 
     def test_unusual_layout(self) -> None:
-        """What cannot be rewritten with its comments kept is refused, not spoilt."""
+        """Whatever the layout, the entry is changed and comments are kept, or it is refused."""
+        entry = f'reference = "redis:7" # 1\ndigest = "{A}" # 2\n'
+        refused = 0
         for text in (
-            f'version = 1\nimages.redis = {{ reference = "redis:7", digest = "{A}" }}\n',
-            f'version = 1\n[images]\nredis.reference = "redis:7"\nredis.digest = "{A}"\n',
-            f'version = 1\n[images.redis]\nreference = """redis:7"""\ndigest = "{A}"\n',
+            f'version = 1\nimages.redis = {{ reference = "redis:7", digest = "{A}" }} # 1\n',
+            f'version = 1\n[images]\nredis.reference = "redis:7" # 1\nredis.digest = "{A}"\n',
+            f'version = 1\n[images.redis]\nreference = """redis:7""" # 1\ndigest = \'{A}\'',
+            f"version = 1\n[images.redis]\n{entry}# 3\n\n # 4\n[images]",
+            f'version = 1\n[images.redis]\n{entry}[images.redis.platforms."linux/arm64"]\n'
+            f'config = "{A}" # 3\n# 4\n',
+            f"version = 1\n[images.redis]\n{entry}"
+            f'platforms = {{ "linux/amd64" = {{ config = "{A}" }} }} # 3\n# 4\n',
         ):
-            with self.subTest(text), self.assertRaisesRegex(LockError, "one key per line"):
-                self.edit(image("redis", "redis:8", B), text=text)
+            for wanted in (
+                image("redis", "redis:8", B),
+                image("redis", "redis:7", A, "linux/amd64"),
+            ):
+                with self.subTest(text, wanted=wanted):
+                    try:
+                        changed = self.edit(wanted, text=text)
+                    except LockError as error:
+                        self.assertIn("one key per line", str(error))
+                        refused += 1
+                        continue
+                    entries = parse_lock(changed.encode(), path=PATH).entries
+                    self.assertEqual({"redis": wanted}, dict(entries))
+                    self.assertEqual(re.findall("# .", text), re.findall("# .", changed))
+        self.assertLess(refused, 6)
 
-    @settings(max_examples=30)
+    def test_removed_platform(self) -> None:
+        """A platform that is gone takes the comment of its line with it, and no other."""
+        text = BASE.replace('" }\n', '" } # this one\n')
+        changed = self.edit(image("redis", "redis:7", A), text=text)
+        self.assertEqual("".join(re.sub(r"platforms\..*\n", "", text)), changed)
+
+    def test_without_tomlkit(self) -> None:
+        """Adding an entry needs nothing; changing one says what to install."""
+        with mock.patch.dict(sys.modules, tomlkit=None):
+            self.edit(image("tiger", "tiger:1", B))
+            with self.assertRaisesRegex(LockError, r"pip install 'unittest-orchestrator\[lock\]'"):
+                self.edit(image("zebra", "zebra:1", B))
+
+    @settings(max_examples=15)
     @given(
         st.lists(
             st.tuples(

@@ -1,31 +1,35 @@
-"""What a registry has for a reference now: the digest of the index, and each platform's."""
+"""What registries have for a reference now: the digest of the index, and each platform's.
+
+They are asked directly, or through the daemon where only that one reaches them.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import EngineError
-from orchestrator.images.abreast import abreast
-from orchestrator.images.failure import Failure, classify
+from orchestrator.images.failures import Failure, Retry, classify, retrying
 from orchestrator.images.lockfile import LockedImage, LockedPlatform
-from orchestrator.images.mirrors import mirrored
-from orchestrator.images.presence import platform_of
-from orchestrator.images.reference import is_digest
-from orchestrator.images.retry import Retry, retrying
+from orchestrator.images.presence import own_platform, platform_of
+from orchestrator.images.reference import is_digest, mirrored
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.engine.port import ImageInfo
-    from orchestrator.engine.registry import Document
+    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.registry import Document, RegistryClient
     from orchestrator.images.reference import Reference
     from orchestrator.settings import Settings
 
+T = TypeVar("T")
+R = TypeVar("R")
 
+_AT_ONCE: Final = 8
 _INDEXES: Final = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -48,20 +52,59 @@ _KNOWN: Final = {
 }
 
 
-class Registry(Protocol):
-    """What this room needs of `Registries`."""
+@dataclass(frozen=True, kw_only=True)
+class Registries:
+    """The registries, as far as this process or the daemon reaches them.
 
-    def manifest(self, registry: str, repository: str, reference: str) -> Document:
-        """The manifest or index under a tag or digest."""
+    Attributes:
+        client: Asks them directly.
+        engine: The daemon, which may have another network, another proxy and other certificates.
+        platform: What images must be made for to run on this machine, such as ``linux/amd64``.
+    """
 
-    def blob(self, registry: str, repository: str, digest: str) -> Document:
-        """A small blob."""
+    client: RegistryClient
+    engine: Engine
+    platform: str
 
-    def index_digest(self, reference: str) -> str:
-        """What the daemon says a reference stands for."""
 
-    def image(self, reference: str) -> ImageInfo | None:
-        """The image that the daemon has under a reference."""
+def open_registries(engine: Engine, *, settings: Settings) -> Registries:
+    """Trust the registries the daemon trusts; without a daemon, only those of this machine.
+
+    Locking needs no daemon, so that it works where images are locked but not run.
+    """
+    from orchestrator.engine.registry import RegistryClient  # docker-py takes 0.1 s to import
+
+    try:
+        info = engine.info()
+        insecure, platform = info.insecure_registries, f"{info.os}/{info.architecture}"
+    except EngineError:
+        insecure, platform = (), own_platform()
+    client = RegistryClient(timeout=settings.engine_timeout, insecure=insecure)
+    return Registries(client=client, engine=engine, platform=platform)
+
+
+def concurrent_map(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Do something for several items at once; the results in their order.
+
+    In threads that no exit waits for: a pool's are joined when the process ends, so that Ctrl-C
+    would wait for a registry that stalls.
+
+    Raises:
+        Exception: What was raised for the first item for which something was.
+    """
+    turns = threading.Semaphore(_AT_ONCE)
+
+    def one(item: T, result: Future[R]) -> None:
+        with turns:
+            try:
+                result.set_result(do(item))
+            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+                result.set_exception(error)
+
+    results: list[Future[R]] = [Future() for _ in items]
+    for pair in zip(items, results, strict=True):
+        threading.Thread(target=one, args=pair, name="registry", daemon=True).start()
+    return [result.result() for result in results]
 
 
 class _NotAnImageError(EngineError):
@@ -69,7 +112,7 @@ class _NotAnImageError(EngineError):
 
 
 def look_up(
-    registry: Registry,
+    registries: Registries,
     image: LockedImage,
     *,
     settings: Settings,
@@ -89,7 +132,7 @@ def look_up(
     source = mirrored(reference, settings=settings)
     try:
         return retrying(
-            lambda: _read(registry, image, source),
+            lambda: _read(registries, image, source),
             retry=retry or Retry(),
             report=report,
             stopping=stopping,
@@ -98,10 +141,10 @@ def look_up(
         raise
     except EngineError as error:
         kind = classify(error)
-        if kind in _UNREACHABLE and (digest := _by_way_of_daemon(registry, source)):
+        if kind in _UNREACHABLE and (digest := _by_way_of_daemon(registries, source)):
             now = replace(image, reference=reference.with_digest(digest))
             known = image.platforms if digest == image.digest else {}
-            return replace(now, platforms={**known, **_local(registry, source, digest)})
+            return replace(now, platforms={**known, **_local(registries, source, digest)})
         raise EngineError(
             f"{reference.familiar}: {error}. {_ADVICE.get(kind, kind.advice)}", status=error.status
         ) from error
@@ -114,23 +157,23 @@ _ADVICE: Final = {
 }
 
 
-def _by_way_of_daemon(registry: Registry, source: Reference) -> str | None:
+def _by_way_of_daemon(registries: Registries, source: Reference) -> str | None:
     try:
-        return registry.index_digest(source.pinned if source.digest else source.tagged)
+        return registries.engine.index_digest(source.pinned if source.digest else source.tagged)
     except EngineError:
         return None
 
 
-def _local(registry: Registry, source: Reference, digest: str) -> Mapping[str, LockedPlatform]:
+def _local(registries: Registries, source: Reference, digest: str) -> Mapping[str, LockedPlatform]:
     """What the daemon has pulled under this digest, unless its store has no digest of configs."""
-    info = registry.image(source.with_digest(digest).pinned)
+    info = registries.engine.image(source.with_digest(digest).pinned)
     if info is None or info.id == digest:
         return {}
     return {platform_of(info): LockedPlatform(config=info.id)}
 
 
 def read_proof(
-    registry: Registry, image: LockedImage, info: ImageInfo, *, settings: Settings
+    registries: Registries, image: LockedImage, info: ImageInfo, *, settings: Settings
 ) -> Mapping[str, bytes]:
     """The documents that lead from the digest of an image to the one on this machine.
 
@@ -141,33 +184,33 @@ def read_proof(
     """
     source = mirrored(image.reference, settings=settings)
     where = (source.registry, source.repository)
-    top = registry.manifest(*where, str(image.digest))
+    top = registries.client.manifest(*where, str(image.digest))
     above = {top.digest: top.content}
     content = _object(top, source)
     if "manifests" not in content:
         return above
     for child in _children(content):
         if child.get("platform", {}).get("architecture", info.architecture) == info.architecture:
-            manifest = registry.manifest(*where, child["digest"])
+            manifest = registries.client.manifest(*where, child["digest"])
             if _config(_object(manifest, source), source) == info.id:
                 return {**above, manifest.digest: manifest.content}
     raise EngineError(f"{source} does not lead to {info.id}")
 
 
-def _read(registry: Registry, image: LockedImage, source: Reference) -> LockedImage:
+def _read(registries: Registries, image: LockedImage, source: Reference) -> LockedImage:
     where = (source.registry, source.repository)
-    top = registry.manifest(*where, source.digest or source.tag or "latest")
+    top = registries.client.manifest(*where, source.digest or source.tag or "latest")
     content = _object(top, source)
 
     def child(listed: Mapping[str, Any]) -> tuple[str, LockedPlatform] | _NotAnImageError:
         try:
-            manifest = registry.manifest(*where, listed["digest"])
-            return _image(registry, source, manifest, platform=listed.get("platform"))
+            manifest = registries.client.manifest(*where, listed["digest"])
+            return _image(registries, source, manifest, platform=listed.get("platform"))
         except _NotAnImageError as error:
             return error
 
     if isinstance(content.get("manifests"), list):
-        found = abreast(child, _children(content))
+        found = concurrent_map(child, _children(content))
         platforms = dict(one for one in found if not isinstance(one, _NotAnImageError))
         if not platforms:
             raise next(
@@ -175,7 +218,7 @@ def _read(registry: Registry, image: LockedImage, source: Reference) -> LockedIm
                 _NotAnImageError(f"{source} is no image that can be locked: its index lists none"),
             )
     else:
-        platforms = dict([_image(registry, source, top, platform=None)])
+        platforms = dict([_image(registries, source, top, platform=None)])
     return LockedImage(
         name=image.name,
         reference=image.reference.with_digest(top.digest),
@@ -197,12 +240,18 @@ def _children(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _image(
-    registry: Registry, source: Reference, manifest: Document, *, platform: Mapping[str, Any] | None
+    registries: Registries,
+    source: Reference,
+    manifest: Document,
+    *,
+    platform: Mapping[str, Any] | None,
 ) -> tuple[str, LockedPlatform]:
     """An image's platform, and what it is there."""
     config = _config(_object(manifest, source), source)
     if not platform or not platform.get("os"):
-        platform = _object(registry.blob(source.registry, source.repository, config), source)
+        platform = _object(
+            registries.client.blob(source.registry, source.repository, config), source
+        )
     if not platform.get("os") or not platform.get("architecture"):
         raise _NotAnImageError(
             f"{source} is no image that can be locked: its config names no platform"

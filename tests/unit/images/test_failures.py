@@ -5,8 +5,7 @@ import unittest
 from unittest import mock
 
 from orchestrator.errors import DigestMismatchError, EngineError, EngineUnavailableError
-from orchestrator.images.failure import Failure, classify, exit_status, tries
-from orchestrator.images.retry import Retry, retrying
+from orchestrator.images.failures import Failure, Retry, classify, exit_status, retrying, tries
 
 # As daemons and registries really say it.
 SAID = {

@@ -1,0 +1,37 @@
+"""Writing a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write to, which takes the place of ``path`` when the block ends well.
+
+    Whoever reads at the same time sees the old content or the new one. Permissions stay as they
+    were, and a link stays a link. When the block fails, nothing new is left behind.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    # The name is known before the file is there, so that it is removed also when a signal ends the
+    # process in the moment in which it is made.
+    part = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        with part.open("xb") as file:
+            yield file
+        with contextlib.suppress(FileNotFoundError):
+            part.chmod(path.stat().st_mode & 0o777)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
