@@ -220,7 +220,7 @@ def _changed(text: str, old: LockedImage, new: LockedImage) -> str:
     comments = Counter(_COMMENT.findall(text))
     try:
         document = tomlkit.parse(text)
-        table: Any = document["images"][new.name]  # type: ignore[index]
+        table: Any = document["images"][new.name]
         if old.reference.tagged != new.reference.tagged:  # it may be written in a shorter form
             table["reference"] = new.reference.tagged
         if old.digest != new.digest:

@@ -94,17 +94,15 @@ class EditedTest(unittest.TestCase):
 
     def test_unusual_layout(self) -> None:
         """Whatever the layout, the entry is changed and comments are kept, or it is refused."""
-        entry = f'reference = "redis:7" # 1\ndigest = "{A}" # 2\n'
+        head = f'version = 1\n[images.redis]\nreference = "redis:7" # 1\ndigest = "{A}" # 2\n'
         refused = 0
         for text in (
             f'version = 1\nimages.redis = {{ reference = "redis:7", digest = "{A}" }} # 1\n',
             f'version = 1\n[images]\nredis.reference = "redis:7" # 1\nredis.digest = "{A}"\n',
             f'version = 1\n[images.redis]\nreference = """redis:7""" # 1\ndigest = \'{A}\'',
-            f"version = 1\n[images.redis]\n{entry}# 3\n\n # 4\n[images]",
-            f'version = 1\n[images.redis]\n{entry}[images.redis.platforms."linux/arm64"]\n'
-            f'config = "{A}" # 3\n# 4\n',
-            f"version = 1\n[images.redis]\n{entry}"
-            f'platforms = {{ "linux/amd64" = {{ config = "{A}" }} }} # 3\n# 4\n',
+            f"{head}# 3\n\n # 4\n[images]",
+            f'{head}[images.redis.platforms."linux/arm64"]\nconfig = "{A}" # 3\n# 4\n',
+            f'{head}platforms = {{ "linux/amd64" = {{ config = "{A}" }} }} # 3\n# 4\n',
         ):
             for wanted in (
                 image("redis", "redis:8", B),
