@@ -27,12 +27,12 @@ def at_least_one(text: str) -> int:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many of a thing, in words."""
+    """A number and a noun, such as ``2 images``."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text, in columns."""
+    """Lay out rows in columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -44,7 +44,7 @@ _MAKE_ROOM: Final = "docker system df; python -m orchestrator reap; docker image
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was looked at, how it is, and what mends it.
+    """The result of one check.
 
     Attributes:
         mend: The command that mends it; empty when nothing is wrong.
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Check one thing after the other; what needs the daemon is left out when there is none."""
+    """Run the checks one by one; those that need a daemon only when there is one."""
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
@@ -156,7 +156,7 @@ def _daemon_problem(error: EngineError, endpoint: Endpoint) -> Finding:
 
 
 def _refusal(about: str, text: str, *, paths: Iterable[str]) -> Finding:
-    """What a daemon that answers does not answer, such as one behind a filtering proxy."""
+    """The finding that a daemon answers, but not this, such as behind a filtering proxy."""
     mend = f"if a filter stands before the daemon, let it allow GET {', '.join(paths)}"
     return Finding(about=about, text=text, mend=mend)
 
@@ -259,12 +259,12 @@ def check_leftovers(engine: Engine) -> Finding:
     except EngineError as error:
         return _refusal("leftover", str(error), paths=[f"/{kind}s" for kind in KINDS])
     left = [thing for thing in found.things if thing.owner is Liveness.DEAD]
-    told = [f"{len(left)} containers, networks or volumes of dead processes"] if left else []
+    parts = [f"{len(left)} containers, networks or volumes of dead processes"] if left else []
     if found.refused:
-        told += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
-        return _refusal("leftover", "\n".join(told), paths=[f"/{kind}s" for kind in found.refused])
+        parts += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
+        return _refusal("leftover", "\n".join(parts), paths=[f"/{kind}s" for kind in found.refused])
     mend = "python -m orchestrator reap" if left else ""
-    return Finding(about="leftover", text="\n".join(told) or "none", mend=mend)
+    return Finding(about="leftover", text="\n".join(parts) or "none", mend=mend)
 
 
 def check_credentials() -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do one of the four."""
+    """Add, update, compare or print the key."""
     settings = Settings.from_environment()
     lock = _find(settings, creating=bool(arguments.names and not arguments.check))
     if arguments.hash:

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _found(images: Sequence[LockedImage], settings: Settings) -> Mapping[str, Presence]:
-    """What is here, by entry, told without docker-py, which takes 0.1 s to import.
+    """Look for each entry's image without docker-py, which takes 0.1 s to import.
 
     `pull` runs in front of every CI job and mostly finds everything in place. Nothing where the
     daemon cannot be asked in this way: then it is asked once docker-py is there.

@@ -117,7 +117,7 @@ def print_refused(refused: Mapping[str, str]) -> None:
 
 
 def _say(text: str, *, file: TextIO | None = None) -> None:
-    """One line about one thing, whatever its labels say."""
+    """Print one line, with control characters of labels shown as text."""
     print(printable(text, lines=False), file=file)
 
 
@@ -143,7 +143,7 @@ def _spared_as_json(spared: Spared) -> dict[str, Any]:
 
 
 def as_json(thing: Owned) -> dict[str, Any]:
-    """One thing as plain values; ``class`` is the name users know."""
+    """A container, network or volume as JSON values; ``class`` is the name users know."""
     values = dataclasses.asdict(thing)
     values["class"] = values.pop("test_class")
     values["created"] = thing.created and thing.created.isoformat()

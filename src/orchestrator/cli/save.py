@@ -83,7 +83,7 @@ def _report(line: str) -> None:
 
 @contextlib.contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """SIGTERM, with which CI cancels a job, leaves no part of a file either."""
+    """Turn SIGTERM, with which CI cancels a job, into an exit that removes the unfinished file."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 MEMBER: Final = "orchestrator/images.lock"
 
 
-class _Pieces:
-    """An iterator of pieces as a stream to read."""
+class _ChunkReader:
+    """Makes the chunks of an iterator readable like a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -103,9 +103,9 @@ def save_images(
                 contents.digests[member] = digest
         yield from closing_members(contents, checked, entries)
 
-    with _appearing(path) as file, compressed(file, name=path.name) as out:
+    with _archive_file(path) as file, compressed(file, name=path.name) as out:
         out.write(file_in_tar(MEMBER, edited(NEW, path=path, images=entries.values()).encode()))
-        source = _Pieces(engine.save_images(list(dict.fromkeys(names))))
+        source = _ChunkReader(engine.save_images(list(dict.fromkeys(names))))
         for piece in rewritten(
             source,
             contents,
@@ -125,7 +125,7 @@ def _proofs(
     settings: Settings,
     report: Callable[[str], None],
 ) -> dict[str, bytes]:
-    """What leads from the locked digests to images, as far as the registries tell."""
+    """Ask the registries for the manifests that lead from each locked digest to its image."""
 
     def proof(pair: tuple[LockedImage, ImageInfo]) -> Mapping[str, bytes]:
         image, info = pair
@@ -181,14 +181,14 @@ def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Setting
         if noted and locked is not None:
             write_entries(lock, [entries[name] for name in noted])
     except BaseException:
-        load.put_back()
+        load.restore()
         raise
     return Loaded(entries=list(entries.values()), noted=noted)
 
 
 @dataclass
 class _Load:
-    """One archive on its way into the daemon.
+    """Loads one archive: verifies what it passes on, and can undo what the daemon made of it.
 
     Attributes:
         entries: The entries that the archive has.
@@ -205,7 +205,7 @@ class _Load:
     before: dict[str, ImageInfo | None] = field(default_factory=dict)
 
     def stream(self, source: Readable) -> Iterator[bytes]:
-        """What the daemon gets."""
+        """The archive as the daemon is given it: verified, and with names that we chose."""
         contents = Contents()
 
         def on_document(member: str, content: bytes) -> None:
@@ -231,7 +231,7 @@ class _Load:
         return rewritten(source, contents, name=self.name, on_document=on_document, finish=finish)
 
     def entry_now(self, name: str) -> LockedImage:
-        """An entry by which its image is known here, after a look at what the daemon has."""
+        """Check that the daemon has an entry's image; add its digests where they lack."""
         entry = self.entries[name]
         info = self.engine.image(entry.reference.tagged)
         images = {image.config: image for image in self.images if name in image.entries}
@@ -253,8 +253,8 @@ class _Load:
         }
         return replace(entry, platforms={**entry.platforms, **noted})
 
-    def put_back(self) -> None:
-        """Let each tag stand for what it stood for, and remove images that are new."""
+    def restore(self) -> None:
+        """Move every tag back to the image it named before, and remove images that are new."""
         for name, old in self.before.items():
             with contextlib.suppress(EngineError):  # the failure that led here is the one to tell
                 now = self.engine.image(name)
@@ -280,13 +280,13 @@ def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
 
 
 def _named(info: ImageInfo, image: LockedImage) -> bool:
-    """Whether the lock has the id of an image, and not only a digest that the daemon remembers."""
+    """Whether the entry names the image by id, which survives `docker load`."""
     configs = {platform.config for platform in image.platforms.values()}
     return not image.digest or info.id in configs or info.id == image.digest
 
 
 def _with_config(image: LockedImage, info: ImageInfo) -> LockedImage:
-    """The entry with what the daemon knows: the config digest, unless its store has none."""
+    """The entry with the image's config digest noted, where the daemon's store has one."""
     name = platform_of(info)
     if name in image.platforms or info.id == image.digest:
         return image
@@ -294,13 +294,13 @@ def _with_config(image: LockedImage, info: ImageInfo) -> LockedImage:
 
 
 def _saved_name(image: LockedImage, info: ImageInfo) -> str:
-    """By tag, so that it is saved with it; by id where the tag is another image's."""
+    """The name to save an image by: its tag, or its id where the tag is another image's."""
     return image.reference.tagged if image.reference.familiar in info.tags else info.id
 
 
 @contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is whole, and is gone otherwise."""
+def _archive_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open the archive for writing; it appears under its name only when it is complete."""
     if path.exists() and not path.is_file():
         raise LockError(f"{path} cannot be written: it is not a file")
     try:

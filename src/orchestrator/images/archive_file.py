@@ -67,7 +67,7 @@ class Writable(Protocol):
 
 @dataclass(kw_only=True)
 class Contents:
-    """What is in an archive, by its members' names in their one spelling.
+    """What was found in an archive, by the normalised names of its members.
 
     Attributes:
         digests: Member to the digest of its bytes; only documents' when layers are not hashed.
@@ -84,13 +84,13 @@ class Contents:
     kept: int = 0
 
     def member(self, name: str) -> str | None:
-        """The member under a name, or where it links to, in one step; None when there is none."""
+        """The member of this name, or the one that it links to directly; None without one."""
         name = posixpath.normpath(name)
         name = self.links.get(name, name)
         return name if name in self.documents or name in self.places else None
 
     def digest(self, member: str) -> str | None:
-        """The digest of a member; what a blob's name says where layers are not hashed."""
+        """A member's digest; the one in a blob's name where layers are not hashed."""
         named = f"sha256:{member.removeprefix(BLOBS)}" if _BLOB.fullmatch(member) else None
         return self.digests.get(member, named)
 
@@ -104,7 +104,7 @@ def rewritten(
     finish: Callable[[], Iterable[tuple[str, bytes]]],
     layers: bool = True,
 ) -> Iterator[bytes]:
-    """A tar of the layers of an archive, and of what `finish` puts behind them.
+    """Rewrite an archive as a tar of its layers, followed by the members that `finish` returns.
 
     Whoever reads it gets the end only when `finish` has agreed, so that a daemon loads nothing
     from an archive that turns out to be wrong.
@@ -140,7 +140,7 @@ def rewritten(
 
 
 def member(path: str, content: bytes) -> bytes:
-    """One file of a tar, with no end behind it."""
+    """One file as bytes of a tar, without the end-of-archive marker."""
     return _header(path, len(content)) + content + bytes(-len(content) % _BLOCK)
 
 
@@ -157,7 +157,7 @@ def _file(
     contents: Contents,
     hasher: ThreadPoolExecutor | None,
 ) -> Iterator[bytes]:
-    """Keep a document, pass on anything else; a second thread hashes what passes."""
+    """Keep a document in memory; pass on anything else, hashed by a second thread."""
     named = member.name.endswith((".json", ".lock"))
     if member.size <= _LARGEST_DOCUMENT:
         content = b"".join(pieces)
@@ -193,19 +193,19 @@ def _file(
 
 
 def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
-    """Each file and link, its name in its one spelling, with its bytes, to be read before the next.
+    """Each file and link, its name normalised, with its bytes; read them before the next.
 
     `tarfile` would take headers of any size, and end without a word at a damaged one.
     """
     names: set[str] = set()
     while member := _next(source):
-        member.name = _spelling(member.name)
+        member.name = _normalised(member.name)
         if member.isdir():
             continue
         if member.issym():
             member.linkname = posixpath.join(posixpath.dirname(member.name), member.linkname)
         if member.islnk() or member.issym():
-            member.linkname = _spelling(member.linkname)
+            member.linkname = _normalised(member.linkname)
         elif member.type not in _FILES:
             raise tarfile.ReadError(f"{member.name!r} is neither a file nor a link")
         if member.name in names:
@@ -223,8 +223,8 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
             raise tarfile.ReadError("something follows its end")
 
 
-def _spelling(name: str) -> str:
-    """The one way to write a name."""
+def _normalised(name: str) -> str:
+    """Normalise a member's name, so that no two spellings of it pass for two files."""
     path = posixpath.normpath(name)
     if path.startswith(("/", "../")) or path == ".." or len(path) > _LONGEST_NAME:
         raise tarfile.ReadError(f"{name[:_LONGEST_NAME]!r} is no name of a file in an archive")
@@ -232,7 +232,7 @@ def _spelling(name: str) -> str:
 
 
 def _next(source: Readable) -> tarfile.TarInfo | None:
-    """The next header, or None at the end; what stands in front of it for long names is read."""
+    """The next member's header, with its long-name extensions applied; None at the end."""
     names: dict[str, str] = {}
     left = _LARGEST_HEADER
     while True:
@@ -257,7 +257,7 @@ def _next(source: Readable) -> tarfile.TarInfo | None:
 
 
 def _named(member: tarfile.TarInfo, names: Mapping[str, str]) -> tarfile.TarInfo:
-    """A header with what those in front of it say."""
+    """Apply what extension headers say about the member that follows them."""
     member.name = names.get("path", member.name)
     member.linkname = names.get("linkpath", member.linkname)
     if size := names.get("size"):
@@ -279,7 +279,7 @@ _EXTENSIONS: Final = {
 
 
 def _records(text: bytes) -> dict[str, str]:
-    """The key-value pairs of a PAX header: `LENGTH KEY=VALUE` and a line's end each."""
+    """The key-value pairs of a PAX header, each written as `LENGTH KEY=VALUE` and a newline."""
     found = {}
     while text:
         digits = text[:8].partition(b" ")[0]
@@ -306,7 +306,7 @@ def _exactly(source: Readable, size: int) -> Iterator[bytes]:
 
 
 class _Limited:
-    """A stream that ends in an error where it is longer than anything sensible."""
+    """A stream that fails when it decompresses to an absurd size."""
 
     def __init__(self, stream: Readable, *, name: Path) -> None:
         self._stream = stream
@@ -353,7 +353,7 @@ def open_archive(path: Path) -> Iterator[Readable]:
 
 @contextlib.contextmanager
 def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
-    """Write to a file, compressed as a name's ending says: .gz and .tgz, .zst and .tzst, or not.
+    """Write to a file, compressed by the ending of its name: .gz, .tgz, .zst, .tzst, or not.
 
     Raises:
         LockError: The ending promises what is not written here, or nothing here can compress with
@@ -390,7 +390,7 @@ def _unpacked(file: IO[bytes], path: Path) -> Iterator[Readable]:
 
 
 def _zstd(name: object) -> Any:
-    """Python's own module, from 3.14 on, or what stands in for it."""
+    """The standard library's zstd module from Python 3.14 on, else backports.zstd."""
     for module in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(module)

@@ -28,7 +28,7 @@ _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a manifest says, as far as it matters here: digests all."""
+    """The digests that a manifest consists of."""
 
     digest: str
     config: str
@@ -57,7 +57,7 @@ class ArchivedImage:
 def agreed_entries(
     archived: Mapping[str, LockedImage], locked: Mapping[str, LockedImage], *, name: str
 ) -> dict[str, LockedImage]:
-    """The lock's own entries for those of an archive.
+    """The entries of images.lock that an archive's own entries are about.
 
     Raises:
         DigestMismatchError: The lock has another digest, or no such entry; the message names each.
@@ -92,7 +92,7 @@ def agreed_entries(
 def recognised_entries(
     contents: Contents, locked: Mapping[str, LockedImage], *, name: str
 ) -> dict[str, LockedImage]:
-    """The lock's entries for an archive that has none itself: those whose image is in it."""
+    """The entries of images.lock whose images are in an archive that plain `docker save` wrote."""
     configs = {_config(contents, item, name)[0] for item in _items(contents, name)}
     return {
         entry.name: entry
@@ -104,7 +104,7 @@ def recognised_entries(
 def check_images(
     contents: Contents, entries: Mapping[str, LockedImage], *, name: str
 ) -> list[ArchivedImage]:
-    """Every image of an archive; each is an entry's, and each entry has one.
+    """Check that every image of an archive is an entry's, and that every entry has one.
 
     Raises:
         DigestMismatchError: An image is not the locked one; the message names it.
@@ -143,7 +143,7 @@ def check_images(
 
 
 def proven_configs(contents: Contents, entry: LockedImage) -> dict[str, Manifest | None]:
-    """The configs that are an entry's on some platform, and the manifest that proves it."""
+    """The config digests that belong to an entry, each with the manifest that proves it."""
     documents = {contents.digests[name]: raw for name, raw in contents.documents.items()}
     found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
     tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
@@ -156,7 +156,7 @@ def proven_configs(contents: Contents, entry: LockedImage) -> dict[str, Manifest
 def closing_members(
     contents: Contents, images: Sequence[ArchivedImage], entries: Mapping[str, LockedImage]
 ) -> Iterator[tuple[str, bytes]]:
-    """What is written behind the layers: the documents, and what says which images there are.
+    """The documents to write after the layers, and the index files that list the images.
 
     Both stores read ``manifest.json``. Containerd's would rather have the OCI layout, by which an
     image keeps its digest; that is written where it is whole.
@@ -201,7 +201,7 @@ def closing_members(
 def _top(
     documents: Mapping[str, bytes], manifest: Manifest, entry: LockedImage
 ) -> Mapping[str, Any]:
-    """What an OCI layout lists for an entry: what it is locked by."""
+    """The descriptor of an entry in index.json: of the digest that it is locked by."""
     digest = str(entry.digest) if entry.digest in documents else manifest.digest
     content = json.loads(documents[digest])
     return {
@@ -249,7 +249,7 @@ def _loaded(raw: bytes) -> Any:
 
 
 def _items(contents: Contents, name: str) -> Sequence[Mapping[str, Any]]:
-    """What the archive lists as its images."""
+    """The images that the archive's manifest.json lists."""
     raw = contents.documents.get("manifest.json")
     if raw is None:
         raise LockError(f"{name} is no whole archive of images: it has no manifest.json")
@@ -287,7 +287,7 @@ def _platform(config: Mapping[str, Any], name: str) -> str:
 
 
 def _fits(entry: LockedImage, platform: str, config: str) -> bool:
-    """Where the lock knows what an entry is on a platform, it is that."""
+    """Whether a config is the locked one of its platform, where that is locked."""
     locked = entry.platforms.get(platform)
     return locked is None or locked.config == config
 

@@ -20,7 +20,7 @@ _LINE: Final = 15.0  # seconds between two lines about one image in a log
 
 @dataclass(kw_only=True)
 class Transfer:
-    """One image on its way. Sizes are bytes, as transferred (compressed).
+    """The progress of one pull. Sizes are bytes, as transferred (compressed).
 
     Attributes:
         begun: `time.monotonic` at its beginning.
@@ -32,7 +32,7 @@ class Transfer:
     _ready: set[str] = field(default_factory=set)
 
     def add(self, step: PullProgress) -> None:
-        """Take in one step."""
+        """Count one step that the daemon reported."""
         if step.status in ("Pulling fs layer", "Already exists"):
             self._seen.add(step.layer)
         if step.status == "Downloading" and step.total:
@@ -45,7 +45,7 @@ class Transfer:
 
     @property
     def done(self) -> int:
-        """Bytes that have come."""
+        """Bytes transferred so far."""
         return sum(current for current, _ in self._layers.values())
 
     @property
@@ -72,7 +72,7 @@ class Transfer:
 
 
 def megabytes(size: int) -> str:
-    """A size as people read it."""
+    """A number of bytes as text, in MB or GB."""
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"  # noqa: PLR2004
 
 
@@ -113,7 +113,7 @@ class Display:
             self._erase()
 
     def begin(self, name: str) -> Transfer:
-        """A pull begins; the transfer is filled by its steps."""
+        """Show that a pull begins; returns the progress that `step` updates."""
         with self._lock:
             self._rows[name] = row = _Row()
             if not self._bars:
@@ -121,7 +121,7 @@ class Display:
         return row.transfer
 
     def step(self, name: str, step: PullProgress) -> None:
-        """The daemon is one step further."""
+        """Update the progress of a pull."""
         now = time.monotonic()
         with self._lock:
             row = self._rows[name]
@@ -134,17 +134,17 @@ class Display:
                 self._line(f"{name}: {row.transfer}")
 
     def news(self, name: str, text: str) -> None:
-        """Something a person should know happened to it."""
+        """Show a message about an image, such as a retry."""
         with self._lock:
             self._line(f"{name}: {text}")
 
     def present(self, name: str) -> None:
-        """It was there already."""
+        """Show that an image was on this machine already."""
         with self._lock:
             self._line(f"{name}: present")
 
     def done(self, name: str) -> None:
-        """It has come, whole and verified."""
+        """Show that an image was pulled and verified."""
         with self._lock:
             transfer = self._rows.pop(name).transfer
             self._line(
@@ -153,7 +153,7 @@ class Display:
             )
 
     def failed(self, name: str, text: str) -> None:
-        """It will not come."""
+        """Show why an image could not be pulled."""
         with self._lock:
             self._rows.pop(name, None)
             self._line(f"FAILED {text}", important=True)

@@ -1,4 +1,4 @@
-"""The images a Dockerfile stands on: finding them, and putting the locked ones in their place."""
+"""Building on locked images: the base images of a Dockerfile, replaced by the locked ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ARG: Final = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?\s*", re.IGNORECASE)
 
 
 def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, str]) -> str:
-    """The Dockerfile, with each image it stands on replaced.
+    """Replace the image of every ``FROM`` and ``COPY --from`` in a Dockerfile.
 
     Args:
         text: The Dockerfile.
@@ -57,7 +57,7 @@ def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, 
 
 
 def _instructions(text: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether an instruction begins there: a line after a backslash goes on."""
+    """Each line, and whether an instruction begins there, and no earlier one continues."""
     goes_on = False
     for line in text.splitlines():
         remark = line.lstrip().startswith("#")

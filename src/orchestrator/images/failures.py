@@ -105,8 +105,8 @@ def classify(error: OrchestratorError) -> Failure:
     return Failure.OTHER
 
 
-def tries(error: OrchestratorError, *, most: int) -> int:
-    """How often in all something is worth trying that failed so."""
+def attempts_worth(error: OrchestratorError, *, most: int) -> int:
+    """How many attempts in all an error is worth, at most ``most``."""
     text = str(error)
     if classify(error) not in (Failure.NETWORK, Failure.BUSY) or _UNKNOWN.search(text):
         return 1
@@ -114,7 +114,7 @@ def tries(error: OrchestratorError, *, most: int) -> int:
 
 
 def concerns_registry(error: OrchestratorError) -> bool:
-    """Whether any other image of the same registry would fail so, too."""
+    """Whether every other image of the same registry would fail in the same way."""
     return classify(error) is not Failure.OTHER and bool(_REGISTRY.search(str(error)))
 
 
@@ -128,11 +128,11 @@ def exit_status(failures: Iterable[Failure]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How often, and with which pauses; five tries wait about 15 seconds in all.
+    """How many attempts, and the pauses between them: about 15 seconds in all for five.
 
     Attributes:
-        attempts: Tries in all.
-        first_pause: Seconds before the second try; each further pause is twice as long.
+        attempts: Attempts in all.
+        first_pause: Seconds before the second attempt; each further pause is twice as long.
         longest_pause: Seconds.
     """
 
@@ -141,7 +141,7 @@ class Retry:
     longest_pause: float = 30.0
 
     def pause(self, attempt: int) -> float:
-        """Seconds to wait after this failed attempt (from 1), spread so that peers disperse."""
+        """Seconds to wait after this failed attempt (from 1), with jitter."""
         whole = min(self.first_pause * 2.0 ** (attempt - 1), self.longest_pause)
         return whole * random.uniform(0.75, 1.25)  # noqa: S311  # not for security
 
@@ -154,11 +154,11 @@ def retrying(
     known: str = "",
     stopping: threading.Event | None = None,
 ) -> T:
-    """Do something until it succeeds, fails for good or was tried often enough.
+    """Call a function until it succeeds, fails for good or has no attempts left.
 
     Args:
-        do: What may fail.
-        retry: How often, and with which pauses.
+        do: The function.
+        retry: How many attempts, and the pauses.
         report: Takes one line about each failure that is followed by another try.
         known: How an error's text begins that says nothing new to the reader of these lines.
         stopping: Set when nobody waits for it any more: the failure at hand is the last.
@@ -172,7 +172,7 @@ def retrying(
         try:
             return do()
         except OrchestratorError as error:
-            most = tries(error, most=retry.attempts)
+            most = attempts_worth(error, most=retry.attempts)
             if attempt >= most:
                 raise
             pause = retry.pause(attempt)

@@ -42,7 +42,7 @@ def trying_once(
     settings: Settings,
     stopping: threading.Event | None,
 ) -> Iterator[None]:
-    """Raise at once what a pull of this image, or from its registry, ended with in this run.
+    """Fail at once where a pull of this image, or from its registry, has failed in this run.
 
     What the block raises is known from then on, where it is the image's or the registry's fault;
     not once ``stopping`` is set, because a pull that is given up fails for that.
@@ -55,8 +55,8 @@ def trying_once(
     file = _file(_run(settings))
     known = _known(file)
     if before := known.get(itself) or known.get(registry):
-        kind, told = before
-        again = f"{image.reference.familiar} is not tried again in this run: {told}"
+        kind, message = before
+        again = f"{image.reference.familiar} is not tried again in this run: {message}"
         raise DigestMismatchError(again) if kind == _MISMATCH else EngineError(again)
     try:
         yield
@@ -71,7 +71,7 @@ def trying_once(
 
 
 def _run(settings: Settings) -> str:
-    """What this process and its likes have in common; without a run, the process is alone."""
+    """The name of the run that this process belongs to; of the process itself without one."""
     return settings.run or os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"process {os.getpid()}"
 
 
@@ -80,7 +80,7 @@ def _known(file: int | None) -> Mapping[str, tuple[str, str]]:
         return {}
     try:
         lines = os.pread(file, os.fstat(file).st_size, 0).splitlines()
-        return {key: (kind, told) for key, kind, told in map(json.loads, lines)}
+        return {key: (kind, message) for key, kind, message in map(json.loads, lines)}
     except (OSError, ValueError):
         return {}
 
@@ -106,7 +106,7 @@ def _file(run: str) -> int | None:
 
 
 def _folder() -> Path:
-    """A folder of this user's alone.
+    """A temporary folder that only this user can open.
 
     Raises:
         OSError: There can be none.

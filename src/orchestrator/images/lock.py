@@ -57,7 +57,7 @@ def ask(
     report: Callable[[str], None],
     retry: Retry | None = None,
 ) -> list[Answer]:
-    """Ask for several images at once: by tag where the reference has no digest."""
+    """Ask the registries for several images at once: by tag where there is no digest."""
     stopping = threading.Event()
 
     def one(image: LockedImage) -> Answer:
@@ -102,7 +102,7 @@ def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:
 
 
 def unpinned(image: LockedImage) -> LockedImage:
-    """The image as its tag, to ask what that is now."""
+    """The image without its digest, to ask what its tag stands for now."""
     return LockedImage(name=image.name, reference=image.reference.with_digest(None))
 
 
@@ -113,7 +113,7 @@ def cache_key(lock: LockFile) -> str:
 
 
 def empty_lock(path: Path) -> LockFile:
-    """A lock file that is not there yet."""
+    """A lock file without entries that does not exist yet."""
     return parse_lock(NEW.encode(), path=path)
 
 
@@ -158,7 +158,7 @@ def write_lock(path: Path, text: str, *, expected: str | None) -> None:
 
 
 def edited(text: str, *, path: Path, images: Iterable[LockedImage]) -> str:
-    """The text of a lock file with these entries changed or added, and every comment kept.
+    """Change or add entries in the text of a lock file; comments stay where they are.
 
     Raises:
         LockError: The file is laid out in a way in which that cannot be done, or an entry is to be
@@ -185,7 +185,7 @@ def edited(text: str, *, path: Path, images: Iterable[LockedImage]) -> str:
 
 
 def _added(text: str, image: LockedImage, *, names: list[str]) -> str:
-    """A new entry, in the order of names where the file has that order, else at the end."""
+    """Insert an entry: by name where the file is sorted by name, else at the end."""
     lines = [f"[images.{image.name}]", f'reference = "{image.reference.tagged}"']
     lines += [f'digest = "{image.digest or ""}"']
     lines += [
@@ -209,7 +209,7 @@ def _inline(platform: LockedPlatform) -> str:
 
 
 def _changed(text: str, old: LockedImage, new: LockedImage) -> str:
-    """An entry with other values, each in its place; the text as it was where tomlkit cannot."""
+    """Set the new values of an entry; returns the text as it was where tomlkit fails."""
     try:
         import tomlkit  # 0.1 s to import, and an entry is rarely changed
     except ImportError:

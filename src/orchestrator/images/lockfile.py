@@ -34,7 +34,7 @@ _KEY: Final = re.compile(r"""\s*(["']?)([A-Za-z0-9_-]+)\1\s*[.=]""")
 
 @dataclass(frozen=True, kw_only=True)
 class LockedPlatform:
-    """What an image is on one platform.
+    """The image that an entry stands for on one platform.
 
     Attributes:
         manifest: The digest of its manifest, or None when only the daemon was asked.
@@ -47,7 +47,7 @@ class LockedPlatform:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedImage:
-    """One image, and how to know that it is the right one.
+    """An image and the digests that identify it.
 
     Attributes:
         name: The entry's name; for an image given by reference, the reference as written.
@@ -65,7 +65,7 @@ class LockedImage:
         return self.reference.digest
 
     def on(self, platform: str, /) -> LockedPlatform | None:
-        """What it is on a platform; ``linux/arm64`` also finds ``linux/arm64/v8``."""
+        """The image for a platform; ``linux/arm64`` also finds ``linux/arm64/v8``."""
         if platform in self.platforms:
             return self.platforms[platform]
         variants = [name for name in self.platforms if name.startswith(f"{platform}/")]
@@ -100,7 +100,7 @@ class LockFile:
         return next((e for e in self.entries.values() if e.reference.tagged == wanted), None)
 
     def select(self, names: Sequence[str], /) -> list[LockedImage]:
-        """The entries of these names, or all without any.
+        """The entries of these names; all of them when there are no names.
 
         Raises:
             LockError: There is no entry of that name.
@@ -147,7 +147,7 @@ def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
 
 
 def parse_lock(raw: bytes, *, path: Path) -> LockFile:
-    """Check the content of a lock file.
+    """Parse and check the content of a lock file.
 
     Raises:
         LockError: It is malformed; the message has file, line and entry.
@@ -192,7 +192,7 @@ def resolve_image(
 
 
 def check_allowed(images: Iterable[LockedImage], *, settings: Settings) -> None:
-    """See that images may be used here, whether they are locked or not.
+    """Check that images come from a registry of ``ORCHESTRATOR_REGISTRIES``, locked or not.
 
     Whole parts of a name count: ``ghcr.io/acme`` does not let ``ghcr.io/acme-evil`` in. A mirror
     changes nothing: what counts is the name an image is locked under.
@@ -240,7 +240,7 @@ def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings
 
 
 def _by_digest(name: str, reference: Reference, lock: LockFile) -> LockedImage:
-    """A reference that is its own lock; an entry with the same digest knows its platforms."""
+    """A reference with a digest needs no entry; one with the same digest knows its platforms."""
     same = (e for e in lock.entries.values() if e.digest == reference.digest)
     entry = next(same, None)
     return LockedImage(name=name, reference=reference, platforms=entry.platforms if entry else {})

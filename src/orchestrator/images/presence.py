@@ -25,7 +25,7 @@ _MACHINES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "ar
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """What was found.
+    """The result of looking for an image on this machine.
 
     Attributes:
         info: The image with the locked bytes, or None.
@@ -39,7 +39,7 @@ class Presence:
 
 
 class Lookup(Protocol):
-    """What can look for an image: an engine, or a local lookup that does without docker-py."""
+    """Finds images on the daemon: an engine, or the local lookup, which needs no docker-py."""
 
     def image(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, digest or id, or None."""
@@ -70,7 +70,7 @@ def find_image(lookup: Lookup, image: LockedImage, *, settings: Settings) -> Pre
 def on_platform(
     engine: Engine, image: LockedImage, found: Presence, *, platform: str | None = None
 ) -> Presence:
-    """What was found, but with the image of one platform, where the index stands for several.
+    """Narrow what was found to one platform, where an index stands for several images.
 
     Args:
         engine: Asked about itself only when the image is not made for this machine's processor,
@@ -92,7 +92,7 @@ def on_platform(
 
 
 def in_place(found: Presence, image: LockedImage) -> bool:
-    """Whether nothing at all is to be done: right bytes, right tag, this machine's processor."""
+    """Whether the locked bytes are here, tagged and for this machine's processor."""
     info = found.info
     return (
         info is not None
@@ -102,7 +102,7 @@ def in_place(found: Presence, image: LockedImage) -> bool:
 
 
 def is_locked(info: ImageInfo, image: LockedImage) -> bool:
-    """Whether an image on this machine has the locked bytes: by its id or digests, by no tag."""
+    """Whether an image has the locked bytes, judged by its id and digests, never by its tag."""
     proofs = {image.digest}
     for locked in image.platforms.values():
         proofs |= {locked.config, locked.manifest}

@@ -50,11 +50,11 @@ def ensure_image(
     report: Callable[[str], None] | None = None,
     stopping: threading.Event | None = None,
 ) -> ImageInfo:
-    """Have the locked bytes of an image on this machine; one question when they are there.
+    """Make sure that the locked bytes of an image are on this machine; pull them if not.
 
-    A missing image is pulled by digest, which is reported: when it begins, when it is done and,
-    on a terminal, in between. What failed in this run is not tried again. Start the container from
-    the returned ``id``: a tag may move.
+    When they are here, that is one question to the daemon. A pull is by digest, and is reported:
+    when it begins, when it is done and, on a terminal, in between. What failed in this run is not
+    tried again. Start the container from the returned ``id``: a tag may move.
 
     Args:
         engine: The daemon that will run the service.
@@ -99,7 +99,7 @@ def ensure_image(
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """How it went with one image.
+    """The outcome of pulling one image.
 
     Attributes:
         came: Whether it was pulled; it was there already otherwise, or failed.
@@ -181,7 +181,7 @@ def pull_images(
 def _reporting(
     name: str, transfer: Transfer, report: Callable[[str], None]
 ) -> Callable[[PullProgress], None]:
-    """Takes the steps of a pull, and now and then says how far it is."""
+    """A progress callback that reports now and then how far a pull is."""
     interval = _ON_TERMINAL if sys.stderr.isatty() else _IN_LOGS
     due = interval
 
@@ -243,7 +243,7 @@ def _fetch(
 def _source(
     image: LockedImage, *, settings: Settings, platform: str | None
 ) -> tuple[str, str | None]:
-    """What to ask the daemon for, and for which platform.
+    """The reference and platform to pull.
 
     The classic store keeps one image per digest ("Cannot overwrite digest"), so a second platform
     of an index is pulled by the digest of its own manifest.
@@ -262,7 +262,7 @@ def _source(
 
 
 def _as_locked(found: ImageInfo, image: LockedImage) -> bool:
-    """The index is right; where its platform is locked too, so must be the image itself."""
+    """Whether the index is the locked one, and the image too where its platform is locked."""
     locked = image.platforms.get(platform_of(found))
     same = {image.digest, locked.config, locked.manifest} if locked else {found.id}
     return is_locked(found, image) and found.id in same

@@ -55,7 +55,7 @@ class Reference:
 
     @property
     def pinned(self) -> str:
-        """The reference by digest alone: what the daemon is asked for.
+        """The reference by digest alone, as it is pulled.
 
         Raises:
             InvalidReferenceError: There is no digest.
@@ -117,7 +117,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def mirrored(reference: Reference, *, settings: Settings) -> Reference:
-    """The reference at the mirror that ``ORCHESTRATOR_REGISTRY_MIRROR`` gives, or unchanged.
+    """The reference at its mirror (``ORCHESTRATOR_REGISTRY_MIRROR``), or unchanged without one.
 
     The longest matching beginning counts, at the borders of path parts: ``docker.io/team`` covers
     ``docker.io/team/app``, not ``docker.io/teams``. Tag and digest stay: a mirror changes where

@@ -68,7 +68,7 @@ class Registries:
 
 
 def open_registries(engine: Engine, *, settings: Settings) -> Registries:
-    """Trust the registries the daemon trusts; without a daemon, only those of this machine.
+    """Access to registries, with the trust of the daemon; without one, only this machine's.
 
     Locking needs no daemon, so that it works where images are locked but not run.
     """
@@ -84,9 +84,9 @@ def open_registries(engine: Engine, *, settings: Settings) -> Registries:
 
 
 def concurrent_map(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Do something for several items at once; the results in their order.
+    """Call a function for several items in threads; the results are in the order of the items.
 
-    In threads that no exit waits for: a pool's are joined when the process ends, so that Ctrl-C
+    No exit waits for the threads: those of a pool are joined when the process ends, so that Ctrl-C
     would wait for a registry that stalls.
 
     Raises:
@@ -108,7 +108,7 @@ def concurrent_map(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 class _NotAnImageError(EngineError):
-    """What is under a reference cannot be run."""
+    """There is something under a reference, but no container image."""
 
 
 def look_up(
@@ -165,7 +165,7 @@ def _by_way_of_daemon(registries: Registries, source: Reference) -> str | None:
 
 
 def _local(registries: Registries, source: Reference, digest: str) -> Mapping[str, LockedPlatform]:
-    """What the daemon has pulled under this digest, unless its store has no digest of configs."""
+    """The platform of the image that the daemon has pulled under this digest, if any."""
     info = registries.engine.image(source.with_digest(digest).pinned)
     if info is None or info.id == digest:
         return {}
@@ -227,7 +227,7 @@ def _read(registries: Registries, image: LockedImage, source: Reference) -> Lock
 
 
 def _children(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What an index lists, but for attestations, which builders list for a platform `unknown`."""
+    """The images that an index lists; attestations, of platform `unknown`, are left out."""
     return [
         listed
         for listed in index["manifests"]
@@ -246,7 +246,7 @@ def _image(
     *,
     platform: Mapping[str, Any] | None,
 ) -> tuple[str, LockedPlatform]:
-    """An image's platform, and what it is there."""
+    """The platform of an image, and its digests."""
     config = _config(_object(manifest, source), source)
     if not platform or not platform.get("os"):
         platform = _object(

@@ -82,17 +82,6 @@ class RoundTripTest(ArchiveTestCase):
                     self.assertIn(f"{image.reference.familiar}: loaded and verified", ran.out)
                 self.assert_usable()
 
-    def test_compressed_as_named(self) -> None:
-        """The name's ending decides how the file is compressed."""
-        for name, magic in (("a.tar.gz", b"\x1f\x8b"), ("a.tar.zst", b"\x28\xb5\x2f\xfd")):
-            self.assertEqual(0, self.command("save", name).status)
-            self.assertTrue((self.folder / name).read_bytes().startswith(magic))
-
-    def test_any_name_is_recognised(self) -> None:
-        """A compressed archive is recognised by its content."""
-        self.save("a.tar.gz").rename(self.folder / "cache")
-        self.assertEqual(0, self.command("load", "cache").status)
-
     def test_docker_reads_it(self) -> None:
         """`docker load` reads the archive too."""
         archive = self.save()
@@ -132,13 +121,6 @@ class RoundTripTest(ArchiveTestCase):
         self.assert_refused(6, "(first|second): .*Note the digests .* orchestrator lock", ran)
         self.assertEqual(0, self.command("lock").status)
         self.assertEqual(0, self.command("load", "images.tar").status)
-        self.assert_usable()
-
-    def test_loaded_twice(self) -> None:
-        """Loading again changes nothing."""
-        self.save()
-        for _ in range(2):
-            self.assertEqual(0, self.command("load", "images.tar").status)
         self.assert_usable()
 
     def test_without_lock_file(self) -> None:
@@ -204,25 +186,12 @@ class RoundTripTest(ArchiveTestCase):
         self.assertEqual(1, ran.status, ran)
         self.assertIn("pipe cannot be read: it is not a file", ran.err)
 
-    def test_nothing_to_save(self) -> None:
-        """A lock without entries is said to be the reason."""
-        self.write_lock()
-        ran = self.command("save", "images.tar")
-        self.assertEqual(2, ran.status, ran)
-        self.assertIn("images.lock has no entries", ran.err)
-
     def test_unknown_ending(self) -> None:
         """A name that promises another kind of file is refused, and nothing is written."""
         ran = self.command("save", "images.zip")
         self.assertEqual(1, ran.status, ran)
         self.assertIn("images.zip: an archive is a .tar, .tar.gz or .tar.zst", ran.err)
         self.assertEqual([self.lock], list(self.folder.iterdir()))
-
-    def test_unwritable(self) -> None:
-        """A file that cannot be written is an error, not a traceback."""
-        ran = self.command("save", "no/such/folder/images.tar")
-        self.assertNotEqual(0, ran.status)
-        self.assertIn("cannot be written: No such file", ran.err)
 
 
 class DamageTest(ArchiveTestCase):
@@ -259,36 +228,6 @@ class DamageTest(ArchiveTestCase):
         self.assertEqual(0, self.command("load", "images.tar").status)
         self.assert_usable()
 
-    def test_cut_off_compressed(self) -> None:
-        """The same for compressed ones, also when only the checksum at the end is missing."""
-        self.assertEqual(0, self.command("load", "images.tar").status)
-        for name in ("a.tar.gz", "a.tar.zst"):
-            path = self.save(name)
-            whole = path.read_bytes()
-            for length in (10, len(whole) // 2, len(whole) - 4):
-                with self.subTest(name=name, length=length):
-                    path.write_bytes(whole[:length])
-                    self.assert_refused(1, "cut off or damaged", self.command("load", name))
-            path.write_bytes(whole)
-            self.assertEqual(0, self.command("load", name).status)
-
-    def test_flipped_bits(self) -> None:
-        """A changed byte anywhere that matters is found before anything is loaded."""
-        refused = 0
-        for place in range(0, len(self.whole), len(self.whole) // 40):
-            damaged = bytearray(self.whole)
-            damaged[place] ^= 0x40
-            self.archive.write_bytes(damaged)
-            ran = self.command("load", "images.tar")
-            if ran.status:
-                refused += 1
-                self.assertNotIn("Traceback", ran.err)
-                self.assert_nothing_loaded()
-            else:  # padding, or a field nobody reads
-                self.assert_usable()
-                self.forget_images()
-        self.assertGreater(refused, 20)
-
     def test_layer(self) -> None:
         """A layer with other bytes is named with its image."""
         self.rewritten(
@@ -311,21 +250,6 @@ class DamageTest(ArchiveTestCase):
 
         self.rewritten(change)
         self.assert_refused(6, "second: .* is not locked", self.command("load", "images.tar"))
-
-    def test_exchanged_tags(self) -> None:
-        """Two locked images with each other's tags are refused."""
-
-        def change(member: tarfile.TarInfo, content: bytes) -> bytes:
-            if member.name != "manifest.json":
-                return content
-            items = json.loads(content)
-            tags = [item["RepoTags"] for item in items]
-            for item, other in zip(items, reversed(tags), strict=True):
-                item["RepoTags"] = other
-            return json.dumps(items).encode()
-
-        self.rewritten(change)
-        self.assert_refused(6, "is not locked for", self.command("load", "images.tar"))
 
     def test_image_left_out(self) -> None:
         """An archive that says it has an image it has not is refused, with the image's name."""
@@ -376,7 +300,3 @@ class DamageTest(ArchiveTestCase):
             with self.subTest(content[:10]):
                 self.archive.write_bytes(content)
                 self.assert_refused(1, "damaged|no whole", self.command("load", "images.tar"))
-
-    def test_no_file(self) -> None:
-        """A file that is not there is named."""
-        self.assert_refused(1, "none.tar cannot be read: No such", self.command("load", "none.tar"))

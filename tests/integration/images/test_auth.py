@@ -99,15 +99,11 @@ class AuthTest(ImageTestCase):
         self.assert_works()
 
     def test_nobody(self) -> None:
-        """Without credentials it is denied."""
-        self.configure()
-        self.assert_denied("")
-
-    def test_wrong_password(self) -> None:
-        """With wrong ones too."""
+        """Without credentials it is denied, and with wrong ones."""
         wrong = base64.b64encode(f"{USER}:wrong".encode()).decode()
-        self.configure(auths={self.registry.host: {"auth": wrong}})
-        self.assert_denied("")
+        for auths in ({}, {self.registry.host: {"auth": wrong}}):
+            self.configure(auths=auths)
+            self.assert_denied("")
 
     def test_helper_is_missing(self) -> None:
         """A helper that is not installed is named."""

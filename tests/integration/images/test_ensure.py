@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 from unittest import mock
 
-from orchestrator.errors import DigestMismatchError, EngineError
+from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.images.failures import Retry
 from orchestrator.images.reference import parse_reference
@@ -29,17 +29,6 @@ class EnsureImageTest(ImageTestCase):
             self.engine, image, settings=settings or Settings(), report=self.lines.append
         ).id
 
-    def test_missing_is_pulled(self) -> None:
-        """A missing image is pulled by digest, tagged, and both ends are reported."""
-        built = tiny_image()
-        image = self.push(built)
-        self.assertEqual(built.config, self.ensure(image))
-        tagged = self.engine.image(image.reference.tagged)
-        assert tagged
-        self.assertEqual(built.config, tagged.id)
-        self.assertRegex(self.lines[0], f"^pulling {image.reference.familiar}, which is not")
-        self.assertRegex(self.lines[-1], f"^pulled {image.reference.familiar}: .* MB in .* s$")
-
     def test_present_is_silent(self) -> None:
         """A present image is found without a word, also where pulling is forbidden."""
         image = self.push()
@@ -57,29 +46,6 @@ class EnsureImageTest(ImageTestCase):
             next(iter(image.platforms.values())).config,
             self.ensure(bare, settings=Settings(pull="never")),
         )
-
-    def test_never(self) -> None:
-        """ORCHESTRATOR_PULL=never refuses a missing image and names the mending command."""
-        image = self.push()
-        with self.assertRaisesRegex(
-            EngineError, "not on this machine.*ORCHESTRATOR_PULL=never.*orchestrator pull"
-        ):
-            self.ensure(image, settings=Settings(pull="never"))
-        self.assertIsNone(self.engine.image(image.reference.tagged))
-
-    def test_other_bytes_under_the_tag(self) -> None:
-        """The tag with other bytes is never used: the error shows both digests and what to do."""
-        other = self.push()
-        image = self.push(repository=other.reference.repository, tag="2")
-        list(self.engine.pull_image(other.reference.pinned))
-        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
-        with self.assertRaises(DigestMismatchError) as caught:
-            self.ensure(image)
-        for text in (image.digest, other.digest, "orchestrator pull", "lock --update app"):
-            self.assertIn(str(text), str(caught.exception))
-        tagged = self.engine.image(image.reference.tagged)
-        assert tagged
-        self.assertEqual(next(iter(other.platforms.values())).config, tagged.id)
 
     def test_right_bytes_beside_other_tag(self) -> None:
         """When the locked bytes are here too, they are used, whatever the tag is."""
@@ -116,13 +82,6 @@ class EnsureImageTest(ImageTestCase):
         self.push(repository=image.reference.repository)
         self.assertEqual(built.config, self.ensure(image))
 
-    def test_gone(self) -> None:
-        """A digest the registry no longer has is an error with advice."""
-        image = self.push()
-        self.registry.pusher.delete(image.reference.repository, str(image.digest))
-        with self.assertRaisesRegex(EngineError, "(?s)manifest unknown.*no such image"):
-            self.ensure(image)
-
     def test_unlocked(self) -> None:
         """Without digest the tag counts: used when it is here, pulled when not."""
         built = tiny_image()
@@ -130,15 +89,6 @@ class EnsureImageTest(ImageTestCase):
         bare = LockedImage(name="x", reference=image.reference.with_digest(None))
         self.assertEqual(built.config, self.ensure(bare))
         self.assertEqual(built.config, self.ensure(bare, settings=Settings(pull="never")))
-
-    def test_reference(self) -> None:
-        """A plain reference with digest does as well as an entry."""
-        built = tiny_image()
-        image = self.push(built)
-        info = ensure_image(
-            self.engine, image.reference, settings=Settings(), report=self.lines.append
-        )
-        self.assertEqual(built.config, info.id)
 
     def test_foreign_platform(self) -> None:
         """After `pull --platform` for another machine, a service gets its own platform again."""

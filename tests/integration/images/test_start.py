@@ -85,6 +85,10 @@ class StartTest(ImageTestCase):
         self.write_lock(image)
         error, _ = self.start(image.reference.tagged)
         self.assertIsInstance(error, DigestMismatchError)
+        for text in (image.digest, other.digest, "orchestrator pull", "lock --update app"):
+            self.assertIn(str(text), str(error))
+        tagged = self.engine.image(image.reference.tagged)
+        self.assertEqual(next(iter(other.platforms.values())).config, tagged and tagged.id)
 
     def test_a_pull_that_fails_is_its_message(self) -> None:
         """The report has what the registry said and what to do, and none of our frames."""

@@ -34,18 +34,6 @@ class DockerfileTest(unittest.TestCase):
         text = f"FROM a AS Build\nFROM build\n{copies}\nFROM scratch"
         self.assertEqual(text.replace("FROM a", "FROM <a>"), locked(text))
 
-    def test_arguments_are_filled_in(self) -> None:
-        """With what is given, else with the default."""
-        text = "ARG BASE=redis\nARG TAG\nFROM ${BASE}:$TAG"
-        self.assertEqual("ARG BASE=redis\nARG TAG\nFROM <redis:7>", locked(text, TAG="7"))
-        self.assertIn("<kafka:7>", locked(text, TAG="7", BASE="kafka"))
-        self.assertEqual("FROM <a>", locked("FROM ${MISSING:-a}"))
-
-    def test_a_variable_without_value_is_an_error_that_names_it(self) -> None:
-        """Docker would take an empty name."""
-        with self.assertRaisesRegex(DeclarationError, r"\$BASE"):
-            locked("ARG BASE\nFROM $BASE")
-
     def test_a_line_that_goes_on_is_no_instruction(self) -> None:
         """SQL has a FROM as well."""
         text = 'FROM a\nRUN psql -c "select 1 \\\n# a remark\n  FROM b"\n# FROM c'
@@ -55,3 +43,27 @@ class DockerfileTest(unittest.TestCase):
         """It is not a Dockerfile."""
         with self.assertRaisesRegex(DeclarationError, "no FROM"):
             locked("RUN true")
+
+    def test_variables(self) -> None:
+        """They have what is given, else their default; without a value they are an error."""
+        text = "ARG BASE=redis\nARG TAG\nFROM ${BASE}:$TAG"
+        self.assertEqual("ARG BASE=redis\nARG TAG\nFROM <redis:7>", locked(text, TAG="7"))
+        self.assertIn("<kafka:7>", locked(text, TAG="7", BASE="kafka"))
+        for form, expected in {
+            "${NO:-a}": "a",
+            "${NO-a}": "a",
+            "${EMPTY:-a}": "a",
+            "${SET:+a}": "a",
+            "a${NO:+b}": "a",
+        }.items():
+            with self.subTest(form):
+                head = "ARG EMPTY=\nARG SET=1\nFROM "
+                self.assertEqual(f"{head}<{expected}>", locked(head + form))
+        for form, words in {
+            "$NO": r"variable NO has no value; give it one in Build\(args=…\)",
+            "$EMPTY": "EMPTY has no value",
+            "${NO:?must}": "NO is not set: must",
+            "a$": "a \\$ that is no variable",
+        }.items():
+            with self.subTest(form), self.assertRaisesRegex(DeclarationError, words):
+                locked(f"ARG EMPTY=\nFROM {form}")

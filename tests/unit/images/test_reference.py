@@ -1,14 +1,23 @@
-"""References: the grammar, the normal form, the reasons given for what cannot be read."""
+"""References: how they are read, what is said of the others, and where mirrors have them."""
 
 import unittest
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.errors import InvalidReferenceError
-from orchestrator.images import Reference, parse_reference
+from orchestrator.errors import InvalidReferenceError, SettingsError
+from orchestrator.images import parse_reference
+from orchestrator.images.reference import mirrored
+from orchestrator.settings import Settings
 
 DIGEST = "sha256:" + "a" * 64
+VARIABLE = "ORCHESTRATOR_REGISTRY_MIRROR"
+
+
+def by_way_of(mirrors: str, reference: str) -> str:
+    """Where a reference comes from with these mirrors."""
+    settings = Settings.from_environment({VARIABLE: mirrors})
+    return str(mirrored(parse_reference(reference), settings=settings))
 
 
 class ParseReferenceTest(unittest.TestCase):
@@ -62,11 +71,6 @@ class ParseReferenceTest(unittest.TestCase):
         with self.assertRaisesRegex(InvalidReferenceError, "None is not text"):
             parse_reference(None)  # type: ignore[arg-type]
 
-    def test_parts(self) -> None:
-        """A port is no tag."""
-        expected = Reference(registry="localhost:5000", repository="a/b", tag="latest")
-        self.assertEqual(expected, parse_reference("localhost:5000/a/b"))
-
     def test_familiar(self) -> None:
         """People see the short form."""
         for text in ("postgres:15", "apache/kafka:4", "ghcr.io/a:1"):
@@ -78,7 +82,7 @@ class ParseReferenceTest(unittest.TestCase):
         with self.assertRaises(InvalidReferenceError):
             _ = parse_reference("redis").pinned
 
-    @given(st.text(max_size=60))
+    @given(st.text(max_size=60) | st.from_regex(r"[a-zA-Z0-9.:/@_\-\[\]]{1,40}", fullmatch=True))
     def test_any_text(self, text: str) -> None:
         """Any text is a reference or an InvalidReferenceError, and what is read reads again."""
         try:
@@ -87,11 +91,40 @@ class ParseReferenceTest(unittest.TestCase):
             return
         self.assertEqual(reference, parse_reference(str(reference)))
 
-    @given(st.from_regex(r"[a-zA-Z0-9.:/@_\-\[\]]{1,40}", fullmatch=True))
-    def test_likely_text(self, text: str) -> None:
-        """The same for text made of a reference's own characters."""
-        try:
-            reference = parse_reference(text)
-        except InvalidReferenceError:
-            return
-        self.assertEqual(reference, parse_reference(str(reference)))
+
+class MirroredTest(unittest.TestCase):
+    """`mirrored`."""
+
+    def test_rewriting(self) -> None:
+        """The longest beginning counts, at the borders of parts; tag and digest stay."""
+        both = "docker.io=m.example/hub, docker.io/team=own.example:5000 ghcr.io=m.example/gh"
+        for mirrors, reference, expected in (
+            ("", "redis:7", "docker.io/library/redis:7"),
+            ("m.example", "redis:7", "m.example/library/redis:7"),
+            ("m.example/hub/", "redis:7", "m.example/hub/library/redis:7"),
+            ("m.example", "ghcr.io/a:1", "ghcr.io/a:1"),
+            (both, "redis:7", "m.example/hub/library/redis:7"),
+            (both, "team/app:1", "own.example:5000/app:1"),
+            (both, "teams/app:1", "m.example/hub/teams/app:1"),
+            (both, f"ghcr.io/a/b:1@{DIGEST}", f"m.example/gh/a/b:1@{DIGEST}"),
+            (both, "quay.io/a:1", "quay.io/a:1"),
+        ):
+            with self.subTest(mirrors=mirrors, reference=reference):
+                self.assertEqual(expected, by_way_of(mirrors, reference))
+
+    def test_malformed(self) -> None:
+        """What is no mirror is refused with the variable's name; passwords are not repeated."""
+        for value in (
+            "https://m.example",
+            "user:secret@m.example",
+            "https://user:secret@m.example/x",
+            "docker.io=",
+            "=m.example",
+            "a=b=c d",
+            "docker.io=a,docker.io=b",
+            "m example/..",
+        ):
+            with self.subTest(value), self.assertRaises(SettingsError) as caught:
+                Settings.from_environment({VARIABLE: value})
+            self.assertIn(VARIABLE, str(caught.exception))
+            self.assertNotIn("secret", str(caught.exception))

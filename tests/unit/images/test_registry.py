@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from orchestrator.engine.registry import RegistryClient
-from orchestrator.engine.registry_trust import Credentials, is_insecure
+from orchestrator.engine.registry_trust import is_insecure
 from orchestrator.errors import EngineError
 from tests.support.hostile import MOST, PIECE, Answer, Asked, Server, server
 from tests.support.registries import make_certificate
@@ -110,24 +110,12 @@ class TokenTest(RegistryTestCase):
         self.log_in(self.registry, identitytoken="identity", auth="eDo=")
         self.assertEqual(DIGEST, self.digest(self.registry))
 
-    def test_nobody(self) -> None:
-        """Without credentials the refusal is reported."""
-        error = self.fails(self.registry, "answered 401 Unauthorized")
-        self.assertEqual(401, error.status)
-
     def test_other_bytes(self) -> None:
         """What is asked for by digest must have it."""
         self.log_in(self.registry)
         client = RegistryClient(timeout=20)
         with self.assertRaisesRegex(EngineError, "delivered other bytes"):
             client.manifest(self.registry.host, "a/b", f"sha256:{'0' * 64}")
-
-    def test_credentials_are_not_shown(self) -> None:
-        """Neither password nor token is in the repr."""
-        shown = repr(Credentials(username="alice", password="hunter2", token="identity"))
-        self.assertIn("alice", shown)
-        self.assertNotIn("hunter2", shown)
-        self.assertNotIn("identity", shown)
 
 
 class ThiefTest(RegistryTestCase):
@@ -184,11 +172,6 @@ class ThiefTest(RegistryTestCase):
                     self.fails(registry, words)
         self.assertEqual([], thief.asked)
 
-    def test_round_trips_end(self) -> None:
-        """A registry that sends in circles is left."""
-        registry = self.serve(moved("/v2/"))
-        self.fails(registry, "sends on more than 5 times")
-
 
 class EndlessTest(RegistryTestCase):
     """Whatever a registry sends, the answer is bounded in size and time."""
@@ -208,13 +191,6 @@ class EndlessTest(RegistryTestCase):
             with self.subTest(words):
                 self.fails(registry, words)
                 self.assertLess(max(registry.sent), ENDLESS)
-
-    def test_token(self) -> None:
-        """A token service is no better."""
-        service = self.serve(Answer(body=itertools.repeat(PIECE)))
-        registry = self.serve(refers(f"http://{service.host}/token"))
-        self.fails(registry, "larger than")
-        self.assertLess(max(service.sent), ENDLESS)
 
     def test_deep_and_long_words(self) -> None:
         """A registry's own words are short and of one line, whatever it says."""

@@ -3,7 +3,7 @@
 import unittest
 from pathlib import Path
 
-from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
+from orchestrator.errors import ImageNotLockedError, LockError
 from orchestrator.images import LockedImage, resolve_image
 from orchestrator.images.lockfile import DEFAULT, check_allowed, parse_lock, read_lock
 from orchestrator.settings import Settings
@@ -38,10 +38,6 @@ class ResolveImageTest(unittest.TestCase):
         """Without image= the service's own entry counts."""
         self.assertEqual(LOCK.entries["redis"], resolve(None))
 
-    def test_entry_by_name(self) -> None:
-        """image= may name another entry."""
-        self.assertEqual(LOCK.entries["other"], resolve("other"))
-
     def test_locked_reference(self) -> None:
         """A locked reference has the digest of its entry, however it is written."""
         for text in ("redis:7", "docker.io/redis:7", "docker.io/library/redis:7"):
@@ -52,23 +48,12 @@ class ResolveImageTest(unittest.TestCase):
         """A reference with a digest needs no entry, and no entry changes its digest."""
         self.assertEqual(f"docker.io/library/redis:7@{B}", str(resolve(f"redis:7@{B}").reference))
 
-    def test_own_digest_knows_platforms(self) -> None:
-        """The platforms of an entry with the same digest are known."""
-        self.assertEqual(C, resolve(f"redis@{A}").platforms["linux/amd64"].config)
-
     def test_not_locked(self) -> None:
         """The error has the command that locks the reference."""
         with self.assertRaisesRegex(
             ImageNotLockedError, r"images.lock does not lock 'redis:8'.* lock redis:8 "
         ):
             resolve("redis:8")
-
-    def test_service_not_locked(self) -> None:
-        """A missing entry of a known service is suggested with the packaged reference."""
-        with self.assertRaisesRegex(
-            ImageNotLockedError, r"no entry 'postgres'.* lock postgres:15-alpine "
-        ):
-            resolve(None, default="postgres")
 
     def test_unknown_service_not_locked(self) -> None:
         """A missing entry of an unknown service asks for a reference."""
@@ -85,16 +70,6 @@ class ResolveImageTest(unittest.TestCase):
         """It lets a service fall back to the packaged entry."""
         expected = read_lock(DEFAULT).entries["postgres"]
         self.assertEqual(expected, resolve(None, default="postgres", settings=ALLOW))
-
-    def test_packaged_lock_is_named(self) -> None:
-        """Who has no lock file reads that."""
-        with self.assertRaisesRegex(ImageNotLockedError, "there is no images.lock"):
-            resolve_image("a:1", default="x", lock=read_lock(DEFAULT), settings=Settings())
-
-    def test_bad_reference(self) -> None:
-        """What is neither entry nor reference is an InvalidReferenceError."""
-        with self.assertRaises(InvalidReferenceError):
-            resolve("Redis")
 
 
 class RegistriesTest(unittest.TestCase):
@@ -117,21 +92,8 @@ class RegistriesTest(unittest.TestCase):
         both = "docker.io/library/redis, ghcr.io/team/app are not from an allowed registry"
         self.assertIn(both, str(raised.exception))
 
-    def test_an_allowed_beginning_lets_it_through(self) -> None:
-        """A registry, a folder of one, or one image."""
-        for name in ("ghcr.io", "ghcr.io/team", "ghcr.io/team/app"):
-            with self.subTest(name):
-                settings = Settings(registries=("quay.io", name))
-                self.assertEqual("other", resolve("other", settings=settings).name)
-
     def test_only_whole_parts_count(self) -> None:
         """A name that merely begins alike belongs to somebody else."""
         for name in ("ghcr.io/tea", "ghcr.i"):
             with self.subTest(name), self.assertRaises(LockError):
                 resolve("other", settings=Settings(registries=(name,)))
-
-    def test_allowing_what_is_not_locked_does_not_open_other_registries(self) -> None:
-        """The two settings are about different things."""
-        settings = Settings(unlocked="allow", registries=("ghcr.io",))
-        with self.assertRaises(LockError):
-            resolve("quay.io/somebody/thing:1", settings=settings)
