@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import getpass
 import grp
 import json
@@ -130,10 +129,10 @@ def _refused_socket(path: str, error: OSError) -> Finding:
     if isinstance(error, PermissionError):
         return _no_permission(path)
     text, mend = f"no Docker daemon: there is no socket {path}", _start()
-    if isinstance(error, ConnectionRefusedError):
-        text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
-    elif error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE):
+    if Path(path).exists() and not Path(path).is_socket():
         text, mend = f"{path} is not the socket of a Docker daemon", "unset DOCKER_HOST"
+    elif isinstance(error, ConnectionRefusedError):
+        text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
     elif not isinstance(error, FileNotFoundError):
         text = f"the Docker daemon's socket {path} does not accept: {error}"
         mend = _start("restart")

@@ -50,12 +50,6 @@ class LockTest(ImageTestCase):
         self.assertIn("2 platforms", ran.out)
         self.assertEqual(image, self.locked())
 
-    def test_one_platform(self) -> None:
-        """An image without index is locked by its manifest, its platform read from the config."""
-        image = self.push(tiny_image(platform="linux/arm/v7"))
-        self.assertEqual(0, self.command("lock", image.reference.tagged).status)
-        self.assertEqual(image, self.locked())
-
     def test_other_tag(self) -> None:
         """Locking another tag of a locked repository moves its entry, and shows old and new."""
         old = self.push()
@@ -306,19 +300,6 @@ class LockFaultsTest(ImageTestCase):
         self.proxy.faults = list(faults)
         env = {"ORCHESTRATOR_ENGINE_TIMEOUT": seconds}
         return self.command("lock", self.image.reference.tagged, env=env).status
-
-    def test_passing_faults(self) -> None:
-        """What passes is tried again."""
-        for fault in (
-            Fault(status=503, times=2),
-            Fault(status=429, times=2),
-            Fault(path="manifests/sha256", cut=True, after=30, times=2),
-            Fault(path="manifests", cut=True, times=2),
-        ):
-            with self.subTest(fault):
-                self.path.unlink(missing_ok=True)
-                self.assertEqual(0, self.lock(fault))
-                self.assertEqual(self.image, read_lock(self.path).entries["app"])
 
     def test_lasting_faults(self) -> None:
         """What lasts has its own status, and nothing is written."""

@@ -1,8 +1,6 @@
 """Kinds of failure, trying again, exit statuses."""
 
-import threading
 import unittest
-from unittest import mock
 
 from orchestrator.errors import EngineError
 from orchestrator.images.failures import (
@@ -11,7 +9,6 @@ from orchestrator.images.failures import (
     attempts_worth,
     classify,
     exit_status,
-    retrying,
 )
 
 # As daemons and registries really say it.
@@ -70,35 +67,8 @@ class ClassifyTest(unittest.TestCase):
         self.assertEqual(5, exit_status([Failure.NOT_FOUND, Failure.NOT_FOUND]))
         self.assertEqual(1, exit_status([Failure.NOT_FOUND, Failure.DENIED]))
 
-
-class RetryTest(unittest.TestCase):
-    """`retrying`."""
-
-    def setUp(self) -> None:
-        """Note the pauses instead of waiting."""
-        self.stopping = mock.Mock(spec=threading.Event)
-        self.stopping.wait.return_value = False
-        self.lines: list[str] = []
-
-    def run_with(self, *outcomes: object, attempts: int = 5) -> object:
-        """Do something with these outcomes."""
-        do = mock.Mock(side_effect=outcomes)
-        try:
-            return retrying(
-                do,
-                retry=Retry(attempts=attempts),
-                report=self.lines.append,
-                known="so ",
-                stopping=self.stopping,
-            )
-        finally:
-            self.calls = do.call_count
-
-    def test_passing(self) -> None:
-        """A passing failure is tried again, with one line each and growing pauses."""
-        error = EngineError("so connection refused")
-        self.assertEqual("done", self.run_with(error, error, "done"))
-        self.assertRegex(self.lines[0], r"^connection refused; trying again in .* s \(2 of 5\)$")
-        pauses = [call.args[0] for call in self.stopping.wait.call_args_list]
-        self.assertTrue(0.75 <= pauses[0] <= 1.25, pauses)
-        self.assertTrue(1.5 <= pauses[1] <= 2.5, pauses)
+    def test_pauses(self) -> None:
+        """Pauses grow, up to a limit."""
+        pauses = [Retry().pause(attempt) for attempt in (1, 2, 100)]
+        for expected, pause in zip((1.0, 2.0, 30.0), pauses, strict=True):
+            self.assertTrue(0.75 * expected <= pause <= 1.25 * expected, pauses)

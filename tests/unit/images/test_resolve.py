@@ -34,40 +34,35 @@ def resolve(
 class ResolveImageTest(unittest.TestCase):
     """`resolve_image`."""
 
-    def test_service_entry(self) -> None:
-        """Without image= the service's own entry counts."""
-        self.assertEqual(LOCK.entries["redis"], resolve(None))
-
-    def test_locked_reference(self) -> None:
-        """A locked reference has the digest of its entry, however it is written."""
-        for text in ("redis:7", "docker.io/redis:7", "docker.io/library/redis:7"):
-            with self.subTest(text):
-                self.assertEqual(LOCK.entries["redis"], resolve(text))
+    def test_found(self) -> None:
+        """By the service's own entry, another entry's name, or a locked reference in any form."""
+        for image, name in (
+            (None, "redis"),
+            ("other", "other"),
+            ("redis:7", "redis"),
+            ("docker.io/library/redis:7", "redis"),
+        ):
+            with self.subTest(image):
+                self.assertEqual(LOCK.entries[name], resolve(image))
 
     def test_own_digest(self) -> None:
-        """A reference with a digest needs no entry, and no entry changes its digest."""
+        """A reference with a digest needs no entry; one with the same digest tells platforms."""
         self.assertEqual(f"docker.io/library/redis:7@{B}", str(resolve(f"redis:7@{B}").reference))
+        self.assertEqual(C, resolve(f"redis@{A}").platforms["linux/amd64"].config)
 
     def test_not_locked(self) -> None:
-        """The error has the command that locks the reference."""
-        with self.assertRaisesRegex(
-            ImageNotLockedError, r"images.lock does not lock 'redis:8'.* lock redis:8 "
+        """The error has the command that locks what is meant."""
+        for image, default, words in (
+            ("redis:8", "redis", "images.lock does not lock 'redis:8'.* lock redis:8 "),
+            (None, "postgres", "no entry 'postgres'.* lock postgres:15-alpine "),
+            (None, "mysql", "lock mysql=REFERENCE"),
         ):
-            resolve("redis:8")
-
-    def test_unknown_service_not_locked(self) -> None:
-        """A missing entry of an unknown service asks for a reference."""
-        with self.assertRaisesRegex(ImageNotLockedError, "lock mysql=REFERENCE"):
-            resolve(None, default="mysql", settings=ALLOW)
+            with self.subTest(words), self.assertRaisesRegex(ImageNotLockedError, words):
+                resolve(image, default=default)
 
     def test_allowed(self) -> None:
-        """ORCHESTRATOR_UNLOCKED=allow lets a reference through without digest."""
-        image = resolve("redis:8", settings=ALLOW)
-        self.assertEqual("docker.io/library/redis:8", str(image))
-        self.assertIsNone(image.digest)
-
-    def test_allowed_service(self) -> None:
-        """It lets a service fall back to the packaged entry."""
+        """ORCHESTRATOR_UNLOCKED=allow lets references through, and services' packaged entries."""
+        self.assertEqual("docker.io/library/redis:8", str(resolve("redis:8", settings=ALLOW)))
         expected = read_lock(DEFAULT).entries["postgres"]
         self.assertEqual(expected, resolve(None, default="postgres", settings=ALLOW))
 
