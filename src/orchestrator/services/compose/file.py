@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import DeclarationError
 from orchestrator.services.compose.volumes import check_not_shared
 from orchestrator.services.drivers import driver
+from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _TOP: Final = ("services", "name", "version", "volumes", "networks")
-_VARIABLE: Final = re.compile(
-    r"\$(?:(?P<dollar>\$)|(?P<plain>[A-Za-z_]\w*)"
-    r"|\{(?P<name>[A-Za-z_]\w*)(?:(?P<operator>:?[-?+])(?P<word>[^}]*))?\}|(?P<bad>))"
-)
 # YAML 1.2's core schema; PyYAML's own is that of 1.1, where `no` is false and 22:22 is 1342.
 _SCALARS: Final = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -136,29 +133,12 @@ def read_env_file(file: Path) -> Mapping[str, str]:
 def _filled_in(value: Any, variables: Mapping[str, str], *, place: str) -> Any:
     """The same, with every ``$NAME`` and ``${NAME…}`` in its texts replaced."""
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _value(match, variables, place=place), value)
+        try:
+            return expand(value, variables)
+        except VariableError as error:
+            raise DeclarationError(f"{place}: {error}") from error
     if isinstance(value, Mapping):
         return {key: _filled_in(it, variables, place=place) for key, it in value.items()}
     if isinstance(value, list):
         return [_filled_in(it, variables, place=place) for it in value]
     return value
-
-
-def _value(match: re.Match[str], variables: Mapping[str, str], *, place: str) -> str:
-    if match["dollar"]:
-        return "$"
-    name = match["plain"] or match["name"]
-    if name is None:
-        raise DeclarationError(
-            f"{place}: {match.string!r} has a $ that is no variable; write $$ for a dollar"
-        )
-    operator, word = match["operator"] or "", match["word"] or ""
-    value = variables.get(name)
-    there = bool(value) if operator.startswith(":") else value is not None
-    if operator.endswith("+"):
-        return word if there else ""
-    if there:
-        return value or ""
-    if operator.endswith("?"):
-        raise DeclarationError(f"{place}: variable {name} is not set: {word}")
-    return word
