@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.cli.checkup_daemon import refusal
 from orchestrator.cli.finding import Finding
-from orchestrator.engine.port import KINDS
+from orchestrator.engine.api import KINDS
 from orchestrator.errors import EngineError, LockError
 from orchestrator.images import find_lock
 from orchestrator.images.mirrors import mirrored
@@ -20,8 +20,9 @@ from orchestrator.sessions import Liveness, inventory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.engine.api import EngineInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.engine.endpoint import Endpoint
-    from orchestrator.engine.port import Engine, EngineInfo
     from orchestrator.settings import Settings
 
 # Postgres, Redis and Kafka take about 1 GB unpacked, their data and logs the rest.
@@ -67,7 +68,7 @@ def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
     for image in lock.entries.values():
         source = mirrored(image.reference, settings=settings)
         try:
-            found = find_image(engine, image, mirrored=source)
+            found = find_image(engine.images, image, mirrored=source)
         except EngineError as error:
             yield refusal("images", str(error), paths=["/images"])
             return

@@ -18,8 +18,9 @@ from orchestrator.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.engine.api import EngineInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.engine.endpoint import Endpoint
-    from orchestrator.engine.port import Engine, EngineInfo
 
 _PATIENCE = 5.0  # seconds for a local socket to accept
 

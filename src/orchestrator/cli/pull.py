@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.arguments import at_least_one, counted
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.glance import glance_at
+from orchestrator.engine.local_lookup import LocalLookup
 from orchestrator.errors import EngineError
 from orchestrator.images import find_lock
 from orchestrator.images.allowed import check_allowed
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _in_place(images: Sequence[LockedImage]) -> bool:
     """One quick look, which does not need docker-py; when in doubt, no."""
     try:
-        glance = glance_at(find_endpoint())
-        return glance is not None and all(in_place(glance, image) for image in images)
+        lookup = LocalLookup(find_endpoint())
+        return all(in_place(lookup, image) for image in images)
     except EngineError:
         return False
 

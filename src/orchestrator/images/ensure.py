@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
+    from orchestrator.engine.api import ImageInfo, PullProgress
+    from orchestrator.engine.docker import Engine
     from orchestrator.settings import Settings
 
     Report = Callable[[str], None]
@@ -54,13 +55,15 @@ def ensure_image(
     """
     if isinstance(image, Reference):
         image = LockedImage(name=str(image), reference=image)
-    presence = find_image(engine, image, mirrored=mirrored(image.reference, settings=settings))
+    presence = find_image(
+        engine.images, image, mirrored=mirrored(image.reference, settings=settings)
+    )
     platform = None
     if presence.info is not None:
         platform = platform_to_pull(engine, presence.info, image)
         if platform is None:
             return presence.info
-        if found := find_on_platform(engine, image, platform):
+        if found := find_on_platform(engine.images, image, platform):
             return found
     elif presence.other is not None:
         raise mismatch(image, presence.other)

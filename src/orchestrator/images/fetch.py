@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
+    from orchestrator.engine.api import ImageInfo, PullProgress
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.settings import Settings
 
@@ -45,7 +46,7 @@ def fetch_image(
     name, platform = _source(image, settings=settings, platform=platform)
 
     def pull() -> None:
-        for step in engine.pull_image(name, platform=platform, stopping=stopping):
+        for step in engine.images.pull(name, platform=platform, stopping=stopping):
             progress(step)
 
     try:
@@ -55,14 +56,14 @@ def fetch_image(
         raise
     except EngineError as error:
         raise _explained(error, image, name) from None  # it says all that the daemon did
-    found = engine.image(name)
+    found = engine.images.find(name)
     if found is None or (image.digest and not _as_locked(found, image)):
         raise DigestMismatchError(
             f"{image.reference.familiar}: {name} was pulled, but what came has not the locked "
             f"digest {image.digest}"
         )
     if image.reference.tag:
-        engine.tag_image(found.id, as_reference=image.reference.tagged)
+        engine.images.tag(found.id, as_reference=image.reference.tagged)
     return found
 
 

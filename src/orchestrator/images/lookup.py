@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
 
-    from orchestrator.engine.port import ImageInfo
+    from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.registry import Document
     from orchestrator.images.reference import Reference
     from orchestrator.settings import Settings

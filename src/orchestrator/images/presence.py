@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from orchestrator.errors import DigestMismatchError
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.images.reference import Reference
 
@@ -36,37 +37,37 @@ class Presence:
 
 
 class Looks(Protocol):
-    """What can look for an image: an engine, or `Glance`."""
+    """What can look for an image: `Images` of the engine, or `LocalLookup`."""
 
-    def image(self, reference: str, /) -> ImageInfo | None:
+    def find(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, digest or id, or None."""
 
 
-def find_image(engine: Looks, image: LockedImage, *, mirrored: Reference | None = None) -> Presence:
+def find_image(images: Looks, image: LockedImage, *, mirrored: Reference | None = None) -> Presence:
     """Look for an image: one question to the daemon when its tag is right, a few when it is not.
 
     Args:
-        engine: The daemon to ask.
+        images: The daemon's images.
         image: The image to look for.
         mirrored: The name under which a mirror delivers it, when that is another one.
     """
     reference = image.reference
     other = None
     if reference.tag:
-        tagged = engine.image(reference.tagged)
+        tagged = images.find(reference.tagged)
         if tagged and (not reference.digest or is_locked(tagged, image)):
             return Presence(info=tagged)
         other = tagged
     for name in _other_names(image, mirrored):
-        found = engine.image(name)
+        found = images.find(name)
         if found and is_locked(found, image):
             return Presence(info=found, other=other)
     return Presence(other=other)
 
 
-def in_place(looks: Looks, image: LockedImage) -> bool:
+def in_place(images: Looks, image: LockedImage) -> bool:
     """Whether nothing at all is to be done: right bytes, right tag, this machine's processor."""
-    info = find_image(looks, image).info
+    info = find_image(images, image).info
     return (
         info is not None
         and info.architecture == _MACHINES.get(platform.machine().lower())
@@ -110,10 +111,10 @@ def platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str
     return own if image.on(own) else None
 
 
-def find_on_platform(engine: Looks, image: LockedImage, platform: str) -> ImageInfo | None:
+def find_on_platform(images: Looks, image: LockedImage, platform: str) -> ImageInfo | None:
     """The image of one platform, when the lock knows it and it is here beside another's."""
     locked = image.on(platform)
-    return engine.image(locked.config) if locked else None
+    return images.find(locked.config) if locked else None
 
 
 def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:

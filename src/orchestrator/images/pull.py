@@ -22,7 +22,8 @@ from orchestrator.images.transfer import Transfer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
+    from orchestrator.engine.api import ImageInfo, PullProgress
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.display import Display
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.images.retry import Retry
@@ -75,13 +76,13 @@ def pull_images(
     def one(image: LockedImage) -> Pulled:
         name = image.reference.familiar
         source = mirrored(image.reference, settings=settings)
-        presence = find_image(engine, image, mirrored=source)
+        presence = find_image(engine.images, image, mirrored=source)
         wanted = platform
         if presence.info:
             wanted = platform or platform_to_pull(engine, presence.info, image)
             found = presence.info if _fits(presence.info, image, wanted) else None
             if found is None and wanted:
-                found = find_on_platform(engine, image, wanted)
+                found = find_on_platform(engine.images, image, wanted)
             if found:
                 _give_tag(engine, image, found)
                 display.present(name)
@@ -109,7 +110,7 @@ def pull_images(
 def _give_tag(engine: Engine, image: LockedImage, info: ImageInfo) -> None:
     """`docker image prune` removes what has a digest but no tag."""
     if image.reference.tag and image.reference.familiar not in info.tags:
-        engine.tag_image(info.id, as_reference=image.reference.tagged)
+        engine.images.tag(info.id, as_reference=image.reference.tagged)
 
 
 def _fits(info: ImageInfo, image: LockedImage, platform: str | None) -> bool:

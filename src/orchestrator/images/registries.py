@@ -8,7 +8,8 @@ from orchestrator.errors import EngineError
 from orchestrator.images.presence import own_platform
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.engine.registry import Document, RegistryClient
     from orchestrator.settings import Settings
 
@@ -37,11 +38,11 @@ class Registries:
 
     def index_digest(self, reference: str) -> str:
         """What the daemon says a reference stands for; it knows no platforms."""
-        return self._engine.index_digest(reference)
+        return self._engine.images.index_digest(reference)
 
     def image(self, reference: str) -> ImageInfo | None:
         """The image that the daemon has under a reference."""
-        return self._engine.image(reference)
+        return self._engine.images.find(reference)
 
 
 def open_registries(engine: Engine, *, settings: Settings) -> Registries:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import PullProgress
+    from orchestrator.engine.api import PullProgress
 
 
 @dataclass(kw_only=True)

@@ -46,13 +46,13 @@ class PullFaultsTest(ImageTestCase):
         self.assertIn(text, ran.err)
         self.assertNotIn("Traceback", ran.err)
         for name in (self.image.reference.tagged, self.image.reference.pinned, self.built.config):
-            self.assertIsNone(self.engine.image(name))
+            self.assertIsNone(self.engine.images.find(name))
         self.assert_succeeds(self.pull())
 
     def assert_succeeds(self, ran: Ran) -> None:
         """The pull succeeded and what is here is the locked image."""
         self.assertEqual(0, ran.status, ran)
-        found = self.engine.image(self.image.reference.tagged)
+        found = self.engine.images.find(self.image.reference.tagged)
         assert found
         self.assertEqual(self.built.config, found.id)
 
