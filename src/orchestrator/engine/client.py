@@ -56,10 +56,9 @@ class IgnoreMissing:
     """Ends its block early, without an error, when the daemon knows nothing of that name."""
 
     def __enter__(self) -> None:
-        """Begin."""
+        pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        """Suppress only the daemon's "not found"."""
         return isinstance(error, EngineError) and error.status == _NOT_FOUND
 
 
@@ -201,25 +200,38 @@ def translate_errors(
     """
     try:
         yield
-    except docker.errors.APIError as error:
-        reason = error.explanation or str(error)
-        raise EngineError(
-            f"The Docker daemon failed to {doing}: {_text(reason)}", status=error.status_code
-        ) from _without_traceback(error)
-    except requests.exceptions.Timeout as error:
-        raise EngineError(_silent(doing, endpoint, timeout)) from _without_traceback(error)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        if "timed out" in str(error):  # docker-py puts the first request's timeout in its own error
-            raise EngineError(_silent(doing, endpoint, timeout)) from _without_traceback(error)
-        if _was_cut(error) and present():
-            raise EngineError(_broken(doing, endpoint, _reason(error))) from _without_traceback(
-                error
-            )
-        if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
-            raise EngineError(
-                f"Could not ask the Docker daemon at {endpoint.url} to {doing}: {_reason(error)}"
-            ) from _without_traceback(error)
-        raise EngineUnavailableError(_unavailable(error, endpoint)) from _without_traceback(error)
+        ours = _translated(error, doing, endpoint=endpoint, timeout=timeout, present=present)
+        raise ours from _without_traceback(error)
+
+
+def _translated(
+    error: Exception,
+    doing: str,
+    *,
+    endpoint: Endpoint,
+    timeout: float,
+    present: Callable[[], bool],
+) -> EngineError:
+    url = endpoint.url
+    if isinstance(error, docker.errors.APIError):
+        words = _text(error.explanation or str(error))
+        return EngineError(
+            f"The Docker daemon failed to {doing}: {words}", status=error.status_code
+        )
+    # docker-py puts the first request's timeout in an error of its own
+    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
+        return EngineError(
+            f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
+        )
+    if _was_cut(error) and present():
+        return EngineError(
+            f"The connection to the Docker daemon at {url}, which had answered before, broke when "
+            f"it was asked to {doing}: {_reason(error)}"
+        )
+    if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
+        return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
+    return EngineUnavailableError(_unavailable(error, endpoint))
 
 
 def _without_traceback(error: Exception) -> Exception:
@@ -229,20 +241,6 @@ def _without_traceback(error: Exception) -> Exception:
     if isinstance(error, docker.errors.APIError) and error.explanation is not None:
         error.explanation = printable(_text(error.explanation))
     return error.with_traceback(None)
-
-
-def _silent(doing: str, endpoint: Endpoint, timeout: float) -> str:
-    return (
-        f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
-        f"when asked to {doing}"
-    )
-
-
-def _broken(doing: str, endpoint: Endpoint, reason: str) -> str:
-    return (
-        f"The connection to the Docker daemon at {endpoint.url}, which had answered before, broke "
-        f"when it was asked to {doing}: {reason}"
-    )
 
 
 def _was_cut(error: BaseException) -> bool:
