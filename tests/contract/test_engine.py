@@ -11,14 +11,17 @@ import uuid
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator.engine import Endpoint, connect, labels
-from orchestrator.engine.docker_client import map_errors
-from orchestrator.engine.port import ContainerSpec, Engine
+from orchestrator.engine import Endpoint, connect
+from orchestrator.engine.api import ContainerSpec, Label
+from orchestrator.engine.client import translate_errors
 from orchestrator.errors import EngineError, EngineUnavailableError
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.engine.docker import Engine
 
 
 class EngineContractTest(unittest.TestCase):
@@ -37,7 +40,7 @@ class EngineContractTest(unittest.TestCase):
         cls.addClassCleanup(cls.engine.close)
         redis = find_lock(settings).entries["redis"]
         cls.image = ensure_image(cls.engine, redis, settings=settings).id
-        cls.marks = {labels.RUN: str(uuid.uuid4())}
+        cls.marks = {Label.RUN: str(uuid.uuid4())}
         cls.addClassCleanup(cls.remove_all)
         cls.box = cls.run_container("sleep", "600")
 
@@ -85,7 +88,7 @@ class EngineContractTest(unittest.TestCase):
         self.engine.remove_container("no-such-container")
         self.engine.remove_network("no-such-network")
         self.engine.remove_volume("no-such-volume")
-        self.engine.remove_image("no-such-image:at-all")
+        self.engine.images.remove("no-such-image:at-all")
 
     def test_a_networks_removal_disconnects_foreign_endpoints(self) -> None:
         """Somebody else's container on our network does not hold it."""
@@ -179,7 +182,7 @@ class DaemonOutOfReachTest(unittest.TestCase):
         far = Endpoint(url="ssh://me@far")
         with (
             self.assertRaisesRegex(EngineUnavailableError, "`ssh ssh://me@far docker version`"),
-            map_errors("tell about itself", endpoint=far, timeout=5),
+            translate_errors("tell about itself", endpoint=far, timeout=5),
         ):
             raise BrokenPipeError
 

@@ -10,7 +10,7 @@ import unittest
 import uuid
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.daemon import Daemon
 from tests.faults.process import OwnerProcess, wait_until_no_process_with
 
@@ -121,7 +121,7 @@ class FaultCase(unittest.TestCase):
         for _, session in cls.ended:
             left = max(0.0, deadline - time.monotonic())
             with contextlib.nullcontext() if THOROUGH else contextlib.suppress(AssertionError):
-                wait_until_no_process_with(f"{labels.SESSION}={session}", seconds=left)
+                wait_until_no_process_with(f"{Label.SESSION}={session}", seconds=left)
         appeared = [thing for run, _ in cls.ended for thing in cls.daemon.left(run)]
         assert not appeared, f"appeared after all: {appeared}"
         super().tearDownClass()

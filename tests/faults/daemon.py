@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import docker
 import docker.errors
 
-from orchestrator.engine import find_endpoint, labels
+from orchestrator.engine import find_endpoint
+from orchestrator.engine.api import Label
 from tests.faults.image import build_image
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class Daemon:
 
     def left(self, run: str) -> list[str]:
         """Everything that carries a run's label, as ``kind name``."""
-        return [f"{kind} {name}" for kind, name, _id in self._of(f"{labels.RUN}={run}")]
+        return [f"{kind} {name}" for kind, name, _id in self._of(f"{Label.RUN}={run}")]
 
     def left_of_session(self, session: str) -> list[str]:
         """Everything that carries a session's label, as ``kind name``."""
-        return [f"{kind} {name}" for kind, name, _id in self._of(f"{labels.SESSION}={session}")]
+        return [f"{kind} {name}" for kind, name, _id in self._of(f"{Label.SESSION}={session}")]
 
     def wait_until_nothing_left(self, run: str, *, since: float) -> float:
         """Seconds since a moment until nothing was left of a run.
@@ -79,7 +80,7 @@ class Daemon:
             "volume": lambda id_: self.client.remove_volume(id_, force=True),
             "image": lambda id_: self.client.remove_image(id_, force=True),
         }
-        for kind, _name, id_ in self._of(f"{labels.RUN}={run}"):
+        for kind, _name, id_ in self._of(f"{Label.RUN}={run}"):
             with contextlib.suppress(docker.errors.APIError):
                 removals[kind](id_)
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orchestrator.sessions.session as session_module
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.port import ContainerSpec
-from orchestrator.engine.private_network import create_private_network
+from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.network import create_private_network
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
 from orchestrator.sessions.identity import Identity, this_process
@@ -119,7 +119,7 @@ def wait_with_image(owner: Owner) -> None:
         archive.addfile(entry, io.BytesIO(recipe))
     context.seek(0)
     with session.creating("image", name):
-        steps = owner.engine.build_image(
+        steps = owner.engine.images.build(
             context,
             name=name,
             dockerfile="Dockerfile",

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ class OwnerProcess:
 
     def watchdogs(self) -> list[int]:
         """The pids of its watchdogs."""
-        return processes_with(f"{labels.SESSION}={self.session}")
+        return processes_with(f"{Label.SESSION}={self.session}")
 
     def close(self) -> None:
         """End it, if it still runs, and let go of its pipes."""

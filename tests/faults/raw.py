@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final, Self
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.daemon import Daemon
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class RawRemoval:
         self._daemon = Daemon()
         self._image = self._daemon.image()
         # A run, for tidying up, but no mark: no reaper of ours sees these.
-        self._labels = {labels.RUN: str(uuid.uuid4())}
+        self._labels = {Label.RUN: str(uuid.uuid4())}
         return self
 
     def __exit__(
@@ -33,7 +33,7 @@ class RawRemoval:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._daemon.remove_all(self._labels[labels.RUN])
+        self._daemon.remove_all(self._labels[Label.RUN])
         self._daemon.remove_image(self._image)
         self._daemon.client.close()
 

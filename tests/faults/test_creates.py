@@ -6,7 +6,7 @@ import random
 import signal
 import time
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
@@ -49,7 +49,7 @@ class CreateTest(FaultCase):
                 self.assertEqual(-number, owner.wait())
             proxy.wait_until_answered(b"/containers/create")
             for owner in owners:
-                wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+                wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
         self.assert_nothing_left(*owners, since=since)
 
     @repeated(20)

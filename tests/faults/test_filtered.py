@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import CUT, Proxy, answer, forbidding
@@ -18,7 +18,7 @@ class FilteredTest(FaultCase):
         owner = self.started("wait", url=proxy.url)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}", seconds=10)
+        wait_until_no_process_with(f"{Label.SESSION}={owner.session}", seconds=10)
 
     def test_exit_handler(self) -> None:
         """A process that ends also removes, by its name, what may not be listed."""

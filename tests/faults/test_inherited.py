@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
 from tests.faults.daemon import DEADLINE
 from tests.faults.process import ROOT, OwnerProcess, wait_until_no_process_with
@@ -22,7 +22,7 @@ class InheritedTest(FaultCase):
     def _made_from(self, owner: OwnerProcess) -> set[str]:
         """Commit a container of ours, with and without a tag, build on that and run it."""
         client = self.daemon.client
-        filters = {"label": f"{labels.SESSION}={owner.session}"}
+        filters = {"label": f"{Label.SESSION}={owner.session}"}
         [ours, *_] = client.containers(all=True, filters=filters)
         name = ours["Names"][0].lstrip("/")
         base = f"orchestrator-faults-theirs:{uuid.uuid4().hex[:12]}"
@@ -45,7 +45,7 @@ class InheritedTest(FaultCase):
         return {*images, *containers}
 
     def _left(self) -> set[str]:
-        return {id_ for _kind, _name, id_ in self.daemon._of(f"{labels.RUN}={self.run_id}")}
+        return {id_ for _kind, _name, id_ in self.daemon._of(f"{Label.RUN}={self.run_id}")}
 
     def _assert_only(self, theirs: set[str], owner: OwnerProcess) -> None:
         """Wait until all of ours is gone, and the watchdog too; then all of theirs is there."""
@@ -53,9 +53,9 @@ class InheritedTest(FaultCase):
         while self._left() - theirs:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
         self.assertEqual(theirs, self._left())
-        for row in self.daemon.client.containers(filters={"label": labels.RUN}, all=True):
+        for row in self.daemon.client.containers(filters={"label": Label.RUN}, all=True):
             if row["Id"] in theirs:
                 self.assertEqual("running", row["State"])
 
@@ -101,7 +101,7 @@ class InheritedTest(FaultCase):
     def test_renamed(self) -> None:
         """A container that somebody renamed is theirs."""
         owner = self.started("wait")
-        filters = {"label": f"{labels.SESSION}={owner.session}"}
+        filters = {"label": f"{Label.SESSION}={owner.session}"}
         [ours, *_] = self.daemon.client.containers(all=True, filters=filters)
         self.daemon.client.rename(ours["Id"], f"kept-{uuid.uuid4().hex[:8]}")
         self.addCleanup(self.daemon.client.remove_container, ours["Id"], force=True)
@@ -111,7 +111,7 @@ class InheritedTest(FaultCase):
     def test_tags_of_a_built_image(self) -> None:
         """Of an image that was built, our tag goes; a tag that somebody gave it stays."""
         owner = self.started("wait_with_image")
-        [image] = self.daemon.client.images(filters={"label": f"{labels.RUN}={self.run_id}"})
+        [image] = self.daemon.client.images(filters={"label": f"{Label.RUN}={self.run_id}"})
         theirs = f"orchestrator-faults-theirs:{uuid.uuid4().hex[:12]}"
         repository, _, tag = theirs.partition(":")
         self.daemon.client.tag(image["Id"], repository, tag)

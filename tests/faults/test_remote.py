@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import THOROUGH, FaultCase, repeated
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
@@ -43,7 +43,7 @@ class RemoteTest(FaultCase):
         self.assert_nothing_left(*owners, since=since)
         for owner in owners:
             # Before the way to the daemon is closed: it would wait for that to come back.
-            wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+            wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
 
     @repeated(3)
     def test_tcp(self) -> None:

@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
@@ -91,7 +91,7 @@ class SuddenDeathTest(FaultCase):
         self.assert_untouched(owner)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
 
 
 _JOIN = 'echo $$ > "$0"/cgroup.procs && exec "$@"'

@@ -14,7 +14,7 @@ import unittest
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.case import FaultCase, repeated
 from tests.faults.process import ROOT, processes_with, wait_until_no_process_with
@@ -48,17 +48,17 @@ class SweepTest(FaultCase):
         since = owner.go()
         self.assertEqual(0, owner.wait())
         self.assert_nothing_left(owner, since=since)
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
         """Create a volume in somebody's name; the session it is in."""
         session = session or str(uuid.uuid4())
         marks = {
-            labels.MARK: "1",
-            labels.SESSION: session,
-            labels.RUN: self.run_id,
-            labels.OWNER: owner if isinstance(owner, str) else owner.to_label(),
-            labels.CREATED: "2020-01-01T00:00:00+00:00",
+            Label.MARK: "1",
+            Label.SESSION: session,
+            Label.RUN: self.run_id,
+            Label.OWNER: owner if isinstance(owner, str) else owner.to_label(),
+            Label.CREATED: "2020-01-01T00:00:00+00:00",
         }
         name = f"orchestrator-{session[:8]}-planted"
         self.daemon.client.create_volume(name, labels=marks)

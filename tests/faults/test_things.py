@@ -7,7 +7,7 @@ import signal
 
 import docker.errors
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
 
 
@@ -19,7 +19,7 @@ class ThingTest(FaultCase):
     def _volumes_of(self, session: str) -> list[str]:
         """The anonymous volumes of a session's containers; those have no labels."""
         found = []
-        filters = {"label": f"{labels.SESSION}={session}"}
+        filters = {"label": f"{Label.SESSION}={session}"}
         for row in self.daemon.client.containers(all=True, filters=filters):
             mounts = self.daemon.client.inspect_container(row["Id"])["Mounts"]
             found += [mount["Name"] for mount in mounts]
@@ -56,7 +56,7 @@ class ThingTest(FaultCase):
     def _foreigner(self, owner_session: str) -> str:
         """A running container that is not ours, on a network that is."""
         client = self.daemon.client
-        filters = {"label": f"{labels.SESSION}={owner_session}"}
+        filters = {"label": f"{Label.SESSION}={owner_session}"}
         [network] = client.networks(filters=filters)
         foreigner: str = client.create_container(self.image)["Id"]
         self.addCleanup(client.remove_container, foreigner, force=True, v=True)
@@ -89,7 +89,7 @@ class ThingTest(FaultCase):
     def test_removed_by_somebody_else_meanwhile(self) -> None:
         """Containers that somebody else removes at the same time do not disturb."""
         owner = self.started("wait", containers=4)
-        filters = {"label": f"{labels.SESSION}={owner.session}"}
+        filters = {"label": f"{Label.SESSION}={owner.session}"}
         rows = self.daemon.client.containers(all=True, filters=filters)
         since = owner.kill()
         for row in rows:

@@ -10,7 +10,8 @@ import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import Endpoint, labels
+from orchestrator.engine import Endpoint
+from orchestrator.engine.api import Label
 from orchestrator.sessions.spawn import start_watchdog
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
@@ -34,7 +35,7 @@ class StartingTest(unittest.TestCase):
             watchdog = starting.acknowledged()
             self.addCleanup(watchdog.close)
             watchdog.say("bye")
-            wait_until_no_process_with(f"{labels.SESSION}={session}")
+            wait_until_no_process_with(f"{Label.SESSION}={session}")
 
 
 class WatchdogTest(FaultCase):
@@ -88,7 +89,7 @@ class WatchdogTest(FaultCase):
         self.assertEqual(1, len(owner.watchdogs()))
         since = owner.go()
         self.assertEqual(0, owner.wait())
-        wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
+        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
         self.assert_nothing_left(owner, since=since)
 
 

@@ -221,7 +221,7 @@ class FailureOutputTest(LeakCheckedTestCase):
             with (
                 self.subTest(hours=hours),
                 unittest.mock.patch("orchestrator.environment.diagnosis.datetime", Shifted),
-                unittest.mock.patch("orchestrator.engine.docker_watching.datetime", Shifted),
+                unittest.mock.patch("orchestrator.engine.docker.datetime", Shifted),
             ):
                 text = self.assert_error(Fails, "as wanted", "noisy: image=", "    late")
                 self.assertNotIn("    early", text)

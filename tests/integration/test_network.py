@@ -11,8 +11,8 @@ import uuid
 from concurrent import futures
 
 from orchestrator import Redis, ServicesMixin
-from orchestrator.engine import Endpoint, connect, ports
-from orchestrator.engine.private_network import create_private_network
+from orchestrator.engine import Endpoint, connect
+from orchestrator.engine.network import create_private_network, free_port
 from orchestrator.environment import launch
 from orchestrator.errors import EngineError
 from orchestrator.settings import SUBNETS, Settings
@@ -42,7 +42,7 @@ class TakenPortTest(LeakCheckedTestCase):
         choices = [self.port]
 
         def choose(bind_address: str) -> int:
-            return choices.pop() if choices else ports.free_port(bind_address)
+            return choices.pop() if choices else free_port(bind_address)
 
         with unittest.mock.patch.object(launch, "free_port", choose):
             self.assert_passes(self.contended)

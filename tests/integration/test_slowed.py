@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import redis
 
 from orchestrator import Container, Redis, ServicesMixin
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import DeclarationError, ServiceError
 from tests.support.classes import left_of_this_process
 
@@ -81,7 +81,7 @@ class SlowedTest(ServicesMixin, unittest.TestCase):
             client.ping()
         self.assertLess(fastest(self.cache.client.ping), LATENCY)
         found = [it.labels for it in left_of_this_process() if it.kind == "container"]
-        mine = [it[labels.SERVICE] for it in found if it[labels.CLASS].endswith("SlowedTest")]
+        mine = [it[Label.SERVICE] for it in found if it[Label.CLASS].endswith("SlowedTest")]
         self.assertEqual(["cache", "other"], sorted(mine))
 
     def test_a_server_that_is_killed_can_be_slowed_again(self) -> None:

@@ -6,14 +6,15 @@ import io
 import unittest
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import connect, find_endpoint, labels
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import Label
 from orchestrator.sessions import own_session
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engine.port import Listed
+    from orchestrator.engine.api import Listed
 
 
 def run_class(cls: type[unittest.TestCase]) -> unittest.TestResult:
@@ -38,7 +39,7 @@ def left_of_this_process() -> Sequence[Listed]:
     engine = connect(settings, endpoint=endpoint)
     try:
         session = own_session(engine, endpoint=endpoint, settings=settings)
-        found = engine.labelled({labels.SESSION: session.id})
+        found = engine.labelled({Label.SESSION: session.id})
         return [item for item in found if item.kind != "image"]
     finally:
         engine.close()

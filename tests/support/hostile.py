@@ -54,7 +54,7 @@ class Server:
     Attributes:
         host: Host and port.
         asked: Every request so far.
-        sent: Bytes of each body that went out.
+        sent: Bytes of each body that went out so far.
     """
 
     host: str
@@ -95,14 +95,14 @@ def server(
                 for name, value in what.headers.items():
                     self.send_header(name, value.replace("HERE", found.host))
                 self.end_headers()
-            size = 0
+            found.sent.append(0)
+            number = len(found.sent) - 1  # clients here ask one thing after the other
             with contextlib.suppress(OSError):
                 for piece in what.raw or what.body:
                     self.wfile.write(piece)
-                    size += len(piece)
-                    if size > MOST or over.wait(what.pause):
+                    found.sent[number] += len(piece)
+                    if found.sent[number] > MOST or over.wait(what.pause):
                         break
-            found.sent.append(size)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

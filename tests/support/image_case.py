@@ -23,7 +23,7 @@ from tests.support.tiny_images import TinyImage, tiny_image
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from orchestrator.engine.docker_engine import DockerEngine
+    from orchestrator.engine.docker import Engine
 
 QUICK = Retry(attempts=3, first_pause=0.01)
 
@@ -33,7 +33,7 @@ class ImageTestCase(unittest.TestCase):
     """A test that pushes images of its own to a registry of its class."""
 
     settings = Settings()
-    engine: DockerEngine
+    engine: Engine
     registry: Registry
 
     @classmethod
@@ -87,7 +87,7 @@ class ImageTestCase(unittest.TestCase):
         names = [image.reference.pinned, image.reference.tagged]
         names += [platform.config for platform in image.platforms.values()]
         for name in names:
-            self.addCleanup(self.engine.remove_image, name)
+            self.addCleanup(self.engine.images.remove, name)
 
     def write_lock(self, *images: LockedImage, platforms: bool = True) -> Path:
         """Write images.lock into the working directory."""

@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import connect, labels
+from orchestrator.engine import connect
+from orchestrator.engine.api import Label
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class ProcessTestCase(unittest.TestCase):
 
     def left(self) -> Sequence[str]:
         """What the daemon has of this run."""
-        found = self.engine.labelled({labels.RUN: self.run_id})
+        found = self.engine.labelled({Label.RUN: self.run_id})
         return [f"{item.kind} {item.name} {item.status}" for item in found]
 
     def await_nothing_left(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.port import KINDS
+from orchestrator.engine.api import KINDS
 from orchestrator.errors import EngineError, LockError, SettingsError, printable
 from orchestrator.images import find_lock
 from orchestrator.images.presence import find_image
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
+    from orchestrator.engine.api import EngineInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.engine.endpoint import Endpoint
-    from orchestrator.engine.port import Engine, EngineInfo
 
 # A healthy daemon answers in milliseconds; who asks the doctor does not want to wait a minute.
 _ENGINE_TIMEOUT: Final = 10.0  # seconds
@@ -234,7 +235,7 @@ def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
     other: list[str] = []
     for image in lock.entries.values():
         try:
-            found = find_image(engine, image, settings=settings)
+            found = find_image(engine.images, image, settings=settings)
         except EngineError as error:
             yield _refusal("images", str(error), paths=["/images"])
             return

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.arguments import at_least_one, counted
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.glance import glance_at
+from orchestrator.engine.local_lookup import LocalLookup
 from orchestrator.errors import EngineError
 from orchestrator.images import find_lock
 from orchestrator.images.display import Display, megabytes
@@ -93,9 +93,7 @@ def _found(images: Sequence[LockedImage], settings: Settings) -> Mapping[str, Pr
     daemon cannot be asked in this way: then it is asked once docker-py is there.
     """
     try:
-        lookup = glance_at(find_endpoint())
-        if lookup is None:
-            return {}
+        lookup = LocalLookup(find_endpoint())
         return {image.name: find_image(lookup, image, settings=settings) for image in images}
     except EngineError:
         return {}

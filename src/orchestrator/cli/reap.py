@@ -26,7 +26,7 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.sessions import Owned, Spared
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

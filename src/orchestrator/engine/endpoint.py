@@ -1,21 +1,33 @@
-"""Where the daemon is: ``DOCKER_HOST``, else the current docker context, else the local socket."""
+"""Where the daemon is, and the address at which the ports it publishes are reached from here.
+
+The daemon: ``DOCKER_HOST``, else the current docker context, else the local socket. The ports: on
+a local daemon's loopback, on a remote daemon's machine, or beside a daemon whose container this
+process runs in.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LOCAL: Final = "unix:///var/run/docker.sock"
+LOOPBACK: Final = "127.0.0.1"
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
+_EVERYWHERE_6: Final = "::"
+_SSH_TIMEOUT: Final = 10.0  # seconds
+_ROUTES: Final = Path("/proc/net/route")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +122,141 @@ def _from_context(name: str, environ: Mapping[str, str]) -> Endpoint:
     folder = contexts / "tls" / key / "docker"
     tls = folder if folder.is_dir() else None
     return Endpoint(url=_checked(url, f"docker context {name!r}"), tls=tls, verify=not skip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedAddress:
+    """How this process reaches a published port.
+
+    Attributes:
+        host: The address to connect to.
+        bind_address: The address on the daemon's machine to publish on.
+    """
+
+    host: str
+    bind_address: str
+
+
+def published_address(
+    endpoint: Endpoint, *, bridge: Callable[[], str | None], host: str | None = None
+) -> PublishedAddress:
+    """Decide how published ports are reached.
+
+    A daemon on this machine publishes on the loopback only. From inside a container beside the
+    daemon, its loopback is out of reach: ports are published on the address of our bridge, which
+    no other machine can reach. A remote daemon has to publish on its network.
+
+    Args:
+        endpoint: Where the daemon is.
+        bridge: Asks the daemon for the gateway address of its default bridge; called only when
+            this process looks like one in a container.
+        host: What the user says the address is. A daemon that seems to be here, but is reached
+            elsewhere, is behind a forwarded port or socket: it is a remote one.
+    """
+    remote = endpoint.hostname
+    if remote and endpoint.url.startswith("ssh://"):
+        remote = _name_in_ssh_config(remote)
+    if remote and not _is_loopback(remote):
+        return PublishedAddress(host=host or remote, bind_address=_everywhere(host or remote))
+    if _in_container() and (gateway := _default_gateway()) and not _is_ours(bridge()):
+        return PublishedAddress(host=host or gateway, bind_address=gateway)
+    if host and not _is_loopback(host):
+        return PublishedAddress(host=host, bind_address=_everywhere(host))
+    return PublishedAddress(
+        host=host or LOOPBACK, bind_address=host if _is_ipv6(host) else LOOPBACK
+    )
+
+
+def _everywhere(host: str) -> str:
+    return _EVERYWHERE_6 if _is_ipv6(host) else EVERYWHERE
+
+
+def _is_ipv6(host: str | None) -> TypeGuard[str]:
+    return host is not None and ":" in host
+
+
+def _name_in_ssh_config(name: str) -> str:
+    """The machine behind a name that may stand in the user's ssh configuration only."""
+    import subprocess  # takes longer to import than all else here, and is seldom needed
+
+    try:
+        asked = subprocess.run(
+            ["ssh", "-G", "--", name],
+            capture_output=True,
+            text=True,
+            timeout=_SSH_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return name
+    options = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return options.get("hostname", name)
+
+
+def _is_ours(address: str | None) -> bool:
+    """Whether an address is one of this network namespace: then so is the daemon's loopback."""
+    if address is None:
+        return True
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+        return True
+
+
+def _is_loopback(hostname: str) -> bool:
+    """Whether every address of a host, IPv6 included, is this machine's own loopback."""
+    try:
+        found = socket.getaddrinfo(hostname, None, type=socket.SOCK_STREAM)
+        return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+    except (OSError, ValueError):
+        return False
+
+
+def _in_container() -> bool:
+    return Path("/.dockerenv").exists() or os.environ.get("container") in ("podman", "docker")  # noqa: SIM112
+
+
+def _default_gateway() -> str | None:
+    return next((str(route.gateway) for route in routes() if route.is_default), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Where this machine (or the container this process runs in) sends packets.
+
+    Attributes:
+        destination: Packets to these addresses; 0.0.0.0/0 in the default route.
+        gateway: The next machine on the way; 0.0.0.0 without one.
+    """
+
+    destination: ipaddress.IPv4Network
+    gateway: ipaddress.IPv4Address
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is taken when no other route fits."""
+        return self.destination.prefixlen == 0
+
+
+def routes() -> list[Route]:
+    """The IPv4 routes of this network namespace; none where the system is not Linux."""
+    try:
+        rows = [line.split() for line in _ROUTES.read_text(encoding="ascii").splitlines()[1:]]
+    except OSError:
+        return []
+    return [
+        Route(
+            destination=ipaddress.IPv4Network(
+                (int(_address(row[1])), int(row[7], 16).bit_count()), strict=False
+            ),
+            gateway=_address(row[2]),
+        )
+        for row in rows
+    ]
+
+
+def _address(column: str) -> ipaddress.IPv4Address:
+    """An address of the table, which is little-endian hex."""
+    return ipaddress.IPv4Address(bytes.fromhex(column)[::-1])

@@ -123,7 +123,7 @@ class RegistryClient:
                 raise EngineError(f"{question}, {_silent(self._timeout)}") from error
             except _Lost as lost:
                 if scheme == schemes[-1] or lost.url != question.url or not lost.speaks_no_tls:
-                    raise EngineError(f"{question}{lost.told(self._timeout)}") from lost.error
+                    raise EngineError(f"{question}{lost.message(self._timeout)}") from lost.error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if ":" in reference and digest != reference:
             raise EngineError(
@@ -158,7 +158,7 @@ class _Lost(Exception):  # noqa: N818 - it ends as an EngineError
             self._reason, ssl.SSLCertVerificationError
         )
 
-    def told(self, seconds: float) -> str:
+    def message(self, seconds: float) -> str:
         host, reason = urlsplit(self.url).netloc, self._reason
         if isinstance(reason, socket.gaierror):
             return f": the name {host} does not resolve: {reason.strerror}"

@@ -25,7 +25,7 @@ from orchestrator.sessions import own_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.environment.sources import Recipe
     from orchestrator.images import LockedImage
     from orchestrator.services.options import Scope

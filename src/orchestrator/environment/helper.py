@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.port import ContainerSpec
+from orchestrator.engine.api import ContainerSpec
 from orchestrator.images import ensure_image, find_lock, resolve_image
 from orchestrator.services.once import OwnStack
 

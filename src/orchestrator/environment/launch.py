@@ -9,8 +9,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.port import ContainerSpec
-from orchestrator.engine.ports import free_port
+from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.network import free_port
 from orchestrator.environment.diagnosis import about
 from orchestrator.environment.helper import helper_container
 from orchestrator.environment.sources import obtain

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.private_network import create_private_network
+from orchestrator.engine.network import create_private_network
 from orchestrator.environment.following import Follower
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import ReapError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.environment.timeline import Timeline
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.build_context import pack_context
+from orchestrator.engine.build import pack_context
 from orchestrator.errors import DeclarationError, EngineError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
@@ -16,8 +16,8 @@ from orchestrator.services.container import Build, Container
 from orchestrator.services.once import ProcessLock
 
 if TYPE_CHECKING:
-    from orchestrator.engine.build_context import BuildContext
-    from orchestrator.engine.port import ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.build import BuildContext
     from orchestrator.environment.site import Site
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile
@@ -81,10 +81,10 @@ def _built(recipe: Recipe, site: Site) -> tuple[str, str]:
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     name = f"orchestrator/built:{digest[:24]}-{site.session.id[:8]}"
     with context.tar, _one_at_a_time.held():
-        found = site.engine.image(name)
+        found = site.engine.images.find(name)
         if found is None:
             _run(build, context, name, site)
-            found = site.engine.image(name)
+            found = site.engine.images.find(name)
     if found is None:
         raise EngineError(f"{name}, built from {folder}, was removed by somebody else")
     return name, found.id
@@ -95,7 +95,7 @@ def _run(build: Build, context: BuildContext, name: str, site: Site) -> None:
     try:
         with site.session.creating("image", name):
             said.extend(
-                site.engine.build_image(
+                site.engine.images.build(
                     context.tar,
                     name=name,
                     dockerfile=build.dockerfile,

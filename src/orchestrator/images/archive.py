@@ -35,7 +35,8 @@ from orchestrator.images.registry import concurrent_map, read_proof
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.archive_file import Readable
     from orchestrator.images.archive_images import ArchivedImage
     from orchestrator.images.registry import Registries
@@ -105,7 +106,7 @@ def save_images(
 
     with _archive_file(path) as file, compressed(file, name=path.name) as out:
         out.write(file_in_tar(MEMBER, edited(NEW, path=path, images=entries.values()).encode()))
-        source = _ChunkReader(engine.save_images(list(dict.fromkeys(names))))
+        source = _ChunkReader(engine.images.save(list(dict.fromkeys(names))))
         for piece in rewritten(
             source,
             contents,
@@ -174,7 +175,7 @@ def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Setting
     load = _Load(engine, locked, settings=settings, name=str(path))
     try:
         with open_archive(path) as source:
-            for _ in engine.load_images(load.stream(source)):
+            for _ in engine.images.load(load.stream(source)):
                 pass
         entries = {name: load.entry_now(name) for name in load.entries}
         noted = [name for name, entry in entries.items() if entry != load.entries[name]]
@@ -225,7 +226,7 @@ class _Load:
             self.images = check_images(contents, self.entries, name=self.name)
             tags = [entry.reference.tagged for entry in self.entries.values()]
             configs = [image.config for image in self.images]
-            self.before = {name: self.engine.image(name) for name in (*tags, *configs)}
+            self.before = {name: self.engine.images.find(name) for name in (*tags, *configs)}
             yield from closing_members(contents, self.images, self.entries)
 
         return rewritten(source, contents, name=self.name, on_document=on_document, finish=finish)
@@ -233,7 +234,7 @@ class _Load:
     def entry_now(self, name: str) -> LockedImage:
         """Check that the daemon has an entry's image; add its digests where they lack."""
         entry = self.entries[name]
-        info = self.engine.image(entry.reference.tagged)
+        info = self.engine.images.find(entry.reference.tagged)
         images = {image.config: image for image in self.images if name in image.entries}
         manifests = {image.manifest.digest for image in images.values() if image.manifest}
         if info is None or info.id not in {entry.digest, *images, *manifests}:
@@ -257,19 +258,19 @@ class _Load:
         """Move every tag back to the image it named before, and remove images that are new."""
         for name, old in self.before.items():
             with contextlib.suppress(EngineError):  # the failure that led here is the one to tell
-                now = self.engine.image(name)
+                now = self.engine.images.find(name)
                 if now is None or (old and now.id == old.id):
                     continue
                 if old:
-                    self.engine.tag_image(old.id, as_reference=name)
+                    self.engine.images.tag(old.id, as_reference=name)
                 elif now.id == name and now.tags:
                     continue  # somebody else has given it a name meanwhile
                 elif not self.before.get(now.id) or len(now.tags) > 1:
-                    self.engine.remove_image(name)
+                    self.engine.images.remove(name)
 
 
 def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
-    presence = find_image(engine, image, settings=settings)
+    presence = find_image(engine.images, image, settings=settings)
     if presence.info:
         return presence.info
     if presence.other:

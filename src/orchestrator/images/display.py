@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self, TextIO
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from orchestrator.engine.port import PullProgress
+    from orchestrator.engine.api import PullProgress
 
 _BAR: Final = 24  # characters
 _REDRAW: Final = 0.1  # seconds between two drawings

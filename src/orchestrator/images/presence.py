@@ -16,7 +16,8 @@ from orchestrator.errors import DigestMismatchError
 from orchestrator.images.reference import mirrored
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.settings import Settings
 
@@ -41,7 +42,7 @@ class Presence:
 class Lookup(Protocol):
     """Finds images on the daemon: an engine, or the local lookup, which needs no docker-py."""
 
-    def image(self, reference: str, /) -> ImageInfo | None:
+    def find(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, digest or id, or None."""
 
 
@@ -56,12 +57,12 @@ def find_image(lookup: Lookup, image: LockedImage, *, settings: Settings) -> Pre
     reference = image.reference
     other = None
     if reference.tag:
-        tagged = lookup.image(reference.tagged)
+        tagged = lookup.find(reference.tagged)
         if tagged and (not reference.digest or is_locked(tagged, image)):
             return Presence(info=tagged)
         other = tagged
     for name in _other_names(image, settings):
-        found = lookup.image(name)
+        found = lookup.find(name)
         if found and is_locked(found, image):
             return Presence(info=found, other=other)
     return Presence(other=other)
@@ -87,7 +88,7 @@ def on_platform(
     if platform is None:
         return found
     locked = image.on(platform)
-    beside = engine.image(locked.config) if locked else None
+    beside = engine.images.find(locked.config) if locked else None
     return replace(found, info=beside, platform=platform)
 
 

@@ -27,7 +27,8 @@ from orchestrator.images.reference import Reference, mirrored
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.engine.port import Engine, ImageInfo, PullProgress
+    from orchestrator.engine.api import ImageInfo, PullProgress
+    from orchestrator.engine.docker import Engine
     from orchestrator.images.display import Display
     from orchestrator.images.presence import Presence
     from orchestrator.settings import Settings
@@ -68,7 +69,7 @@ def ensure_image(
     """
     if isinstance(image, Reference):
         image = LockedImage(name=str(image), reference=image)
-    found = on_platform(engine, image, find_image(engine, image, settings=settings))
+    found = on_platform(engine, image, find_image(engine.images, image, settings=settings))
     if found.info is not None:
         return found.info
     if found.other is not None:
@@ -142,12 +143,12 @@ def pull_images(
 
     def one(image: LockedImage) -> Pulled:
         name = image.reference.familiar
-        seen = looked.get(image.name) or find_image(engine, image, settings=settings)
+        seen = looked.get(image.name) or find_image(engine.images, image, settings=settings)
         seen = on_platform(engine, image, seen, platform=platform)
         if seen.info:
             if image.reference.tag and name not in seen.info.tags:
                 # `docker image prune` removes what has a digest but no tag
-                engine.tag_image(seen.info.id, as_reference=image.reference.tagged)
+                engine.images.tag(seen.info.id, as_reference=image.reference.tagged)
             display.present(name)
             return Pulled(image=image)
         if seen.other:
@@ -220,7 +221,7 @@ def _fetch(
     name, platform = _source(image, settings=settings, platform=platform)
 
     def pull() -> None:
-        for step in engine.pull_image(name, platform=platform, stopping=stopping):
+        for step in engine.images.pull(name, platform=platform, stopping=stopping):
             progress(step)
 
     try:
@@ -230,14 +231,14 @@ def _fetch(
         raise
     except EngineError as error:
         raise _explained(error, image, name) from None  # it says all that the daemon did
-    found = engine.image(name)
+    found = engine.images.find(name)
     if found is None or (image.digest and not _as_locked(found, image)):
         raise DigestMismatchError(
             f"{image.reference.familiar}: {name} was pulled, but what came has not the locked "
             f"digest {image.digest}"
         )
     if image.reference.tag:
-        engine.tag_image(found.id, as_reference=image.reference.tagged)
+        engine.images.tag(found.id, as_reference=image.reference.tagged)
     return found
 
 

@@ -21,7 +21,8 @@ from orchestrator.images.reference import is_digest, mirrored
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.engine.port import Engine, ImageInfo
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
     from orchestrator.engine.registry import Document, RegistryClient
     from orchestrator.images.reference import Reference
     from orchestrator.settings import Settings
@@ -159,14 +160,16 @@ _ADVICE: Final = {
 
 def _by_way_of_daemon(registries: Registries, source: Reference) -> str | None:
     try:
-        return registries.engine.index_digest(source.pinned if source.digest else source.tagged)
+        return registries.engine.images.index_digest(
+            source.pinned if source.digest else source.tagged
+        )
     except EngineError:
         return None
 
 
 def _local(registries: Registries, source: Reference, digest: str) -> Mapping[str, LockedPlatform]:
     """The platform of the image that the daemon has pulled under this digest, if any."""
-    info = registries.engine.image(source.with_digest(digest).pinned)
+    info = registries.engine.images.find(source.with_digest(digest).pinned)
     if info is None or info.id == digest:
         return {}
     return {platform_of(info): LockedPlatform(config=info.id)}

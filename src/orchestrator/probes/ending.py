@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.errors import ServiceExitedError
 
 if TYPE_CHECKING:
-    from orchestrator.engine.port import ContainerState
+    from orchestrator.engine.api import ContainerState
     from orchestrator.probes.target import Target
 
 LAST_LINES: Final = 30

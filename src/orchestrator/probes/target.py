@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from orchestrator.engine.port import ContainerState, ExecResult
+    from orchestrator.engine.api import ContainerState, ExecResult
 
 ATTEMPT: Final = 0.5
 """Seconds that one connection or answer may take."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError, printable
 from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.engine.port import Engine, Listed
+    from orchestrator.engine.api import Listed
+    from orchestrator.engine.docker import Engine
 
 _CONTAINER: Final = "container"
 _PATIENCE: Final = 10.0  # seconds: the run waits for this
@@ -68,9 +69,9 @@ class Salvage:
             told = [
                 self._saved(self._engine, thing, secrets)
                 for thing in things
-                if thing.kind == _CONTAINER and labels.SERVICE in thing.labels
+                if thing.kind == _CONTAINER and Label.SERVICE in thing.labels
             ]
-            for session in sorted({thing.labels[labels.SESSION] for thing in things}):
+            for session in sorted({thing.labels[Label.SESSION] for thing in things}):
                 report = remove_session(self._engine, session)
                 told += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
         except OrchestratorError as error:
@@ -85,17 +86,17 @@ class Salvage:
     def _found(self, engine: Engine) -> Sequence[Listed]:
         from orchestrator.sessions import snapshot
 
-        return snapshot(engine, {labels.MARK: "1", labels.RUN: self._run}).things
+        return snapshot(engine, {Label.MARK: "1", Label.RUN: self._run}).things
 
     def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
-        alias = container.labels[labels.SERVICE]
+        alias = container.labels[Label.SERVICE]
         log = masked(_log_of(engine, container), secrets)
         tail = "\n".join(printable(log.rstrip()).split("\n")[-self._settings.log_lines :])
         told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
         if self._folder is not None:
             from orchestrator.environment.keeping import write_log
 
-            owner = container.labels.get(labels.CLASS, "")
+            owner = container.labels.get(Label.CLASS, "")
             try:
                 write_log(self._folder, test_class=owner, alias=alias, text=log)
             except OSError as error:
@@ -105,10 +106,10 @@ class Salvage:
 
 def _owner(thing: Listed) -> int | None:
     try:
-        pid = json.loads(thing.labels[labels.OWNER])["pid"]
+        pid = json.loads(thing.labels[Label.OWNER])["pid"]
     except (ValueError, KeyError, TypeError):
         return None
-    return pid if isinstance(pid, int) and labels.SESSION in thing.labels else None
+    return pid if isinstance(pid, int) and Label.SESSION in thing.labels else None
 
 
 def _log_of(engine: Engine, container: Listed) -> str:

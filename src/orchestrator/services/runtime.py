@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
 
 

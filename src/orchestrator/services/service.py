@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from orchestrator.engine.port import ContainerState, ExecResult
+    from orchestrator.engine.api import ContainerState, ExecResult
     from orchestrator.services.runtime import Runtime
 
 Handle = TypeVar("Handle", bound="Service")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from orchestrator.engine import connect, labels
+from orchestrator.engine import connect
+from orchestrator.engine.api import Label
 from orchestrator.sessions.bare.daemon import parse_address
 from orchestrator.sessions.bare.raw import RawReaper
 from orchestrator.sessions.engine_reaper import EngineReaper
@@ -33,7 +34,7 @@ def reaper_of(
     """
     address = raw_address(endpoint)
     if address:
-        label = f"{labels.SESSION}={session}"
+        label = f"{Label.SESSION}={session}"
         return RawReaper(parse_address(address), label, patience=patience, until=until)
     engine = connect(Settings(engine_timeout=patience), endpoint=endpoint)
     return EngineReaper(engine, session, until=until)

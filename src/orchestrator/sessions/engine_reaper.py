@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError
 from orchestrator.sessions.bare.removal import remove_in_time
 from orchestrator.sessions.bare.thing import KINDS, SilentError, Thing
@@ -18,7 +18,7 @@ from orchestrator.sessions.inventory import snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
 
 _AT_ONCE: Final = 16
 
@@ -40,7 +40,7 @@ class EngineReaper:
             SilentError: The daemon is away, hangs, or lists nothing.
         """
         try:
-            found = snapshot(self._engine, {labels.SESSION: self._session})
+            found = snapshot(self._engine, {Label.SESSION: self._session})
         except EngineError as error:
             raise SilentError(str(error)) from error
         self.refused, self.uncertain = dict(found.refused), found.uncertain
@@ -111,7 +111,7 @@ def _remove(engine: Engine, thing: Thing) -> bool:
         "container": engine.remove_container,
         "network": engine.remove_network,
         "volume": engine.remove_volume,
-        "image": engine.remove_image,
+        "image": engine.images.remove,
     }
     thing.reason = ""
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError
 from orchestrator.sessions.bare.thing import KINDS, own_name
 from orchestrator.sessions.identity import Identity, this_process
@@ -15,7 +15,8 @@ from orchestrator.sessions.liveness import Liveness, liveness
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from orchestrator.engine.port import Engine, Listed
+    from orchestrator.engine.api import Listed
+    from orchestrator.engine.docker import Engine
 
 
 _FAILED: Final = 500
@@ -139,12 +140,12 @@ def inventory(
     here = here or this_process()
     judged: dict[tuple[str | None, bool], tuple[Liveness, str]] = {}
     things = []
-    found = snapshot(engine, {labels.MARK: "1", **(labelled or {})})
+    found = snapshot(engine, {Label.MARK: "1", **(labelled or {})})
     for item in found.things:
-        session = item.labels.get(labels.SESSION, "")
+        session = item.labels.get(Label.SESSION, "")
         if item.kind == "image" and not session:
             continue  # built for everybody, such as test images: nobody left it behind
-        key = item.labels.get(labels.OWNER), own is not None and session not in own
+        key = item.labels.get(Label.OWNER), own is not None and session not in own
         if key not in judged:
             judged[key] = _judge(key[0], here=here, foreign=key[1])
         owner, process = judged[key]
@@ -174,13 +175,13 @@ def _owned(item: Listed, *, owner: Liveness, process: str) -> Owned:
         name=item.name,
         status=item.status,
         image=item.image,
-        session=item.labels.get(labels.SESSION, ""),
-        run=item.labels.get(labels.RUN, ""),
+        session=item.labels.get(Label.SESSION, ""),
+        run=item.labels.get(Label.RUN, ""),
         owner=owner,
         process=process,
-        test_class=item.labels.get(labels.CLASS, ""),
-        service=item.labels.get(labels.SERVICE, ""),
-        created=_when(item.labels.get(labels.CREATED, "")),
+        test_class=item.labels.get(Label.CLASS, ""),
+        service=item.labels.get(Label.SERVICE, ""),
+        created=_when(item.labels.get(Label.CREATED, "")),
     )
 
 

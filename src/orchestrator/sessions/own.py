@@ -21,7 +21,7 @@ from orchestrator.sessions.sweep import sweep
 
 if TYPE_CHECKING:
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.settings import Settings
 
 _EXIT_SECONDS: Final = 10.0

@@ -15,7 +15,7 @@ from orchestrator.sessions.selection import Selection
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.sessions.identity import Identity
     from orchestrator.sessions.inventory import Owned
 

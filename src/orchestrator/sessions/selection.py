@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.sessions.liveness import Liveness
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Selection:
     @property
     def labels(self) -> Mapping[str, str]:
         """The labels to ask the daemon for."""
-        wanted = {labels.SESSION: self.session, labels.RUN: self.run}
+        wanted = {Label.SESSION: self.session, Label.RUN: self.run}
         return {name: value for name, value in wanted.items() if value is not None}
 
     def spares(self, thing: Owned, *, now: datetime) -> str:

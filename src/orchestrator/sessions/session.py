@@ -12,7 +12,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
 from orchestrator.sessions.gate import Gate
 from orchestrator.sessions.identity import this_process
@@ -71,13 +71,13 @@ class Session:
         scope: str | None = None,
     ) -> dict[str, str]:
         """The labels that go into every create call of this session."""
-        given = {labels.CLASS: test_class, labels.SERVICE: service, labels.SCOPE: scope}
+        given = {Label.CLASS: test_class, Label.SERVICE: service, Label.SCOPE: scope}
         return {
-            labels.MARK: "1",
-            labels.SESSION: self.id,
-            labels.RUN: self.run,
-            labels.OWNER: self.owner.to_label(),
-            labels.CREATED: datetime.now(UTC).isoformat(timespec="milliseconds"),
+            Label.MARK: "1",
+            Label.SESSION: self.id,
+            Label.RUN: self.run,
+            Label.OWNER: self.owner.to_label(),
+            Label.CREATED: datetime.now(UTC).isoformat(timespec="milliseconds"),
             **{name: value for name, value in given.items() if value is not None},
         }
 

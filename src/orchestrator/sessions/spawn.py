@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED, IGNORED
 from orchestrator.sessions.clearing import raw_address
@@ -129,7 +129,7 @@ def start_watchdog(
     argv = [
         *_python("-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_BARE}"),
         str(_ROOM),
-        f"{labels.SESSION}={session}",
+        f"{Label.SESSION}={session}",
         raw_address(endpoint) or "-",
         "-" if pidfd is None else str(pidfd),
         *(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.port import Engine
+    from orchestrator.engine.docker import Engine
     from orchestrator.sessions.identity import Identity
 
 _PATIENCE: Final = 0.5  # seconds; what will not go must not hold up every start there is

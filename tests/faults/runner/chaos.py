@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from orchestrator.engine import connect, labels
+from orchestrator.engine import connect
+from orchestrator.engine.api import Label
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def left(run_id: str) -> Sequence[str]:
     """What the daemon still has of a run some time after it: watchdogs may be at work."""
     deadline = time.monotonic() + GRACE
     with closing(connect(Settings.from_environment())) as engine:
-        while found := engine.labelled({labels.RUN: run_id}):
+        while found := engine.labelled({Label.RUN: run_id}):
             if time.monotonic() > deadline:
                 return [thing.name for thing in found]
             time.sleep(0.1)

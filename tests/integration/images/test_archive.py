@@ -32,7 +32,7 @@ class ArchiveTestCase(ImageTestCase):
         """Remove the images from the daemon."""
         for image in self.images:
             for name in (image.reference.tagged, image.reference.pinned):
-                self.engine.remove_image(name)
+                self.engine.images.remove(name)
         self.assert_nothing_loaded()
 
     def save(self, name: str = "images.tar", *names: str) -> Path:
@@ -46,7 +46,7 @@ class ArchiveTestCase(ImageTestCase):
         """No image of these tests is on the daemon."""
         for image in self.images:
             for name in (image.reference.tagged, self.config(image)):
-                self.assertIsNone(self.engine.image(name), name)
+                self.assertIsNone(self.engine.images.find(name), name)
 
     def assert_usable(self) -> None:
         """A service would find every image, without a registry."""
@@ -84,13 +84,13 @@ class RoundTripTest(ArchiveTestCase):
     def test_docker_reads_it(self) -> None:
         """`docker load` reads the archive too."""
         archive = self.save()
-        list(self.engine.load_images([archive.read_bytes()]))
+        list(self.engine.images.load([archive.read_bytes()]))
         self.assert_usable()
 
     def test_docker_save_is_read(self) -> None:
         """What `docker save` wrote is loaded when the lock knows its config digests."""
         names = [image.reference.tagged for image in self.images]
-        Path("raw.tar").write_bytes(b"".join(self.engine.save_images(names)))
+        Path("raw.tar").write_bytes(b"".join(self.engine.images.save(names)))
         self.forget_images()
         self.assertEqual(0, self.command("load", "raw.tar").status)
         self.assert_usable()
@@ -138,12 +138,12 @@ class RoundTripTest(ArchiveTestCase):
         ran = self.command("load", "some.tar")
         self.assertEqual(5, ran.status, ran)
         self.assertIn("not in the archive: first", ran.err)
-        self.assertIsNotNone(self.engine.image(self.images[1].reference.tagged))
+        self.assertIsNotNone(self.engine.images.find(self.images[1].reference.tagged))
 
     def test_tag_elsewhere(self) -> None:
         """An image whose tag went to another one is saved all the same, and gets it at load."""
         first, second = self.images
-        self.engine.tag_image(self.config(second), as_reference=first.reference.tagged)
+        self.engine.images.tag(self.config(second), as_reference=first.reference.tagged)
         self.save()
         self.assertEqual(0, self.command("load", "images.tar").status)
         self.assert_usable()
@@ -253,7 +253,7 @@ class DamageTest(ArchiveTestCase):
         """An image no lock knows is not let in by a plain `docker save` archive."""
         names = [image.reference.tagged for image in self.images]
         self.assertEqual(0, self.command("load", "images.tar").status)
-        self.archive.write_bytes(b"".join(self.engine.save_images(names)))
+        self.archive.write_bytes(b"".join(self.engine.images.save(names)))
         self.forget_images()
         self.write_lock(self.images[0])
         ran = self.command("load", "images.tar")

@@ -66,7 +66,7 @@ class AuthTest(ImageTestCase):
             self.assertEqual(0, ran.status, ran)
             self.assert_no_secret(ran)
         self.assertEqual(self.image, read_lock(self.folder / "images.lock").entries["app"])
-        self.assertIsNotNone(self.engine.image(self.image.reference.tagged))
+        self.assertIsNotNone(self.engine.images.find(self.image.reference.tagged))
 
     def assert_denied(self, text: str, status: int = 4) -> None:
         """Lock and pull are both turned away, with advice."""
@@ -130,4 +130,4 @@ class AuthTest(ImageTestCase):
         )
         self.assertEqual(0, ran.status, ran)
         self.assert_no_secret(ran)
-        self.assertIsNotNone(self.engine.image(f"ghcr.io/{repository}:1"))
+        self.assertIsNotNone(self.engine.images.find(f"ghcr.io/{repository}:1"))

@@ -15,7 +15,8 @@ from unittest import mock
 
 from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Finding
-from orchestrator.engine import Endpoint, connect, find_endpoint, labels
+from orchestrator.engine import Endpoint, connect, find_endpoint
+from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import this_process
 from tests.faults.proxy import Proxy, forbidding
 from tests.support.image_case import ImageTestCase
@@ -131,8 +132,8 @@ class DoctorTest(ImageTestCase):
         """So are images with other bytes than the locked ones."""
         other = self.push()
         image = self.push(repository=other.reference.repository, tag="2")
-        list(self.engine.pull_image(other.reference.pinned))
-        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        list(self.engine.images.pull(other.reference.pinned))
+        self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.write_lock(image)
         self.assert_finds("images", "with other bytes", "python -m orchestrator pull")
 
@@ -174,7 +175,7 @@ class PrivateDaemonTest(ImageTestCase):
         """What a dead process left is counted, with the command that removes it."""
         self.write_lock()
         dead = replace(this_process(), pid=1 << 30, start=1)
-        marks = {labels.MARK: "1", labels.SESSION: "s", labels.OWNER: dead.to_label()}
+        marks = {Label.MARK: "1", Label.SESSION: "s", Label.OWNER: dead.to_label()}
         with small_daemon(disk="20m") as small:
             endpoint = Endpoint(url=small.daemon.url)
             with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:

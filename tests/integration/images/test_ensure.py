@@ -40,7 +40,7 @@ class EnsureImageTest(ImageTestCase):
     def test_present_without_tag(self) -> None:
         """An image that was pulled by digest alone is found."""
         image = self.push()
-        list(self.engine.pull_image(image.reference.pinned))
+        list(self.engine.images.pull(image.reference.pinned))
         bare = replace(image, platforms={})
         self.assertEqual(
             next(iter(image.platforms.values())).config,
@@ -52,28 +52,28 @@ class EnsureImageTest(ImageTestCase):
         other = self.push()
         image = self.push(repository=other.reference.repository, tag="2")
         for each in (other, image):
-            list(self.engine.pull_image(each.reference.pinned))
-        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+            list(self.engine.images.pull(each.reference.pinned))
+        self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.assertEqual(next(iter(image.platforms.values())).config, self.ensure(image))
 
     def test_known_by_config(self) -> None:
         """An image whose registry digest the daemon lost is known by its locked config digest."""
         image = self.push()
-        list(self.engine.pull_image(image.reference.pinned))
+        list(self.engine.images.pull(image.reference.pinned))
         config = next(iter(image.platforms.values())).config
-        self.engine.tag_image(config, as_reference=image.reference.tagged)
+        self.engine.images.tag(config, as_reference=image.reference.tagged)
         self.reload(image)
-        found = self.engine.image(image.reference.tagged)
+        found = self.engine.images.find(image.reference.tagged)
         assert found
         self.assertEqual((), found.repo_digests)
         self.assertEqual(config, self.ensure(image, settings=Settings(pull="never")))
 
     def reload(self, image: LockedImage) -> None:
         """Save and load, which loses the registry digest."""
-        archive = b"".join(self.engine.save_images([image.reference.tagged]))
+        archive = b"".join(self.engine.images.save([image.reference.tagged]))
         for name in (image.reference.tagged, image.reference.pinned):
-            self.engine.remove_image(name)
-        list(self.engine.load_images([archive]))
+            self.engine.images.remove(name)
+        list(self.engine.images.load([archive]))
 
     def test_moved_tag(self) -> None:
         """A tag that moved between lock and pull changes nothing: the digest counts."""
@@ -94,8 +94,8 @@ class EnsureImageTest(ImageTestCase):
         """After `pull --platform` for another machine, a service gets its own platform again."""
         here, there = tiny_image(), tiny_image(platform="linux/arm64/v8")
         image = self.push(here, there)
-        list(self.engine.pull_image(image.reference.pinned, platform="linux/arm64"))
-        self.engine.tag_image(image.reference.pinned, as_reference=image.reference.tagged)
+        list(self.engine.images.pull(image.reference.pinned, platform="linux/arm64"))
+        self.engine.images.tag(image.reference.pinned, as_reference=image.reference.tagged)
         self.assertEqual(here.config, self.ensure(image))
 
 

@@ -63,9 +63,9 @@ class HostileTest(ImageTestCase):
         self.write_lock(self.image)
         self.good = read(Path("good.tar").read_bytes())
         for name in (self.tag, self.image.reference.pinned):
-            self.engine.remove_image(name)
+            self.engine.images.remove(name)
         self.evil = tiny_image()
-        self.addCleanup(self.engine.remove_image, self.evil.config)
+        self.addCleanup(self.engine.images.remove, self.evil.config)
         self.config, self.layer = (
             next(m.name for m, _ in self.good if m.name.endswith(end))
             for end in (f"{self.image.platforms['linux/amd64'].config[7:]}.json", "layer.tar")
@@ -129,7 +129,7 @@ class HostileTest(ImageTestCase):
         self.registry.pusher.push("bystander", "1", bystander)
         other = self.push(bystander, name="other")
         ensure_image(self.engine, other, settings=Settings())
-        self.engine.tag_image(bystander.config, as_reference=self.tag)
+        self.engine.images.tag(bystander.config, as_reference=self.tag)
         for platforms in (True, False):
             self.write_lock(self.image, platforms=platforms)
             for name, members in self.attacks():
@@ -138,9 +138,9 @@ class HostileTest(ImageTestCase):
                     ran = self.command("load", "x.tar")
                     self.assertIn(ran.status, (1, 6), ran)
                     self.assertRegex(ran.err, r"orchestrator load: \S*\s?.*x\.tar")
-                    self.assertIsNone(self.engine.image(self.evil.config))
-                    self.assertIsNone(self.engine.image("orchestrator-test/evil:1"))
-                    here = self.engine.image(self.tag)
+                    self.assertIsNone(self.engine.images.find(self.evil.config))
+                    self.assertIsNone(self.engine.images.find("orchestrator-test/evil:1"))
+                    here = self.engine.images.find(self.tag)
                     self.assertEqual(bystander.config, here and here.id)
 
     def test_harmless(self) -> None:
@@ -157,7 +157,7 @@ class HostileTest(ImageTestCase):
         self.assertEqual(0, self.command("load", "x.tar").status)
         info = ensure_image(self.engine, self.image, settings=NEVER)
         self.assertEqual(self.image.platforms["linux/amd64"].config, info.id)
-        self.assertIsNone(self.engine.image(self.evil.config))
+        self.assertIsNone(self.engine.images.find(self.evil.config))
 
     def test_tag_is_no_proof(self) -> None:
         """An image that earlier versions' tag of `load` vouches for does not run."""
@@ -165,9 +165,9 @@ class HostileTest(ImageTestCase):
         ensure_image(self.engine, other, settings=Settings())
         bare = LockedImage(name="app", reference=self.image.reference)
         tag = f"orchestrator/loaded:{str(self.image.digest).replace(':', '-')}"
-        self.addCleanup(self.engine.remove_image, tag)
+        self.addCleanup(self.engine.images.remove, tag)
         for name in (tag, self.tag):
-            self.engine.tag_image(self.evil.config, as_reference=name)
+            self.engine.images.tag(self.evil.config, as_reference=name)
         with self.assertRaises(DigestMismatchError):
             ensure_image(self.engine, bare, settings=NEVER)
 
@@ -180,10 +180,10 @@ class HostileTest(ImageTestCase):
         env = {"ORCHESTRATOR_IMAGES_LOCK": str(unwritable)}
         for tagged in (False, True):
             if tagged:
-                self.engine.tag_image(self.evil.config, as_reference=self.tag)
+                self.engine.images.tag(self.evil.config, as_reference=self.tag)
             ran = self.command("load", "good.tar", env=env)
             self.assertEqual(1, ran.status, ran)
             self.assertIn("cannot be written", ran.err)
-            here = self.engine.image(self.tag)
+            here = self.engine.images.find(self.tag)
             self.assertEqual(self.evil.config if tagged else None, here and here.id)
-            self.assertIsNone(self.engine.image(self.image.platforms["linux/amd64"].config))
+            self.assertIsNone(self.engine.images.find(self.image.platforms["linux/amd64"].config))

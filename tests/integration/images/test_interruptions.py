@@ -92,4 +92,4 @@ class InterruptionTest(ImageTestCase):
         argv = ["sh", "-c", f"exec {sys.executable} -m orchestrator pull >&-"]
         ran = subprocess.run(argv, capture_output=True, check=False, timeout=DEADLINE)
         self.assertEqual(0, ran.returncode, ran.stderr)
-        self.assertIsNotNone(self.engine.image(image.reference.tagged))
+        self.assertIsNotNone(self.engine.images.find(image.reference.tagged))

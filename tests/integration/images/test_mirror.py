@@ -36,7 +36,7 @@ class MirrorTest(ImageTestCase):
         env = {VARIABLE: f"{self.registry.host}/hub"}
         ran = self.command("pull", env=env)
         self.assertEqual(0, ran.status, ran)
-        found = self.engine.image(self.image.reference.tagged)
+        found = self.engine.images.find(self.image.reference.tagged)
         assert found
         self.assertEqual(self.built.config, found.id)
         self.assertIn("all present", self.command("pull", env=env).out)
@@ -68,7 +68,7 @@ class MirrorTest(ImageTestCase):
             ran = self.command("pull", env={VARIABLE: f"{proxy.host}/hub"})
         self.assertEqual(6, ran.status, ran)
         self.assertIn(f"by way of {proxy.host}/hub", ran.err)
-        self.assertIsNone(self.engine.image(self.image.reference.tagged))
+        self.assertIsNone(self.engine.images.find(self.image.reference.tagged))
 
     def test_mirror_lacks_it(self) -> None:
         """A mirror that has not got it is named, and the registry itself is not asked."""

@@ -28,25 +28,25 @@ class PullTest(ImageTestCase):
     def test_gives_tag(self) -> None:
         """An image here without its tag gets it, so that `docker image prune` keeps it."""
         image = self.push()
-        list(self.engine.pull_image(image.reference.pinned))
+        list(self.engine.images.pull(image.reference.pinned))
         self.write_lock(image)
         self.assertEqual(0, self.command("pull").status)
-        self.assertIsNotNone(self.engine.image(image.reference.tagged))
+        self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
 
     def test_moves_tag(self) -> None:
         """Pull brings the locked bytes under a tag that had others, and keeps those."""
         other = self.push()
         image = self.push(repository=other.reference.repository, tag="2")
-        list(self.engine.pull_image(other.reference.pinned))
-        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        list(self.engine.images.pull(other.reference.pinned))
+        self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.write_lock(image)
         ran = self.command("pull")
         self.assertEqual(0, ran.status, ran)
         self.assertIn("the tag moves here from sha256:", ran.err)
-        tagged = self.engine.image(image.reference.tagged)
+        tagged = self.engine.images.find(image.reference.tagged)
         assert tagged
         self.assertEqual(next(iter(image.platforms.values())).config, tagged.id)
-        self.assertIsNotNone(self.engine.image(other.reference.pinned))
+        self.assertIsNotNone(self.engine.images.find(other.reference.pinned))
 
     def test_registry_not_allowed(self) -> None:
         """An entry from elsewhere than ORCHESTRATOR_REGISTRIES is refused, missing or present."""
@@ -66,8 +66,8 @@ class PullTest(ImageTestCase):
         first, second = self.push(name="first"), self.push(name="second")
         self.write_lock(first, second)
         self.assertEqual(0, self.command("pull", "second").status)
-        self.assertIsNone(self.engine.image(first.reference.tagged))
-        self.assertIsNotNone(self.engine.image(second.reference.tagged))
+        self.assertIsNone(self.engine.images.find(first.reference.tagged))
+        self.assertIsNotNone(self.engine.images.find(second.reference.tagged))
         ran = self.command("pull", "third")
         self.assertEqual(2, ran.status)
         self.assertIn("no entry 'third'; it has first, second", ran.err)
@@ -81,11 +81,11 @@ class PullTest(ImageTestCase):
             for _ in range(2):
                 ran = self.command("pull", *arguments)
                 self.assertEqual(0, ran.status, ran)
-                found = self.engine.image(image.reference.tagged)
+                found = self.engine.images.find(image.reference.tagged)
                 assert found
                 self.assertEqual(expected.config, found.id)
         self.assertEqual(0, self.command("pull").status)
-        found = self.engine.image(image.reference.tagged)
+        found = self.engine.images.find(image.reference.tagged)
         assert found
         self.assertEqual(here.config, found.id)
 
@@ -109,7 +109,7 @@ class PullTest(ImageTestCase):
         for run in runs:
             self.assertEqual((0, b"", b""), self.outcome(run.result()))
         for image in images:
-            self.assertIsNotNone(self.engine.image(image.reference.tagged))
+            self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
 
     @staticmethod
     def outcome(run: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:

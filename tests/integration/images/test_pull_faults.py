@@ -44,7 +44,7 @@ class PullFaultsTest(ImageTestCase):
     def assert_succeeds(self, ran: Ran) -> None:
         """The pull succeeded and what is here is the locked image."""
         self.assertEqual(0, ran.status, ran)
-        found = self.engine.image(self.image.reference.tagged)
+        found = self.engine.images.find(self.image.reference.tagged)
         self.assertEqual(self.built.config, found and found.id)
 
     def test_passing_faults(self) -> None:
@@ -84,7 +84,7 @@ class PullFaultsTest(ImageTestCase):
                 self.assertNotIn("(6 of", ran.err)
                 self.assertEqual(status in (3, 8), "trying again" in ran.err)
                 for name in (self.image.reference.tagged, self.built.config):
-                    self.assertIsNone(self.engine.image(name))
+                    self.assertIsNone(self.engine.images.find(name))
                 self.proxy.over.set()
                 self.proxy.over = threading.Event()
                 self.assert_succeeds(self.pull())

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from orchestrator.engine import Endpoint, connect
-from orchestrator.engine.docker_engine import DockerEngine
+from orchestrator.engine.docker import Engine
 from tests.support.image_case import ImageTestCase
 from tests.support.registries import PROGRAM, free_port, wait_for_port
 from tests.support.small_daemon import SmallDaemon, small_daemon
@@ -44,7 +44,7 @@ class RecipeTest(ImageTestCase):
     """A user's project beside a daemon of its own, so that `reap` meets nobody else's things."""
 
     small: SmallDaemon
-    theirs: DockerEngine
+    theirs: Engine
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -83,12 +83,12 @@ class RecipeTest(ImageTestCase):
         """A new machine has none of the images."""
         for image in self.images:
             for name in (image.reference.tagged, image.reference.pinned):
-                self.theirs.remove_image(name)
+                self.theirs.images.remove(name)
 
     def assert_images(self) -> None:
         """Every image is there."""
         for image in self.images:
-            self.assertIsNotNone(self.theirs.image(image.reference.tagged))
+            self.assertIsNotNone(self.theirs.images.find(image.reference.tagged))
 
 
 class GitHubTest(RecipeTest):
@@ -202,7 +202,7 @@ class AirGapTest(RecipeTest):
         archive.write_bytes(archive.read_bytes()[:-1] + b"?")
         with self.assertRaisesRegex(AssertionError, "images.tar.gz: FAILED"):
             self.carry("unpack")
-        self.assertIsNone(self.theirs.image(self.images[0].reference.tagged))
+        self.assertIsNone(self.theirs.images.find(self.images[0].reference.tagged))
 
 
 class MirrorRecipeTest(ImageTestCase):
@@ -237,9 +237,9 @@ class MirrorRecipeTest(ImageTestCase):
             env = {"ORCHESTRATOR_REGISTRY_MIRROR": host}
             ran = self.command("pull", env=env)
             self.assertEqual(0, ran.status, ran)
-            self.assertIsNotNone(self.engine.image(image.reference.tagged))
+            self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
             for name in (
                 image.reference.tagged,
                 f"{host}/{image.reference.repository}@{image.digest}",
             ):
-                self.engine.remove_image(name)
+                self.engine.images.remove(name)

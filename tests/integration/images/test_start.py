@@ -47,7 +47,7 @@ class StartTest(ImageTestCase):
 
     def present(self, image: LockedImage) -> bool:
         """Whether its tag is on this machine."""
-        return self.engine.image(image.reference.tagged) is not None
+        return self.engine.images.find(image.reference.tagged) is not None
 
     def test_pulled(self) -> None:
         """A missing image is pulled, and the start says so in one line."""
@@ -80,14 +80,14 @@ class StartTest(ImageTestCase):
         """A tag with other bytes than the locked ones is never used."""
         other = self.push()
         image = self.push(repository=other.reference.repository, tag="2")
-        list(self.engine.pull_image(other.reference.pinned))
-        self.engine.tag_image(other.reference.pinned, as_reference=image.reference.tagged)
+        list(self.engine.images.pull(other.reference.pinned))
+        self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.write_lock(image)
         error, _ = self.start(image.reference.tagged)
         self.assertIsInstance(error, DigestMismatchError)
         for text in (image.digest, other.digest, "orchestrator pull", "lock --update app"):
             self.assertIn(str(text), str(error))
-        tagged = self.engine.image(image.reference.tagged)
+        tagged = self.engine.images.find(image.reference.tagged)
         self.assertEqual(next(iter(other.platforms.values())).config, tagged and tagged.id)
 
     def test_a_pull_that_fails_is_its_message(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 from orchestrator import Container, Redis, ServicesMixin
-from orchestrator.engine.port import ImageInfo
+from orchestrator.engine.api import ImageInfo
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
 from orchestrator.images.failures import Retry
@@ -73,7 +73,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         with self.assertRaisesRegex(EngineError, "Stopped waiting for .* to pull"):
             pulling.result(DEADLINE)
         self.assertTrue(self.proxy.left.wait(DEADLINE), "the daemon pulls on")
-        self.assertIsNone(self.engine.image(self.image.reference.pinned))
+        self.assertIsNone(self.engine.images.find(self.image.reference.pinned))
         self.assert_comes()
 
     def test_no_answer(self) -> None:
@@ -138,7 +138,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.assertTrue(err.endswith(b"\norchestrator pull: interrupted\n"), err)
         self.assertNotIn(b"FAILED", err)
         self.assertTrue(self.proxy.left.wait(DEADLINE), "the daemon pulls on")
-        self.assertIsNone(self.engine.image(self.image.reference.tagged))
+        self.assertIsNone(self.engine.images.find(self.image.reference.tagged))
         self.assert_comes()
 
 

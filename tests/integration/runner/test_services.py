@@ -10,7 +10,8 @@ import unittest.mock
 import uuid
 from contextlib import closing
 
-from orchestrator.engine import connect, find_endpoint, labels
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
 from orchestrator.settings import Settings
 from tests.integration.runner.case import RunnerTestCase
@@ -251,7 +252,7 @@ class ServicesTest(RunnerTestCase):
 
     def _left(self) -> list[str]:
         with closing(connect(Settings.from_environment())) as engine:
-            found = engine.labelled({labels.RUN: self.run_id})
+            found = engine.labelled({Label.RUN: self.run_id})
         return [f"{thing.kind} {thing.name}" for thing in found]
 
     def _check_nothing_is_left(self) -> None:

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from orchestrator.cli import main
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.daemon import Daemon
 from tests.faults.quiet import no_sweeps
@@ -34,12 +34,12 @@ class CommandTestCase(unittest.TestCase):
     def marks(self, owner: Identity, **changed: str) -> dict[str, str]:
         """The labels of something."""
         return {
-            labels.MARK: "1",
-            labels.SESSION: str(uuid.uuid4()),
-            labels.RUN: self.run_id,
-            labels.OWNER: owner.to_label(),
-            labels.CREATED: "2020-01-01T00:00:00+00:00",
-            labels.CLASS: "shop.CheckoutTest",
+            Label.MARK: "1",
+            Label.SESSION: str(uuid.uuid4()),
+            Label.RUN: self.run_id,
+            Label.OWNER: owner.to_label(),
+            Label.CREATED: "2020-01-01T00:00:00+00:00",
+            Label.CLASS: "shop.CheckoutTest",
             **changed,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.integration.sessions.case import CommandTestCase
 
 
@@ -15,7 +15,7 @@ class PsTest(CommandTestCase):
     def test_table(self) -> None:
         """Each thing has a line with its session, owner, class and service, in aligned columns."""
         session = str(uuid.uuid4())
-        mine = {labels.SESSION: session, labels.SERVICE: "db"}
+        mine = {Label.SESSION: session, Label.SERVICE: "db"}
         names = [self.plant(self.alive, **mine), self.plant(self.dead)]
         status, out, err = self.command("ps")
         self.assertEqual((0, ""), (status, err))
@@ -36,9 +36,7 @@ class PsTest(CommandTestCase):
     def test_labels_forge_no_row(self) -> None:
         """Whatever they hold stands in their own row, as text; --json has it exactly."""
         evil = f"a\nb\x1b[2J\u202e\t{' ' * 200}c"
-        name = self.plant(
-            self.dead, **{labels.CLASS: evil, labels.SESSION: "\nx", labels.OWNER: evil}
-        )
+        name = self.plant(self.dead, **{Label.CLASS: evil, Label.SESSION: "\nx", Label.OWNER: evil})
         status, out, _err = self.command("ps")
         self.assertEqual(0, status)
         [row] = [line for line in out.splitlines() if name in line]

@@ -7,7 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from tests.faults.proxy import Proxy, forbidding
 from tests.integration.sessions.case import CommandTestCase
 
@@ -32,7 +32,7 @@ class ReapTest(CommandTestCase):
     def test_living_owner(self) -> None:
         """What belongs to the living is kept without --all, with the reason and status 1."""
         session = str(uuid.uuid4())
-        name = self.plant(self.alive, **{labels.SESSION: session})
+        name = self.plant(self.alive, **{Label.SESSION: session})
         status, out, _err = self.reap()
         self.assertEqual(1, status)
         self.assertIn(f"kept volume {name} ", out)
@@ -45,8 +45,8 @@ class ReapTest(CommandTestCase):
     def test_session(self) -> None:
         """--session removes one session, named in full or by its beginning."""
         first, second = str(uuid.uuid4()), str(uuid.uuid4())
-        self.plant(self.dead, **{labels.SESSION: first})
-        self.plant(self.dead, **{labels.SESSION: second})
+        self.plant(self.dead, **{Label.SESSION: first})
+        self.plant(self.dead, **{Label.SESSION: second})
         third = self.plant(self.dead)
         self.assertEqual(0, self.command("reap", "--session", first)[0])
         self.assertEqual(0, self.command("reap", "--session", second[:8])[0])
@@ -59,7 +59,7 @@ class ReapTest(CommandTestCase):
         beginning = str(uuid.uuid4())[:20]
         ids = [f"{beginning}{number:016d}" for number in (1, 2)]
         for session in ids:
-            self.plant(self.dead, **{labels.SESSION: session})
+            self.plant(self.dead, **{Label.SESSION: session})
         status, _out, err = self.command("reap", "--session", beginning)
         self.assertEqual(2, status)
         self.assertIn("ambiguous", err)
@@ -68,9 +68,9 @@ class ReapTest(CommandTestCase):
     def test_older_than(self) -> None:
         """--older-than keeps what is younger, also of dead owners."""
         now = datetime.now(UTC)
-        old = self.plant(self.dead, **{labels.CREATED: (now - timedelta(hours=3)).isoformat()})
-        young = self.plant(self.dead, **{labels.CREATED: (now - timedelta(hours=1)).isoformat()})
-        ageless = self.plant(self.dead, **{labels.CREATED: "yesterday"})
+        old = self.plant(self.dead, **{Label.CREATED: (now - timedelta(hours=3)).isoformat()})
+        young = self.plant(self.dead, **{Label.CREATED: (now - timedelta(hours=1)).isoformat()})
+        ageless = self.plant(self.dead, **{Label.CREATED: "yesterday"})
         self.assertIn(old, self.left())
         report = self.reap_json("--older-than", "2h")
         self.assertEqual([old], [thing["name"] for thing in report["removed"]])
@@ -131,13 +131,13 @@ class ReapTest(CommandTestCase):
 
     def test_what_took_over_labels(self) -> None:
         """A network or volume that carries another's name in its labels is somebody else's."""
-        theirs = self.plant(self.dead, **{labels.NAME: "orchestrator-planted-another"})
+        theirs = self.plant(self.dead, **{Label.NAME: "orchestrator-planted-another"})
         self.assertEqual((0, "nothing to remove\n", ""), self.reap("--all"))
         self.assertEqual([theirs], self.left())
 
     def test_images_of_nobody(self) -> None:
         """An image without a session is nobody's leftover, not even for --all."""
-        marks = {labels.MARK: "1", labels.RUN: self.run_id}
+        marks = {Label.MARK: "1", Label.RUN: self.run_id}
         image = self.daemon.image(
             changes=[f"LABEL {name}={value}" for name, value in marks.items()]
         )

@@ -3,7 +3,7 @@
 import io
 import unittest
 
-from orchestrator.engine.port import PullProgress
+from orchestrator.engine.api import PullProgress
 from orchestrator.images.display import Display, Transfer
 
 STEPS = (

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 KINDS = ("container", "network", "volume", "image")  # in the order they can be removed
-_NAME = "dev.orchestrator.name"  # as in engine/labels.py, which cannot be imported here
+_NAME = "dev.orchestrator.name"  # as in engine/api.py, which cannot be imported here
 _SESSION = "dev.orchestrator.session"
 _BEGINNING = 8  # of the session's id, in every name
 

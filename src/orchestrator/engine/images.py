@@ -1,4 +1,4 @@
-"""Images, through docker-py."""
+"""The images of a daemon, through docker-py."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import json
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import docker.auth
+import docker.errors
 
-from orchestrator.engine.docker_containers import NOT_FOUND
-from orchestrator.engine.docker_stopping import Line, until_stopped
-from orchestrator.engine.docker_streams import open_stream, read_pieces, read_steps, registry_auth
-from orchestrator.engine.image_info import image_info
-from orchestrator.engine.labels import NAME
-from orchestrator.engine.port import PullProgress
-from orchestrator.errors import EngineError
+from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
+from orchestrator.engine.client import IgnoreMissing
+from orchestrator.engine.registry_trust import credentials_failed
+from orchestrator.engine.streams import (
+    Cancellation,
+    open_stream,
+    read_pieces,
+    read_steps,
+    until_stopped,
+)
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from orchestrator.engine.docker_client import ClientPool
-    from orchestrator.engine.port import ImageInfo
+    from orchestrator.engine.client import ClientPool
 
 # The daemon unpacks every layer into a temporary folder before it sends the first byte.
-SAVE_TIMEOUT: Final = 900.0  # seconds
-PIECE: Final = 1 << 20  # bytes
+_SAVE_TIMEOUT: Final = 900.0  # seconds
+_PIECE: Final = 1 << 20  # bytes
+_TAR: Final = {"Content-Type": "application/x-tar"}
 
 
-class DockerImages:
-    """The part of `DockerEngine` that concerns images."""
+class Images:
+    """What can be done with images, as ``engine.images``. Every method raises `EngineError`."""
 
-    _pool: ClientPool
+    def __init__(self, pool: ClientPool) -> None:
+        self._pool = pool
 
-    def image(self, reference: str, /) -> ImageInfo | None:
+    def find(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, digest or id, or None when it is not on this machine."""
-        try:
-            with self._pool.client(f"inspect image {reference}") as client:
-                found = client.inspect_image(reference)
-        except EngineError as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
-        return image_info(found)
+        with IgnoreMissing(), self._pool.client(f"inspect image {reference}") as client:
+            return image_info(client.inspect_image(reference))
+        return None
 
-    def pull_image(
+    def pull(
         self,
         reference: str,
         /,
@@ -58,63 +58,54 @@ class DockerImages:
         """
         doing = f"pull {reference}"
         name, tag = _split(reference)
-        parameters = {"fromImage": name, "tag": tag}
-        if platform:
-            parameters["platform"] = platform
-        line = Line(doing)
+        parameters = {"fromImage": name, "tag": tag, **({"platform": platform} if platform else {})}
+        cancellation = Cancellation(doing)
 
         def steps() -> Iterator[PullProgress]:
             with self._pool.client(doing) as client:
-                headers = registry_auth(client, _registry(name))
+                headers = _credentials(client, name)
                 opened = open_stream(
                     client, "POST", "/images/create", params=parameters, headers=headers
                 )
-                with opened as response, line.carrying(response):
+                with opened as response, cancellation.reading(response):
                     for step in read_steps(response, doing):
                         yield _progress(step)
 
-        return until_stopped(steps(), line, stopping=stopping)
+        return until_stopped(steps(), cancellation, stopping=stopping)
 
     def index_digest(self, reference: str, /) -> str:
         """Have the daemon ask the registry what a reference stands for now."""
         with self._pool.client(f"ask the registry for {reference}") as client:
             return str(client.inspect_distribution(reference)["Descriptor"]["digest"])
 
-    def tag_image(self, reference: str, /, *, as_reference: str) -> None:
+    def tag(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
         repository, tag = _split(as_reference)
         with self._pool.client(f"tag {reference} as {as_reference}") as client:
             client.tag(reference, repository, tag)
 
-    def save_images(self, names: Sequence[str], /) -> Iterator[bytes]:
+    def save(self, names: Sequence[str], /) -> Iterator[bytes]:
         """The images as one tar, piece by piece; layers they share are in it once."""
         with (
-            self._pool.client(f"save {', '.join(names)}", timeout=SAVE_TIMEOUT) as client,
+            self._pool.client(f"save {', '.join(names)}", timeout=_SAVE_TIMEOUT) as client,
             open_stream(client, "GET", "/images/get", params={"names": names}) as response,
         ):
-            yield from read_pieces(response, PIECE)
+            yield from read_pieces(response, _PIECE)
 
-    def load_images(self, archive: Iterable[bytes], /) -> Iterator[str]:
+    def load(self, archive: Iterable[bytes], /) -> Iterator[str]:
         """Load a tar of images; the work happens while the daemon's remarks are read.
 
         When the archive raises, the daemon gets no end of it and loads nothing.
         """
         doing = "load images"
+        tar = iter(archive)  # requests takes a list for a form
         with (
-            self._pool.client(doing, timeout=SAVE_TIMEOUT) as client,
-            open_stream(
-                client,
-                "POST",
-                "/images/load",
-                headers={"Content-Type": "application/x-tar"},
-                data=iter(archive),  # requests takes a list for a form
-            ) as response,
+            self._pool.client(doing, timeout=_SAVE_TIMEOUT) as client,
+            open_stream(client, "POST", "/images/load", headers=_TAR, data=tar) as response,
         ):
-            for step in read_steps(response, doing):
-                if text := step.get("stream", "").strip():
-                    yield text
+            yield from _texts(read_steps(response, doing))
 
-    def build_image(
+    def build(
         self,
         context: IO[bytes],
         /,
@@ -126,7 +117,7 @@ class DockerImages:
         labels: Mapping[str, str],
         stopping: threading.Event | None = None,
     ) -> Iterator[str]:
-        """Build an image from a tar; the work happens while what the builder says is read.
+        """Build an image from a tar; the work happens while the builder's output is read.
 
         When ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
@@ -135,38 +126,27 @@ class DockerImages:
             "t": name,
             "dockerfile": dockerfile,
             "buildargs": json.dumps(dict(args)),
-            "labels": json.dumps({**labels, NAME: name}),
+            "labels": json.dumps({**labels, Label.NAME: name}),
             "rm": True,
             "forcerm": True,
             **({"target": target} if target else {}),
         }
-        line = Line(doing)
+        cancellation = Cancellation(doing)
 
         def steps() -> Iterator[str]:
-            with self._pool.client(doing, timeout=SAVE_TIMEOUT) as client:
+            with self._pool.client(doing, timeout=_SAVE_TIMEOUT) as client:
                 opened = open_stream(
-                    client,
-                    "POST",
-                    "/build",
-                    params=parameters,
-                    headers={"Content-Type": "application/x-tar"},
-                    data=context,
+                    client, "POST", "/build", params=parameters, headers=_TAR, data=context
                 )
-                with opened as response, line.carrying(response):
-                    for step in read_steps(response, doing):
-                        if text := step.get("stream", "").strip():
-                            yield text
+                with opened as response, cancellation.reading(response):
+                    yield from _texts(read_steps(response, doing))
 
-        return until_stopped(steps(), line, stopping=stopping)
+        return until_stopped(steps(), cancellation, stopping=stopping)
 
-    def remove_image(self, image: str, /) -> None:
-        """Remove an image."""
-        try:
-            with self._pool.client(f"remove image {image}") as client:
-                client.remove_image(image, force=True)
-        except EngineError as error:
-            if error.status != NOT_FOUND:
-                raise
+    def remove(self, image: str, /) -> None:
+        """Remove an image by force; one that is not there is no error."""
+        with IgnoreMissing(), self._pool.client(f"remove image {image}") as client:
+            client.remove_image(image, force=True)
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -179,9 +159,18 @@ def _split(reference: str) -> tuple[str, str]:
     return f"{head}{slash}{last}", tag or "latest"
 
 
-def _registry(name: str) -> str:
+def _credentials(client: Any, name: str) -> dict[str, str]:
+    """The header with what docker's own configuration has for an image's registry.
+
+    Raises:
+        EngineError: A credential helper failed.
+    """
     registry, _ = docker.auth.resolve_repository_name(name)
-    return str(registry)
+    try:
+        header = docker.auth.get_config_header(client, registry)
+    except docker.errors.DockerException as error:
+        raise credentials_failed(registry, error) from error
+    return {"X-Registry-Auth": header.decode()} if header else {}
 
 
 def _progress(step: Mapping[str, Any]) -> PullProgress:
@@ -192,3 +181,9 @@ def _progress(step: Mapping[str, Any]) -> PullProgress:
         current=detail.get("current", 0),
         total=detail.get("total", 0),
     )
+
+
+def _texts(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for step in steps:
+        if text := step.get("stream", "").strip():
+            yield text

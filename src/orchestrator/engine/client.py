@@ -1,4 +1,4 @@
-"""Connections to the daemon: a small pool of docker-py clients, and docker-py's errors as ours."""
+"""Connections to the daemon: a pool of docker-py clients that raise this project's errors."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.endpoint import Endpoint
 
+_NOT_FOUND: Final = 404
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
-# What the libraries say of a connection that ends before the answer does; half of a JSON text is a
+# What a connection that breaks before the end of an answer raises; half of a JSON text is a
 # ValueError.
 _CUTS: Final = (ConnectionResetError, BrokenPipeError, http.client.HTTPException, ValueError)
 _OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-_FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first question is asked again
+_FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
 
 
 class _Client(docker.APIClient):
@@ -46,9 +47,19 @@ class _Client(docker.APIClient):
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
-def shown(thing: str) -> str:
+def short_name(thing: str) -> str:
     """A container or network in a message: its name, which tells the service, or a short id."""
     return thing[:12] if _ID.fullmatch(thing) else thing
+
+
+class IgnoreMissing:
+    """Ends its block early, without an error, when the daemon knows nothing of that name."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        return isinstance(error, EngineError) and error.status == _NOT_FOUND
 
 
 class ClientPool:
@@ -59,7 +70,7 @@ class ClientPool:
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
-        self.endpoint = endpoint
+        self._endpoint = endpoint
         self._timeout = timeout
         self._version = _UNKNOWN
         self._idle: queue.SimpleQueue[docker.APIClient] = queue.SimpleQueue()
@@ -71,19 +82,19 @@ class ClientPool:
 
     @contextlib.contextmanager
     def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
-        """Lend a client for one request; ``doing`` completes "the daemon failed to …".
+        """Lend a client for one request.
 
         Args:
-            doing: What is asked, for the error message.
+            doing: Completes "the daemon failed to …" in error messages.
             timeout: Seconds for each answer, when this request needs another than the pool's.
 
         Raises:
             EngineUnavailableError: No daemon can be reached.
             EngineError: The daemon refused, failed, did not answer in time or broke off.
         """
-        with map_errors(
+        with translate_errors(
             doing,
-            endpoint=self.endpoint,
+            endpoint=self._endpoint,
             timeout=timeout or self._timeout,
             present=lambda: self.answered and self._listens(),
         ):
@@ -111,16 +122,16 @@ class ClientPool:
             return client
 
     def _connected(self) -> docker.APIClient:
-        """A client more; the first one asks the daemon for its version.
+        """A new client; the first one asks the daemon for its version.
 
-        That question is asked again when its answer is cut: else a daemon would count as absent
-        that lost one connection. Behind a forwarder without a daemon every answer is cut.
+        That question is repeated when the connection breaks: a daemon that lost one connection is
+        not absent. Behind a forwarder without a daemon every connection breaks.
         """
         for pause in (*_FIRST_PAUSES, None):
             try:
-                self._knock()
+                self._ping()
                 return _Client(
-                    base_url=self.endpoint.url,
+                    base_url=self._endpoint.url,
                     version=self._version,
                     timeout=math.ceil(self._timeout),
                     tls=self._tls(),
@@ -132,35 +143,35 @@ class ClientPool:
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
 
-    def _knock(self) -> None:
-        """See whether anybody listens: docker-py leaks the socket that cannot connect."""
-        if self.endpoint.socket:
-            with socket.socket(socket.AF_UNIX) as knock:
-                knock.settimeout(self._timeout)
-                knock.connect(self.endpoint.socket)
+    def _ping(self) -> None:
+        """Connect to a local socket first: docker-py leaks one that refuses."""
+        if self._endpoint.socket:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(self._timeout)
+                connection.connect(self._endpoint.socket)
 
     def _listens(self) -> bool:
         try:
-            self._knock()
+            self._ping()
         except OSError:
             return False
         return True
 
     def _tls(self) -> Any:
-        if self.endpoint.tls is None:
+        if self._endpoint.tls is None:
             return False
-        folder = self.endpoint.tls
+        folder = self._endpoint.tls
         ca, cert, key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
         if not cert.exists() or not key.exists():
             raise EngineError(
-                f"The Docker daemon at {self.endpoint.url} asks for a certificate, and {folder} "
+                f"The Docker daemon at {self._endpoint.url} asks for a certificate, and {folder} "
                 "lacks cert.pem or key.pem. DOCKER_CERT_PATH names the folder that has them; "
                 "without TLS, unset DOCKER_TLS_VERIFY."
             )
         return docker.tls.TLSConfig(
             client_cert=(str(cert), str(key)),
             ca_cert=str(ca) if ca.exists() else None,
-            verify=self.endpoint.verify,
+            verify=self._endpoint.verify,
         )
 
     def close(self) -> None:
@@ -171,64 +182,65 @@ class ClientPool:
 
 
 @contextlib.contextmanager
-def map_errors(
+def translate_errors(
     doing: str,
     *,
     endpoint: Endpoint,
     timeout: float,
     present: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Raise docker-py's and requests' errors as ours.
+    """Turn errors of docker-py and requests in the block into `EngineError`.
 
     Args:
         doing: Completes "the daemon failed to …".
         endpoint: Where the daemon is.
         timeout: Seconds it had for the answer.
-        present: Whether it has answered before and still listens. Then a connection that breaks is
-            an error like others: nobody has to start anything.
+        present: Whether the daemon has answered before and still listens: then a connection that
+            breaks does not mean that there is none.
     """
     try:
         yield
-    except docker.errors.APIError as error:
-        reason = error.explanation or str(error)
-        raise EngineError(
-            f"The Docker daemon failed to {doing}: {_text(reason)}", status=error.status_code
-        ) from _bare(error)
-    except requests.exceptions.Timeout as error:
-        raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        if "timed out" in str(error):  # docker-py puts the first request's timeout in its own error
-            raise EngineError(_silent(doing, endpoint, timeout)) from _bare(error)
-        if _was_cut(error) and present():
-            raise EngineError(_broken(doing, endpoint, _reason(error))) from _bare(error)
-        if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
-            raise EngineError(
-                f"Could not ask the Docker daemon at {endpoint.url} to {doing}: {_reason(error)}"
-            ) from _bare(error)
-        raise EngineUnavailableError(_unavailable(error, endpoint)) from _bare(error)
+        ours = _translated(error, doing, endpoint=endpoint, timeout=timeout, present=present)
+        raise ours from _without_traceback(error)
 
 
-def _bare(error: Exception) -> Exception:
-    """A foreign error as a cause: what it says, without two screens of its library's frames."""
+def _translated(
+    error: Exception,
+    doing: str,
+    *,
+    endpoint: Endpoint,
+    timeout: float,
+    present: Callable[[], bool],
+) -> EngineError:
+    url = endpoint.url
+    if isinstance(error, docker.errors.APIError):
+        words = _text(error.explanation or str(error))
+        return EngineError(
+            f"The Docker daemon failed to {doing}: {words}", status=error.status_code
+        )
+    # docker-py puts the first request's timeout in an error of its own
+    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
+        return EngineError(
+            f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
+        )
+    if _was_cut(error) and present():
+        return EngineError(
+            f"The connection to the Docker daemon at {url}, which had answered before, broke when "
+            f"it was asked to {doing}: {_reason(error)}"
+        )
+    if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
+        return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
+    return EngineUnavailableError(_unavailable(error, endpoint))
+
+
+def _without_traceback(error: Exception) -> Exception:
+    """The error without its traceback, which is two screens of docker-py and requests."""
     error.__cause__ = error.__context__ = None
     error.args = tuple(printable(arg) if isinstance(arg, str) else arg for arg in error.args)
     if isinstance(error, docker.errors.APIError) and error.explanation is not None:
         error.explanation = printable(_text(error.explanation))
     return error.with_traceback(None)
-
-
-def _silent(doing: str, endpoint: Endpoint, timeout: float) -> str:
-    return (
-        f"The Docker daemon at {endpoint.url} did not answer within {timeout:g} s "
-        f"when asked to {doing}"
-    )
-
-
-def _broken(doing: str, endpoint: Endpoint, reason: str) -> str:
-    return (
-        f"The connection to the Docker daemon at {endpoint.url}, which had answered before, broke "
-        f"when it was asked to {doing}: {reason}"
-    )
 
 
 def _was_cut(error: BaseException) -> bool:
