@@ -307,7 +307,7 @@ def refuse_after_end(owner: Owner) -> None:
     """Try to create in an exit handler that runs after ours."""
     owner.fill()
     owner.ready()
-    from orchestrator.sessions.own import _at_exit
+    from orchestrator.sessions.ending import _at_exit
 
     _at_exit()
     try:

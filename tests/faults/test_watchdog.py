@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.engine import Endpoint, labels
-from orchestrator.sessions.spawn import start_watchdog
+from orchestrator.sessions.watchdog_start import start_watchdog
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
 
@@ -33,7 +33,7 @@ class StartingTest(unittest.TestCase):
                     os.kill(int(pid), number)
             watchdog = starting.acknowledged()
             self.addCleanup(watchdog.close)
-            watchdog.say("bye")
+            watchdog.send("bye")
             wait_until_no_process_with(f"{labels.SESSION}={session}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import unittest
 
-from orchestrator.sessions.gate import Gate
+from orchestrator.sessions.session import Gate
 
 
 class GateTest(unittest.TestCase):
