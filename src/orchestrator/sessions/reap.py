@@ -32,7 +32,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Owned:
-    """One container, network, volume or image, and whose it is.
+    """One container, network, volume or image of a session, and the process it belongs to.
 
     Attributes:
         kind: ``"container"``, ``"network"``, ``"volume"`` or ``"image"``.
@@ -42,8 +42,8 @@ class Owned:
         image: What a container runs; empty for the rest.
         session: The id of the owning session.
         run: The id of its run.
-        owner: How the owner is.
-        process: The owner in words.
+        owner: Whether the owning process is alive.
+        process: The owning process in words, such as ``pid 12 on build``.
         test_class: The class it was made for; empty when it is not known.
         service: The alias in that class; empty for what is not a service.
         created: When it was created, or None when the label cannot be read.
@@ -69,7 +69,7 @@ class Owned:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """Everything that sessions own on a daemon.
+    """Everything that was created in sessions and exists on a daemon.
 
     Attributes:
         things: What there is.
@@ -87,7 +87,7 @@ def inventory(
     here: Identity | None = None,
     own: Collection[str] | None = None,
 ) -> Inventory:
-    """List everything that a session owns, or should own.
+    """List everything that was created in some session, and judge whether its owner lives.
 
     Args:
         engine: The daemon.
@@ -109,7 +109,7 @@ def inventory(
             continue  # built for everybody, such as test images: nobody left it behind
         key = item.labels.get(labels.OWNER), own is not None and session not in own
         if key not in judged:
-            judged[key] = _judge(key[0], here=here, foreign=key[1])
+            judged[key] = _judge(key[0], here=here, another_program=key[1])
         owner, process = judged[key]
         things.append(_owned(item, owner=owner, process=process))
     return Inventory(things=things, refused=found.refused)
@@ -171,7 +171,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Spared:
-    """Something that is still there, and why."""
+    """Something that a reap did not remove, and why."""
 
     thing: Owned
     reason: str
@@ -320,7 +320,7 @@ def _lock_file(endpoint: Endpoint) -> Path:
     return Path(folder) / f"orchestrator-{os.getuid()}-{key}.lock"
 
 
-def _judge(label: str | None, *, here: Identity, foreign: bool) -> tuple[Liveness, str]:
+def _judge(label: str | None, *, here: Identity, another_program: bool) -> tuple[Liveness, str]:
     if label is None:
         return Liveness.MALFORMED, "there is no owner label"
     try:
@@ -330,7 +330,7 @@ def _judge(label: str | None, *, here: Identity, foreign: bool) -> tuple[Livenes
     process = f"pid {owner.pid} on {owner.host.partition('/')[0]}"
     if owner.boot == here.boot and owner.pidns != here.pidns:
         process += ", in another container"
-    if owner == here and foreign:
+    if owner == here and another_program:
         return Liveness.DEAD, f"{process}, before it called exec"
     return liveness(owner, here=here), process
 
