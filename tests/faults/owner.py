@@ -162,13 +162,6 @@ def error(owner: Owner) -> None:
     raise RuntimeError("set-up failed")
 
 
-def leave(owner: Owner) -> None:
-    """Call sys.exit."""
-    owner.fill()
-    owner.ready()
-    sys.exit(3)
-
-
 def exit_at_once(owner: Owner) -> None:
     """Call os._exit: no exit handler runs."""
     owner.fill()

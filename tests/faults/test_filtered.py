@@ -37,9 +37,7 @@ class FilteredTest(FaultCase):
         """A process that ends also removes, by its name, what may not be listed."""
         proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /networks?")))
         owner = self.started("normal", url=proxy.url)
-        since = owner.go()
-        self.assertEqual(0, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
         self.assertNotIn("left behind", owner.errors())
 
     def test_one_connection_is_cut(self) -> None:
@@ -56,7 +54,5 @@ class FilteredTest(FaultCase):
         ended: list[bool] = []
         owner = self.started("normal", url=proxy.url)
         ended.append(True)
-        since = owner.go()
-        self.assertEqual((0, ""), (owner.wait(), owner.errors()))
-        self.assertEqual([], cuts)
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
+        self.assertEqual(([], ""), (cuts, owner.errors()))

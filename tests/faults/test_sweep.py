@@ -45,9 +45,7 @@ class SweepTest(FaultCase):
 
     def _ends(self, owner: OwnerProcess) -> None:
         """It ends before its way to the daemon is closed, and so does its watchdog."""
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
         wait_until_no_process_with(f"{labels.SESSION}={owner.session}")
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:

@@ -63,9 +63,7 @@ class ThingTest(FaultCase):
         foreigner = self._foreigner(owner.session)
         kinds = {name.split()[0] for name in self.daemon.left_of_session(owner.session)}
         self.assertEqual({"container", "network", "volume", "image"}, kinds)
-        since = owner.kill(number)
-        self.assertEqual(-number, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, -number, since=owner.kill(number))
         self._assert_no_volume(volumes)
         state = self.daemon.client.inspect_container(foreigner)["State"]
         self.assertEqual("running", state["Status"])
