@@ -59,6 +59,8 @@ class Owner:
         self.network = self.create_network()
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self.start_container, range(self.options.get("containers", 2))))
+        if self.options.get("build"):
+            self.build_image()
 
     def create_network(self) -> str:
         """Create one network."""
@@ -88,6 +90,28 @@ class Owner:
         self.engine.start_container(container)
         return container
 
+    def build_image(self) -> None:
+        """Build an image."""
+        session = self.session()
+        name = f"orchestrator/built:{uuid.uuid4().hex[:24]}-{session.id[:8]}"
+        recipe = f"FROM {self.options['image']}\nENV BUILT=1\n".encode()
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            entry = tarfile.TarInfo("Dockerfile")
+            entry.size = len(recipe)
+            archive.addfile(entry, io.BytesIO(recipe))
+        context.seek(0)
+        with session.creating("image", name):
+            steps = self.engine.images.build(
+                context,
+                name=name,
+                dockerfile="Dockerfile",
+                args={},
+                target=None,
+                labels=session.labels(scope="process"),
+            )
+            list(steps)
+
     def say(self, word: str, **values: object) -> None:
         """Tell the test how far this is."""
         print(json.dumps({"word": word, "pid": os.getpid(), **values}), flush=True)
@@ -102,33 +126,6 @@ def wait(owner: Owner) -> None:
     """Be killed from outside."""
     owner.fill()
     owner.say("ready", session=owner.session().id)
-    while True:
-        time.sleep(_LONG)
-
-
-def wait_with_image(owner: Owner) -> None:
-    """Build an image, and be killed from outside."""
-    owner.fill()
-    session = owner.session()
-    name = f"orchestrator/built:{uuid.uuid4().hex[:24]}-{session.id[:8]}"
-    recipe = f"FROM {owner.options['image']}\nENV BUILT=1\n".encode()
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(recipe)
-        archive.addfile(entry, io.BytesIO(recipe))
-    context.seek(0)
-    with session.creating("image", name):
-        steps = owner.engine.images.build(
-            context,
-            name=name,
-            dockerfile="Dockerfile",
-            args={},
-            target=None,
-            labels=session.labels(scope="process"),
-        )
-        list(steps)
-    owner.ready()
     while True:
         time.sleep(_LONG)
 
@@ -163,13 +160,6 @@ def error(owner: Owner) -> None:
     owner.fill()
     owner.ready()
     raise RuntimeError("set-up failed")
-
-
-def leave(owner: Owner) -> None:
-    """Call sys.exit."""
-    owner.fill()
-    owner.ready()
-    sys.exit(3)
 
 
 def exit_at_once(owner: Owner) -> None:
@@ -307,7 +297,7 @@ def refuse_after_end(owner: Owner) -> None:
     """Try to create in an exit handler that runs after ours."""
     owner.fill()
     owner.ready()
-    from orchestrator.sessions.own import _at_exit
+    from orchestrator.sessions.ending import _at_exit
 
     _at_exit()
     try:
@@ -398,11 +388,6 @@ def things(owner: Owner) -> None:
     """All that can be in the way: volumes, a paused container, a restart policy, an image."""
     owner.fill()
     importlib.import_module("tests.faults.things").create(owner)
-    wait_ready(owner)
-
-
-def wait_ready(owner: Owner) -> None:
-    """Wait for the test's word, then for ever."""
     owner.ready()
     time.sleep(_LONG)
 

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from orchestrator.sessions.bare.daemon import exchange
+from orchestrator.sessions.bare.http_reaper import exchange
 from tests.faults.daemon import Daemon
 from tests.faults.process import processes_with
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import Endpoint
-from orchestrator.sessions.sweep import _alone
+from orchestrator.sessions.reap import _sweep_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def no_sweeps(url: str) -> Iterator[None]:
     """
     deadline = time.monotonic() + _DEADLINE
     while True:
-        with _alone(Endpoint(url=url)) as alone:
+        with _sweep_lock(Endpoint(url=url)) as alone:
             if alone:
                 yield
                 return

@@ -12,21 +12,32 @@ class FilteredTest(FaultCase):
     """What can be listed is removed."""
 
     def test_watchdog(self) -> None:
-        """The watchdog of a killed owner removes what it may list, and ends."""
+        """The watchdog of a killed owner removes what it may list, and ends.
+
+        A kind that fails to be listed it asks for again, longer than for what is forbidden.
+        """
         forbidden = forbidding("GET /volumes", "GET /images/")
-        proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidden))
+        failing = [answer(500, "no such mount")] * 8
+        killed: list[bool] = []
+
+        def instead(line: str) -> bytes | None:
+            if killed and failing and "/networks?" in line:
+                return failing.pop()
+            return forbidden(line)
+
+        proxy = self.enterContext(Proxy(self.daemon.url, instead=instead))
         owner = self.started("wait", url=proxy.url)
+        killed.append(True)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
+        self.assertEqual([], failing)
         wait_until_no_process_with(f"{Label.SESSION}={owner.session}", seconds=10)
 
     def test_exit_handler(self) -> None:
         """A process that ends also removes, by its name, what may not be listed."""
         proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /networks?")))
         owner = self.started("normal", url=proxy.url)
-        since = owner.go()
-        self.assertEqual(0, owner.wait(), owner.errors())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
         self.assertNotIn("left behind", owner.errors())
 
     def test_one_connection_is_cut(self) -> None:
@@ -43,21 +54,5 @@ class FilteredTest(FaultCase):
         ended: list[bool] = []
         owner = self.started("normal", url=proxy.url)
         ended.append(True)
-        since = owner.go()
-        self.assertEqual((0, ""), (owner.wait(), owner.errors()))
-        self.assertEqual([], cuts)
-        self.assert_nothing_left(owner, since=since)
-
-    def test_a_listing_that_fails_for_a_while(self) -> None:
-        """A kind that fails to be listed is asked for again, longer than what is forbidden."""
-        failing = [answer(500, "no such mount")] * 100
-        proxy = self.enterContext(
-            Proxy(
-                self.daemon.url,
-                instead=lambda line: failing.pop() if failing and "/networks?" in line else None,
-            )
-        )
-        owner = self.started("wait", url=proxy.url)
-        failing[8:] = []
-        since = owner.kill()
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
+        self.assertEqual(([], ""), (cuts, owner.errors()))

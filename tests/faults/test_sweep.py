@@ -45,9 +45,7 @@ class SweepTest(FaultCase):
 
     def _ends(self, owner: OwnerProcess) -> None:
         """It ends before its way to the daemon is closed, and so does its watchdog."""
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        self.assert_ends(owner, 0, since=owner.go())
         wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
@@ -84,21 +82,13 @@ class SweepTest(FaultCase):
         """The sessions of what a report lists."""
         return {thing["session"] for thing in spared}
 
-    @repeated(3)
-    def test_r14_reboot(self) -> None:
-        """R14 The next start removes what was there before this machine's reboot."""
-        before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
-        session = self.plant(before)
-        owner = self.started("normal", url=self.url)
-        self.assertEqual([], self.daemon.left_of_session(session))
-        self._ends(owner)
-
     @repeated(10)
     def test_r14_owner_and_watchdog_killed(self) -> None:
-        """R14 The next start removes what is left when the watchdog was killed too."""
-        dead = self._orphans()
+        """R14 The next start removes what a killed watchdog or a reboot left behind."""
+        before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
+        dead = [self._orphans(), self.plant(before)]
         owner = self.started("normal", url=self.url)
-        self.assertEqual([], self.daemon.left_of_session(dead))
+        self.assertEqual([[], []], [self.daemon.left_of_session(session) for session in dead])
         self._ends(owner)
 
     def _orphans(self) -> str:
@@ -108,19 +98,6 @@ class SweepTest(FaultCase):
             os.kill(pid, signal.SIGKILL)
         owner.wait()
         return owner.session
-
-    @repeated(3)
-    def test_r14_watchdog_that_is_stopped(self) -> None:
-        """R14 A watchdog that somebody stopped does not keep the next start from cleaning up."""
-        owner = self.started("wait")
-        [watchdog] = owner.watchdogs()
-        os.kill(watchdog, signal.SIGSTOP)
-        self.addCleanup(os.kill, watchdog, signal.SIGKILL)
-        owner.kill()
-        owner.wait()
-        second = self.started("normal", url=self.url)
-        self.assertEqual([], self.daemon.left_of_session(owner.session))
-        self._ends(second)
 
     def test_r14_a_sweep_waits_for_no_other(self) -> None:
         """R14 While another process sweeps, a start goes on without a sweep of its own."""
@@ -134,59 +111,45 @@ class SweepTest(FaultCase):
         owner.go()
         self._ends(second)
 
-    @repeated(3)
-    def test_r15_reused_pid(self) -> None:
-        """R15 A living process with a dead owner's pid does not protect what is left."""
-        self.enterContext(no_sweeps(self.daemon.url))
-        me = this_process()
-        session = self.plant(dataclasses.replace(me, start=me.start - 1))
-        self.assertEqual({session}, self.sessions(self.reap()["removed"]))
-
-    def test_r15_another_host(self) -> None:
-        """R15 What belongs to another host is left alone unless an age is given."""
-        me = this_process()
-        session = self.plant(dataclasses.replace(me, boot=str(uuid.uuid4()), host="elsewhere/1f"))
-        self.assertEqual({session}, self.sessions(self.reap_refused()["kept"]))
-        self.assertEqual({session}, self.sessions(self.reap("--older-than", "2h")["removed"]))
-
     def reap_refused(self, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:
         """Reap, and remove nothing."""
         report = self.reap(*arguments, before=before)
         self.assertEqual([], report["removed"])
         return report
 
-    def test_r15_machine_without_an_id(self) -> None:
-        """R15 The same host name without a machine id is not the same machine."""
-        me = this_process()
-        name = me.host.partition("/")[0]
-        session = self.plant(dataclasses.replace(me, boot=str(uuid.uuid4()), host=f"{name}/"))
-        self.assertEqual({session}, self.sessions(self.reap_refused()["kept"]))
+    @repeated(3)
+    def test_r15_planted(self) -> None:
+        """R15 Only the provably dead go by themselves; old ones of another host by their age.
 
-    def test_r15_malformed_owner(self) -> None:
-        """R15 What has a malformed owner label is reported and left alone without --all."""
-        malformed = ("", "{}", "[]", "nonsense", '{"boot":1}', '{"pid":-1}', "[" * 10_000)
-        sessions = {self.plant(label) for label in malformed}
-        self.assertEqual(sessions, self.sessions(self.reap_refused()["kept"]))
-        self.assertEqual(sessions, self.sessions(self.reap_refused("--older-than", "1s")["kept"]))
-        self.assertEqual(sessions, self.sessions(self.reap("--all")["removed"]))
+        A pid that was reused protects nothing; what cannot be read goes with --all alone.
+        """
+        self.enterContext(no_sweeps(self.daemon.url))
+        me = this_process()
+        dead = self.plant(dataclasses.replace(me, start=me.start - 1))
+        other = dataclasses.replace(me, boot=str(uuid.uuid4()))
+        unknown = {
+            self.plant(dataclasses.replace(other, host="elsewhere/1f")),
+            self.plant(dataclasses.replace(other, host=me.host.partition("/")[0] + "/")),
+        }
+        malformed = {self.plant(label) for label in ("", "nonsense", '{"pid":-1}', "[" * 10_000)}
+        report = self.reap()
+        self.assertEqual({dead}, self.sessions(report["removed"]))
+        self.assertEqual(unknown | malformed, self.sessions(report["kept"]))
+        report = self.reap("--older-than", "2h")
+        self.assertEqual(unknown, self.sessions(report["removed"]))
+        self.assertEqual(malformed, self.sessions(report["kept"]))
+        self.assertEqual(malformed, self.sessions(self.reap("--all")["removed"]))
 
     def test_r15_living_owner(self) -> None:
-        """R15 A living owner's things are left alone without --all, whatever their age."""
+        """R15 A living owner's things, stopped or not, are left alone without --all."""
         owner = self.started("wait")
+        self.reap_refused()
+        owner.kill(signal.SIGSTOP)
         self.reap_refused()
         self.reap_refused("--older-than", "0s")
         self.reap_refused("--session", owner.session)
         self.assert_untouched(owner)
         self.assertEqual({owner.session}, self.sessions(self.reap("--all")["removed"]))
-
-    def test_r15_stopped_owner(self) -> None:
-        """R15 An owner that is stopped in a debugger keeps its things."""
-        owner = self.started("wait")
-        owner.kill(signal.SIGSTOP)
-        self.reap_refused()
-        self.assert_untouched(owner)
-        since = owner.kill()
-        self.assert_nothing_left(owner, since=since)
 
     @repeated(5)
     def test_r15_namespace_seen_from_the_host(self) -> None:

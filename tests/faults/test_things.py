@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from typing import TYPE_CHECKING
 
 import docker.errors
 
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
+
+if TYPE_CHECKING:
+    from tests.faults.process import OwnerProcess
 
 
 class ThingTest(FaultCase):
@@ -31,28 +35,6 @@ class ThingTest(FaultCase):
             with self.assertRaises(docker.errors.NotFound):
                 self.daemon.client.inspect_volume(name)
 
-    @repeated(5)
-    def test_r11_everything_in_the_way_after_sigkill(self) -> None:
-        """R11 Named and anonymous volumes, paused and restarting containers and images go."""
-        owner = self.started("things")
-        volumes = self._volumes_of(owner.session)
-        kinds = {name.split()[0] for name in self.daemon.left_of_session(owner.session)}
-        self.assertEqual({"container", "network", "volume", "image"}, kinds)
-        since = owner.kill()
-        self.assert_nothing_left(owner, since=since)
-        self._assert_no_volume(volumes)
-
-    @repeated(5)
-    def test_r11_everything_in_the_way_at_sigterm(self) -> None:
-        """R11 The same with the process still alive to do it."""
-        owner = self.started("things")
-        volumes = self._volumes_of(owner.session)
-        since = owner.kill(signal.SIGTERM)
-        self.assertEqual(-signal.SIGTERM, owner.wait(), owner.errors())
-        self.assertEqual("", owner.errors())
-        self.assert_nothing_left(owner, since=since)
-        self._assert_no_volume(volumes)
-
     def _foreigner(self, owner_session: str) -> str:
         """A running container that is not ours, on a network that is."""
         client = self.daemon.client
@@ -65,25 +47,27 @@ class ThingTest(FaultCase):
         return foreigner
 
     @repeated(10)
-    def test_r10_foreign_endpoint_after_sigkill(self) -> None:
-        """R10 Somebody else's container on our network keeps running, and the network goes."""
-        owner = self.started("wait")
-        foreigner = self._foreigner(owner.session)
-        since = owner.kill()
-        self.assert_nothing_left(owner, since=since)
-        state = self.daemon.client.inspect_container(foreigner)["State"]
-        self.assertEqual("running", state["Status"])
+    def test_r10_r11_everything_in_the_way_after_sigkill(self) -> None:
+        """R10 R11 Volumes, paused and restarting containers, images and networks in use all go."""
+        self._all_goes(signal.SIGKILL)
 
     @repeated(10)
-    def test_r10_foreign_endpoint_at_exit(self) -> None:
-        """R10 The same at a normal exit."""
-        owner = self.started("normal")
+    def test_r10_r11_everything_in_the_way_at_sigterm(self) -> None:
+        """R10 R11 The same with the process still alive to do it."""
+        self.assertEqual("", self._all_goes(signal.SIGTERM).errors())
+
+    def _all_goes(self, number: signal.Signals) -> OwnerProcess:
+        """All of an owner's goes; somebody else's container on its network keeps running."""
+        owner = self.started("things")
+        volumes = self._volumes_of(owner.session)
         foreigner = self._foreigner(owner.session)
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)
+        kinds = {name.split()[0] for name in self.daemon.left_of_session(owner.session)}
+        self.assertEqual({"container", "network", "volume", "image"}, kinds)
+        self.assert_ends(owner, -number, since=owner.kill(number))
+        self._assert_no_volume(volumes)
         state = self.daemon.client.inspect_container(foreigner)["State"]
         self.assertEqual("running", state["Status"])
+        return owner
 
     @repeated(20)
     def test_removed_by_somebody_else_meanwhile(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine import Endpoint
 from orchestrator.engine.api import Label
-from orchestrator.sessions.spawn import start_watchdog
+from orchestrator.sessions.watchdog_start import start_watchdog
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
 
@@ -34,7 +34,7 @@ class StartingTest(unittest.TestCase):
                     os.kill(int(pid), number)
             watchdog = starting.acknowledged()
             self.addCleanup(watchdog.close)
-            watchdog.say("bye")
+            watchdog.send("bye")
             wait_until_no_process_with(f"{Label.SESSION}={session}")
 
 

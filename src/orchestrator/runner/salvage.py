@@ -72,8 +72,8 @@ class Salvage:
                 if thing.kind == _CONTAINER and Label.SERVICE in thing.labels
             ]
             for session in sorted({thing.labels[Label.SESSION] for thing in things}):
-                report = remove_session(self._engine, session)
-                told += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
+                left = remove_session(self._engine, session)
+                told += [f"left behind: {it.name}: {it.reason}" for it in left]
         except OrchestratorError as error:
             return f"The logs of its services could not be read: {error}"
         return "\n".join(told)

@@ -65,4 +65,4 @@ def supervise(pipe: int, *, patience: float) -> None:
     """
     from orchestrator.sessions import supervised  # plain suites need none of this
 
-    supervised(pipe, patience=patience)
+    supervised(pipe, grace=patience)

@@ -1,29 +1,100 @@
-"""The end of a session while its process still runs: what the exit and signal handlers do.
+"""The end of a process that owns sessions: its exit handler and its signal handlers.
 
-It uses nothing of the running program: no client, no lock, no thread (on 3.12 none can be started
-in atexit), no logging, no print. What it cannot finish in time, the watchdog finishes.
+They use nothing of the running program: no client, no lock, no thread (on 3.12 none can be started
+in atexit), no logging, no print. What they cannot finish in time, the watchdog finishes.
+
+SIGTERM and SIGHUP clean up first, then the process dies of the signal as by default. Only the
+default action is ever replaced. A handler of somebody else stays: it means that the program deals
+with the signal itself, and then either goes on (and still needs its services) or ends (through
+atexit, or under the eyes of the watchdog). Never SIGINT: KeyboardInterrupt ends in atexit, and a
+handler of ours would break ``unittest -c``.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import signal
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import printable
-from orchestrator.sessions.bare.removal import remove_in_time
-from orchestrator.sessions.bare.thing import Thing
-from orchestrator.sessions.clearing import reaper_of
+from orchestrator.sessions.bare.removal import Thing, remove_until_quiet
+from orchestrator.sessions.engine_reaper import reaper_for
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from orchestrator.engine import Endpoint
     from orchestrator.sessions.session import Session
+    from orchestrator.sessions.watchdog_start import Supervisor
 
-_ANSWER: Final = 5.0
-_CREATES_IN_FLIGHT: Final = 1.0
+SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+_EXIT_SECONDS: Final = 10.0
+_SIGNAL_SECONDS: Final = 5.0  # CI gives 7.5 s between SIGINT and SIGTERM, 2.5 s more until SIGKILL
+_ANSWER_SECONDS: Final = 5.0
+_CREATES_IN_FLIGHT: Final = 1.0  # seconds
+_blocked: Final = threading.local()  # the signal mask of a thread that is forking
 
 
-def end(session: Session, *, seconds: float) -> None:
+class ProcessSessions:
+    """The sessions of the calling process, one for each daemon it uses.
+
+    A session is a process, so this cannot be an argument: exit handlers, signal handlers and forked
+    children all have to find it.
+
+    Attributes:
+        lock: Held while a session is made.
+        supervisor: Who wants to look at our things when this process is dead.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.supervisor: Supervisor | None = None
+        self._armed = False
+        self._sessions: dict[Endpoint, Session] = {}
+
+    def get(self, endpoint: Endpoint) -> Session | None:
+        """This process's session at a daemon."""
+        session = self._sessions.get(endpoint)
+        return session if session is not None and session.owner.pid == os.getpid() else None
+
+    def add(self, session: Session) -> None:
+        """Keep a session; it begins to own things only now."""
+        self._sessions[session.endpoint] = session
+
+    def owned(self) -> list[Session]:
+        """All sessions this process owns; takes no lock, signal handlers ask."""
+        return [one for one in tuple(self._sessions.values()) if one.owner.pid == os.getpid()]
+
+    def arm(self) -> None:
+        """Have them ended with the process, and not with its forked children; once is enough."""
+        if self._armed:  # also in a forked child: it inherits these
+            return
+        atexit.register(_at_exit)
+        os.register_at_fork(
+            before=_block_signals,
+            after_in_parent=_unblock_signals,
+            after_in_child=_in_forked_child,
+        )
+        self._armed = True
+
+    def disown(self) -> None:
+        """In a forked child: own nothing, and let go of the parent's watchdogs."""
+        self.lock = threading.Lock()  # another thread of the parent may have held it
+        self.supervisor = None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.disown()
+
+
+PROCESS_SESSIONS: Final = ProcessSessions()
+
+
+def end_session(session: Session, *, seconds: float) -> None:
     """Remove everything of a session within a bounded time, and never raise.
 
     Args:
@@ -34,25 +105,27 @@ def end(session: Session, *, seconds: float) -> None:
     session.gate.close()
     try:
         session.gate.wait_until_empty(seconds=_CREATES_IN_FLIGHT)
-        reaper = reaper_of(session.id, endpoint=session.endpoint, patience=_ANSWER, until=until)
-        seen, left = remove_in_time(reaper, seconds=until - time.monotonic())
+        reaper = reaper_for(
+            session.id, endpoint=session.endpoint, timeout=_ANSWER_SECONDS, until=until
+        )
+        seen, left = remove_until_quiet(reaper, seconds=until - time.monotonic())
         # What the daemon does not list goes by the names that are known.
         made = session.made.items()
         unlisted = [Thing(kind, name, name) for name, kind in made if kind in reaper.refused]
         reaper.remove(unlisted)
         left += [thing for thing in unlisted if thing.reason]
     except Exception as error:  # noqa: BLE001  # nothing may keep a process from ending
-        _say(f"it is not known what is left of session {session.id}: {error}")
+        _write_error(f"it is not known what is left of session {session.id}: {error}")
         return
     session.settle(seen)
     if left:
         what = "; ".join(f"{thing.kind} {thing.name}: {thing.reason}" for thing in left)
-        _say(f"left behind in session {session.id}: {what}")
+        _write_error(f"left behind in session {session.id}: {what}")
     elif not session.unsettled:
-        session.bye()
+        session.dismiss_watchdogs()
 
 
-def _say(what: str) -> None:
+def _write_error(what: str) -> None:
     """Tell the user, even where stderr is closed and print would raise."""
     text = (
         f"orchestrator: {printable(what, lines=False)}. Its watchdog goes on trying for two "
@@ -60,3 +133,86 @@ def _say(what: str) -> None:
     )
     with contextlib.suppress(OSError):
         os.write(2, text.encode(errors="replace"))
+
+
+def _at_exit() -> None:
+    """Class clean-ups come first; on Ctrl-C unittest skips them."""
+    sessions = PROCESS_SESSIONS.owned()
+    if not sessions:  # also in a forked child that ends by sys.exit
+        return
+    _disarm_signals()
+    for session in sessions:
+        if session.endpoint.url.startswith("ssh://"):
+            # Each connection takes a new process, which Python 3.12 no longer starts at exit.
+            session.gate.close()  # the watchdog does all the rest
+        else:
+            end_session(session, seconds=_EXIT_SECONDS)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    try:
+        _disarm_signals()
+        for session in PROCESS_SESSIONS.owned():
+            end_session(session, seconds=_SIGNAL_SECONDS)
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        os._exit(128 + number)  # as PID 1 of a container, the signal did nothing
+
+
+def arm_signals() -> None:
+    """Make sure that our handlers are in place: asyncio, for one, resets them when a loop ends.
+
+    Cheap when they are. Only the main thread can; elsewhere, and until then, the watchdog does it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL and not _caught_in_c(number):
+            signal.signal(number, _on_signal)
+
+
+def _caught_in_c(number: int) -> bool:
+    """Whether a handler was installed behind Python's back, such as faulthandler's."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        caught = int(status.partition("SigCgt:")[2].split(None, 1)[0], 16)
+    except (OSError, IndexError, ValueError):
+        return False
+    return bool(caught >> (number - 1) & 1)
+
+
+def _disarm_signals() -> None:
+    """Take no further SIGTERM or SIGHUP while cleaning up, which is bounded; Ctrl-C kills at once.
+
+    The same request often comes twice (GNU ``timeout`` signals the process, then its group), and in
+    a container the watchdog, which could finish, ends with its owner.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _block_signals() -> None:
+    """Before a fork: what is sent to the child too early must wait.
+
+    A forked Python child forgets the signals that came before it was set up. Where a handler is
+    installed, and that is our doing, a SIGTERM of ``Process.terminate()`` would be lost.
+    """
+    _blocked.masks = [signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)]
+
+
+def _unblock_signals() -> None:
+    for mask in vars(_blocked).pop("masks", ()):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _in_forked_child() -> None:
+    """It owns nothing, so its signals have the default action again."""
+    PROCESS_SESSIONS.disown()
+    for number in SIGNALS:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()

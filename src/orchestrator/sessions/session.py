@@ -1,4 +1,9 @@
-"""A session: one process, and everything it has the daemon create."""
+"""A session: one process, and everything it has the daemon create.
+
+A process owns its session before it creates anything. Every create then carries the session's
+labels, is announced to the watchdog before it is sent, and passes a gate that closes when the
+process begins to clean up.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,18 @@ import logging
 import os
 import re
 import threading
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
-from orchestrator.sessions.gate import Gate
+from orchestrator.sessions.ending import PROCESS_SESSIONS, arm_signals
 from orchestrator.sessions.identity import this_process
-from orchestrator.sessions.signals import arm_signals
-from orchestrator.sessions.spawn import (
-    Starting,
+from orchestrator.sessions.reap import sweep
+from orchestrator.sessions.watchdog_start import (
+    StartingWatchdog,
     Supervisor,
     Watchdog,
     WatchdogError,
@@ -29,11 +35,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
+    from orchestrator.engine.docker import Engine
+    from orchestrator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
 _UNWATCHED: Final = "%s; if this process is killed, the next start cleans up"
 _LONGEST_NAME: Final = 63  # a DNS label: Docker resolves container names
 _UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
+_GATE_POLL: Final = 0.002  # seconds
+
+
+def supervised(pipe: int, *, grace: float) -> None:
+    """Let a parent look at this process's containers when it has died, before they are removed.
+
+    Must be called before the first session.
+
+    Args:
+        pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
+            has looked.
+        grace: Seconds in which this process ends by itself when the parent is gone; some later,
+            its watchdog ends it.
+    """
+    PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
+
+
+def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    """The session of the calling process.
+
+    The first call sweeps what dead owners left, arms the exit and signal handlers and starts the
+    watchdog. A forked child gets a session of its own.
+
+    Raises:
+        EngineUnavailableError: No daemon answers.
+    """
+    arm_signals()
+    with PROCESS_SESSIONS.lock:
+        owned = PROCESS_SESSIONS.get(endpoint)
+        return owned or _new_session(engine, endpoint=endpoint, settings=settings)
+
+
+def _new_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    session = Session(endpoint=endpoint, run=settings.run, supervisor=PROCESS_SESSIONS.supervisor)
+    PROCESS_SESSIONS.arm()
+    try:
+        session.watch(
+            meanwhile=lambda: sweep(
+                engine,
+                endpoint=endpoint,
+                here=session.owner,
+                own=[one.id for one in PROCESS_SESSIONS.owned()],
+                # Its supervisor wants to see what a dead sibling left.
+                spare_run=None if session.supervisor is None else session.run,
+            )
+        )
+    except BaseException:
+        session.dismiss_watchdogs()
+        session.disown()
+        raise
+    PROCESS_SESSIONS.add(session)
+    return session
 
 
 class Session:
@@ -45,6 +105,7 @@ class Session:
         endpoint: The daemon that holds its things.
         supervisor: Who looks at its things when this process has died.
         answered: Whether the daemon has answered a create of this process.
+        gate: What every create passes, until the process ends.
     """
 
     def __init__(
@@ -115,17 +176,17 @@ class Session:
             )
         try:
             arm_signals()
-            self._intend(name)
+            self._announce(name)
             self._made[name] = kind
             try:
                 yield
             except EngineError as error:
                 if error.status is not None:  # the daemon said no; without an answer, who knows
-                    self._settled(name)
+                    self._announce_end(name)
                     self.forget(name)
                 raise
             else:
-                self._settled(name)
+                self._announce_end(name)
         finally:
             self.gate.leave(ticket)
 
@@ -140,11 +201,11 @@ class Session:
         return self._made.copy()
 
     def forget(self, name: str) -> None:
-        """This is gone, or never was."""
+        """What has this name is gone, or never came to be."""
         self._made.pop(name, None)
 
     def settle(self, names: Iterable[str]) -> None:
-        """These did appear after all, and were removed."""
+        """What has these names was created after all, without an answer, and has been removed."""
         for name in names:
             self._intents.pop(name, None)
 
@@ -168,44 +229,89 @@ class Session:
         finally:
             self._adopt(starting)
 
-    def _adopt(self, starting: Starting) -> None:
+    def _adopt(self, starting: StartingWatchdog) -> None:
         try:
             self._watchdogs.append(starting.acknowledged())
-            self._watchdogs[-1].say(*(f"+{name}" for name in self.unsettled))
+            self._watchdogs[-1].send(*(f"+{name}" for name in self.unsettled))
         except WatchdogError as error:
             _LOG.warning(_UNWATCHED, error)
 
-    def bye(self) -> None:
-        """Tell the watchdogs that nothing is left to do."""
+    def dismiss_watchdogs(self) -> None:
+        """Tell the watchdogs that nothing is left to do: they end at once."""
         for watchdog in self._watchdogs:
             with contextlib.suppress(WatchdogError):
-                watchdog.say("bye")
+                watchdog.send("bye")
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's watchdog, or it would wait for both."""
         for watchdog in self._watchdogs:
             watchdog.close()
 
-    def _intend(self, name: str) -> None:
+    def _announce(self, name: str) -> None:
         self._intents[name] = None
-        self._tell(f"+{name}")
+        self._send(f"+{name}")
 
-    def _settled(self, name: str) -> None:
+    def _announce_end(self, name: str) -> None:
         self.answered = True
         self._intents.pop(name, None)
-        self._tell(f"-{name}")
+        self._send(f"-{name}")
 
-    def _tell(self, line: str) -> None:
-        if self._say(line):
+    def _send(self, message: str) -> None:
+        if self._sent(message):
             return
         with self._watchdog_lock:  # somebody killed or stopped it: have another
-            if not self._say(line):
+            if not self._sent(message):
                 # The old one's socket stays open: should it wake, its owner must not look dead.
                 self.watch()
 
-    def _say(self, line: str) -> bool:
+    def _sent(self, message: str) -> bool:
         try:
-            self._watchdogs[-1].say(line)
+            self._watchdogs[-1].send(message)
         except (WatchdogError, IndexError):
             return False
         return True
+
+
+class Gate:
+    """Every create passes it: it counts those in flight, and refuses new ones once closed.
+
+    Without it, threads that still create while the rest is being removed leave things behind.
+    No locks: a signal handler closes the gate, and the thread it interrupted might hold them. What
+    it does is safe under the GIL and without it, because a creator enters first and looks second,
+    and the closer closes first and looks second: one of them always sees the other.
+    """
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._inside: dict[object, int] = {}
+
+    def enter(self) -> object | None:
+        """Let one create in: its ticket, or None when the gate is closed."""
+        ticket = object()
+        self._inside[ticket] = threading.get_ident()
+        if self._closed:
+            self.leave(ticket)
+            return None
+        return ticket
+
+    def leave(self, ticket: object) -> None:
+        """The create is over."""
+        self._inside.pop(ticket, None)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._closed = True
+
+    def wait_until_empty(self, *, seconds: float) -> bool:
+        """Wait for the creates of other threads; those of this one cannot go on meanwhile.
+
+        Returns:
+            False when some create was still in flight, in any thread, at the end.
+        """
+        me = threading.get_ident()
+        deadline = time.monotonic() + seconds
+        while any(thread != me for thread in tuple(self._inside.values())):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_GATE_POLL)
+        return not self._inside

@@ -8,9 +8,9 @@ import unittest
 from pathlib import Path
 
 import orchestrator.sessions.bare
-from orchestrator.sessions.bare.daemon import parse_address
-from orchestrator.sessions.bare.thing import own_name
-from orchestrator.sessions.bare.watchdog import _Lines
+from orchestrator.sessions.bare.http_reaper import parse_address
+from orchestrator.sessions.bare.removal import own_name
+from orchestrator.sessions.bare.watchdog import Messages
 
 _ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
 
@@ -38,7 +38,7 @@ class BareTest(unittest.TestCase):
         """Announcements count however the socket cuts them up."""
         text = "+one\n+two\n-one\n+döt\n".encode()
         for cut in range(len(text)):
-            lines = _Lines()
+            lines = Messages()
             lines.feed(text[:cut])
             lines.feed(text[cut:])
             self.assertEqual({"two", "döt"}, lines.intents)

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import unittest
 
-from orchestrator.sessions.identity import Identity, process_start, this_process
-from orchestrator.sessions.liveness import Liveness, liveness
+from orchestrator.sessions.identity import Identity, Liveness, liveness, process_start, this_process
 
 
 class IdentityTest(unittest.TestCase):

@@ -1,27 +1,22 @@
-"""Removing things: within a bounded time for who waits, and until all is quiet for who does not.
+"""Removing what a session created: whose a thing is, and the loop that removes until all is gone.
 
-Both take a reaper, so that they work over raw HTTP and over the full engine alike, for everything
-of a session and for a few things that are known. Both end only with a listing that came back empty:
-a removal that was accepted proves nothing, and a create whose client vanished may still be on its
-way. Brief refusals (an endpoint that is still active, a device that is busy, a removal that is in
-progress) are therefore tried again everywhere.
+The loop takes a reaper, so that it works over raw HTTP and over docker-py alike. It ends only with
+a listing that came back empty: a removal that was accepted proves nothing, and a create whose
+client vanished may still be on its way. Brief refusals of the daemon (an endpoint that is still
+active, a device that is busy, a removal that is in progress) are tried again.
 """
 
 from __future__ import annotations
 
 import time
 
-from .thing import SilentError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Protocol
 
-    from .thing import Thing
-
     class Reaper(Protocol):
-        """Lists and removes things.
+        """Lists and removes things at a daemon.
 
         Attributes:
             refused: The kinds that the daemon did not list the last time, and its reasons: a filter
@@ -33,77 +28,144 @@ if TYPE_CHECKING:
         uncertain: bool
 
         def listed(self) -> list[Thing]:
-            """What is there now."""
+            """What is there now. Raises `SilentError` when the daemon does not say."""
 
         def remove(self, things: Iterable[Thing]) -> None:
             """Try once to remove these; the ``reason`` of each says why it did not go, if so."""
 
 
-PATIENCE = 120.0  # seconds for a daemon that is away, and for things that do not go
-LATE_CREATE = 60.0  # seconds for a create that was sent and never answered
-QUIET = 2.0  # seconds without anything new
-_SHORT = 0.02
-_LONG = 0.5
-_SILENT = 3
+KINDS = ("container", "network", "volume", "image")  # in the order they can be removed
+ANSWER_SECONDS = 30.0  # for one answer, where nobody waits for the removal
+_AWAY_SECONDS = 120.0  # for a daemon that is away, and for things that do not go
+_QUIET_SECONDS = 2.0  # without anything new
+_LATE_SECONDS = 60.0  # in which a create that was sent and never answered may still succeed
+_NAME = "dev.orchestrator.name"  # as in engine/, which cannot be imported here
+_SESSION = "dev.orchestrator.session"
+_BEGINNING = 8  # of the session's id, in every name
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+_SILENT_ROUNDS = 3
 _HANGING = 1.0  # seconds; a connection that is cut takes less
 
 
-def remove_in_time(reaper: Reaper, *, seconds: float) -> tuple[list[str], list[Thing]]:
-    """Remove everything within a bounded time.
+class Thing:
+    """A container, network, volume or image.
+
+    Attributes:
+        id: What a removal takes.
+        name: What a person recognises.
+        reason: Why the last attempt to remove it failed; empty when it did not.
+    """
+
+    __slots__ = ("id", "kind", "name", "reason")
+
+    def __init__(self, kind: str, id: str, name: str) -> None:  # noqa: A002  # Docker's word
+        self.kind = kind
+        self.id = id
+        self.name = name
+        self.reason = ""
+
+
+class SilentError(OSError):
+    """The daemon gave no usable answer."""
+
+
+def own_name(kind: str, names: Collection[str], labels: Mapping[str, str]) -> str | None:
+    """The name under which this was created in the session of its labels; None when it was not.
+
+    Labels prove little. `docker commit` copies a container's to an image, a build takes over those
+    of its base, and `docker run` gives the image's to a container: those are somebody else's. Only
+    what carries its own name in its labels is ours, so what is renamed is given away.
+
+    Args:
+        kind: Of `KINDS`.
+        names: Every name it has; all tags of an image, in full.
+        labels: What it carries.
+    """
+    name = labels.get(_NAME)
+    if name is not None:
+        going = kind == "container" and not names  # Docker frees the name before the rest is gone
+        return name if name in names or going else None
+    # Made by a version that did not label names yet. Networks and volumes inherit no labels; of the
+    # others, the name itself tells the session.
+    session = labels.get(_SESSION, "")
+    for name in names:
+        if kind in ("network", "volume") or (session and session[:_BEGINNING] in name):
+            return name
+    return None
+
+
+def remove_until_quiet(
+    reaper: Reaper,
+    *,
+    seconds: float,
+    quiet: float = 0.0,
+    intents: Iterable[str] = (),
+    wait_for_daemon: bool = False,
+) -> tuple[list[str], list[Thing]]:
+    """Remove everything a reaper lists, within a bounded time.
+
+    Args:
+        reaper: Lists and removes the things of one session, say.
+        seconds: For all of it.
+        quiet: Seconds in which nothing more may appear.
+        intents: Names of things whose create was announced, and whose end was not. While one of
+            them was not seen, a minute must be quiet.
+        wait_for_daemon: Whether a daemon that is away or hangs is waited for.
 
     Returns:
         The names of all things seen, and the things that are still there.
 
     Raises:
         SilentError: The daemon does not answer; what is left is unknown. A connection that is cut
-            is tried again, a daemon that hangs or is away is not waited for.
+            is tried again even for who does not wait.
     """
-    deadline = time.monotonic() + seconds
+    began = changed = time.monotonic()
+    missing = set(intents)
     seen: list[str] = []
-    pause = _SHORT
+    pause = _FIRST_PAUSE
     silent = 0  # rounds in a row
     while True:
         asked = time.monotonic()
+        late = asked - began > seconds
         try:
             things = reaper.listed()
             seen += [thing.name for thing in things]
-            if not things or asked > deadline:
+            missing.difference_update(seen)
+            if things or (reaper.uncertain and wait_for_daemon):
+                changed = time.monotonic()
+            needed = _LATE_SECONDS if missing else quiet
+            if late or (not things and asked - changed >= needed):
                 return seen, things
             reaper.remove(things)
-        except SilentError:
-            silent += 1
-            if silent == _SILENT or time.monotonic() - asked > _HANGING:
-                raise
-        else:
             silent = 0
-            if not any(thing.reason for thing in things):
+            if things and not any(thing.reason for thing in things):
+                pause = _FIRST_PAUSE
                 continue
+        except Exception as error:  # away, hanging, talking nonsense: it may come back
+            changed = time.monotonic()
+            silent += 1
+            silenced = silent == _SILENT_ROUNDS or changed - asked > _HANGING
+            if late if wait_for_daemon else silenced or not isinstance(error, SilentError):
+                raise
         time.sleep(pause)
-        pause = min(2 * pause, _LONG)
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
 
 
-def remove_until_quiet(reaper: Reaper, intents: set[str]) -> None:
-    """Remove everything a dead owner left, and what its last creates still bring forth.
+def remove_after_death(reaper: Reaper, intents: Iterable[str]) -> None:
+    """Remove what a dead owner left: nobody waits, so it may take minutes.
 
     Args:
-        reaper: Removes the things of the dead session.
+        reaper: Of the dead owner's session.
         intents: Names of things whose create was announced, and whose end was not.
+
+    Raises:
+        Exception: The daemon did not come back.
     """
-    now = time.monotonic()
-    died = quiet = now
-    pause = _SHORT
-    while now - quiet < (LATE_CREATE if intents else QUIET) and now - died < PATIENCE:
-        try:
-            things = reaper.listed()
-            reaper.remove(things)
-        except Exception:  # noqa: BLE001  # away, hanging, talking nonsense: it may come back
-            quiet = time.monotonic()
-        else:
-            intents.difference_update(thing.name for thing in things)
-            if things or reaper.uncertain:
-                quiet = time.monotonic()
-            if things:
-                pause = _SHORT
-        time.sleep(pause)
-        pause = min(1.5 * pause, _LONG)
-        now = time.monotonic()
+    remove_until_quiet(
+        reaper,
+        seconds=_AWAY_SECONDS,
+        quiet=_QUIET_SECONDS,
+        intents=intents,
+        wait_for_daemon=True,
+    )

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACKNOWLEDGED = b"watching\n"
+_SUPERVISOR_SECONDS = 10
 _NONE = "-"
-_LOOK = 10  # seconds
 IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 
 
@@ -36,28 +36,28 @@ def main(arguments: Sequence[str]) -> None:
             of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, the seconds the
             owner may outlive it, and the command that removes by other means, if any.
     """
-    label, address, pidfd, supervisor, patience, *command = arguments
+    label, address, pidfd, supervisor, grace, *command = arguments
     _detach()
     owner = os.dup(0)
-    _away_from_the_terminal()
+    _leave_the_terminal()
     os.write(owner, ACKNOWLEDGED)
     if address != _NONE:  # imported now: at the owner's death the files may be gone
-        from .daemon import parse_address
-        from .raw import RawReaper
-        from .removal import remove_until_quiet
+        from .http_reaper import HttpReaper, parse_address
+        from .removal import ANSWER_SECONDS, remove_after_death
     intents = _wait(
         owner,
         pidfd=None if pidfd == _NONE else int(pidfd),
         supervisor=None if supervisor == _NONE else int(supervisor),
-        patience=float(patience),
+        grace=float(grace),
     )
     if intents is None:
         return
     if supervisor != _NONE:
-        _let_look(int(supervisor))
+        _wait_for_supervisor(int(supervisor))
     if address == _NONE:
         os.execv(command[0], [*command, label, *sorted(intents)])  # noqa: S606  # no shell wanted
-    remove_until_quiet(RawReaper(parse_address(address), label, patience=30), intents)
+    reaper = HttpReaper(parse_address(address), label, timeout=ANSWER_SECONDS)
+    remove_after_death(reaper, intents)
 
 
 def _detach() -> None:
@@ -73,7 +73,8 @@ def _detach() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner had them blocked until here
 
 
-def _away_from_the_terminal() -> None:
+def _leave_the_terminal() -> None:
+    """Close standard input and output: whoever reads the owner's must not wait for this process."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -81,7 +82,7 @@ def _away_from_the_terminal() -> None:
 
 
 def _wait(
-    owner: int, *, pidfd: int | None, supervisor: int | None, patience: float
+    owner: int, *, pidfd: int | None, supervisor: int | None, grace: float
 ) -> set[str] | None:
     """Sleep until the owner is dead: the names it was creating. None when it said bye."""
     poller = select.poll()
@@ -91,13 +92,13 @@ def _wait(
         if supervisor is not None:
             poller.register(supervisor, 0)  # tells of the other end's closing only
     until = None
-    lines = _Lines()
+    messages = Messages()
     while True:
         left = None if until is None else 1000 * max(0.0, until - time.monotonic())
         ready = {fd for fd, _event in poller.poll(left)}
         if supervisor in ready:
             poller.unregister(supervisor)
-            until = time.monotonic() + patience
+            until = time.monotonic() + grace
             continue
         if not ready and pidfd is not None:
             until = None
@@ -106,21 +107,21 @@ def _wait(
         dead = pidfd in ready
         if dead:
             os.set_blocking(owner, False)  # the last words may still lie in the socket
-        ended = _read(owner, lines, everything=dead)
-        if lines.bye:
+        ended = _read(owner, messages, everything=dead)
+        if messages.bye:
             return None
         if dead or ended:
-            return lines.intents
+            return messages.intents
 
 
-def _let_look(supervisor: int) -> None:
+def _wait_for_supervisor(supervisor: int) -> None:
     """Wait until the supervisor has closed its end, or is dead: first it saves the logs."""
     poller = select.poll()
     poller.register(supervisor, select.POLLIN)
-    poller.poll(_LOOK * 1000)
+    poller.poll(_SUPERVISOR_SECONDS * 1000)
 
 
-def _read(owner: int, lines: _Lines, *, everything: bool) -> bool:
+def _read(owner: int, messages: Messages, *, everything: bool) -> bool:
     """Take in what the owner wrote; True at the end of the socket."""
     while True:
         try:
@@ -131,13 +132,13 @@ def _read(owner: int, lines: _Lines, *, everything: bool) -> bool:
             return True
         if not data:
             return True
-        lines.feed(data)
+        messages.feed(data)
         if not everything:
             return False
 
 
-class _Lines:
-    """What the owner's lines amount to."""
+class Messages:
+    """What the owner has written so far: which creates are under way, and whether it said bye."""
 
     def __init__(self) -> None:
         self.intents: set[str] = set()
@@ -145,6 +146,7 @@ class _Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
+        """Take in some bytes, which may end in the middle of a line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             name = line[1:].decode(errors="replace")

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED, IGNORED
-from orchestrator.sessions.clearing import raw_address
+from orchestrator.sessions.engine_reaper import raw_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
 
-_ROOM: Final = Path(__file__).resolve().parent
+_FOLDER: Final = Path(__file__).resolve().parent
 _BARE: Final = "from bare.watchdog import main; main(sys.argv[1:])"
-_FULL: Final = "from orchestrator.sessions.remote import main; main(sys.argv[1:])"
+_FULL: Final = "from orchestrator.sessions.engine_reaper import main; main(sys.argv[1:])"
 # What the watchdog's Python and the docker client need, and nothing by which a CI runner could know
 # it for a child of the job: some kill every process that carries their tag in its environment.
 _KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
@@ -41,11 +41,11 @@ class Supervisor:
     Attributes:
         pipe: The reading end of a pipe. Only the supervisor has the other end; it closes that when
             it has looked, or is dead.
-        patience: Seconds in which this process ends by itself after that.
+        grace: Seconds in which this process ends by itself after that.
     """
 
     pipe: int
-    patience: float
+    grace: float
 
 
 class WatchdogError(OrchestratorError):
@@ -57,31 +57,32 @@ class Watchdog:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._silent = False
+        self._gone = False
 
-    def say(self, *lines: str) -> None:
-        """Write lines to the watchdog.
+    def send(self, *messages: str) -> None:
+        """Write messages to the watchdog, a line each; `bare/watchdog.py` says which there are.
 
         Raises:
             WatchdogError: It is gone.
         """
         # A program may have set SIGPIPE back to its deadly default; macOS lacks the flag.
         flags = getattr(socket, "MSG_NOSIGNAL", 0)
-        if self._silent:
+        if self._gone:
             raise WatchdogError("the watchdog does not listen")
         try:
-            self._connection.sendall("".join(f"{line}\n" for line in lines).encode(), flags)
+            lines = "".join(f"{message}\n" for message in messages)
+            self._connection.sendall(lines.encode(), flags)
         except OSError as error:
-            self._silent = True  # half a line may have been written
+            self._gone = True  # half a line may have been written
             raise WatchdogError(f"the watchdog does not listen: {error}") from error
 
     def close(self) -> None:
-        """Let go of the socket; in the owner that is its death notice."""
+        """Close the socket: to the watchdog its owner is dead, unless somebody else holds it."""
         self._connection.close()
 
 
-class Starting:
-    """A watchdog on its way up; what it costs can be spent on something else meanwhile."""
+class StartingWatchdog:
+    """A watchdog whose process is starting; something else can be done meanwhile."""
 
     def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         self._process = process
@@ -110,7 +111,7 @@ class Starting:
 
 def start_watchdog(
     session: str, *, endpoint: Endpoint, supervisor: Supervisor | None = None
-) -> Starting:
+) -> StartingWatchdog:
     """Start a process that removes what this session left when the calling process is dead.
 
     Args:
@@ -128,19 +129,19 @@ def start_watchdog(
     pidfd = _own_pidfd()
     argv = [
         *_python("-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_BARE}"),
-        str(_ROOM),
+        str(_FOLDER),
         f"{Label.SESSION}={session}",
         raw_address(endpoint) or "-",
         "-" if pidfd is None else str(pidfd),
         *(
             ("-", "0")
             if supervisor is None
-            else (str(supervisor.pipe), str(supervisor.patience + _TORN_DOWN))
+            else (str(supervisor.pipe), str(supervisor.grace + _TORN_DOWN))
         ),
-        *(() if raw_address(endpoint) else _by_other_means(endpoint)),
+        *(() if raw_address(endpoint) else _remover(endpoint)),
     ]
     try:
-        with _blocked():
+        with _signals_blocked():
             process = subprocess.Popen(
                 argv,
                 stdin=theirs.fileno(),
@@ -161,11 +162,11 @@ def start_watchdog(
         theirs.close()
         if pidfd is not None:
             os.close(pidfd)
-    return Starting(process, ours)
+    return StartingWatchdog(process, ours)
 
 
 @contextlib.contextmanager
-def _blocked() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Block in the new process what it will ignore: until its Python is up, it would die of it."""
     numbers = [getattr(signal, name) for name in IGNORED]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
@@ -183,7 +184,7 @@ def _own_pidfd() -> int | None:
         return None
 
 
-def _by_other_means(endpoint: Endpoint) -> Iterable[str]:
+def _remover(endpoint: Endpoint) -> Iterable[str]:
     """The command that removes over TLS or ssh, with the whole package; the label comes after."""
     folder = None if endpoint.tls is None else str(endpoint.tls.absolute())
     where = {"url": endpoint.url, "tls": folder, "verify": endpoint.verify}

@@ -1,20 +1,29 @@
-"""Listing and removing what was created under a label, over raw HTTP."""
+"""Listing and removing a session's things over raw HTTP, without docker-py.
+
+Nothing but sockets: it works in a signal handler, in an exit handler and in the watchdog, and sends
+many requests at once from one thread. HTTP/1.0 on purpose: the daemon then answers without chunks
+and closes, so that an answer is simply everything until the end.
+"""
 
 from __future__ import annotations
 
 import json
+import select
+import socket
 import time
 
-from .daemon import exchange
-from .thing import KINDS, SilentError, Thing, own_name
+from .removal import KINDS, SilentError, Thing, own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from .daemon import Address, Answer, Request
+    Address = str | tuple[str, int]
+    Request = tuple[str, str, bytes]
 
+_AT_ONCE = 32
+_CHUNK = 65536
 _OK = (200, 204, 304, 404)  # "not found" is success: somebody else was quicker
 _LISTED = 200
 _FAILED = 500
@@ -27,22 +36,22 @@ _LISTS = {
 _FOREVER = float("inf")
 
 
-class RawReaper:
+class HttpReaper:
     """Removes everything that was created under one label, without docker-py.
 
     Args:
         address: The daemon's unix socket or (host, port).
         label: ``name=value``.
-        patience: Seconds for one answer.
+        timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
 
     def __init__(
-        self, address: Address, label: str, *, patience: float, until: float = _FOREVER
+        self, address: Address, label: str, *, timeout: float, until: float = _FOREVER
     ) -> None:
         self._address = address
         self._filters = _quoted(json.dumps({"label": [label]}))
-        self._patience = patience
+        self._timeout = timeout
         self._until = until
         self.refused: dict[str, str] = {}
         self.uncertain = False
@@ -103,7 +112,7 @@ class RawReaper:
         self._ask(*leave)
 
     def _ask(self, *requests: Request) -> list[Answer]:
-        deadline = min(time.monotonic() + self._patience, self._until)
+        deadline = min(time.monotonic() + self._timeout, self._until)
         return exchange(self._address, requests, deadline=deadline)
 
 
@@ -148,3 +157,99 @@ def _quoted(text: str) -> str:
     """Percent-encode (urllib.parse costs the watchdog 0.5 MiB)."""
     safe = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~"
     return "".join(chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode())
+
+
+class Answer:
+    """One answer of the daemon; status 0 means that none came, and the body says why."""
+
+    __slots__ = ("body", "status")
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self.body = body
+
+
+def parse_address(text: str) -> Address:
+    """A unix socket's path, or ``host:port``."""
+    if text.startswith("/"):
+        return text
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def exchange(address: Address, requests: Sequence[Request], *, deadline: float) -> list[Answer]:
+    """Send every request on a connection of its own and collect the answers, in order.
+
+    Args:
+        address: Where the daemon listens.
+        requests: Method, path and JSON body (empty for none).
+        deadline: When to stop waiting, on the clock of `time.monotonic`.
+    """
+    answers: list[Answer] = []
+    for start in range(0, len(requests), _AT_ONCE):
+        answers += _exchange(address, requests[start : start + _AT_ONCE], deadline)
+    return answers
+
+
+def _exchange(address: Address, requests: Sequence[Request], deadline: float) -> list[Answer]:
+    answers = [Answer(0, b"") for _ in requests]
+    waiting: dict[int, tuple[socket.socket, Answer]] = {}
+    poller = select.poll()
+    try:
+        for request, answer in zip(requests, answers, strict=True):
+            try:
+                connection = _send(address, request, deadline)
+            except OSError as error:
+                answer.body = str(error).encode()
+                continue
+            waiting[connection.fileno()] = (connection, answer)
+            poller.register(connection, select.POLLIN)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for fd, _event in poller.poll(left * 1000):
+                if _receive(*waiting[fd]):
+                    poller.unregister(fd)
+                    waiting.pop(fd)[0].close()
+    finally:
+        for connection, answer in waiting.values():
+            connection.close()
+            answer.body = b"no answer in time"
+    return answers
+
+
+def _send(address: Address, request: Request, deadline: float) -> socket.socket:
+    method, path, body = request
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    if not isinstance(address, str) and ":" in address[0]:
+        family = socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        connection.connect(address)
+        head = f"{method} {path} HTTP/1.0\r\nHost: docker\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}\r\n".encode() + body)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _receive(connection: socket.socket, answer: Answer) -> bool:
+    """Read what is there; True when it was the end."""
+    try:
+        data = connection.recv(_CHUNK)
+    except OSError as error:
+        answer.body = str(error).encode()
+        return True
+    if data:
+        answer.body += data
+        return False
+    head, _, body = answer.body.partition(b"\r\n\r\n")
+    try:
+        answer.status = int(head.split(None, 2)[1])
+    except (IndexError, ValueError):
+        answer.body = b"the answer was cut off"
+    else:
+        answer.body = body
+    return True
