@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import ClassVar
 
-from tests.faults.case import FaultCase, repeated
-from tests.faults.daemon import Daemon
-from tests.faults.private_daemon import PrivateDaemon
+from tests.faults.case import PrivateFaultCase, repeated
 
 
-class DaemonTest(FaultCase):
+class DaemonTest(PrivateFaultCase):
     """The daemon fails, too."""
-
-    private: ClassVar[PrivateDaemon]
-
-    @classmethod
-    def make_daemon(cls) -> Daemon:
-        """The daemon to use: a private one."""
-        cls.private = PrivateDaemon()
-        cls.addClassCleanup(cls.private.close)
-        cls.private.start()
-        return Daemon(cls.private.url)
 
     @repeated(3)
     def test_r12_restart_before_the_end(self) -> None:

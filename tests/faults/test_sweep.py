@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
-from tests.faults.case import FaultCase, repeated
+from tests.faults.case import PrivateFaultCase, repeated
 from tests.faults.process import ROOT, processes_with, wait_until_no_process_with
-from tests.faults.proxy import Proxy
 from tests.faults.quiet import no_sweeps
 
 if TYPE_CHECKING:
@@ -29,19 +28,10 @@ if TYPE_CHECKING:
 _NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
-class SweepTest(FaultCase):
-    """Judged by identity, never by age or pid alone.
-
-    Other processes on this machine sweep, too. Where a start must sweep, it uses an address of its
-    own, and with it a lock of its own; where nobody may, the test holds the lock.
-    """
+class SweepTest(PrivateFaultCase):
+    """Judged by identity, never by age or pid alone. On a daemon that nobody else sweeps."""
 
     judged = True
-
-    def setUp(self) -> None:
-        """Give the daemon an address that nobody else uses."""
-        super().setUp()
-        self.url = self.enterContext(Proxy(self.daemon.url)).url
 
     def _ends(self, owner: OwnerProcess) -> None:
         """It ends before its way to the daemon is closed, and so does its watchdog."""
@@ -87,7 +77,7 @@ class SweepTest(FaultCase):
         """R14 The next start removes what a killed watchdog or a reboot left behind."""
         before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
         dead = [self._orphans(), self.plant(before)]
-        owner = self.started("normal", url=self.url)
+        owner = self.started("normal")
         self.assertEqual([[], []], [self.daemon.left_of_session(session) for session in dead])
         self._ends(owner)
 
@@ -101,12 +91,11 @@ class SweepTest(FaultCase):
 
     def test_r14_a_sweep_waits_for_no_other(self) -> None:
         """R14 While another process sweeps, a start goes on without a sweep of its own."""
+        dead = self._orphans()
         with no_sweeps(self.daemon.url):
-            dead = self._orphans()
-            with no_sweeps(self.url):
-                owner = self.started("normal", url=self.url)
-                self.assertNotEqual([], self.daemon.left_of_session(dead))
-            second = self.started("normal", url=self.url)
+            owner = self.started("normal")
+            self.assertNotEqual([], self.daemon.left_of_session(dead))
+        second = self.started("normal")
         self.assertEqual([], self.daemon.left_of_session(dead))
         owner.go()
         self._ends(second)
@@ -123,7 +112,6 @@ class SweepTest(FaultCase):
 
         A pid that was reused protects nothing; what cannot be read goes with --all alone.
         """
-        self.enterContext(no_sweeps(self.daemon.url))
         me = this_process()
         dead = self.plant(dataclasses.replace(me, start=me.start - 1))
         other = dataclasses.replace(me, boot=str(uuid.uuid4()))
@@ -154,7 +142,6 @@ class SweepTest(FaultCase):
     @repeated(5)
     def test_r15_namespace_seen_from_the_host(self) -> None:
         """R15 An owner in another PID namespace is left alone while it lives, and reaped after."""
-        self.enterContext(no_sweeps(self.daemon.url))
         self._need_namespaces()
         owner = self.started("wait", before=_NAMESPACE)
         self.reap_refused()
@@ -171,7 +158,6 @@ class SweepTest(FaultCase):
     @repeated(5)
     def test_r15_host_seen_from_a_namespace(self) -> None:
         """R15 From inside a container nobody outside is judged, unless an age is given."""
-        self.enterContext(no_sweeps(self.daemon.url))
         self._need_namespaces()
         owner = self.started("wait")
         self.reap_refused(before=_NAMESPACE)

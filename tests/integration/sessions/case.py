@@ -6,28 +6,39 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import unittest
 import uuid
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 from orchestrator.cli import main
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.daemon import Daemon
-from tests.faults.quiet import no_sweeps
+from tests.faults.private_daemon import PrivateDaemon
 
 
 class CommandTestCase(unittest.TestCase):
     """A run of its own for each test; nothing of it is left, pass or fail."""
 
+    daemon: ClassVar[Daemon]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Have a daemon that nobody else sweeps."""
+        super().setUpClass()
+        private = PrivateDaemon()
+        cls.addClassCleanup(private.close)
+        cls.daemon = Daemon(private.start().url)
+        cls.addClassCleanup(cls.daemon.client.close)
+
     def setUp(self) -> None:
-        """Know the daemon, an owner that is alive and one that is dead."""
+        """Know an owner that is alive and one that is dead."""
         super().setUp()
         self.run_id = str(uuid.uuid4())
-        self.daemon = Daemon()
-        self.addCleanup(self.daemon.client.close)
+        self.enterContext(mock.patch.dict(os.environ, DOCKER_HOST=self.daemon.url))
         self.addCleanup(self.daemon.remove_all, self.run_id)
-        self.enterContext(no_sweeps(self.daemon.url))
         self.alive = this_process()
         self.dead = dataclasses.replace(self.alive, start=self.alive.start - 1)
 
