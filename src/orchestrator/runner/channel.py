@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.protocol import decode, encode
+from orchestrator.runner.messages import decode, encode
 
 if TYPE_CHECKING:
     import socket

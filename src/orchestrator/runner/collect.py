@@ -1,4 +1,4 @@
-"""Loading the tests, in the worker, and cutting them into units."""
+"""Loading the tests, in the worker, and cutting them into units; what their services are."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services
-from orchestrator.runner.unit import Test, Unit
+from orchestrator.errors import OrchestratorError
+from orchestrator.mixin import ServicesMixin, declared_services
+from orchestrator.runner.results import Test, Unit
+from orchestrator.services.declaration import HANDLES
+from orchestrator.services.options import memory_in_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.runner.messages import Setup
+    from orchestrator.services.service import Service
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
+_USUAL_MEMORY: Final = {"Kafka": 768 << 20, "Redpanda": 768 << 20, "Redis": 64 << 20}
+_USUAL_OTHERWISE: Final = 256 << 20
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
 _USUAL: Final = {
     name: getattr(unittest.TestSuite, name)
@@ -185,9 +191,9 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
             if (path := _file(test))
         },
         services={
-            class_name(cls): declared
+            class_name(cls): memory
             for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
-            if (declared := services.of(cls))
+            if (memory := _memory_of_services(cls))
         },
     )
     return Loaded(unit=unit, tests=tuple(tests))
@@ -235,3 +241,43 @@ def _file(test: Any) -> str | None:
 def _relative(path: str) -> str:
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+# Services
+
+
+def _memory_of_services(cls: type) -> tuple[int, ...]:
+    """The bytes that each service of a class may use; reading a declaration starts nothing."""
+    if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
+        return ()
+    try:
+        services = declared_services(cls).values()
+    except OrchestratorError:  # of a Compose file; the class says so when it starts
+        return ()
+    return tuple(
+        memory_in_bytes(it) or _USUAL_MEMORY.get(type(it).__name__, _USUAL_OTHERWISE)
+        for it in services
+    )
+
+
+def facts_of_services(cls: type) -> dict[str, str]:
+    """What a report tells about the running services of a class, as ``alias.fact``."""
+    return {
+        f"{alias}.{name}": str(value)
+        for alias, service in _running(cls)
+        for name, value in (("image", service.image), ("container", service.container_id[:12]))
+    }
+
+
+def secrets_of_services(cls: type) -> tuple[str, ...]:
+    """What must not be shown of the running services' logs."""
+    return tuple(secret for _, service in _running(cls) for secret in service.secrets())
+
+
+def _running(cls: type) -> Iterator[tuple[str, Service]]:
+    handles = vars(cls).get(HANDLES)
+    if not handles:
+        return
+    for alias, declared in declared_services(cls).items():
+        if service := handles.get(declared):
+            yield alias, service

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
-from orchestrator.runner.outcome import Outcome, Problem, Record
+from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import TypeAlias
 
-    from orchestrator.runner.messages import Message
-    from orchestrator.runner.output import Written
+    from orchestrator.runner.messages import Message, Written
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -11,16 +11,21 @@ import unittest
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.runner import services, unpatched
-from orchestrator.runner.collect import class_name, is_suite, owner_of
+from orchestrator.runner import unpatched
+from orchestrator.runner.collect import (
+    class_name,
+    facts_of_services,
+    is_suite,
+    owner_of,
+    secrets_of_services,
+)
 from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterator
 
-    from orchestrator.runner.messages import Message
-    from orchestrator.runner.output import Written
+    from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.result import Result
 
     class _Suite(unittest.TestSuite):
@@ -155,8 +160,9 @@ class UnitSuite(_Suite):
             cls._classSetupFailed = True
         if not getattr(cls, "_classSetupFailed", False):
             self._standing_class, self._owner = cls, owner
-            if facts := services.facts(cls):
-                self._report(ServicesUp(owner=owner, facts=facts, secrets=services.secrets(cls)))
+            if facts := facts_of_services(cls):
+                secrets = secrets_of_services(cls)
+                self._report(ServicesUp(owner=owner, facts=facts, secrets=secrets))
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
         previous = result._previousTestClass

@@ -12,23 +12,24 @@ from collections import defaultdict, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services, unpatched
+from orchestrator.runner import unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
+from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
+    DUMP,
+    LOST_CONTACT,
     Collected,
     Finished,
     Leave,
     Mismatch,
     NotCollected,
-    Run,
+    RunUnit,
     Setup,
     Stop,
+    Written,
 )
-from orchestrator.runner.output import Written
-from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
-from orchestrator.runner.stopping import Interruption, Watch
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class Worker:
         try:
             while not self._leaving:
                 message = self._channel.receive()
-                if not isinstance(message, Run):  # Stop or Leave while idle, or no parent any more
+                if not isinstance(
+                    message, RunUnit
+                ):  # Stop or Leave while idle, or no parent any more
                     return
                 self._run(message)
         finally:
@@ -80,15 +83,18 @@ class Worker:
         self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
-            services.supervise(self._lifeline, patience=self._setup.finish + self._setup.teardown)
+            from orchestrator.sessions import supervised  # plain suites need none of this
+
+            # Its containers outlive this worker until the parent has read their logs.
+            supervised(self._lifeline, patience=self._setup.finish + self._setup.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
-    def _run(self, order: Run) -> None:
+    def _run(self, order: RunUnit) -> None:
         try:
             tests = _matched(self._units.pop(order.unit, None), order)
         except LookupError as error:
-            self._channel.send(Mismatch(unit=order.unit, text=str(error)))
+            self._channel.send(Mismatch(text=str(error)))
             return
         result = Result(self._send, written=self._written, streams=self._streams)
         result.failfast = self._setup.failfast
@@ -110,7 +116,6 @@ class Worker:
         self._flush()
         self._channel.send(
             Finished(
-                unit=order.unit,
                 seconds=suite.seconds,
                 stopped=result.stopped,
                 place=suite.interrupted_at,
@@ -156,7 +161,7 @@ def _size(descriptor: int) -> int:
         return 0
 
 
-def _matched(loaded: Loaded | None, order: Run) -> deque[tuple[int, Any]]:
+def _matched(loaded: Loaded | None, order: RunUnit) -> deque[tuple[int, Any]]:
     """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
 
     Raises:

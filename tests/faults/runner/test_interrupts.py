@@ -219,7 +219,7 @@ class InterruptTest(RunnerTestCase):
         self.write(
             test_exit="""
             import atexit
-            from orchestrator.runner.protocol import INTERRUPT
+            from orchestrator.runner.messages import INTERRUPT
             def clean_up():
                 os.kill(os.getpid(), INTERRUPT)
                 open("cleaned", "a").close()

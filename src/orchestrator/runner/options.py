@@ -144,7 +144,7 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def options(arguments: argparse.Namespace) -> Options:
+def parsed(arguments: argparse.Namespace) -> Options:
     """Read parsed arguments.
 
     Raises:

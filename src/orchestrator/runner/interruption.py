@@ -19,7 +19,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import moved_up
-from orchestrator.runner.protocol import INTERRUPT
+from orchestrator.runner.messages import INTERRUPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
