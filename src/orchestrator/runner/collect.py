@@ -22,7 +22,7 @@ from orchestrator.services.options import memory_in_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.runner.messages import Setup
+    from orchestrator.runner.options import Options
     from orchestrator.services.service import Service
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
@@ -51,7 +51,7 @@ class Loaded:
     tests: tuple[Any, ...]
 
 
-def collect(setup: Setup) -> dict[str, Loaded]:
+def collect(options: Options) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
     A suite that runs its tests in a way of its own is a unit, and counts as one test.
@@ -61,7 +61,7 @@ def collect(setup: Setup) -> dict[str, Loaded]:
             exception but a failing test, as in unittest.
     """
     grouped: dict[str, list[Any]] = defaultdict(list)
-    for test in _load(setup):
+    for test in _load(options):
         grouped[_key(test, grouped)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
@@ -87,14 +87,14 @@ def is_suite(test: Any) -> bool:
     return True
 
 
-def _load(setup: Setup) -> Iterator[Any]:
+def _load(options: Options) -> Iterator[Any]:
     loader = unittest.TestLoader()
-    if setup.keep:
-        loader.testNamePatterns = list(setup.keep)
-    if not setup.names:
-        yield from _flat(loader.discover(setup.start, setup.pattern, setup.top))
-    for name in setup.names:
-        yield from _named(loader, name, pattern=setup.pattern)
+    if options.keep:
+        loader.testNamePatterns = list(options.keep)
+    if not options.names:
+        yield from _flat(loader.discover(options.start, options.pattern, options.top))
+    for name in options.names:
+        yield from _named(loader, name, pattern=options.pattern)
 
 
 def _named(loader: unittest.TestLoader, name: str, *, pattern: str) -> Iterator[Any]:

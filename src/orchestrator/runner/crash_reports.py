@@ -7,6 +7,7 @@ import signal
 import textwrap
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import labels
@@ -19,7 +20,6 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from orchestrator.engine.port import Engine, Listed
     from orchestrator.runner.worker_handle import WorkerHandle
@@ -71,11 +71,6 @@ def overtime(worker: WorkerHandle) -> Problem:
     said = f"{where} hung for a while: {_too_long(worker)}"
     text = _with_output(f"{said}\n", worker, since=worker.shown)
     return _error(f"timeout ({worker.owner})", "TimedOut", said, text)
-
-
-def mismatch(worker: WorkerHandle, text: str) -> Problem:
-    """The problem of a unit that two workers collected differently."""
-    return _error(f"collection of {_place(worker)}", "CollectedDifferently", text, text)
 
 
 def failed_start(worker: WorkerHandle, *, status: int) -> str:
@@ -148,9 +143,9 @@ class CrashLogs:
         folder: Where to keep whole logs, or None.
     """
 
-    def __init__(self, *, run: str, folder: Path | None) -> None:
+    def __init__(self, *, run: str, folder: str | None) -> None:
         self._run = run
-        self._folder = folder
+        self._folder = None if folder is None else Path(folder)
         settings = Settings.from_environment()
         timeout = min(settings.engine_timeout, _LONGEST_ANSWER)
         self._settings = replace(settings, engine_timeout=timeout)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from orchestrator.runner.options import Timeouts
+
 _SIGNALS: Final = signal.valid_signals()
 _HANDLED: Final = frozenset(  # by tests, with handlers that raise; asking for all takes 0.7 ms
     {
@@ -95,15 +97,13 @@ class Watch:
 
     Args:
         lifeline: The reading end of a pipe; only the parent holds the other.
-        finish: Seconds for the running test.
-        teardown: Seconds for the clean-ups after its interruption.
+        timeouts: How long the running test has, and the clean-ups after its interruption.
     """
 
-    def __init__(self, lifeline: int, *, finish: float, teardown: float) -> None:
+    def __init__(self, lifeline: int, timeouts: Timeouts) -> None:
         self._lifeline = lifeline
         self._identity = _identity(lifeline)
-        self._finish = finish
-        self._teardown = teardown
+        self._timeouts = timeouts
         self._main = threading.main_thread().ident or 0
         self._alone = False
         self._thread: int | None = None
@@ -146,9 +146,9 @@ class Watch:
         close(waking)
         if self._lifeline in ended:
             self._alone = True
-            sleep(self._finish)
+            sleep(self._timeouts.finish)
             pthread_kill(self._main, INTERRUPT)
-            sleep(self._teardown)
+            sleep(self._timeouts.teardown)
             killpg(0, signal.SIGKILL)
 
 

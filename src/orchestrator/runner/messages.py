@@ -8,9 +8,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
+from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from orchestrator.runner import unpatched
+from orchestrator.runner.options import Options
 from orchestrator.runner.results import Problem, Record, Unit
 
 LOST_CONTACT: Final = 71
@@ -44,24 +46,11 @@ class Setup:
     """First message: what to collect and how to run it.
 
     Attributes:
-        names: Dotted names or paths; empty for discovery.
-        top: The top-level directory, or None for the start directory.
         report: Whether to answer with every unit, or only that they are there.
-        finish: Seconds for the running test when the parent is gone; then it is interrupted.
-        teardown: Seconds for the clean-ups after that; then the worker ends itself.
     """
 
-    names: tuple[str, ...]
-    start: str
-    pattern: str
-    top: str | None
-    keep: tuple[str, ...]
-    failfast: bool
-    buffer: bool
-    tb_locals: bool
+    options: Options
     report: bool
-    finish: float
-    teardown: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +90,6 @@ class Collected:
 @dataclass(frozen=True, kw_only=True)
 class NotCollected:
     """Loading the tests raised; the worker exits."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """The unit holds other tests here than the parent was told; none of them ran."""
 
     text: str
 
@@ -182,7 +164,8 @@ class Finished:
 
     Attributes:
         seconds: The wall time of each class, its fixtures included.
-        stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty.
+        stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty;
+            ``"mismatch"`` when this worker knows other tests than the parent, and ran none.
         place: The fixture that was interrupted, or empty when it was a test.
         trace: Where it was interrupted, as a traceback.
     """
@@ -200,7 +183,6 @@ Message: TypeAlias = (
     | Leave
     | Collected
     | NotCollected
-    | Mismatch
     | FixtureBegan
     | FixtureFailed
     | ServicesUp
@@ -254,6 +236,8 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
         return lambda body: tuple(map(item, body)) if item else tuple(body)
     if origin is dict and item:
         return lambda body: {key: item(value) for key, value in body.items()}
+    if origin is UnionType and item:  # or None
+        return lambda body: None if body is None else item(body)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import selectors
 import signal
 import socket
@@ -11,16 +10,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from orchestrator.runner.messages import MessageError
+from orchestrator.runner.messages import MessageError, Setup
 from orchestrator.runner.worker_handle import WorkerHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
-    from orchestrator.runner.messages import Message, Setup
+    from orchestrator.runner.messages import Message
+    from orchestrator.runner.options import Options
     from orchestrator.runner.results import UnitResult
-    from orchestrator.runner.worker_handle import Timeouts
 
 _TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
 _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,23 +83,17 @@ class WorkerPool:
     """Every live worker. On the way out none is left, whatever happened.
 
     Args:
-        setup: What each worker is told first.
+        options: What each worker is given.
         environ: Its environment.
-        timeouts: How long it is waited for.
         interrupts: Signals to the parent, which end the waiting.
     """
 
     def __init__(
-        self,
-        setup: Setup,
-        *,
-        environ: Mapping[str, str],
-        timeouts: Timeouts,
-        interrupts: Interrupts,
+        self, options: Options, *, environ: Mapping[str, str], interrupts: Interrupts
     ) -> None:
         self.workers: list[WorkerHandle] = []
-        self.timeouts = timeouts
-        self._setup = setup
+        self.timeouts = options.timeouts
+        self._options = options
         self._environ = environ
         self._interrupts = interrupts
         self._started = 0
@@ -124,7 +117,7 @@ class WorkerPool:
         worker = WorkerHandle(number=self._started, environ=self._environ, timeouts=self.timeouts)
         self.workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        worker.channel.send(dataclasses.replace(self._setup, report=report))
+        worker.channel.send(Setup(options=self._options, report=report))
 
     def hurry(self) -> None:
         """Have little time for every ending from now on."""

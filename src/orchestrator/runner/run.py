@@ -12,7 +12,6 @@ import sys
 import time
 import uuid
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,16 +24,14 @@ from orchestrator.runner.messages import (
     Finished,
     FixtureBegan,
     FixtureFailed,
-    Mismatch,
     NotCollected,
     ServicesUp,
-    Setup,
 )
 from orchestrator.runner.pool import Interrupts, WorkerPool
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import Outcome, Output, Record, Results, Status, UnitResult
 from orchestrator.runner.schedule import History, Schedule
-from orchestrator.runner.worker_handle import Ending, State, Timeouts
+from orchestrator.runner.worker_handle import Ending, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,39 +49,35 @@ _AS_ASKED: Final = (Ending.STOP, Ending.INTERRUPT, Ending.KILL)
 _SECOND: Final = 2
 
 
-def run_tests(options: Options, *, timeouts: Timeouts | None = None) -> int:
+def run_tests(options: Options) -> int:
     """Run tests and report them. When this returns, no worker is left.
 
     Returns:
         0 when everything passed, 1 for failures, crashes and tests that did not run, 3 when the
         tests could not be collected, 5 when there were none, 130 after an interrupt.
     """
-    timeouts = replace(timeouts or Timeouts(), unit_class=options.timeout)
     text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
-        results = _run(options, text, interrupts=interrupts, timeouts=timeouts)
+        results = _run(options, text, interrupts=interrupts)
         text.summary(results, durations=options.durations)
         if options.junit is not None:
             from orchestrator.runner.reports import junit  # most runs need no XML
 
             try:
-                junit.write(results, options.junit)
+                junit.write(results, Path(options.junit))
             except OSError as error:
                 text.note(f"--junit {options.junit} could not be written: {error.strerror}")
                 return results.status or Status.FAILED
     return results.status
 
 
-def _run(options: Options, text: Text, *, interrupts: Interrupts, timeouts: Timeouts) -> Results:
+def _run(options: Options, text: Text, *, interrupts: Interrupts) -> Results:
     run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
     clock = time.perf_counter()
     with (
         closing(CrashLogs(run=run_id, folder=options.logs)) as crash_logs,
         WorkerPool(
-            _setup(options, timeouts),
-            environ=_environ(options, run_id=run_id),
-            timeouts=timeouts,
-            interrupts=interrupts,
+            options, environ=_environ(options, run_id=run_id), interrupts=interrupts
         ) as pool,
     ):
         run = Run(options, pool, text, interrupts=interrupts, crash_logs=crash_logs)
@@ -92,22 +85,6 @@ def _run(options: Options, text: Text, *, interrupts: Interrupts, timeouts: Time
     run.close()
     run.results.seconds = time.perf_counter() - clock
     return run.results
-
-
-def _setup(options: Options, timeouts: Timeouts) -> Setup:
-    return Setup(
-        names=options.names,
-        start=options.start,
-        pattern=options.pattern,
-        top=options.top,
-        keep=options.keep,
-        failfast=options.failfast,
-        buffer=options.buffer,
-        tb_locals=options.tb_locals,
-        report=False,
-        finish=timeouts.finish,
-        teardown=timeouts.teardown,
-    )
 
 
 def _environ(options: Options, *, run_id: str) -> dict[str, str]:
@@ -119,9 +96,9 @@ def _environ(options: Options, *, run_id: str) -> dict[str, str]:
     hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
     environ = {"PYTHONHASHSEED": hash_seed, **os.environ, "ORCHESTRATOR_RUN": run_id}
     if options.logs is not None:
-        environ["ORCHESTRATOR_LOGS"] = str(options.logs.absolute())
+        environ["ORCHESTRATOR_LOGS"] = str(Path(options.logs).absolute())
     if options.timeline is not None:
-        environ["ORCHESTRATOR_TIMELINE"] = str(options.timeline.absolute())
+        environ["ORCHESTRATOR_TIMELINE"] = str(Path(options.timeline).absolute())
     return environ
 
 
@@ -204,11 +181,6 @@ class Run:
             self._not_collected(worker, message.text)
         elif unit is None:
             pass  # it speaks of a unit that it has left
-        elif isinstance(message, Mismatch):
-            problem = crash_reports.mismatch(worker, message.text)
-            self._fixture_failed(unit, unit.unit.tests[0].owner, problem)
-            self._not_run(unit, "it was collected differently")
-            self._leave_unit(worker, unit)
         elif isinstance(message, Finished):
             self._finished(worker, unit, message)
         else:
@@ -240,6 +212,8 @@ class Run:
         if message.stopped == "interrupt":
             worker.phase = message.place or worker.phase
             self._cut_short(worker, unit, status=None, trace=message.trace)
+        elif message.stopped == "mismatch":
+            self._not_run(unit, "it was collected differently")
         elif worker.ending is Ending.TIMEOUT:  # it got through in the last moment
             self._fixture_failed(unit, worker.owner, crash_reports.overtime(worker))
         if message.stopped in ("interrupt", "stop") or worker.ending is Ending.TIMEOUT:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.runner.options import Shard
     from orchestrator.runner.results import Unit, UnitResult
@@ -57,13 +57,13 @@ class Schedule:
         budget: int | None,
     ) -> None:
         self._budget = budget
-        self._recorded = recorded
+        self._seconds = estimates((waiting.unit for waiting in units), recorded)
         self._waiting = list(units)
         if seed is not None:
             random.Random(seed).shuffle(self._waiting)  # noqa: S311 - an order, not a secret
         else:
             # stable: of equals, the first collected starts first
-            self._waiting.sort(key=lambda waiting: -estimate(waiting.unit, recorded))
+            self._waiting.sort(key=lambda waiting: -self._seconds[waiting.unit.key])
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,7 +71,7 @@ class Schedule:
     @property
     def seconds(self) -> float:
         """How long what waits will take one worker."""
-        return sum(estimate(waiting.unit, self._recorded) for waiting in self._waiting)
+        return sum(self._seconds[waiting.unit.key] for waiting in self._waiting)
 
     def next(self, running: Sequence[UnitResult]) -> UnitResult | None:
         """Take the next unit that may start beside those that run."""
@@ -92,16 +92,22 @@ class Schedule:
         self._waiting.clear()
 
 
-def estimate(unit: Unit, recorded: Mapping[str, float]) -> float:
-    """How long a unit will take, in seconds: as last time, else by what it declares."""
+def estimates(units: Iterable[Unit], recorded: Mapping[str, float]) -> dict[str, float]:
+    """How long each unit will take, in seconds: as last time, else by what it declares."""
     usual = sorted(recorded.values())[len(recorded) // 2] if recorded else 0.0
-    return sum(
-        recorded[owner]
-        if owner in recorded
-        else max(usual, count * _SECONDS_PER_TEST)
-        + _SECONDS_PER_SERVICE * len(unit.services.get(owner, ()))
-        for owner, count in Counter(test.owner for test in unit.tests).items()
-    )
+
+    def seconds(unit: Unit, owner: str, tests: int) -> float:
+        unknown = max(usual, tests * _SECONDS_PER_TEST)
+        unknown += len(unit.services.get(owner, ())) * _SECONDS_PER_SERVICE
+        return recorded.get(owner, unknown)
+
+    return {
+        unit.key: sum(
+            seconds(unit, owner, tests)
+            for owner, tests in Counter(test.owner for test in unit.tests).items()
+        )
+        for unit in units
+    }
 
 
 def memory_of(unit: Unit) -> int:
@@ -166,9 +172,10 @@ def _planned(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -
     """Longest first, each into the shard that has least so far."""
     loads = [0.0] * count
     shards = {}
-    for seconds, key in sorted((-estimate(unit, recorded), unit.key) for unit in units):
+    known = estimates(units, recorded)
+    for key in sorted(known, key=lambda key: (-known[key], key)):
         lightest = loads.index(min(loads))
-        loads[lightest] -= seconds
+        loads[lightest] += known[key]
         shards[key] = lightest + 1
     return Plan(shards=shards)
 

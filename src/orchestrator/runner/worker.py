@@ -21,8 +21,8 @@ from orchestrator.runner.messages import (
     LOST_CONTACT,
     Collected,
     Finished,
+    FixtureFailed,
     Leave,
-    Mismatch,
     NotCollected,
     RunUnit,
     Setup,
@@ -30,6 +30,7 @@ from orchestrator.runner.messages import (
     Written,
 )
 from orchestrator.runner.result import Result
+from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Worker:
         self._lifeline = lifeline
         self._interruption = interruption
         self._setup = setup
+        self._options = setup.options
         self._units: dict[str, Loaded] = {}
         self._leaving = False
         self._result: Result | None = None
@@ -66,9 +68,7 @@ class Worker:
         try:
             while not self._leaving:
                 message = self._channel.receive()
-                if not isinstance(
-                    message, RunUnit
-                ):  # Stop or Leave while idle, or no parent any more
+                if not isinstance(message, RunUnit):  # Stop, Leave, or no parent any more
                     return
                 self._run(message)
         finally:
@@ -76,7 +76,7 @@ class Worker:
 
     def _collected(self) -> bool:
         try:
-            self._units = collect(self._setup)
+            self._units = collect(self._options)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
@@ -86,7 +86,8 @@ class Worker:
             from orchestrator.sessions import supervised  # plain suites need none of this
 
             # Its containers outlive this worker until the parent has read their logs.
-            supervised(self._lifeline, patience=self._setup.finish + self._setup.teardown)
+            timeouts = self._options.timeouts
+            supervised(self._lifeline, patience=timeouts.finish + timeouts.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
@@ -94,18 +95,13 @@ class Worker:
         try:
             tests = _matched(self._units.pop(order.unit, None), order)
         except LookupError as error:
-            self._channel.send(Mismatch(text=str(error)))
+            self._refuse(order, str(error))
             return
         result = Result(self._send, written=self._written, streams=self._streams)
-        result.failfast = self._setup.failfast
-        result.buffer = self._setup.buffer
-        result.tb_locals = self._setup.tb_locals
-        suite = UnitSuite(
-            tests,
-            report=self._send,
-            between=self._obey,
-            written=self._written,
-        )
+        result.failfast = self._options.failfast
+        result.buffer = self._options.buffer
+        result.tb_locals = self._options.tb_locals
+        suite = UnitSuite(tests, report=self._send, between=self._obey, written=self._written)
         self._result = result
         trace = ""
         try:
@@ -122,6 +118,18 @@ class Worker:
                 trace=trace,
             )
         )
+
+    def _refuse(self, order: RunUnit, text: str) -> None:
+        """Run nothing of a unit: the parent was told of other tests than are known here."""
+        problem = Problem(
+            outcome=Outcome.ERROR,
+            title=f"collection of {order.unit}",
+            kind="CollectedDifferently",
+            message=text,
+            text=text,
+        )
+        self._channel.send(FixtureFailed(problem=problem, owner=""))
+        self._channel.send(Finished(seconds={}, stopped="mismatch", place="", trace=""))
 
     def _obey(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
@@ -221,7 +229,7 @@ def main(argv: Sequence[str]) -> int:
         setup = channel.receive()
         if isinstance(setup, Setup):
             interruption = Interruption()
-            Watch(lifeline, finish=setup.finish, teardown=setup.teardown)
+            Watch(lifeline, setup.options.timeouts)
             Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from orchestrator.runner.results import Output
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from orchestrator.runner.options import Timeouts
     from orchestrator.runner.results import Test, UnitResult
 
 _LONGEST_READ: Final = 1 << 22
@@ -45,37 +45,6 @@ class Ending(Enum):
     STOP = auto()
     INTERRUPT = auto()
     KILL = auto()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """How long the parent waits for a worker before it takes the next, harder step, in seconds.
-
-    Attributes:
-        unit_class: For each test class, or None for as long as it takes (``--timeout``).
-        finish: For the running test, after the first Ctrl-C, or when the parent is gone; then it is
-            interrupted.
-        teardown: For tearDownClass and clean-ups after an interrupt; then the worker is killed.
-        leave: For the exit of a worker that has nothing more to do; then it is killed.
-        dump: For the stacks of a hung worker to be written.
-        collect: For collecting the tests, when ``unit_class`` gives less; see `collecting`.
-    """
-
-    unit_class: float | None = None
-    finish: float = 10.0
-    teardown: float = 20.0
-    leave: float = 20.0
-    dump: float = 0.3
-    collect: float = 10.0
-
-    @property
-    def collecting(self) -> float | None:
-        """How long a worker may collect: a limit for quick classes is none for slow imports."""
-        return None if self.unit_class is None else max(self.unit_class, self.collect)
-
-    def urgent(self) -> Timeouts:
-        """After a SIGTERM: ``docker stop`` and CI systems kill a few seconds later."""
-        return replace(self, finish=min(self.finish, 0.5), teardown=min(self.teardown, 1.5))
 
 
 class WorkerHandle:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import unittest
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.runner.options import Options, Shard, configure, parsed
+from orchestrator.runner.options import Options, Shard, Timeouts, configure, parsed
 
 
 def _parsed(line: str) -> Options:
@@ -43,11 +42,11 @@ class OptionsTest(unittest.TestCase):
             names=("a", "b"),
             keep=("*x*", "y*"),
             jobs=4,
-            timeout=1.5,
+            timeouts=Timeouts(unit_class=1.5),
             shuffle="7",
             shard=Shard(number=2, count=3),
-            junit=Path("j.xml"),
-            logs=Path("logs"),
+            junit="j.xml",
+            logs="logs",
             rerun_crashed=False,
             verbosity=2,
             failfast=True,

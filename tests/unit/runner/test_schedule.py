@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
-from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimate, in_shard
+from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
@@ -53,7 +53,8 @@ class ScheduleTest(unittest.TestCase):
 
     def test_new_class_is_no_short_one(self) -> None:
         """A class without a record counts as long as the usual one."""
-        self.assertEqual(5.0, estimate(_unit("New"), {"m.A": 1.0, "m.B": 5.0, "m.C": 9.0}))
+        recorded = {"m.A": 1.0, "m.B": 5.0, "m.C": 9.0}
+        self.assertEqual({"m.New": 5.0}, estimates([_unit("New")], recorded))
 
     def test_waits_until_it_fits(self) -> None:
         """A class does not start beside others that leave too little memory; a smaller one does."""
