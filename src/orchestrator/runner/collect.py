@@ -145,8 +145,8 @@ def _flat(suite: Any) -> Iterator[Any]:
     if not _runs_as_usual(suite):
         yield suite
         return
-    for member in suite:
-        yield from _flat(member)
+    for part in suite:
+        yield from _flat(part)
 
 
 def _runs_as_usual(suite: Any) -> bool:
@@ -204,8 +204,8 @@ def _leaves(test: Any) -> Iterator[Any]:
     if not is_suite(test):
         yield test
         return
-    for member in getattr(test, "_tests", ()):
-        yield from _leaves(member)
+    for part in getattr(test, "_tests", ()):
+        yield from _leaves(part)
 
 
 def described(test: Any) -> Test:

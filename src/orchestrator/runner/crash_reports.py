@@ -178,17 +178,17 @@ class CrashLogs:
             return "The logs of its services could not be read: no Docker daemon answers."
         try:
             things = [thing for thing in self._found(self._engine) if _owner(thing) == pid]
-            told = [
+            said = [
                 self._saved(self._engine, thing, secrets)
                 for thing in things
                 if thing.kind == "container" and labels.SERVICE in thing.labels
             ]
             for session in sorted({thing.labels[labels.SESSION] for thing in things}):
                 report = remove_session(self._engine, session)
-                told += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
+                said += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
         except OrchestratorError as error:
             return f"The logs of its services could not be read: {error}"
-        return "\n".join(told)
+        return "\n".join(said)
 
     def close(self) -> None:
         """Close the connection to the daemon."""
@@ -208,7 +208,7 @@ class CrashLogs:
             log = f"(no log: {error})\n"
         log = masked(log, secrets)
         tail = "\n".join(printable(log.rstrip()).split("\n")[-self._settings.log_lines :])
-        told = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
+        said = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
         if self._folder is not None:
             from orchestrator.environment.keeping import write_log
 
@@ -216,8 +216,8 @@ class CrashLogs:
             try:
                 write_log(self._folder, test_class=owner, alias=alias, text=log)
             except OSError as error:
-                told += f"\n(not kept in {self._folder}: {error.strerror})"
-        return told
+                said += f"\n(not kept in {self._folder}: {error.strerror})"
+        return said
 
 
 def _owner(thing: Listed) -> int | None:

@@ -8,12 +8,15 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import OrchestratorError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 QUIET, NORMAL, VERBOSE = 0, 1, 2
-_DISCOVERY: Final = {"start": ".", "pattern": "test*.py", "top": None}
+_DISCOVERY: Final = ("start", "pattern", "top")
 
 
 class UsageError(OrchestratorError):
@@ -180,23 +183,22 @@ def parsed(arguments: argparse.Namespace) -> Options:
     Raises:
         UsageError: They contradict each other.
     """
-    given = vars(arguments) | {"keep": tuple(arguments.keep or ())} | _selection(arguments)
-    given["timeouts"] = Timeouts(unit_class=arguments.timeout)
-    names = {field.name for field in fields(Options)}
-    return Options(**{name: given[name] for name in names if name in given})
+    said = {name: value for name, value in vars(arguments).items() if value is not None}
+    said |= {"keep": tuple(arguments.keep or ()), **_selection(said)}
+    said["timeouts"] = Timeouts(unit_class=arguments.timeout)
+    return Options(**{it.name: said[it.name] for it in fields(Options) if it.name in said})
 
 
-def _selection(arguments: argparse.Namespace) -> dict[str, Any]:
+def _selection(said: Mapping[str, Any]) -> dict[str, Any]:
     """Names, or where to discover them: by options, or by place behind the word."""
-    names = tuple(arguments.names)
-    places = {name: getattr(arguments, name) or default for name, default in _DISCOVERY.items()}
+    names = tuple(said["names"])
     if names and names[0].lower() == "discover":
-        if len(names) > len(places) + 1:
+        if len(names) > len(_DISCOVERY) + 1:
             raise UsageError(f"discover takes start, pattern and top, not {len(names) - 1} values")
-        return {"names": ()} | places | dict(zip(places, names[1:], strict=False))
-    if names and places != _DISCOVERY:
+        return {"names": (), **dict(zip(_DISCOVERY, names[1:], strict=False))}
+    if names and any(place in said for place in _DISCOVERY):
         raise UsageError("-s, -p and -t belong to discovery: leave the names out, or them")
-    return {"names": names} | places
+    return {"names": names}
 
 
 def _pattern(text: str) -> str:

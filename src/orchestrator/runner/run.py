@@ -135,7 +135,7 @@ class Run:
         self._sharded_away = 0
         self._stopped = ""  # why no further test starts
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
-        self._asked = 0  # how many interrupts are obeyed
+        self._asked = 0  # how many interrupts have been acted on
         self._kill_at: float | None = None
 
     def work(self) -> None:
@@ -144,7 +144,7 @@ class Run:
         while self._pool.workers:
             for worker, message in self._pool.events():
                 self._handle(worker, message)
-            self._obey_interrupts()
+            self._act_on_interrupts()
             self._assign()
             if any(running.unit.services for running in self._pool.running()):
                 self._crash_logs.prepare()
@@ -310,7 +310,7 @@ class Run:
     # After the end of a worker, or of a unit before its time
 
     def _ended(self, worker: WorkerHandle) -> None:
-        """A worker is dead: account for what it was doing."""
+        """A worker is dead: record what it was doing."""
         status, unit, logs = worker.reap(), worker.unit, ""
         if status != 0 and worker.served:
             logs = self._crash_logs.take(pid=worker.pid, secrets=worker.secrets)
@@ -387,7 +387,7 @@ class Run:
 
     # Ending early
 
-    def _obey_interrupts(self) -> None:
+    def _act_on_interrupts(self) -> None:
         """First: finish and tear down. Second: interrupt and tear down. Third: kill.
 
         SIGTERM and SIGHUP leave little time for each, and none after that.
@@ -404,7 +404,7 @@ class Run:
                 worker.kill()
 
     def _interrupt(self, count: int) -> None:
-        """Ask for the end for the count-th time. Told when it is done: who reads it may go on."""
+        """Act on an interrupt, then say so: whoever reads that may rely on it."""
         running = len(self._pool.running())
         self._interrupted = True
         self._stop("interrupted", limited=True)

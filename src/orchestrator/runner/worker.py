@@ -101,7 +101,9 @@ class Worker:
         result.failfast = self._options.failfast
         result.buffer = self._options.buffer
         result.tb_locals = self._options.tb_locals
-        suite = UnitSuite(tests, report=self._send, between=self._obey, written=self._written)
+        suite = UnitSuite(
+            tests, report=self._send, between=self._check_for_stop, written=self._written
+        )
         self._result = result
         trace = ""
         try:
@@ -131,7 +133,7 @@ class Worker:
         self._channel.send(FixtureFailed(problem=problem, owner=""))
         self._channel.send(Finished(seconds={}, stopped="mismatch", place="", trace=""))
 
-    def _obey(self) -> None:
+    def _check_for_stop(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
         if self._result is None or self._leaving or not self._channel.pending():
             return

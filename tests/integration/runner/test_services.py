@@ -132,24 +132,6 @@ class ServicesTest(RunnerTestCase):
         self.assertEqual({"A.test_a": "error"}, ran.outcomes, ran.text)
         self.assertEqual([], self._left(), "after the command has returned")
 
-    def test_interrupt(self) -> None:
-        """Two Ctrl-C in the middle of a test, and its services are gone with the run."""
-        self._write("""
-            class A(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_a(self):
-                    open("running", "w").close()
-                    time.sleep(1000)
-            """)
-        with self.started() as running:
-            self.wait_for_file("running")
-            for words in ("may finish", "are interrupted"):
-                running.send_signal(signal.SIGINT)
-                self.wait_for_note(running, words)
-            ran = self.ended(running)
-        self.assertEqual(130, ran.status, ran.text)
-        self.assertEqual([], self._left(), "after the command has returned")
-
     def test_three_interrupts(self) -> None:
         """Three Ctrl-C kill the workers, and their services are gone all the same."""
         self._write("""
