@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import OrchestratorError
 from orchestrator.mixin import ServicesMixin, declared_services
 from orchestrator.runner.results import Test, Unit
-from orchestrator.services.declaration import HANDLES
-from orchestrator.services.options import memory_in_bytes
+from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
-_USUAL_MEMORY: Final = {"Kafka": 768 << 20, "Redpanda": 768 << 20, "Redis": 64 << 20}
-_USUAL_OTHERWISE: Final = 256 << 20
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
 _USUAL: Final = {
     name: getattr(unittest.TestSuite, name)
@@ -54,7 +51,7 @@ class Loaded:
 def collect(options: Options) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
-    A suite that runs its tests in a way of its own is a unit, and counts as one test.
+    A suite that overrides how its tests are run is a unit, and counts as one test.
 
     Raises:
         Exception: Whatever the loader raises; a module that cannot be imported is usually no
@@ -72,7 +69,7 @@ def class_name(cls: type) -> str:
 
 
 def owner_of(test: Any) -> str:
-    """What a test is grouped by: its class. Doctests are all of one: there, its file, too."""
+    """What reports group a test by: its class, and for doctests, which share one, the file."""
     name = class_name(type(test))
     source = _source(test)
     return f"{name} ({source})" if source else name
@@ -141,7 +138,7 @@ def _dotted(name: str) -> str:
 
 
 def _flat(suite: Any) -> Iterator[Any]:
-    """The tests of a suite; one with a way of its own to run them stays whole."""
+    """The tests of a suite; one that overrides how its tests are run stays whole."""
     if not _runs_as_usual(suite):
         yield suite
         return
@@ -170,7 +167,7 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
 
 
 def _source(test: Any) -> str:
-    """Where a test comes from that is of one of the standard library's own classes."""
+    """The file of a doctest, or the module of a function; for other tests, nothing."""
     if type(test).__module__ == "doctest" and hasattr(test, "_dt_test"):
         return _relative(str(test._dt_test.filename))  # noqa: SLF001 - there is no public way
     if type(test) is unittest.FunctionTestCase:
@@ -193,14 +190,14 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
         services={
             class_name(cls): memory
             for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
-            if (memory := _memory_of_services(cls))
+            if (memory := memory_of_services(cls))
         },
     )
     return Loaded(unit=unit, tests=tuple(tests))
 
 
 def _leaves(test: Any) -> Iterator[Any]:
-    """The tests in a suite, as far as can be seen without asking it."""
+    """The tests in a suite, found without running code of its own."""
     if not is_suite(test):
         yield test
         return
@@ -246,7 +243,7 @@ def _relative(path: str) -> str:
 # Services
 
 
-def _memory_of_services(cls: type) -> tuple[int, ...]:
+def memory_of_services(cls: type) -> tuple[int, ...]:
     """The bytes that each service of a class may use; reading a declaration starts nothing."""
     if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
         return ()
@@ -254,10 +251,7 @@ def _memory_of_services(cls: type) -> tuple[int, ...]:
         services = declared_services(cls).values()
     except OrchestratorError:  # of a Compose file; the class says so when it starts
         return ()
-    return tuple(
-        memory_in_bytes(it) or _USUAL_MEMORY.get(type(it).__name__, _USUAL_OTHERWISE)
-        for it in services
-    )
+    return tuple(int(service.memory or service.usual_memory) for service in services)
 
 
 def facts_of_services(cls: type) -> dict[str, str]:

@@ -46,7 +46,7 @@ _ENDS: Final = 0.1  # seconds for a thread that was told to end
 
 
 class Interruption:
-    """The runner's interruption of this worker: a KeyboardInterrupt in its main thread, once.
+    """Raises KeyboardInterrupt in the main thread when the parent interrupts this worker, once.
 
     What is torn down after it is not interrupted again; the parent can still kill.
 
@@ -62,7 +62,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let no signal, a test's own neither, tear apart what the block does."""
+        """Keep signals, a test's own too, from interrupting the block halfway."""
         came = self.came
         mask = pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._held = True
@@ -87,7 +87,7 @@ class Interruption:
 
 
 class Watch:
-    """Sees to it that this worker does not outlive its parent for long, whatever its test does.
+    """Ends this worker soon after its parent has died, whatever its test does.
 
     Once the parent is gone, the running test may finish, is interrupted when it does not, and the
     process group is killed when that does not help. This is a thread, so it needs the interpreter:

@@ -254,7 +254,7 @@ class Result(unittest.TestResult):
         self._report(Ended(ordinal=self._ordinal, records=records, over=over))
 
     def _take_over_foreign_entries(self) -> None:
-        """Note what a test has put into the lists itself."""
+        """Note what a test has put into the lists without calling any method of the result."""
         executions = [*self._ended, *self._open]
         known = {id(note.entry) for it in executions for note in it.notes}
         known |= set(map(id, self._known_entries))
@@ -285,7 +285,7 @@ class Result(unittest.TestResult):
                 yield outcome, entry
 
     def _forget(self) -> None:
-        """Keep no test, only how many of each kind there were: tests may look."""
+        """Put names for the tests in the lists: they are kept alive no longer, but still count."""
         self._ordinal = self._collected = None
         self._known_entries = []
         for name in _LISTS:
@@ -304,7 +304,7 @@ class Result(unittest.TestResult):
 
 @dataclass(kw_only=True)
 class _Note:
-    """Something that was added to a test; it stands while the entry is in the result's lists."""
+    """An outcome that was added to a test; it counts while its entry is in the result's lists."""
 
     outcome: Outcome
     entry: Any = None
@@ -313,7 +313,7 @@ class _Note:
 
 @dataclass(kw_only=True)
 class _Execution:
-    """One way of a test from its start to its end."""
+    """One run of a test, from ``startTest`` to ``stopTest``."""
 
     test: Any
     started: float = 0.0
@@ -342,7 +342,7 @@ class _Execution:
 
 @dataclass(frozen=True)
 class _Past:
-    """What is kept of a test in the result's lists."""
+    """What stands for a test in the result's lists once it has run."""
 
     name: str
 

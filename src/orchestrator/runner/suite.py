@@ -90,7 +90,7 @@ class UnitSuite(_Suite):
             raise
 
     def _abandon(self, result: Any) -> None:
-        """Tear down what an interrupt left standing."""
+        """Run the tearDown methods and clean-ups that unittest skips after an interrupt."""
         test = result.cut_short
         # An asyncio test's loop is closed by now: its clean-ups cannot be awaited.
         if test is not None and not isinstance(test, unittest.IsolatedAsyncioTestCase):

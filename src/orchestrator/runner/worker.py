@@ -196,7 +196,7 @@ def _matched(loaded: Loaded | None, order: RunUnit) -> deque[tuple[int, Any]]:
 
 
 def _comparable(id_: str) -> str:
-    """An id without what differs in every process: where in memory something is."""
+    """An id without the memory addresses in it, which differ from process to process."""
     return _ADDRESS.sub("0x…", id_)
 
 

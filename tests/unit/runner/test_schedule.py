@@ -7,10 +7,13 @@ import multiprocessing
 import tempfile
 import unittest
 from pathlib import Path
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from orchestrator import Kafka, Postgres, Service, ServicesMixin
+from orchestrator.runner.collect import memory_of_services
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
 from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
@@ -68,6 +71,19 @@ class ScheduleTest(unittest.TestCase):
     def test_too_large_for_the_budget(self) -> None:
         """A class larger than the whole budget runs alone, not never."""
         self.assertIsNotNone(_schedule(_unit("A", memory=20), budget=10).next([]))
+
+    def test_a_service_says_itself_what_it_usually_takes(self) -> None:
+        """Its limit of memory counts, and without one its class's word; a user's own class too."""
+
+        class Small(Service):
+            usual_memory: ClassVar[int] = 5
+
+        class Declares(ServicesMixin, unittest.TestCase):
+            events = Kafka()
+            db = Postgres(memory="100m")
+            own = Small()
+
+        self.assertEqual((768 << 20, 100 << 20, 5), memory_of_services(Declares))
 
 
 class HistoryTest(unittest.TestCase):

@@ -199,7 +199,7 @@ class Text:
         self._write(f"{printable(text)}\n")
 
     def _print(self, chunks: Iterable[bytes]) -> bytes:
-        """Copy to stdout; a reader that is gone is none of ours.
+        """Copy to stdout; that nobody reads it any more is no error.
 
         Returns:
             The last of it.
