@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from typing import Any, get_args
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from orchestrator.runner.messages import Message, MessageError, NotCollected, decode, encode
@@ -18,6 +18,7 @@ KINDS = get_args(Message)
 class MessagesTest(unittest.TestCase):
     """Messages survive the way, whatever text is in them."""
 
+    @settings(max_examples=50)
     @given(some.data(), some.sampled_from(KINDS))
     def test_round_trip(self, data: some.DataObject, kind: Any) -> None:
         """What is sent is what arrives, in one line of ASCII."""
