@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine import labels
+from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError, printable
 from orchestrator.runner.messages import LOST_CONTACT, Written
 from orchestrator.runner.results import Outcome, Problem
@@ -21,7 +21,8 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engine.port import Engine, Listed
+    from orchestrator.engine.api import Listed
+    from orchestrator.engine.docker import Engine
     from orchestrator.runner.worker_handle import WorkerHandle
 
 _LAST_LINES: Final = 60
@@ -181,11 +182,11 @@ class CrashLogs:
             said = [
                 self._saved(self._engine, thing, secrets)
                 for thing in things
-                if thing.kind == "container" and labels.SERVICE in thing.labels
+                if thing.kind == "container" and Label.SERVICE in thing.labels
             ]
-            for session in sorted({thing.labels[labels.SESSION] for thing in things}):
-                report = remove_session(self._engine, session)
-                said += [f"left behind: {it.thing.name}: {it.reason}" for it in report.failed]
+            for session in sorted({thing.labels[Label.SESSION] for thing in things}):
+                left = remove_session(self._engine, session)
+                said += [f"left behind: {it.name}: {it.reason}" for it in left]
         except OrchestratorError as error:
             return f"The logs of its services could not be read: {error}"
         return "\n".join(said)
@@ -198,10 +199,10 @@ class CrashLogs:
     def _found(self, engine: Engine) -> Sequence[Listed]:
         from orchestrator.sessions import snapshot
 
-        return snapshot(engine, {labels.MARK: "1", labels.RUN: self._run}).things
+        return snapshot(engine, {Label.MARK: "1", Label.RUN: self._run}).things
 
     def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
-        alias = container.labels[labels.SERVICE]
+        alias = container.labels[Label.SERVICE]
         try:
             log = engine.logs(container.id)
         except OrchestratorError as error:  # it may be going already
@@ -212,7 +213,7 @@ class CrashLogs:
         if self._folder is not None:
             from orchestrator.environment.keeping import write_log
 
-            owner = container.labels.get(labels.CLASS, "")
+            owner = container.labels.get(Label.CLASS, "")
             try:
                 write_log(self._folder, test_class=owner, alias=alias, text=log)
             except OSError as error:
@@ -222,7 +223,7 @@ class CrashLogs:
 
 def _owner(thing: Listed) -> int | None:
     try:
-        pid = json.loads(thing.labels[labels.OWNER])["pid"]
+        pid = json.loads(thing.labels[Label.OWNER])["pid"]
     except (ValueError, KeyError, TypeError):
         return None
-    return pid if isinstance(pid, int) and labels.SESSION in thing.labels else None
+    return pid if isinstance(pid, int) and Label.SESSION in thing.labels else None

@@ -8,12 +8,13 @@ import json
 import math
 import os
 import random
-import tempfile
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -256,14 +257,8 @@ class History:
                 for name, plan in plans
             },
         }
-        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix="durations-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(body, file, indent=1)
-            Path(path).replace(self._path)
-        except BaseException:
-            Path(path).unlink(missing_ok=True)
-            raise
+        with replacing(self._path) as file:
+            file.write(json.dumps(body, indent=1).encode())
 
 
 def _checked(body: Any) -> Past:

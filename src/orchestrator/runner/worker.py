@@ -87,7 +87,7 @@ class Worker:
 
             # Its containers outlive this worker until the parent has read their logs.
             timeouts = self._options.timeouts
-            supervised(self._lifeline, patience=timeouts.finish + timeouts.teardown)
+            supervised(self._lifeline, grace=timeouts.finish + timeouts.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 

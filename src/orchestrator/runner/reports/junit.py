@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from orchestrator.files import replacing
 from orchestrator.runner.results import Outcome
 
 if TYPE_CHECKING:
@@ -31,14 +32,10 @@ def write(results: Results, path: Path) -> None:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     document = ET.ElementTree(_report(results))
     ET.indent(document, " ")
-    try:
-        document.write(partial, encoding="utf-8", xml_declaration=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        document.write(file, encoding="utf-8", xml_declaration=True)
 
 
 def _report(results: Results) -> ET.Element:
