@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.runner import arguments as runner_arguments
+from orchestrator.runner import options
 
 if TYPE_CHECKING:
     import argparse
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    runner_arguments.configure(parser)
+    options.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the tests."""
-    options = runner_arguments.options(arguments)
-    from orchestrator.runner.command import run_tests
+    chosen = options.parsed(arguments)
+    from orchestrator.runner.run import run_tests  # a wrong command line is told at once
 
-    return run_tests(options)
+    return run_tests(chosen)

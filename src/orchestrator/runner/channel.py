@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.protocol import decode, encode
+from orchestrator.runner.messages import decode, encode
 
 if TYPE_CHECKING:
     import socket
@@ -44,7 +44,7 @@ class WorkerEnd:
         self._owner = os.getpid()
         self._received = bytearray()
         self._lock = Lock()  # a test may report from threads
-        os.register_at_fork(after_in_child=self._let_go)
+        os.register_at_fork(after_in_child=self._close_in_child)
 
     def send(self, message: Message) -> None:
         """Send a message.
@@ -90,17 +90,17 @@ class WorkerEnd:
         return decode(line)
 
     def _check(self) -> None:
-        if not self._there():
+        if not self._is_open():
             raise ChannelLostError("the descriptor of the runner's socket was closed")
 
-    def _there(self) -> bool:
+    def _is_open(self) -> bool:
         try:
             return _identity(self._descriptor) == self._identity
         except OSError:
             return False
 
-    def _let_go(self) -> None:
-        if self._there():  # not so in a child of a child
+    def _close_in_child(self) -> None:
+        if self._is_open():  # not so in a child of a child
             unpatched.close(self._descriptor)
 
 
@@ -162,7 +162,7 @@ class ParentEnd:
 
 
 def moved_up(descriptor: int) -> int:
-    """Move a descriptor out of the way of tests, and out of reach of their children."""
+    """Give a descriptor a high number, away from those that tests close; children have it not."""
     try:
         moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError:  # the process may open fewer descriptors than that

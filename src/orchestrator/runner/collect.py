@@ -1,4 +1,4 @@
-"""Loading the tests, in the worker, and cutting them into units."""
+"""Loading the tests, in the worker, and cutting them into units; what their services are."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services
-from orchestrator.runner.unit import Test, Unit
+from orchestrator.errors import OrchestratorError
+from orchestrator.mixin import ServicesMixin, declared_services
+from orchestrator.runner.results import Test, Unit
+from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.runner.messages import Setup
+    from orchestrator.runner.options import Options
+    from orchestrator.services.service import Service
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
@@ -45,17 +48,17 @@ class Loaded:
     tests: tuple[Any, ...]
 
 
-def collect(setup: Setup) -> dict[str, Loaded]:
+def collect(options: Options) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
-    A suite that runs its tests in a way of its own is a unit, and counts as one test.
+    A suite that overrides how its tests are run is a unit, and counts as one test.
 
     Raises:
         Exception: Whatever the loader raises; a module that cannot be imported is usually no
             exception but a failing test, as in unittest.
     """
     grouped: dict[str, list[Any]] = defaultdict(list)
-    for test in _load(setup):
+    for test in _load(options):
         grouped[_key(test, grouped)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
@@ -66,7 +69,7 @@ def class_name(cls: type) -> str:
 
 
 def owner_of(test: Any) -> str:
-    """What a test is grouped by: its class. Doctests are all of one: there, its file, too."""
+    """What reports group a test by: its class, and for doctests, which share one, the file."""
     name = class_name(type(test))
     source = _source(test)
     return f"{name} ({source})" if source else name
@@ -81,14 +84,14 @@ def is_suite(test: Any) -> bool:
     return True
 
 
-def _load(setup: Setup) -> Iterator[Any]:
+def _load(options: Options) -> Iterator[Any]:
     loader = unittest.TestLoader()
-    if setup.keep:
-        loader.testNamePatterns = list(setup.keep)
-    if not setup.names:
-        yield from _flat(loader.discover(setup.start, setup.pattern, setup.top))
-    for name in setup.names:
-        yield from _named(loader, name, pattern=setup.pattern)
+    if options.keep:
+        loader.testNamePatterns = list(options.keep)
+    if not options.names:
+        yield from _flat(loader.discover(options.start, options.pattern, options.top))
+    for name in options.names:
+        yield from _named(loader, name, pattern=options.pattern)
 
 
 def _named(loader: unittest.TestLoader, name: str, *, pattern: str) -> Iterator[Any]:
@@ -135,12 +138,12 @@ def _dotted(name: str) -> str:
 
 
 def _flat(suite: Any) -> Iterator[Any]:
-    """The tests of a suite; one with a way of its own to run them stays whole."""
+    """The tests of a suite; one that overrides how its tests are run stays whole."""
     if not _runs_as_usual(suite):
         yield suite
         return
-    for member in suite:
-        yield from _flat(member)
+    for part in suite:
+        yield from _flat(part)
 
 
 def _runs_as_usual(suite: Any) -> bool:
@@ -164,7 +167,7 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
 
 
 def _source(test: Any) -> str:
-    """Where a test comes from that is of one of the standard library's own classes."""
+    """The file of a doctest, or the module of a function; for other tests, nothing."""
     if type(test).__module__ == "doctest" and hasattr(test, "_dt_test"):
         return _relative(str(test._dt_test.filename))  # noqa: SLF001 - there is no public way
     if type(test) is unittest.FunctionTestCase:
@@ -185,21 +188,21 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
             if (path := _file(test))
         },
         services={
-            class_name(cls): declared
+            class_name(cls): memory
             for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
-            if (declared := services.of(cls))
+            if (memory := memory_of_services(cls))
         },
     )
     return Loaded(unit=unit, tests=tuple(tests))
 
 
 def _leaves(test: Any) -> Iterator[Any]:
-    """The tests in a suite, as far as can be seen without asking it."""
+    """The tests in a suite, found without running code of its own."""
     if not is_suite(test):
         yield test
         return
-    for member in getattr(test, "_tests", ()):
-        yield from _leaves(member)
+    for part in getattr(test, "_tests", ()):
+        yield from _leaves(part)
 
 
 def described(test: Any) -> Test:
@@ -235,3 +238,40 @@ def _file(test: Any) -> str | None:
 def _relative(path: str) -> str:
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative
+
+
+# Services
+
+
+def memory_of_services(cls: type) -> tuple[int, ...]:
+    """The bytes that each service of a class may use; reading a declaration starts nothing."""
+    if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
+        return ()
+    try:
+        services = declared_services(cls).values()
+    except OrchestratorError:  # of a Compose file; the class says so when it starts
+        return ()
+    return tuple(int(service.memory or service.usual_memory) for service in services)
+
+
+def facts_of_services(cls: type) -> dict[str, str]:
+    """What a report tells about the running services of a class, as ``alias.fact``."""
+    return {
+        f"{alias}.{name}": str(value)
+        for alias, service in _running(cls)
+        for name, value in (("image", service.image), ("container", service.container_id[:12]))
+    }
+
+
+def secrets_of_services(cls: type) -> tuple[str, ...]:
+    """What must not be shown of the running services' logs."""
+    return tuple(secret for _, service in _running(cls) for secret in service.secrets())
+
+
+def _running(cls: type) -> Iterator[tuple[str, Service]]:
+    handles = vars(cls).get(HANDLES)
+    if not handles:
+        return
+    for alias, declared in declared_services(cls).items():
+        if service := handles.get(declared):
+            yield alias, service

@@ -1,15 +1,42 @@
-"""What parent and worker say to each other.
+"""What parent and worker say to each other: dataclasses, each sent as one line of JSON.
 
-A new message goes into `Message` as well; one that holds more than text and numbers also says in
-`protocol` how it is revived.
+Tracebacks travel as text formatted in the worker, so nothing has to pickle. The JSON is ASCII only:
+a lone surrogate in a message survives as an escape. A new message goes into `Message` as well.
 """
 
-from dataclasses import dataclass
-from typing import TypeAlias
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
+from types import UnionType
+from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
-from orchestrator.runner.outcome import Problem, Record
-from orchestrator.runner.output import Written
-from orchestrator.runner.unit import Unit
+from orchestrator.runner import unpatched
+from orchestrator.runner.options import Options
+from orchestrator.runner.results import Problem, Record, Unit
+
+LOST_CONTACT: Final = 71
+"""The exit status of a worker that cannot reach its parent any more."""
+
+# Signals that no test is likely to use; macOS has no real-time ones.
+DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+"""The signal on which a worker writes the stacks of its threads."""
+
+INTERRUPT: Final[int] = DUMP - 1 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGEMT", 7)
+"""The signal on which a worker interrupts its test; SIGINT is the tests' own."""
+
+
+class MessageError(Exception):
+    """A line that is no message: the other side is not who we think it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """How much a worker had written at some moment, in bytes of each stream."""
+
+    out: int = 0
+    err: int = 0
+
 
 # From the parent to a worker
 
@@ -19,28 +46,15 @@ class Setup:
     """First message: what to collect and how to run it.
 
     Attributes:
-        names: Dotted names or paths; empty for discovery.
-        top: The top-level directory, or None for the start directory.
         report: Whether to answer with every unit, or only that they are there.
-        finish: Seconds for the running test when the parent is gone; then it is interrupted.
-        teardown: Seconds for the clean-ups after that; then the worker ends itself.
     """
 
-    names: tuple[str, ...]
-    start: str
-    pattern: str
-    top: str | None
-    keep: tuple[str, ...]
-    failfast: bool
-    buffer: bool
-    tb_locals: bool
+    options: Options
     report: bool
-    finish: float
-    teardown: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunUnit:
     """Run one unit.
 
     Attributes:
@@ -77,14 +91,6 @@ class Collected:
 class NotCollected:
     """Loading the tests raised; the worker exits."""
 
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """The unit holds other tests here than the parent was told; none of them ran."""
-
-    unit: str
     text: str
 
 
@@ -158,12 +164,12 @@ class Finished:
 
     Attributes:
         seconds: The wall time of each class, its fixtures included.
-        stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty.
+        stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty;
+            ``"mismatch"`` when this worker knows other tests than the parent, and ran none.
         place: The fixture that was interrupted, or empty when it was a test.
         trace: Where it was interrupted, as a traceback.
     """
 
-    unit: str
     seconds: dict[str, float]
     stopped: str
     place: str
@@ -172,12 +178,11 @@ class Finished:
 
 Message: TypeAlias = (
     Setup
-    | Run
+    | RunUnit
     | Stop
     | Leave
     | Collected
     | NotCollected
-    | Mismatch
     | FixtureBegan
     | FixtureFailed
     | ServicesUp
@@ -185,3 +190,55 @@ Message: TypeAlias = (
     | Ended
     | Finished
 )
+
+
+def encode(message: Message) -> bytes:
+    """Write a message as one line."""
+    body = vars(message) | {"message": type(message).__name__}
+    return unpatched.to_json(body).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Read one line.
+
+    Raises:
+        MessageError: It is not a message.
+    """
+    try:
+        body = unpatched.from_json(line.decode("ascii"))
+        message: Message = _READERS[body.pop("message")](body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MessageError(f"not a message: {line[:200]!r}") from error
+    return message
+
+
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    """A function that makes a value of a type of what JSON has left of it; None where that is it.
+
+    Made when this is imported: later a test may have replaced what it takes to look at types.
+    """
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        readers = {name: read for name, hint in hints.items() if (read := _reader(hint))}
+
+        def read_fields(body: Any) -> Any:
+            for name, read in readers.items():
+                if name in body:
+                    body[name] = read(body[name])
+            return kind(**body)
+
+        return read_fields
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind
+    origin, arguments = get_origin(kind), get_args(kind)
+    item = _reader(arguments[-1 if origin is dict else 0]) if arguments else None
+    if origin is tuple:
+        return lambda body: tuple(map(item, body)) if item else tuple(body)
+    if origin is dict and item:
+        return lambda body: {key: item(value) for key, value in body.items()}
+    if origin is UnionType and item:  # or None
+        return lambda body: None if body is None else item(body)
+    return None
+
+
+_READERS: Final[dict[str, Any]] = {kind.__name__: _reader(kind) for kind in get_args(Message)}

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
-from orchestrator.runner.outcome import Outcome, Problem, Record
+from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import TypeAlias
 
-    from orchestrator.runner.messages import Message
-    from orchestrator.runner.output import Written
+    from orchestrator.runner.messages import Message, Written
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -77,9 +76,9 @@ class Result(unittest.TestResult):
         self._collected: Any = None
         self._open: list[_Execution] = []
         self._ended: list[_Execution] = []
-        self._told: list[Any] = []  # the entries of the lists that are known
+        self._known_entries: list[Any] = []  # the entries of the lists that are known
 
-    def execute(self, ordinal: int, test: Any) -> None:
+    def run_test(self, ordinal: int, test: Any) -> None:
         """Run a collected test, or a suite that runs its tests itself.
 
         Raises:
@@ -103,11 +102,11 @@ class Result(unittest.TestResult):
             if self.testsRun == before:  # a test may have a result of its own, and add it to ours
                 self._ended[0].reason = "its run() passed over it"
                 self._ended[0].notes.append(_Note(outcome=Outcome.NOT_RUN))
-        self._tell(over=True)
+        self._report_ended(over=True)
         self._forget()
 
-    def pass_over(self, ordinal: int, test: Any) -> None:
-        """Account for a test whose class or module fixture has failed, or skips it."""
+    def leave_out(self, ordinal: int, test: Any) -> None:
+        """Report a test whose class or module fixture has failed, or skips it."""
         owner = owner_of(test)
         failed = self._first(self._failed_fixtures, owner)
         skipped = self._first(self._skipped_fixtures, owner)
@@ -140,7 +139,7 @@ class Result(unittest.TestResult):
         if self._ordinal is not None and test is not self._collected:
             if not self._open and is_suite(self._collected):
                 self._take_over_foreign_entries()
-                self._tell(over=False)  # a suite may take long: tell what is done
+                self._report_ended(over=False)  # a suite may take long: report what is done
             title = title_of(test)
             self._report(Began(ordinal=self._ordinal, title=title, written=self._written()))
         self._open.append(_Execution(test=test, started=unpatched.now()))
@@ -158,7 +157,7 @@ class Result(unittest.TestResult):
     def addSuccess(self, test: Any) -> None:
         """Note a success."""
         super().addSuccess(test)
-        self._of(test).notes.append(_Note(outcome=Outcome.OK))
+        self._execution_of(test).notes.append(_Note(outcome=Outcome.OK))
 
     def addError(self, test: Any, err: ExcInfo) -> None:
         """Note an error of a test or of a fixture."""
@@ -186,7 +185,7 @@ class Result(unittest.TestResult):
         if self._ordinal is None:
             self._skipped_fixtures[self.fixture[1]] = reason
             return
-        execution = self._of(test)
+        execution = self._execution_of(test)
         execution.notes.append(_Note(outcome=Outcome.SKIPPED, entry=self.skipped[-1]))
         execution.reason = execution.reason or str(reason)
 
@@ -194,12 +193,12 @@ class Result(unittest.TestResult):
         """Note a failure that was expected."""
         super().addExpectedFailure(test, err)
         entry = self.expectedFailures[-1]
-        self._of(test).notes.append(_Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
+        self._execution_of(test).notes.append(_Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         """Note a success that should have been a failure."""
         super().addUnexpectedSuccess(test)
-        self._of(test).notes.append(
+        self._execution_of(test).notes.append(
             _Note(
                 outcome=Outcome.UNEXPECTED_SUCCESS,
                 entry=self.unexpectedSuccesses[-1],
@@ -210,9 +209,9 @@ class Result(unittest.TestResult):
     def addDuration(self, test: Any, elapsed: float) -> None:
         """Python 3.12 and later measure too; ours covers every version."""
 
-    # Ours
+    # What this runner adds
 
-    def _of(self, test: Any) -> _Execution:
+    def _execution_of(self, test: Any) -> _Execution:
         """The execution of a test; of a subtest, the one that runs."""
         for execution in [*reversed(self._open), *reversed(self._ended)]:
             if execution.test is test:
@@ -234,9 +233,9 @@ class Result(unittest.TestResult):
         )
         if self._ordinal is not None and not _is_fixture(test):
             note = _Note(outcome=outcome, entry=entry, problem=problem)
-            self._of(test).notes.append(note)
+            self._execution_of(test).notes.append(note)
             return
-        self._told.append(entry)
+        self._known_entries.append(entry)
         name, owner = self.fixture
         if self._ordinal is not None:  # of a suite that a test, or a suite of its own making, runs
             name, owner = problem.title, _class_of_fixture(problem.title)
@@ -244,21 +243,21 @@ class Result(unittest.TestResult):
             self._failed_fixtures[owner] = f"{name} failed"
         self._report(FixtureFailed(problem=problem, owner=owner))
 
-    def _tell(self, *, over: bool) -> None:
+    def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
         if self._ordinal is None:
             return
         standing = {id(entry) for name in _LISTS for entry in getattr(self, name)}
         records = tuple(execution.record(standing) for execution in self._ended)
-        self._told += [note.entry for it in self._ended for note in it.notes if note.entry]
+        self._known_entries += [note.entry for it in self._ended for note in it.notes if note.entry]
         self._ended = []
         self._report(Ended(ordinal=self._ordinal, records=records, over=over))
 
     def _take_over_foreign_entries(self) -> None:
-        """Note what a test has put into the lists itself."""
+        """Note what a test has put into the lists without calling any method of the result."""
         executions = [*self._ended, *self._open]
         known = {id(note.entry) for it in executions for note in it.notes}
-        known |= set(map(id, self._told))
+        known |= set(map(id, self._known_entries))
         for outcome, entry in self._entries():
             if id(entry) in known:
                 continue
@@ -276,7 +275,7 @@ class Result(unittest.TestResult):
                 )
             elif outcome is Outcome.UNEXPECTED_SUCCESS:
                 note.problem = _unexpected(test)
-            execution = self._of(test)
+            execution = self._execution_of(test)
             execution.notes.append(note)
             execution.reason = execution.reason or str(text)
 
@@ -286,13 +285,13 @@ class Result(unittest.TestResult):
                 yield outcome, entry
 
     def _forget(self) -> None:
-        """Let go of the tests, and keep how many of each kind there were: tests may look."""
+        """Put names for the tests in the lists: they are kept alive no longer, but still count."""
         self._ordinal = self._collected = None
-        self._told = []
+        self._known_entries = []
         for name in _LISTS:
             entries = [_light(entry) for entry in getattr(self, name)]
             setattr(self, name, entries)
-            self._told += entries
+            self._known_entries += entries
 
     def _exc_info_to_string(self, err: ExcInfo, test: Any) -> str:
         """Format a traceback; an exception that cannot be shown is still reported."""
@@ -305,7 +304,7 @@ class Result(unittest.TestResult):
 
 @dataclass(kw_only=True)
 class _Note:
-    """Something that was added to a test; it stands while the entry is in the result's lists."""
+    """An outcome that was added to a test; it counts while its entry is in the result's lists."""
 
     outcome: Outcome
     entry: Any = None
@@ -314,7 +313,7 @@ class _Note:
 
 @dataclass(kw_only=True)
 class _Execution:
-    """One way of a test from its start to its end."""
+    """One run of a test, from ``startTest`` to ``stopTest``."""
 
     test: Any
     started: float = 0.0
@@ -330,12 +329,12 @@ class _Execution:
             outcome = Outcome.NOT_RUN
         else:
             outcome = min(outcomes, key=_WORST_FIRST.index, default=Outcome.OK)
-        told = (Outcome.SKIPPED, Outcome.NOT_RUN)
+        with_reason = (Outcome.SKIPPED, Outcome.NOT_RUN)
         return Record(
             test=described(self.test),
             outcome=outcome,
             problems=tuple(note.problem for note in notes if note.problem),
-            reason=self.reason if outcome in told else "",
+            reason=self.reason if outcome in with_reason else "",
             skips=outcomes.count(Outcome.SKIPPED),
             seconds=self.seconds,
         )
@@ -343,7 +342,7 @@ class _Execution:
 
 @dataclass(frozen=True)
 class _Past:
-    """What is kept of a test in the result's lists."""
+    """What stands for a test in the result's lists once it has run."""
 
     name: str
 

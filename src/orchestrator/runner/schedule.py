@@ -1,92 +1,119 @@
-"""What runs when: which shard, in which order, and beside what."""
+"""What runs when: how long classes take, which shard they are in, and what fits beside what."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
+import math
+import os
 import random
-from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from collections import Counter, defaultdict
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner.durations import Plan
+from orchestrator.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from orchestrator.runner.arguments import Shard
-    from orchestrator.runner.durations import Durations, Memory
-    from orchestrator.runner.ledger import Account
-    from orchestrator.runner.unit import Unit
+    from orchestrator.runner.options import Shard
+    from orchestrator.runner.results import Unit, UnitResult
 
+FOLDER: Final = ".orchestrator"
+_VERSION: Final = 1
+_PLANS_KEPT: Final = 16
 _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0
+_SHARE: Final = 0.8  # of the free memory: the workers themselves need some, and everyone else
+_MEMINFO: Final = Path("/proc/meminfo")
+_CGROUP_LIMITS: Final = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
 
 
-def owners(unit: Unit) -> list[str]:
-    """The classes of a unit, in order."""
-    return list(dict.fromkeys(test.owner for test in unit.tests))
+class Schedule:
+    """The units that wait, in the order they should start: the longest first, or shuffled.
+
+    Args:
+        units: The units.
+        recorded: How many seconds each class took last time.
+        seed: What to shuffle by, or None for the longest first.
+        budget: Bytes that all services together may use: a unit starts only when its own fit
+            beside those of the units that run. One that needs more than that runs alone.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[UnitResult],
+        *,
+        recorded: Mapping[str, float],
+        seed: str | None,
+        budget: int | None,
+    ) -> None:
+        self._budget = budget
+        self._seconds = estimates((waiting.unit for waiting in units), recorded)
+        self._waiting = list(units)
+        if seed is not None:
+            random.Random(seed).shuffle(self._waiting)  # noqa: S311 - an order, not a secret
+        else:
+            # stable: of equals, the first collected starts first
+            self._waiting.sort(key=lambda waiting: -self._seconds[waiting.unit.key])
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def seconds(self) -> float:
+        """How long what waits will take one worker."""
+        return sum(self._seconds[waiting.unit.key] for waiting in self._waiting)
+
+    def next(self, running: Sequence[UnitResult]) -> UnitResult | None:
+        """Take the next unit that may start beside those that run."""
+        used = sum(memory_of(result.unit) for result in running)
+        for waiting in self._waiting:
+            need = memory_of(waiting.unit)
+            if self._budget is None or not need or not used or used + need <= self._budget:
+                self._waiting.remove(waiting)
+                return waiting
+        return None
+
+    def put_back(self, unit: UnitResult) -> None:
+        """Run what a crash left over, before anything else."""
+        self._waiting.insert(0, unit)
+
+    def clear(self) -> None:
+        """Start nothing more."""
+        self._waiting.clear()
 
 
-def estimate(unit: Unit, recorded: Mapping[str, float]) -> float:
-    """How long a unit will take, in seconds: as last time, else by what it declares."""
-    counts: dict[str, int] = defaultdict(int)
-    for test in unit.tests:
-        counts[test.owner] += 1
+def estimates(units: Iterable[Unit], recorded: Mapping[str, float]) -> dict[str, float]:
+    """How long each unit will take, in seconds: as last time, else by what it declares."""
     usual = sorted(recorded.values())[len(recorded) // 2] if recorded else 0.0
-    return sum(
-        recorded[owner]
-        if owner in recorded
-        else max(usual, count * _SECONDS_PER_TEST)
-        + _SECONDS_PER_SERVICE * len(unit.services.get(owner, ()))
-        for owner, count in counts.items()
-    )
+
+    def seconds(unit: Unit, owner: str, tests: int) -> float:
+        unknown = max(usual, tests * _SECONDS_PER_TEST)
+        unknown += len(unit.services.get(owner, ())) * _SECONDS_PER_SERVICE
+        return recorded.get(owner, unknown)
+
+    return {
+        unit.key: sum(
+            seconds(unit, owner, tests)
+            for owner, tests in Counter(test.owner for test in unit.tests).items()
+        )
+        for unit in units
+    }
 
 
 def memory_of(unit: Unit) -> int:
     """The most that a unit's services may hold at once, in bytes; classes run one by one."""
-    return max(
-        (sum(service.memory for service in declared) for declared in unit.services.values()),
-        default=0,
-    )
-
-
-def in_shard(units: Sequence[Unit], shard: Shard, durations: Durations) -> tuple[list[Unit], str]:
-    """The units of one shard, and the name of the plan they come from.
-
-    Shards with the same plan name fit together: each unit is in exactly one of them.
-    """
-    collection = hashlib.sha256(
-        "\n".join(sorted(f"{unit.key} {test.id}" for unit in units for test in unit.tests)).encode(
-            errors="surrogatepass"
-        )
-    ).hexdigest()
-    name = f"{shard.count}:{collection[:16]}"
-    with durations.changing() as memory:
-        plan = memory.plans.pop(name, None)
-        whole = set(range(1, shard.count + 1))
-        if (
-            plan is None
-            or set(plan.shards) != {unit.key for unit in units}
-            or (
-                plan.started >= whole  # a set is complete: this shard begins the next
-            )
-        ):
-            plan = _planned(units, shard.count, memory)
-        plan.started.add(shard.number)
-        memory.plans[name] = plan
-    printed = hashlib.sha256(repr(sorted(plan.shards.items())).encode()).hexdigest()[:8]
-    return [unit for unit in units if plan.shards[unit.key] == shard.number], printed
-
-
-def _planned(units: Iterable[Unit], count: int, memory: Memory) -> Plan:
-    """Longest first, each into the shard that has least so far."""
-    loads = [0.0] * count
-    shards = {}
-    weighed = sorted((-estimate(unit, memory.seconds), unit.key) for unit in units)
-    for negative, key in weighed:
-        lightest = loads.index(min(loads))
-        loads[lightest] -= negative
-        shards[key] = lightest + 1
-    return Plan(shards=shards)
+    return max(map(sum, unit.services.values()), default=0)
 
 
 def shuffled(unit: Unit, seed: str) -> list[int]:
@@ -102,52 +129,185 @@ def shuffled(unit: Unit, seed: str) -> list[int]:
     return [ordinal for group in groups for ordinal in group]
 
 
-class Schedule:
-    """The units that wait, in the order they should start.
+# Shards
 
-    With a memory budget, a unit starts only when its services fit beside those of the units that
-    run; one that is larger than the whole budget runs alone.
+
+@dataclass(kw_only=True)
+class Plan:
+    """Which shard each unit belongs to, fixed until every shard of it has started.
+
+    The shards of one set must agree although each of them records durations: the first one that
+    starts decides for all.
+
+    Attributes:
+        shards: Unit key to shard number, from 1.
+        started: The shards that have started.
     """
 
-    def __init__(
-        self,
-        accounts: Sequence[Account],
-        *,
-        recorded: Mapping[str, float],
-        seed: str | None,
-        budget: int | None,
-    ) -> None:
-        self._budget = budget
-        self._recorded = recorded
-        self._waiting = list(accounts)
-        if seed is not None:
-            random.Random(seed).shuffle(self._waiting)  # noqa: S311 - an order, not a secret
-        else:
-            # stable: of equals, the first collected starts first
-            self._waiting.sort(key=lambda account: -estimate(account.unit, recorded))
+    shards: dict[str, int]
+    started: set[int] = field(default_factory=set)
 
-    def __len__(self) -> int:
-        return len(self._waiting)
 
-    @property
-    def seconds(self) -> float:
-        """How long what waits will take one worker."""
-        return sum(estimate(account.unit, self._recorded) for account in self._waiting)
+def in_shard(units: Sequence[Unit], shard: Shard, history: History) -> tuple[list[Unit], str]:
+    """The units of one shard, and the name of the plan they come from.
 
-    def next(self, running: Sequence[Account]) -> Account | None:
-        """Take the next unit that may start beside those that run."""
-        used = sum(memory_of(account.unit) for account in running)
-        for account in self._waiting:
-            need = memory_of(account.unit)
-            if self._budget is None or not need or not used or used + need <= self._budget:
-                self._waiting.remove(account)
-                return account
-        return None
+    Shards with the same plan name fit together: each unit is in exactly one of them.
+    """
+    tests = "\n".join(sorted(f"{unit.key} {test.id}" for unit in units for test in unit.tests))
+    name = f"{shard.count}:{_digest(tests)[:16]}"
+    with history.changing() as past:
+        plan = past.plans.pop(name, None)
+        if (
+            plan is None
+            or set(plan.shards) != {unit.key for unit in units}
+            or plan.started >= set(range(1, shard.count + 1))  # a whole set: this begins the next
+        ):
+            plan = _planned(units, shard.count, past.seconds)
+        plan.started.add(shard.number)
+        past.plans[name] = plan
+    printed = _digest(repr(sorted(plan.shards.items())))[:8]
+    return [unit for unit in units if plan.shards[unit.key] == shard.number], printed
 
-    def put_back(self, account: Account) -> None:
-        """Run what a crash left over, before anything else."""
-        self._waiting.insert(0, account)
 
-    def clear(self) -> None:
-        """Start nothing more."""
-        self._waiting.clear()
+def _planned(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -> Plan:
+    """Longest first, each into the shard that has least so far."""
+    loads = [0.0] * count
+    shards = {}
+    known = estimates(units, recorded)
+    for key in sorted(known, key=lambda key: (-known[key], key)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += known[key]
+        shards[key] = lightest + 1
+    return Plan(shards=shards)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+# What earlier runs left
+
+
+@dataclass(kw_only=True)
+class Past:
+    """What earlier runs left: seconds by class and shard plans by name."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+
+class History:
+    """How long each class took last time, kept in ``.orchestrator/`` of a folder between runs.
+
+    A cache: whatever is wrong with the file, the run goes on without it. Parallel writers merge
+    under a lock, and readers never see half a file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+        self._path = self._folder / "durations.json"
+
+    def read(self) -> Past:
+        """What earlier runs left; nothing when the file is missing or damaged."""
+        try:
+            return _checked(json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return Past()
+
+    @contextmanager
+    def changing(self) -> Iterator[Past]:
+        """Read, let the caller change, write; other runs wait. Failing to write is no error."""
+        with suppress(OSError):
+            self._folder.mkdir(exist_ok=True)
+            ignore = self._folder / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+        with self._locked():
+            past = self.read()
+            yield past
+            with suppress(OSError):
+                self._write(past)
+
+    def record(self, seconds: Mapping[str, float]) -> None:
+        """Merge new figures with the old: the mean of both, so that one slow run fades."""
+        if not seconds:
+            return
+        with self.changing() as past:
+            for key, new in seconds.items():
+                past.seconds[key] = round((past.seconds.get(key, new) + new) / 2, 4)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            lock = (self._folder / "lock").open("a")
+        except OSError:  # a read-only checkout: nothing will be written anyway
+            yield
+            return
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, past: Past) -> None:
+        plans = list(past.plans.items())[-_PLANS_KEPT:]
+        body = {
+            "version": _VERSION,
+            "seconds": dict(sorted(past.seconds.items())),
+            "plans": {
+                name: {"shards": plan.shards, "started": sorted(plan.started)}
+                for name, plan in plans
+            },
+        }
+        with replacing(self._path) as file:
+            file.write(json.dumps(body, indent=1).encode())
+
+
+def _checked(body: Any) -> Past:
+    """Take what can be used of what was read: a hand or a crash may have changed it."""
+    if body["version"] != _VERSION:
+        return Past()
+    seconds = {
+        str(key): float(value)
+        for key, value in body["seconds"].items()
+        if isinstance(value, int | float) and 0 <= value < math.inf
+    }
+    plans = {
+        str(name): Plan(
+            shards={str(key): int(shard) for key, shard in plan["shards"].items()},
+            started={int(shard) for shard in plan["started"]},
+        )
+        for name, plan in body["plans"].items()
+    }
+    return Past(seconds=seconds, plans=plans)
+
+
+# This machine
+
+
+def cpus() -> int:
+    """The CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_budget() -> int | None:
+    """Bytes that all services together may use, or None when this cannot be known."""
+    known = [free for free in (_free_memory(), *map(_free_in_group, _CGROUP_LIMITS)) if free]
+    return int(min(known) * _SHARE) if known else None
+
+
+def _free_memory() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _free_in_group(files: tuple[Path, Path]) -> int | None:
+    limit, usage = files
+    with suppress(OSError, ValueError):  # "max" is no number: there is no limit
+        return max(0, int(limit.read_text()) - int(usage.read_text()))
+    return None

@@ -1,4 +1,4 @@
-"""A unit's suite: unittest's fixtures, told to the parent, and torn down on Ctrl-C too.
+"""A unit's suite: unittest's fixtures, announced to the parent, and torn down on Ctrl-C too.
 
 unittest lets ``KeyboardInterrupt`` and ``SystemExit`` fly past ``tearDownClass`` and the class and
 module clean-ups. Here both end in a full teardown, because services live in class clean-ups.
@@ -11,16 +11,21 @@ import unittest
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.runner import services, unpatched
-from orchestrator.runner.collect import class_name, is_suite, owner_of
+from orchestrator.runner import unpatched
+from orchestrator.runner.collect import (
+    class_name,
+    facts_of_services,
+    is_suite,
+    owner_of,
+    secrets_of_services,
+)
 from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterator
 
-    from orchestrator.runner.messages import Message
-    from orchestrator.runner.output import Written
+    from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.result import Result
 
     class _Suite(unittest.TestSuite):
@@ -44,7 +49,7 @@ class UnitSuite(_Suite):
     """The tests of one unit, run once.
 
     Args:
-        tests: Each test with its ordinal; one that has run is let go.
+        tests: Each test with its ordinal; one that has run is held no longer.
         report: Where messages go.
         between: Called before each test.
         written: How much the worker has written.
@@ -85,7 +90,7 @@ class UnitSuite(_Suite):
             raise
 
     def _abandon(self, result: Any) -> None:
-        """Tear down what an interrupt left standing."""
+        """Run the tearDown methods and clean-ups that unittest skips after an interrupt."""
         test = result.cut_short
         # An asyncio test's loop is closed by now: its clean-ups cannot be awaited.
         if test is not None and not isinstance(test, unittest.IsolatedAsyncioTestCase):
@@ -116,7 +121,7 @@ class UnitSuite(_Suite):
     def _run_one(self, result: Any, ordinal: int, test: Any) -> None:
         if is_suite(test):  # it sees to its fixtures itself
             began = unpatched.now()
-            result.execute(ordinal, test)
+            result.run_test(ordinal, test)
             self.seconds[owner_of(test)] = unpatched.now() - began
             return
         self._tearDownPreviousClass(test, result)
@@ -124,9 +129,9 @@ class UnitSuite(_Suite):
         self._handleClassSetUp(test, result)
         result._previousTestClass = type(test)
         if getattr(type(test), "_classSetupFailed", False) or result._moduleSetUpFailed:
-            result.pass_over(ordinal, test)
+            result.leave_out(ordinal, test)
         else:
-            result.execute(ordinal, test)
+            result.run_test(ordinal, test)
 
     # unittest's hooks: no public ones exist; these have been stable since Python 2.7
 
@@ -136,7 +141,7 @@ class UnitSuite(_Suite):
         if self._get_previous_module(result) == module:
             return
         if hasattr(sys.modules.get(module), "setUpModule"):
-            self._tell(result, f"setUpModule ({module})", owner="")
+            self._announce(result, f"setUpModule ({module})", owner="")
         with self._every_error(result, "setUpModule", module, unittest.doModuleCleanups) as failed:
             super()._handleModuleFixture(test, result)
         result._moduleSetUpFailed |= bool(failed)
@@ -148,22 +153,23 @@ class UnitSuite(_Suite):
             return
         owner = owner_of(test)
         self._class_started = unpatched.now()
-        self._tell(result, f"setUpClass ({owner})", owner=owner)
+        self._announce(result, f"setUpClass ({owner})", owner=owner)
         with self._every_error(result, "setUpClass", owner, _class_cleanups(cls)) as failed:
             super()._handleClassSetUp(test, result)
         if failed:
             cls._classSetupFailed = True
         if not getattr(cls, "_classSetupFailed", False):
             self._standing_class, self._owner = cls, owner
-            if facts := services.facts(cls):
-                self._report(ServicesUp(owner=owner, facts=facts, secrets=services.secrets(cls)))
+            if facts := facts_of_services(cls):
+                secrets = secrets_of_services(cls)
+                self._report(ServicesUp(owner=owner, facts=facts, secrets=secrets))
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
         previous = result._previousTestClass
         if previous is None or previous is type(test):
             return
         owner = self._owner if previous is self._standing_class else class_name(previous)
-        self._tell(result, f"tearDownClass ({owner})", owner=owner)
+        self._announce(result, f"tearDownClass ({owner})", owner=owner)
         self._standing_class = None
         with self._every_error(result, "tearDownClass", owner, _class_cleanups(previous)):
             super()._tearDownPreviousClass(test, result)
@@ -174,12 +180,12 @@ class UnitSuite(_Suite):
         if module is None:
             return
         if hasattr(sys.modules.get(module), "tearDownModule"):
-            self._tell(result, f"tearDownModule ({module})", owner="")
+            self._announce(result, f"tearDownModule ({module})", owner="")
         self._standing_module = None
         with self._every_error(result, "tearDownModule", module, unittest.doModuleCleanups):
             super()._handleModuleTearDown(result)
 
-    def _tell(self, result: Any, name: str, *, owner: str) -> None:
+    def _announce(self, result: Any, name: str, *, owner: str) -> None:
         result.fixture = (name, owner)
         self._report(FixtureBegan(name=name, owner=owner, written=self._written()))
 

@@ -12,23 +12,25 @@ from collections import defaultdict, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.runner import services, unpatched
+from orchestrator.runner import unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
 from orchestrator.runner.collect import collect
+from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
+    DUMP,
+    LOST_CONTACT,
     Collected,
     Finished,
+    FixtureFailed,
     Leave,
-    Mismatch,
     NotCollected,
-    Run,
+    RunUnit,
     Setup,
     Stop,
+    Written,
 )
-from orchestrator.runner.output import Written
-from orchestrator.runner.protocol import DUMP, LOST_CONTACT
 from orchestrator.runner.result import Result
-from orchestrator.runner.stopping import Interruption, Watch
+from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Worker:
         self._lifeline = lifeline
         self._interruption = interruption
         self._setup = setup
+        self._options = setup.options
         self._units: dict[str, Loaded] = {}
         self._leaving = False
         self._result: Result | None = None
@@ -65,7 +68,7 @@ class Worker:
         try:
             while not self._leaving:
                 message = self._channel.receive()
-                if not isinstance(message, Run):  # Stop or Leave while idle, or no parent any more
+                if not isinstance(message, RunUnit):  # Stop, Leave, or no parent any more
                     return
                 self._run(message)
         finally:
@@ -73,32 +76,33 @@ class Worker:
 
     def _collected(self) -> bool:
         try:
-            self._units = collect(self._setup)
+            self._units = collect(self._options)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
         self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         units = tuple(loaded.unit for loaded in self._units.values())
         if any(unit.services for unit in units):
-            services.supervise(self._lifeline, patience=self._setup.finish + self._setup.teardown)
+            from orchestrator.sessions import supervised  # plain suites need none of this
+
+            # Its containers outlive this worker until the parent has read their logs.
+            timeouts = self._options.timeouts
+            supervised(self._lifeline, grace=timeouts.finish + timeouts.teardown)
         self._channel.send(Collected(units=units if self._setup.report else ()))
         return True
 
-    def _run(self, order: Run) -> None:
+    def _run(self, order: RunUnit) -> None:
         try:
             tests = _matched(self._units.pop(order.unit, None), order)
         except LookupError as error:
-            self._channel.send(Mismatch(unit=order.unit, text=str(error)))
+            self._refuse(order, str(error))
             return
         result = Result(self._send, written=self._written, streams=self._streams)
-        result.failfast = self._setup.failfast
-        result.buffer = self._setup.buffer
-        result.tb_locals = self._setup.tb_locals
+        result.failfast = self._options.failfast
+        result.buffer = self._options.buffer
+        result.tb_locals = self._options.tb_locals
         suite = UnitSuite(
-            tests,
-            report=self._send,
-            between=self._obey,
-            written=self._written,
+            tests, report=self._send, between=self._check_for_stop, written=self._written
         )
         self._result = result
         trace = ""
@@ -110,7 +114,6 @@ class Worker:
         self._flush()
         self._channel.send(
             Finished(
-                unit=order.unit,
                 seconds=suite.seconds,
                 stopped=result.stopped,
                 place=suite.interrupted_at,
@@ -118,7 +121,19 @@ class Worker:
             )
         )
 
-    def _obey(self) -> None:
+    def _refuse(self, order: RunUnit, text: str) -> None:
+        """Run nothing of a unit: the parent was told of other tests than are known here."""
+        problem = Problem(
+            outcome=Outcome.ERROR,
+            title=f"collection of {order.unit}",
+            kind="CollectedDifferently",
+            message=text,
+            text=text,
+        )
+        self._channel.send(FixtureFailed(problem=problem, owner=""))
+        self._channel.send(Finished(seconds={}, stopped="mismatch", place="", trace=""))
+
+    def _check_for_stop(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
         if self._result is None or self._leaving or not self._channel.pending():
             return
@@ -156,7 +171,7 @@ def _size(descriptor: int) -> int:
         return 0
 
 
-def _matched(loaded: Loaded | None, order: Run) -> deque[tuple[int, Any]]:
+def _matched(loaded: Loaded | None, order: RunUnit) -> deque[tuple[int, Any]]:
     """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
 
     Raises:
@@ -181,7 +196,7 @@ def _matched(loaded: Loaded | None, order: Run) -> deque[tuple[int, Any]]:
 
 
 def _comparable(id_: str) -> str:
-    """An id without what differs in every process: where in memory something is."""
+    """An id without the memory addresses in it, which differ from process to process."""
     return _ADDRESS.sub("0x…", id_)
 
 
@@ -216,7 +231,7 @@ def main(argv: Sequence[str]) -> int:
         setup = channel.receive()
         if isinstance(setup, Setup):
             interruption = Interruption()
-            Watch(lifeline, finish=setup.finish, teardown=setup.teardown)
+            Watch(lifeline, setup.options.timeouts)
             Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT

@@ -9,26 +9,65 @@ class CrashTest(RunnerTestCase):
     """A worker dies."""
 
     def test_every_way_to_die(self) -> None:
-        """A signal, os._exit and an abort cost one test each; all the others run."""
+        """A death costs the running test or fixture; the rest runs, once, with its fixtures."""
         self.write(
             test_crash="""
+            def note(word):
+                with open("ran", "a") as file:
+                    file.write(word + " ")
             class Segfault(unittest.TestCase):
-                def test_a(self): pass
-                def test_b(self): os.kill(os.getpid(), signal.SIGSEGV)
-                def test_c(self): pass
+                @classmethod
+                def setUpClass(cls): note("up")
+                @classmethod
+                def tearDownClass(cls): note("down")
+                def test_a(self): note("a")
+                def test_b(self):
+                    note("b")
+                    print("before the end")
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                def test_c(self): note("c")
             class Exit(unittest.TestCase):
                 def test_a(self): os._exit(0)
                 def test_b(self): pass
             class Kill(unittest.TestCase):
                 def test_a(self): pass
                 def test_b(self): os.kill(os.getpid(), signal.SIGKILL)
+            class Term(unittest.TestCase):
+                def test_a(self):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(60)
+                def test_b(self): pass
             class Abort(unittest.TestCase):
                 def test_a(self): os.abort()
                 def test_b(self): os.abort()
                 def test_c(self): pass
+            class InFixture(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    try:
+                        open("tried", "x").close()
+                    except FileExistsError:
+                        return
+                    os.kill(os.getpid(), signal.SIGKILL)
+                def test_a(self): pass
+            class AlwaysInFixture(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): os._exit(1)
+                def test_a(self): pass
+            class InTeardown(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls): os._exit(0)
+                def test_a(self): pass
             class Healthy(unittest.TestCase):
                 def test_a(self): pass
-            """
+            """,
+            test_module="""
+            def setUpModule(): open("ups", "a").write("x")
+            class A(unittest.TestCase):
+                def test_a(self): os._exit(1)
+            class B(unittest.TestCase):
+                def test_b(self): pass
+            """,
         )
         ran = self.run_suite("-j", "2")
         self.assertEqual(
@@ -40,51 +79,29 @@ class CrashTest(RunnerTestCase):
                 "Exit.test_b": "ok",
                 "Kill.test_a": "ok",
                 "Kill.test_b": "error",
+                "Term.test_a": "error",
+                "Term.test_b": "ok",
                 "Abort.test_a": "error",
                 "Abort.test_b": "error",
                 "Abort.test_c": "ok",
+                "InFixture.setUpClass": "error",
+                "InFixture.test_a": "ok",
+                "AlwaysInFixture.setUpClass": "error, error",
+                "AlwaysInFixture.test_a": "not-run",
+                "InTeardown.test_a": "ok",
+                "InTeardown.tearDownClass": "error",
                 "Healthy.test_a": "ok",
+                "A.test_a": "error",
+                "B.test_b": "ok",
             },
             ran.outcomes,
         )
-        self.assertEqual(("FAILED (errors=5)", 1), (ran.verdict, ran.status))
-
-    def test_report_says_how_it_died(self) -> None:
-        """The error names the signal and the test, and shows the interpreter's last words."""
-        self.write(
-            test_crash="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    print("before the end")
-                    os.kill(os.getpid(), signal.SIGSEGV)
-            """
-        )
-        ran = self.run_suite()
-        self.assertRegex(ran.text, r"worker 1 \(pid \d+\) was killed by SIGSEGV in test_a \(")
+        self.assertEqual(("FAILED (errors=11, not run=1)", 1), (ran.verdict, ran.status))
+        self.assertRegex(ran.text, r"worker \d+ \(pid \d+\) was killed by SIGSEGV in test_b \(")
         self.assertIn("Fatal Python error: Segmentation fault", ran.text)
         self.assertIn("before the end", ran.text)
-
-    def test_finished_tests_are_not_repeated(self) -> None:
-        """After a crash only what is unfinished runs again, with its class's fixtures."""
-        self.write(
-            test_crash="""
-            def note(word):
-                with open("ran", "a") as file:
-                    file.write(word + " ")
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls): note("up")
-                @classmethod
-                def tearDownClass(cls): note("down")
-                def test_a(self): note("a")
-                def test_b(self):
-                    note("b")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                def test_c(self): note("c")
-            """
-        )
-        self.run_suite("-j", "1")
         self.assertEqual("up a b up c down ", (self.project / "ran").read_text())
+        self.assertEqual("xx", (self.project / "ups").read_text())
 
     def test_no_rerun(self) -> None:
         """With --no-rerun-crashed what a crash left over is counted as not run."""
@@ -102,71 +119,6 @@ class CrashTest(RunnerTestCase):
             {"A.test_a": "error", "A.test_b": "not-run", "B.test_b": "ok"}, ran.outcomes
         )
         self.assertEqual("FAILED (errors=1, not run=1)", ran.verdict)
-
-    def test_crash_in_a_fixture_once(self) -> None:
-        """A worker that dies in setUpClass is an error; the class is tried once more."""
-        self.write(
-            test_crash="""
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls):
-                    try:
-                        open("tried", "x").close()
-                    except FileExistsError:
-                        return
-                    os.kill(os.getpid(), signal.SIGKILL)
-                def test_a(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "ok", "A.setUpClass": "error"}, ran.outcomes)
-        self.assertEqual(1, ran.status)
-
-    def test_crash_in_a_fixture_always(self) -> None:
-        """A class whose fixture always kills the worker ends as not run, not in a loop."""
-        self.write(
-            test_crash="""
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls): os._exit(1)
-                def test_a(self): pass
-            class B(unittest.TestCase):
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("-j", "1")
-        self.assertEqual("FAILED (errors=2, not run=1)", ran.verdict)
-        self.assertEqual("ok", ran.outcomes["B.test_b"])
-
-    def test_crash_in_teardown(self) -> None:
-        """A worker that dies in tearDownClass is an error; the tests keep their outcomes."""
-        self.write(
-            test_crash="""
-            class A(unittest.TestCase):
-                @classmethod
-                def tearDownClass(cls): os._exit(0)
-                def test_a(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "ok", "A.tearDownClass": "error"}, ran.outcomes)
-
-    def test_crash_of_a_module_unit(self) -> None:
-        """A module with fixtures loses one test too, and its fixtures run again for the rest."""
-        self.write(
-            test_crash="""
-            def setUpModule():
-                with open("ups", "a") as file:
-                    file.write("x")
-            class A(unittest.TestCase):
-                def test_a(self): os._exit(1)
-            class B(unittest.TestCase):
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("-j", "2")
-        self.assertEqual({"A.test_a": "error", "B.test_b": "ok"}, ran.outcomes)
-        self.assertEqual("xx", (self.project / "ups").read_text())
 
     def test_crash_while_collecting(self) -> None:
         """When importing the tests kills the process, the run says so and ends with 3."""
@@ -230,35 +182,15 @@ class CrashTest(RunnerTestCase):
         self.assertEqual(("ok", "ok"), (ran.outcomes["A.test_a"], ran.outcomes["B.test_b"]))
         self.assertLess(len((self.project / "imports").read_text()), 8)
 
-    def test_stop_of_a_worker_by_somebody_else(self) -> None:
-        """A SIGTERM to a worker costs the running test; its class is finished by another one."""
-        self.write(
-            test_term="""
-            class A(unittest.TestCase):
-                @classmethod
-                def tearDownClass(cls):
-                    with open("downs", "a") as file:
-                        file.write("x")
-                def test_a(self):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    time.sleep(60)
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
-        self.assertIn("was killed by SIGTERM", ran.text)
-        self.assertEqual("x", (self.project / "downs").read_text())
-
 
 class HangTest(RunnerTestCase):
     """A worker hangs."""
 
-    def test_hung_test(self) -> None:
-        """A test that hangs is an error with its stack; clean-ups run, and the class's rest."""
+    def test_every_way_to_hang(self) -> None:
+        """A hang is an error with its stack; what can be torn down is, and the rest runs."""
         self.write(
             test_hang="""
-            class A(unittest.TestCase):
+            class Sleeps(unittest.TestCase):
                 @classmethod
                 def setUpClass(cls):
                     cls.addClassCleanup(open("cleaned", "a").write, "x")
@@ -267,27 +199,33 @@ class HangTest(RunnerTestCase):
                 def wait_for_ever(self):
                     time.sleep(1000)
                 def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("--timeout", "1")
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
-        self.assertIn("its class took more than 1 s (--timeout)", ran.text)
-        self.assertIn("in wait_for_ever", ran.text)
-        self.assertEqual(1, ran.status)
-
-    def test_hang_that_ignores_interrupts(self) -> None:
-        """A test that cannot be interrupted is killed in the end."""
-        self.write(
-            test_hang="""
-            class A(unittest.TestCase):
+            class Stubborn(unittest.TestCase):
                 def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                     time.sleep(1000)
                 def test_b(self): pass
+            class InFixture(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): time.sleep(1000)
+                def test_a(self): pass
             """
         )
-        ran = self.run_impatiently("--timeout", "1")
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
+        ran = self.run_impatiently("--timeout", "2", "-j", "3")
+        self.assertEqual(
+            {
+                "Sleeps.test_a": "error",
+                "Sleeps.test_b": "ok",
+                "Stubborn.test_a": "error",
+                "Stubborn.test_b": "ok",
+                "InFixture.setUpClass": "error, error",
+                "InFixture.test_a": "not-run",
+            },
+            ran.outcomes,
+        )
+        self.assertEqual(1, ran.status)
+        self.assertIn("its class took more than 2 s (--timeout)", ran.text)
+        self.assertIn("in wait_for_ever", ran.text)
+        self.assertEqual("xx", (self.project / "cleaned").read_text())
 
     def test_stopped_worker(self) -> None:
         """A worker that is stopped (SIGSTOP) counts as hung, and goes on where it can."""
@@ -305,23 +243,6 @@ class HangTest(RunnerTestCase):
         self.assertIn(failed, ("A.test_a", "A.timeout"))
         self.assertIn("test_a (test_stop.A.test_a) hung", ran.text)
 
-    def test_hang_in_a_fixture(self) -> None:
-        """A setUpClass that hangs is an error that names it, and what it was to set up."""
-        self.write(
-            test_hang="""
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls): time.sleep(1000)
-                def test_a(self): pass
-            class B(unittest.TestCase):
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("--timeout", "1", "-j", "2")
-        self.assertEqual(
-            {"A.test_a": "not-run", "A.setUpClass": "error, error", "B.test_b": "ok"}, ran.outcomes
-        )
-
     def test_hang_while_collecting(self) -> None:
         """An import that hangs ends with 3 and shows where."""
         self.write(test_hang="def wait_for_ever():\n    time.sleep(1000)\nwait_for_ever()\n")
@@ -330,29 +251,19 @@ class HangTest(RunnerTestCase):
         self.assertIn("Collecting the tests took more than 2 s", ran.text)
         self.assertIn("in wait_for_ever", ran.text)
 
-    def test_slow_imports(self) -> None:
-        """The timeout is that of classes: what they import may take longer."""
-        self.write(
-            test_slow="""
-            time.sleep(1.5)
-            class A(unittest.TestCase):
-                def test_a(self): pass
-            """
-        )
-        self.assertEqual("OK", self.run_suite("--timeout", "1").verdict)
-
     def test_each_class_has_the_whole_timeout(self) -> None:
-        """The time of one class does not count against the next, in a module unit neither."""
+        """Neither imports nor other classes count, in a module unit neither."""
         self.write(
             test_slow="""
+            time.sleep(2.5)
             def setUpModule(): pass
-            for letter in "ABCDEFGH":
+            for letter in "ABCDE":
                 globals()[letter] = type(
                     letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(0.5)}
                 )
             """
         )
-        self.assertEqual("OK", self.run_suite("--timeout", "3").verdict)
+        self.assertEqual("OK", self.run_suite("--timeout", "2").verdict)
 
     def test_thread_that_never_ends(self) -> None:
         """A thread that outlives the tests holds up neither the report nor the exit for ever."""

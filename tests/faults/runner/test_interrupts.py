@@ -34,20 +34,24 @@ class InterruptTest(RunnerTestCase):
     """Signals to the parent."""
 
     def test_first_one_lets_tests_finish(self) -> None:
-        """After one Ctrl-C the running test finishes, its class is torn down, no other starts."""
-        self.write(test_slow=SLOW)
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "may finish")
-            (self.project / "go").touch()
-            ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=2)", 130), (ran.verdict, ran.status))
-        self.assertEqual(
-            {"A.test_a": "ok", "A.test_b": "not-run", "B.test_b": "not-run"}, ran.outcomes
-        )
-        self.assertTrue((self.project / "down").exists())
-        self.assertEqual("x", (self.project / "cleaned").read_text())
+        """After one Ctrl-C, or SIGTERM, the running test finishes; nothing else starts."""
+        self.write(test_slow=SLOW + "open('imports', 'a').write('x')\n")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(signal=number.name), self.started("-j", "1") as running:
+                self.wait_for_file("running")
+                running.send_signal(number)
+                self.wait_for_note(running, "may finish")
+                (self.project / "go").touch()
+                ran = self.ended(running)
+                self.assertEqual(("INTERRUPTED (not run=2)", 130), (ran.verdict, ran.status))
+                self.assertEqual(
+                    {"A.test_a": "ok", "A.test_b": "not-run", "B.test_b": "not-run"}, ran.outcomes
+                )
+                for file in ("down", "running", "go"):
+                    (self.project / file).unlink()
+                for file in ("cleaned", "imports"):  # once: there was no other worker
+                    self.assertEqual("x", (self.project / file).read_text())
+                    (self.project / file).unlink()
 
     def test_second_one_interrupts(self) -> None:
         """A second Ctrl-C interrupts the running test; its class is torn down all the same."""
@@ -62,27 +66,6 @@ class InterruptTest(RunnerTestCase):
         self.assertTrue((self.project / "down").exists())
         self.assertTrue((self.project / "test-cleaned").exists())
         self.assertEqual("x", (self.project / "cleaned").read_text())
-
-    def test_third_one_kills(self) -> None:
-        """A third Ctrl-C ends the run although a test cannot be interrupted."""
-        self.write(
-            test_stubborn="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-                    open("running", "a").close()
-                    time.sleep(1000)
-            """
-        )
-        with self.started() as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "may finish")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "are interrupted")
-            running.send_signal(signal.SIGINT)
-            ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
 
     def test_one_too_many(self) -> None:
         """However often Ctrl-C is pressed, the reports are written."""
@@ -126,17 +109,6 @@ class InterruptTest(RunnerTestCase):
             ran = self.ended(running)
         self.assertEqual(("INTERRUPTED (not run=3)", 130), (ran.verdict, ran.status))
         self.assertTrue((self.project / "down").exists())
-
-    def test_sigterm(self) -> None:
-        """SIGTERM, as from a CI system, is a Ctrl-C."""
-        self.write(test_slow=SLOW)
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGTERM)
-            self.wait_for_note(running, "may finish")
-            (self.project / "go").touch()
-            ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=2)", 130), (ran.verdict, ran.status))
 
     def test_ctrl_c_in_a_fixture(self) -> None:
         """An interrupted setUpClass runs its class clean-ups, and module fixtures are undone."""
@@ -203,23 +175,12 @@ class InterruptTest(RunnerTestCase):
         self.assertEqual({"A.test_a": "ok", "B.test_b": "not-run"}, ran.outcomes)
         self.assertNotIn("Traceback", ran.text)
 
-    def test_no_worker_is_hired(self) -> None:
-        """After a Ctrl-C no further worker is started, however long the running tests take."""
-        self.write(test_slow=SLOW + "open('imports', 'a').write('x')\n")
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "may finish")
-            (self.project / "go").touch()
-            self.ended(running)
-        self.assertEqual("x", (self.project / "imports").read_text())
-
     def test_clean_ups_at_the_exit(self) -> None:
         """An interrupt that reaches a worker at its exit does not cut its clean-ups short."""
         self.write(
             test_exit="""
             import atexit
-            from orchestrator.runner.protocol import INTERRUPT
+            from orchestrator.runner.messages import INTERRUPT
             def clean_up():
                 os.kill(os.getpid(), INTERRUPT)
                 open("cleaned", "a").close()
@@ -297,18 +258,6 @@ class InterruptTest(RunnerTestCase):
 class ParentKilledTest(RunnerTestCase):
     """The parent dies without a word."""
 
-    def test_workers_finish_and_tear_down(self) -> None:
-        """When the parent is killed, workers finish their test, tear down and exit."""
-        self.write(test_slow=SLOW)
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
-            running.kill()
-            running.wait()
-            (self.project / "go").touch()
-            self.wait_for_file("down")
-            self.wait_for(lambda: not self.processes(), "the workers to exit")
-        self.assertEqual("x", (self.project / "cleaned").read_text())
-
     def test_hung_worker(self) -> None:
         """When the parent is killed, a worker that hangs is interrupted, and torn down."""
         self.write(test_slow=SLOW)
@@ -318,32 +267,17 @@ class ParentKilledTest(RunnerTestCase):
             running.wait()
             self.wait_for_file("down")
 
-    def test_stubborn_worker(self) -> None:
-        """When the parent is killed, a worker that cannot be interrupted is killed too."""
-        self.write(
-            test_stubborn="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-                    open("running", "a").close()
-                    while True: time.sleep(1)
-            """
-        )
-        with self.impatient() as running:
-            self.wait_for_file("running")
-            running.kill()
-            running.wait()
-            self.wait_for(lambda: not self.processes(), "the worker to be killed")
-
-    def test_whole_process_group_killed(self) -> None:
-        """The same when the parent's whole process group is killed, as CI systems do."""
+    def test_workers_finish_and_tear_down(self) -> None:
+        """When the parent is killed, with its group, workers finish their test and tear down."""
         self.write(test_slow=SLOW)
         with self.started("-j", "1", new_session=True) as running:
             self.wait_for_file("running")
             os.killpg(running.pid, signal.SIGKILL)
             running.wait()
             (self.project / "go").touch()
-            self.wait_for_file("down")
+            self.wait_for(lambda: not self.processes(), "the workers to exit")
+        self.assertTrue((self.project / "down").exists())
+        self.assertEqual("x", (self.project / "cleaned").read_text())
 
 
 def _take_terminal() -> None:

@@ -8,26 +8,50 @@ from tests.integration.runner.case import RunnerTestCase
 class MannersTest(RunnerTestCase):
     """Bad manners."""
 
-    def test_closed_descriptors(self) -> None:
-        """A test that closes the descriptors around its own loses nothing."""
+    def test_harmless(self) -> None:
+        """What a test does to its own process, streams and folder disturbs no report."""
         self.write(
-            test_close="""
-            class A(unittest.TestCase):
+            test_harmless="""
+            import subprocess, tempfile
+            class ClosesDescriptors(unittest.TestCase):
                 def test_a(self): os.closerange(3, 200)
                 def test_b(self): pass
+            class ClosesStreams(unittest.TestCase):
+                def test_a(self):
+                    sys.stdout.close()
+                    sys.stderr.close()
+                    os.closerange(1, 3)
+                def test_b(self): pass
+            class LeavesAChildWithStdout(unittest.TestCase):
+                def test_a(self): subprocess.Popen(["sleep", "1000"])
+            class ChangesFolder(unittest.TestCase):
+                def test_a(self):
+                    with tempfile.TemporaryDirectory() as folder:
+                        os.chdir(folder)
+                def test_b(self): pass
+            class Looks(unittest.TestCase):
+                def test_arguments(self): self.assertEqual([], sys.argv[1:])
+                def test_stdin(self):
+                    self.assertEqual("", sys.stdin.read())
+                    with self.assertRaises(EOFError):
+                        input()
             """
         )
-        self.assertEqual("OK", self.run_suite().verdict)
+        ran = self.run_suite("--junit", "relative.xml", "-j", "2")
+        self.assertEqual(("OK", 0), (ran.verdict, ran.status), ran.text)
+        self.assertTrue((self.project / "relative.xml").exists())
 
     def test_every_descriptor_closed(self) -> None:
-        """A test that closes the runner's own connection is told so; the rest runs."""
+        """A test that closes the runner's own connection is told so; no file is written to."""
         self.write(
             test_close="""
             class A(unittest.TestCase):
                 @classmethod
                 def tearDownClass(cls):
                     open("down", "a").close()
-                def test_a(self): os.closerange(3, 5000)
+                def test_a(self):
+                    os.closerange(3, 5000)
+                    type(self).files = [open("victim", "a") for _ in range(600)]
                 def test_b(self): pass
             """
         )
@@ -35,51 +59,7 @@ class MannersTest(RunnerTestCase):
         self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
         self.assertIn("did a test close descriptors not its own?", ran.text)
         self.assertTrue((self.project / "down").exists())
-
-    def test_number_of_the_closed_descriptor_is_reused(self) -> None:
-        """A file that has got the number of the runner's socket is not written to."""
-        self.write(
-            test_close="""
-            import resource
-            class A(unittest.TestCase):
-                def test_a(self):
-                    os.closerange(3, 5000)
-                    files = [open("victim", "a") for _ in range(600)]
-                    type(self).files = files
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
         self.assertEqual("", (self.project / "victim").read_text())
-
-    def test_changed_directory(self) -> None:
-        """A test that changes, or removes, the working directory disturbs no report."""
-        self.write(
-            test_chdir="""
-            import tempfile
-            class A(unittest.TestCase):
-                def test_a(self):
-                    with tempfile.TemporaryDirectory() as folder:
-                        os.chdir(folder)
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("--junit", "relative.xml")
-        self.assertEqual("OK", ran.verdict)
-        self.assertTrue((self.project / "relative.xml").exists())
-
-    def test_grandchild_that_holds_stdout(self) -> None:
-        """A background process that keeps stdout open does not hold up the run, and is ended."""
-        self.write(
-            test_child="""
-            import subprocess
-            class A(unittest.TestCase):
-                def test_a(self):
-                    subprocess.Popen(["sleep", "1000"])
-            """
-        )
-        self.assertEqual("OK", self.run_suite().verdict)
 
     def test_multiprocessing(self) -> None:
         """Tests may use processes: forked, spawned, and in a pool."""
@@ -98,11 +78,11 @@ class MannersTest(RunnerTestCase):
         )
         self.assertEqual("OK", self.run_suite("-j", "2").verdict)
 
-    def test_forked_child_is_ended_by_sigterm(self) -> None:
-        """A child that a test forked dies of SIGTERM as it would under unittest."""
+    def test_forked_children(self) -> None:
+        """A forked child dies of SIGTERM, reports nothing on its return, may outlive its parent."""
         self.write(
             test_fork="""
-            class A(unittest.TestCase):
+            class IsKilled(unittest.TestCase):
                 def test_a(self):
                     pid = os.fork()
                     if not pid:
@@ -110,30 +90,13 @@ class MannersTest(RunnerTestCase):
                     os.kill(pid, signal.SIGTERM)
                     _, status = os.waitpid(pid, 0)
                     self.assertEqual(-signal.SIGTERM, os.waitstatus_to_exitcode(status))
-            """
-        )
-        self.assertEqual("OK", self.run_suite().verdict)
-
-    def test_forked_child_that_returns(self) -> None:
-        """A child that a test forked and that comes back from the test reports nothing."""
-        self.write(
-            test_fork="""
-            class A(unittest.TestCase):
+            class Returns(unittest.TestCase):
                 def test_a(self):
                     pid = os.fork()
                     if pid:
                         os.waitpid(pid, 0)
                 def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "ok", "A.test_b": "ok"}, ran.outcomes)
-
-    def test_forked_child_that_lives_on(self) -> None:
-        """The worker's death is noticed although a forked child outlives it."""
-        self.write(
-            test_fork="""
-            class A(unittest.TestCase):
+            class LivesOn(unittest.TestCase):
                 def test_a(self):
                     if os.fork():
                         os._exit(1)
@@ -141,21 +104,17 @@ class MannersTest(RunnerTestCase):
                 def test_b(self): pass
             """
         )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
-
-    def test_stdin(self) -> None:
-        """Standard input is at its end: reading it neither blocks nor takes the terminal's."""
-        self.write(
-            test_stdin="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    self.assertEqual("", sys.stdin.read())
-                    with self.assertRaises(EOFError):
-                        input()
-            """
+        ran = self.run_suite("-j", "2")
+        self.assertEqual(
+            {
+                "IsKilled.test_a": "ok",
+                "Returns.test_a": "ok",
+                "Returns.test_b": "ok",
+                "LivesOn.test_a": "error",
+                "LivesOn.test_b": "ok",
+            },
+            ran.outcomes,
         )
-        self.assertEqual("OK", self.run_suite().verdict)
 
     def test_output_of_every_kind(self) -> None:
         """What is printed or written is shown class by class, on the stream it was written to."""
@@ -195,30 +154,6 @@ class MannersTest(RunnerTestCase):
         ran = self.run_suite("-b")
         self.assertNotIn("kept to itself", ran.text)
         self.assertIn("Stdout:\nshown", ran.text)
-
-    def test_closed_standard_streams(self) -> None:
-        """A test that closes stdout and stderr loses its prints, not its outcome."""
-        self.write(
-            test_close="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    sys.stdout.close()
-                    sys.stderr.close()
-                    os.closerange(0, 3)
-                def test_b(self): pass
-            """
-        )
-        self.assertEqual({"A.test_a": "ok", "A.test_b": "ok"}, self.run_suite().outcomes)
-
-    def test_argv(self) -> None:
-        """Tests see no arguments that are not theirs."""
-        self.write(
-            test_argv="""
-            class A(unittest.TestCase):
-                def test_a(self): self.assertEqual([], sys.argv[1:])
-            """
-        )
-        self.assertEqual("OK", self.run_suite().verdict)
 
     def test_interpreter_options(self) -> None:
         """-W and -X reach the workers; warnings show by default, as in unittest."""

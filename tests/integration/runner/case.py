@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 DEADLINE = 60.0
 _TAG = "ORCHESTRATOR_TEST_TAG"
 _IMPATIENT = """
-import argparse, sys
-from orchestrator.runner import arguments
-from orchestrator.runner.command import run_tests
-from orchestrator.runner.patience import Patience
+import argparse, dataclasses, sys
+from orchestrator.runner import options
+from orchestrator.runner.run import run_tests
 parser = argparse.ArgumentParser()
-arguments.configure(parser)
-options = arguments.options(parser.parse_args())
-patience = Patience(finish=1, teardown=1, leave=1, dump=0.2, collect={collect})
-sys.exit(run_tests(options, patience=patience))
+options.configure(parser)
+chosen = options.parsed(parser.parse_args())
+impatient = dict(finish=1, teardown=1, leave=1, dump=0.2, collect={collect})
+timeouts = dataclasses.replace(chosen.timeouts, **impatient)
+sys.exit(run_tests(dataclasses.replace(chosen, timeouts=timeouts)))
 """
 
 

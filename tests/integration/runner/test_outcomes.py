@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -79,8 +78,8 @@ EVERY_KIND = """
 class OutcomesTest(RunnerTestCase):
     """Outcomes."""
 
-    def test_every_kind_is_told_apart(self) -> None:
-        """Each kind of outcome is reported as what it is, once."""
+    def test_every_kind_is_reported_as_by_unittest(self) -> None:
+        """Each kind of outcome is told apart, in unittest's words, figures and order."""
         self.write(test_kinds=EVERY_KIND)
         ran = self.run_suite("-j", "2")
         self.assertEqual(
@@ -104,137 +103,99 @@ class OutcomesTest(RunnerTestCase):
             ran.outcomes,
         )
         self.assertEqual(1, ran.status)
-
-    def test_figures_are_those_of_unittest(self) -> None:
-        """The last line counts like unittest's, and adds what did not run."""
-        self.write(test_kinds=EVERY_KIND)
-        theirs = self._unittest()
-        ours = self.run_suite("-j", "2").verdict
-        self.assertEqual(theirs.rstrip(")") + ", not run=1)", ours)
-
-    def test_failures_are_told_as_by_unittest(self) -> None:
-        """Each failure's heading and traceback is the text that unittest prints."""
-        self.write(test_kinds=EVERY_KIND)
-        self.assertEqual(
-            _blocks(self._unittest(whole=True)), _blocks(self.run_suite("-j", "2").text)
+        done = subprocess.run(
+            [sys.executable, "-m", "unittest"],
+            cwd=self.project,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        theirs = done.stderr.rstrip().rpartition("\n")[2]
+        self.assertEqual(theirs.rstrip(")") + ", not run=1)", ran.verdict)
+        self.assertEqual(_blocks(done.stderr), _blocks(ran.text))
+        self.assertEqual(_blocks(ran.text), _blocks(self.run_suite("-j", "3").text))
 
-    def test_order_of_failures_is_the_same_every_time(self) -> None:
-        """However the classes overlap, failures come in collected order."""
-        self.write(test_kinds=EVERY_KIND)
-        orders = {tuple(_headings(self.run_suite("-j", "3").text)) for _ in range(3)}
-        self.assertEqual(1, len(orders))
-
-    def test_success(self) -> None:
-        """A suite that passes ends with OK and status 0."""
-        self.write(test_one="class A(unittest.TestCase):\n    def test_a(self): pass\n")
-        ran = self.run_suite()
-        self.assertEqual(("OK", 0), (ran.verdict, ran.status))
-
-    def test_class_skipped_by_its_fixture(self) -> None:
-        """SkipTest in setUpClass skips every test of the class, and fails nothing."""
+    def test_what_is_counted_otherwise(self) -> None:
+        """Fixtures that skip, fail or exit, and tests that are odd: each test has an outcome."""
         self.write(
-            test_skip="""
-            class A(unittest.TestCase):
+            test_a="""
+            class SkippedClass(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): raise unittest.SkipTest("no server")
+                def test_a(self): pass
+                def test_b(self): pass
+            class Exits(unittest.TestCase):
                 @classmethod
                 def setUpClass(cls):
-                    raise unittest.SkipTest("no server")
+                    cls.addClassCleanup(open, "cleaned", "w")
+                    sys.exit(3)
                 def test_a(self): pass
+            class PassesOver(unittest.TestCase):
+                def run(self, result=None): return result
+                def test_a(self): pass
+            class Odd(Exception):
+                def __init__(self, a, b): super().__init__(lambda: None)
+                def __str__(self): raise RuntimeError("no text")
+                def __reduce__(self): raise RuntimeError("no pickle")
+            class Raises(unittest.TestCase):
+                def test_a(self): raise Odd(1, 2)
                 def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "skipped", "A.test_b": "skipped"}, ran.outcomes)
-        self.assertEqual("OK (skipped=2)", ran.verdict)
-
-    def test_module_skipped_by_its_fixture(self) -> None:
-        """SkipTest in setUpModule skips every test of the module."""
-        self.write(
-            test_skip="""
-            def setUpModule():
-                raise unittest.SkipTest("no server")
-            class A(unittest.TestCase):
+            """,
+            test_b="""
+            def setUpModule(): raise unittest.SkipTest("no server")
+            class SkippedModule(unittest.TestCase):
                 def test_a(self): pass
-            class B(unittest.TestCase):
+            class SkippedModuleToo(unittest.TestCase):
                 def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "skipped", "B.test_b": "skipped"}, ran.outcomes)
-
-    def test_module_skipped_on_import(self) -> None:
-        """SkipTest while a module is imported is a skip, as in unittest."""
-        self.write(test_skip='raise unittest.SkipTest("not on this system")')
-        self.assertEqual("OK (skipped=1)", self.run_suite().verdict)
-
-    def test_module_fixture_that_fails(self) -> None:
-        """When setUpModule fails nothing of the module runs, and that is said."""
-        self.write(
-            test_module="""
-            def setUpModule():
-                raise RuntimeError("no server")
-            class A(unittest.TestCase):
+            """,
+            test_c="""
+            def setUpModule(): raise RuntimeError("no server")
+            class UnreadyModule(unittest.TestCase):
                 def test_a(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual("FAILED (errors=1, not run=1)", ran.verdict)
-        self.assertIn("not-run", ran.outcomes["A.test_a"])
-
-    def test_import_errors(self) -> None:
-        """Modules that cannot be imported are one error each, and the rest runs."""
-        self.write(
-            test_a="import no_such_module",
-            test_b="raise ValueError('broken')",
-            test_c="class C(unittest.TestCase):\n    def test_c(self): pass\n",
+            """,
+            test_d="""
+            class Twice(unittest.TestCase):
+                def test_a(self): open("ran", "a").write("x")
+            def load_tests(loader, tests, pattern):
+                same = Twice("test_a")
+                return unittest.TestSuite([Twice("test_a"), Twice("test_a"), same, same])
+            """,
+            test_e="raise unittest.SkipTest('not on this system')",
+            test_f="import no_such_module",
+            test_g="raise ValueError('broken')",
         )
         ran = self.run_suite("-j", "2")
-        self.assertEqual("FAILED (errors=2)", ran.verdict)
+        self.assertEqual(
+            {
+                "SkippedClass.test_a": "skipped",
+                "SkippedClass.test_b": "skipped",
+                "Exits.setUpClass": "error",
+                "Exits.test_a": "not-run",
+                "PassesOver.test_a": "not-run",
+                "Raises.test_a": "error",
+                "Raises.test_b": "ok",
+                "SkippedModule.test_a": "skipped",
+                "SkippedModuleToo.test_b": "skipped",
+                "UnreadyModule.test_a": "not-run",
+                "test_c.setUpModule": "error",
+                "Twice.test_a": "ok, ok, ok, ok",
+                "loader.ModuleSkipped.test_e": "skipped",
+                "loader._FailedTest.test_f": "error",
+                "loader._FailedTest.test_g": "error",
+            },
+            ran.outcomes,
+        )
+        self.assertEqual("FAILED (errors=5, skipped=5, not run=3)", ran.verdict)
+        self.assertEqual(1, ran.status)
         self.assertIn("No module named 'no_such_module'", ran.text)
-        self.assertEqual("ok", ran.outcomes["C.test_c"])
+        self.assertTrue((self.project / "cleaned").exists())
+        self.assertEqual("xxxx", (self.project / "ran").read_text())
 
     def test_nothing_collected(self) -> None:
         """No test at all is status 5 on every Python."""
         self.write(helper="")
         ran = self.run_suite()
         self.assertEqual(("NO TESTS RAN", 5), (ran.verdict, ran.status))
-
-    def test_same_id_twice(self) -> None:
-        """Tests that load_tests yields twice under one id run twice, and are two outcomes."""
-        self.write(
-            test_twice="""
-            class A(unittest.TestCase):
-                def test_a(self):
-                    with open("ran", "a") as file:
-                        file.write("x")
-            def load_tests(loader, tests, pattern):
-                same = A("test_a")
-                return unittest.TestSuite([A("test_a"), A("test_a"), same, same])
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual("ok, ok, ok, ok", ran.outcomes["A.test_a"])
-        self.assertEqual("xxxx", (self.project / "ran").read_text())
-
-    def test_exception_that_cannot_be_pickled_or_shown(self) -> None:
-        """An exception that neither pickles nor prints is still that test's error."""
-        self.write(
-            test_odd="""
-            class Odd(Exception):
-                def __init__(self, a, b):
-                    super().__init__(lambda: None)
-                def __str__(self):
-                    raise RuntimeError("no text")
-                def __reduce__(self):
-                    raise RuntimeError("no pickle")
-            class A(unittest.TestCase):
-                def test_a(self):
-                    raise Odd(1, 2)
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
 
     def test_surrogates_and_control_characters(self) -> None:
         """What no encoding and no XML can carry is shown escaped, and loses no outcome."""
@@ -253,58 +214,8 @@ class OutcomesTest(RunnerTestCase):
         [failure] = ran.report.iter("failure")
         self.assertIn(r"\x07 bell, \uffff", failure.get("message", ""))
 
-    def test_test_that_passes_over_itself(self) -> None:
-        """A test whose run() never runs it is not OK: it is counted as not run."""
-        self.write(
-            test_over="""
-            class A(unittest.TestCase):
-                def run(self, result=None):
-                    return result
-                def test_a(self): pass
-            """
-        )
-        ran = self.run_suite()
-        self.assertEqual("FAILED (not run=1)", ran.verdict)
-        self.assertEqual(1, ran.status)
-
-    def test_system_exit_in_a_fixture(self) -> None:
-        """sys.exit in setUpClass is that class's error; its clean-ups run, and other classes."""
-        self.write(
-            test_exit="""
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls):
-                    cls.addClassCleanup(open, "cleaned", "w")
-                    sys.exit(3)
-                def test_a(self): pass
-            class B(unittest.TestCase):
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("-j", "1")
-        self.assertEqual(
-            {"A.test_a": "not-run", "A.setUpClass": "error", "B.test_b": "ok"}, ran.outcomes
-        )
-        self.assertTrue((self.project / "cleaned").exists())
-
-    def _unittest(self, *, whole: bool = False) -> str:
-        """What plain unittest says about the project."""
-        done = subprocess.run(
-            [sys.executable, "-m", "unittest"],
-            cwd=self.project,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ,
-        )
-        return done.stderr if whole else done.stderr.rstrip().rpartition("\n")[2]
-
 
 def _blocks(text: str) -> list[str]:
     """The failures, without the lines that follow the last of them."""
     *blocks, last = text.split("=" * 70 + "\n")[1:]
     return [*blocks, re.split(r"\n-{70}\nRan |\nNot run:", last)[0].partition("\nNot run")[0]]
-
-
-def _headings(text: str) -> list[str]:
-    return re.findall(r"^(?:ERROR|FAIL): .*$", text, re.MULTILINE)

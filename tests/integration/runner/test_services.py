@@ -50,28 +50,21 @@ class ServicesTest(RunnerTestCase):
             properties = {it.get("name"): it.get("value") for it in suite.iter("property")}
             self.assertRegex(properties["cache.image"] or "", "redis.*@sha256:[0-9a-f]{64}")
 
-    def test_dead_worker(self) -> None:
-        """A worker's death is told with its services' logs; its containers go at once."""
+    def test_dead_workers_and_logs(self) -> None:
+        """A death is told with its services' logs, and leaves nothing; --logs keeps them all."""
         self._write("""
-            class A(ServicesMixin, unittest.TestCase):
+            class Passes(ServicesMixin, unittest.TestCase):
+                one = Redis()
+                two = Redis()
+                def test_a(self): pass
+            class Dies(ServicesMixin, unittest.TestCase):
                 cache = Redis()
                 def test_a(self):
                     open("password", "w").write(self.cache.password)
                     self.cache.client.bgsave()
                     os.kill(os.getpid(), signal.SIGKILL)
                 def test_b(self): self.cache.client.ping()
-            """)
-        ran = self.run_suite()
-        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes, ran.text)
-        self.assertEqual([], self._left(), "after the command has returned")
-        self.assertIn("Last log lines of cache:", ran.text)
-        self.assertIn("Ready to accept connections", ran.text)
-        self.assertNotIn((self.project / "password").read_text(), ran.text)
-
-    def test_killed_while_services_start(self) -> None:
-        """A worker that dies in setUpClass leaves nothing, and the class is tried once more."""
-        self._write("""
-            class A(ServicesMixin, unittest.TestCase):
+            class DiesInFixture(ServicesMixin, unittest.TestCase):
                 cache = Redis()
                 @classmethod
                 def setUpClass(cls):
@@ -80,75 +73,47 @@ class ServicesTest(RunnerTestCase):
                         open("tried", "w").close()
                         os.kill(os.getpid(), signal.SIGSEGV)
                 def test_a(self): self.cache.client.ping()
-            """)
-        ran = self.run_suite()
-        self.assertEqual({"A.setUpClass": "error", "A.test_a": "ok"}, ran.outcomes, ran.text)
-        self.assertIn("Ready to accept connections", ran.text)
-
-    def test_logs_are_kept(self) -> None:
-        """--logs keeps the log of every service of every class, however the class ended."""
-        self._write("""
-            class Passes(ServicesMixin, unittest.TestCase):
-                one = Redis()
-                two = Redis()
-                def test_a(self): pass
-            class Fails(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_a(self): self.fail()
-            class Dies(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_a(self): os._exit(1)
             class NeverReady(ServicesMixin, unittest.TestCase):
                 cache = Redis(command=["redis-server", "--no-such-option"])
                 def test_a(self): pass
             """)
-        self.run_suite("-j", "2", "--logs", "logs")
+        ran = self.run_suite("-j", "2", "--logs", "logs")
+        self.assertEqual([], self._left(), "after the command has returned")
+        self.assertEqual(
+            {
+                "Passes.test_a": "ok",
+                "Dies.test_a": "error",
+                "Dies.test_b": "ok",
+                "DiesInFixture.setUpClass": "error",
+                "DiesInFixture.test_a": "ok",
+                "NeverReady.setUpClass": "error",
+                "NeverReady.test_a": "not-run",
+            },
+            ran.outcomes,
+            ran.text,
+        )
+        errors = [case.findtext("error") or "" for case in ran.report.iter("testcase")]
+        deaths = [error for error in errors if "was killed by" in error]
+        self.assertEqual(2, len(deaths))
+        for death in deaths:
+            self.assertRegex(death, "(?s)Last log lines of cache:.*Ready to accept connections")
+        password = (self.project / "password").read_text()
+        self.assertNotIn(password, ran.text)
         kept = {
             str(path.relative_to(self.project / "logs")): path.read_text()
             for path in (self.project / "logs").rglob("*.log")
         }
-        self.assertEqual(
-            {
-                "test_services.Passes/one.log",
-                "test_services.Passes/two.log",
-                "test_services.Fails/cache.log",
-                "test_services.Dies/cache.log",
-                "test_services.NeverReady/cache.log",
-            },
-            set(kept),
-        )
-        self.assertIn("Ready to accept connections", kept["test_services.Passes/one.log"])
-        self.assertIn("Ready to accept connections", kept["test_services.Dies/cache.log"])
-        self.assertIn("no-such-option", kept["test_services.NeverReady/cache.log"])
-
-    def test_hung_test(self) -> None:
-        """A test that hangs is interrupted, and its services are gone when the run is over."""
-        self._write("""
-            class A(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_a(self): self.cache.client.blpop("never")
-            """)
-        ran = self.run_suite("--timeout", "15")
-        self.assertEqual({"A.test_a": "error"}, ran.outcomes, ran.text)
-        self.assertEqual([], self._left(), "after the command has returned")
-
-    def test_interrupt(self) -> None:
-        """Two Ctrl-C in the middle of a test, and its services are gone with the run."""
-        self._write("""
-            class A(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_a(self):
-                    open("running", "w").close()
-                    time.sleep(1000)
-            """)
-        with self.started() as running:
-            self.wait_for_file("running")
-            for words in ("may finish", "are interrupted"):
-                running.send_signal(signal.SIGINT)
-                self.wait_for_note(running, words)
-            ran = self.ended(running)
-        self.assertEqual(130, ran.status, ran.text)
-        self.assertEqual([], self._left(), "after the command has returned")
+        words = {
+            "test_services.Passes/one.log": "Ready to accept connections",
+            "test_services.Passes/two.log": "Ready to accept connections",
+            "test_services.Dies/cache.log": "Ready to accept connections",
+            "test_services.DiesInFixture/cache.log": "Ready to accept connections",
+            "test_services.NeverReady/cache.log": "no-such-option",
+        }
+        self.assertEqual(set(words), set(kept))
+        for path, word in words.items():
+            self.assertIn(word, kept[path], path)
+            self.assertNotIn(password, kept[path], path)
 
     def test_three_interrupts(self) -> None:
         """Three Ctrl-C kill the workers, and their services are gone all the same."""

@@ -1,50 +1,48 @@
-"""Order, shards and memory."""
+"""Order, memory, shards, and the cache of durations they rest on."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import tempfile
 import unittest
 from pathlib import Path
 from typing import ClassVar
 
-from orchestrator import Kafka, Postgres, Service, ServicesMixin
-from orchestrator.runner import schedule, services
-from orchestrator.runner.arguments import Shard
-from orchestrator.runner.durations import Durations
-from orchestrator.runner.ledger import Account
-from orchestrator.runner.schedule import Schedule, estimate, in_shard, memory_of
-from orchestrator.runner.unit import Declared, Test, Unit
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
-MIB = 1 << 20
+from orchestrator import Kafka, Postgres, Service, ServicesMixin
+from orchestrator.runner.collect import memory_of_services
+from orchestrator.runner.options import Shard
+from orchestrator.runner.results import Test, Unit, UnitResult
+from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
     key = f"m.{name}"
-    declared_by: dict[str, tuple[Declared, ...]] = {}
-    if memory is not None:
-        declared = Declared(alias="db", scope="class", memory=memory * MIB)
-        declared_by = {key: (declared,)}
     return Unit(
         key=key,
-        tests=tuple(
-            Test(id=f"{key}.test_{number}", owner=key, title="") for number in range(tests)
-        ),
-        files={},
-        services=declared_by,
+        tests=tuple(Test(id=f"{key}.test_{n}", owner=key, title="") for n in range(tests)),
+        services={} if memory is None else {key: (memory,)},
     )
 
 
 def _schedule(*units: Unit, budget: int | None = None, **recorded: float) -> Schedule:
     return Schedule(
-        [Account(unit=unit, order=range(len(unit.tests))) for unit in units],
+        [UnitResult(unit=unit, order=range(len(unit.tests))) for unit in units],
         recorded={f"m.{name}": seconds for name, seconds in recorded.items()},
         seed=None,
-        budget=None if budget is None else budget * MIB,
+        budget=budget,
     )
 
 
-class OrderTest(unittest.TestCase):
-    """Which unit is next."""
+def _drain(plan: Schedule) -> list[str]:
+    return [result.unit.key for _ in range(len(plan)) if (result := plan.next([])) is not None]
+
+
+class ScheduleTest(unittest.TestCase):
+    """Which unit is next, and what fits beside what runs."""
 
     def test_longest_first(self) -> None:
         """Recorded times decide."""
@@ -58,119 +56,121 @@ class OrderTest(unittest.TestCase):
 
     def test_new_class_is_no_short_one(self) -> None:
         """A class without a record counts as long as the usual one."""
-        self.assertEqual(5.0, estimate(_unit("New"), {"m.A": 1.0, "m.B": 5.0, "m.C": 9.0}))
-
-
-class MemoryTest(unittest.TestCase):
-    """What fits beside what runs."""
+        recorded = {"m.A": 1.0, "m.B": 5.0, "m.C": 9.0}
+        self.assertEqual({"m.New": 5.0}, estimates([_unit("New")], recorded))
 
     def test_waits_until_it_fits(self) -> None:
         """A class does not start beside others that leave too little memory; a smaller one does."""
-        plan = _schedule(
-            _unit("A", memory=600),
-            _unit("B", memory=600),
-            _unit("C", memory=300),
-            budget=1000,
-            A=3,
-            B=2,
-            C=1,
-        )
-        first = plan.next([])
-        assert first is not None
-        second = plan.next([first])
-        assert second is not None
-        self.assertEqual("m.C", second.unit.key)
-        self.assertIsNone(plan.next([first, second]))
+        units = [_unit(name, memory=memory) for name, memory in zip("ABC", (6, 6, 3), strict=True)]
+        plan = _schedule(*units, _unit("D"), budget=10, A=4, B=3, C=2, D=1)
+        running: list[UnitResult] = []
+        while (result := plan.next(running)) is not None:
+            running.append(result)
+        self.assertEqual(["m.A", "m.C", "m.D"], [result.unit.key for result in running])
 
     def test_too_large_for_the_budget(self) -> None:
         """A class larger than the whole budget runs alone, not never."""
-        plan = _schedule(_unit("A", memory=2000), budget=1000)
-        self.assertIsNotNone(plan.next([]))
-
-    def test_classes_without_services(self) -> None:
-        """Classes without services always fit."""
-        plan = _schedule(_unit("A", memory=900), _unit("B"), budget=1000, A=2, B=1)
-        first = plan.next([])
-        assert first is not None
-        self.assertIsNotNone(plan.next([first]))
+        self.assertIsNotNone(_schedule(_unit("A", memory=20), budget=10).next([]))
 
     def test_a_service_says_itself_what_it_usually_takes(self) -> None:
         """Its limit of memory counts, and without one its class's word; a user's own class too."""
 
         class Small(Service):
-            usual_memory: ClassVar[int] = 5 * MIB
+            usual_memory: ClassVar[int] = 5
 
         class Declares(ServicesMixin, unittest.TestCase):
             events = Kafka()
             db = Postgres(memory="100m")
             own = Small()
 
-        unit = Unit(key="m.A", tests=(), files={}, services={"m.A": services.of(Declares)})
-        self.assertEqual((768 + 100 + 5) * MIB, memory_of(unit))
+        self.assertEqual((768 << 20, 100 << 20, 5), memory_of_services(Declares))
 
 
-class ShardTest(unittest.TestCase):
-    """Shards."""
+class HistoryTest(unittest.TestCase):
+    """What earlier runs left."""
 
     def setUp(self) -> None:
-        """Have a cache."""
+        """Have a folder."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.durations = Durations(Path(folder.name) / "cache")
-        self.units = [_unit(name) for name in "ABCDEFG"]
+        self.project = Path(folder.name)
+        self.folder = self.project / FOLDER
+        self.history = History(self.project)
 
-    def test_balanced(self) -> None:
-        """Recorded times spread evenly, however uneven they are."""
-        self.durations.record(
-            dict(zip([unit.key for unit in self.units], (9, 5, 4, 4, 3, 2, 1), strict=True))
+    def test_kept(self) -> None:
+        """Reading makes no file; figures are averaged with the old, in a folder git ignores."""
+        self.assertEqual(Past(), self.history.read())
+        self.assertFalse(self.folder.exists())
+        self.history.record({"a.A": 1.0, "a.B": 2.0})
+        self.history.record({"a.A": 3.0})
+        self.assertEqual({"a.A": 2.0, "a.B": 2.0}, self.history.read().seconds)
+        self.assertEqual("*\n", (self.folder / ".gitignore").read_text())
+
+    def test_parallel_writers(self) -> None:
+        """Figures of runs at the same time are all kept."""
+        context = multiprocessing.get_context("fork")
+        writers = [context.Process(target=self._write_ten, args=(number,)) for number in range(2)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        self.assertEqual(20, len(self.history.read().seconds))
+        self.assertEqual(
+            {".gitignore", "durations.json", "lock"}, {path.name for path in self.folder.iterdir()}
         )
-        self.assertEqual([10, 9, 9], sorted(map(self._seconds, self._shards(3)), reverse=True))
 
-    def test_same_plan_although_durations_change(self) -> None:
-        """What one shard records does not move classes between the shards of the same set."""
-        first, plan = self._shard(1, 2)
-        self.durations.record({unit.key: 100.0 for unit in first})
-        second, same = self._shard(2, 2)
+    @settings(max_examples=40)
+    @given(some.data())
+    def test_damage(self, data: some.DataObject) -> None:
+        """Whatever stands in the file, reading gives figures that can be used."""
+        names = some.sampled_from(["version", "seconds", "plans", "shards", "started", "x"])
+        value = data.draw(
+            some.recursive(
+                some.none() | some.booleans() | some.floats() | some.text(max_size=5),
+                lambda inner: (
+                    some.lists(inner, max_size=3) | some.dictionaries(names, inner, max_size=4)
+                ),
+            )
+        )
+        whole = {"version": 1, "seconds": value, "plans": {}}
+        text = json.dumps(data.draw(some.sampled_from([whole, value])))
+        cut = data.draw(some.none() | some.integers(0, len(text)))
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "durations.json").write_text(text[:cut])
+        past = self.history.read()
+        self.assertTrue(all(0 <= seconds < float("inf") for seconds in past.seconds.values()))
+
+    def test_shards_are_balanced(self) -> None:
+        """Recorded times spread evenly, however uneven they are."""
+        seconds = dict(zip([f"m.{name}" for name in "ABCDEFG"], (9, 5, 4, 4, 3, 2, 1), strict=True))
+        self.history.record(seconds)
+        units = [_unit(name) for name in "ABCDEFG"]
+        loads = [sum(seconds[unit.key] for unit in shard) for shard in self._shards(units, 3)]
+        self.assertEqual([9, 9, 10], sorted(loads))
+
+    def test_plan_of_a_set(self) -> None:
+        """What a shard records moves no class within a set; the next set is balanced anew."""
+        units = [_unit(name) for name in "ABCDEFG"]
+        first, plan = in_shard(units, Shard(number=1, count=2), self.history)
+        self.history.record({unit.key: 100.0 for unit in first})
+        second, same = in_shard(units, Shard(number=2, count=2), self.history)
         self.assertEqual(plan, same)
-        self.assertEqual({unit.key for unit in self.units}, {u.key for u in [*first, *second]})
+        self.assertEqual(units, sorted([*first, *second], key=lambda unit: unit.key))
+        self.history.record({unit.key: 1.0 for unit in units} | {"m.G": 1000.0})
+        self.assertIn([units[-1]], self._shards(units, 2))
 
-    def test_new_plan_for_the_next_set(self) -> None:
-        """Once every shard has run, the next set is balanced anew."""
-        before, _ = self._shard(1, 2)
-        self._shard(2, 2)
-        self.durations.record({unit.key: 1.0 for unit in self.units} | {"m.G": 1000.0})
-        shards = self._shards(2)
-        self.assertIn([self.units[-1]], shards)
-        self.assertNotIn(before, shards)
-
-    def test_other_tests_other_plan(self) -> None:
+    def test_plan_of_other_tests(self) -> None:
         """A class that is new since the plan was made is in exactly one shard."""
-        self._shard(1, 2)
-        self.units.append(_unit("New"))
-        keys = [unit.key for units in self._shards(2) for unit in units]
-        self.assertEqual(sorted(unit.key for unit in self.units), sorted(keys))
+        units = [_unit(name) for name in "ABC"]
+        in_shard(units, Shard(number=1, count=2), self.history)
+        units.append(_unit("New"))
+        shards = [unit for shard in self._shards(units, 2) for unit in shard]
+        self.assertEqual(units, sorted(shards, key=units.index))
 
-    def _shard(self, number: int, count: int) -> tuple[list[Unit], str]:
-        return in_shard(self.units, Shard(number=number, count=count), self.durations)
+    def _shards(self, units: list[Unit], count: int) -> list[list[Unit]]:
+        numbers = range(1, count + 1)
+        return [in_shard(units, Shard(number=n, count=count), self.history)[0] for n in numbers]
 
-    def _shards(self, count: int) -> list[list[Unit]]:
-        return [self._shard(number, count)[0] for number in range(1, count + 1)]
-
-    def _seconds(self, units: list[Unit]) -> float:
-        recorded = self.durations.read().seconds
-        return sum(recorded[unit.key] for unit in units)
-
-
-class ShuffleTest(unittest.TestCase):
-    """Shuffling."""
-
-    def test_repeats(self) -> None:
-        """The same seed gives the same order; every test is in it once."""
-        unit = _unit("A", tests=20)
-        self.assertEqual(schedule.shuffled(unit, "1"), schedule.shuffled(unit, "1"))
-        self.assertEqual(list(range(20)), sorted(schedule.shuffled(unit, "1")))
-        self.assertNotEqual(schedule.shuffled(unit, "1"), schedule.shuffled(unit, "2"))
-
-
-def _drain(plan: Schedule) -> list[str]:
-    return [account.unit.key for _ in range(len(plan)) if (account := plan.next([])) is not None]
+    def _write_ten(self, writer: int) -> None:
+        for number in range(10):
+            self.history.record({f"test.Class{writer}x{number}": 1.0})

@@ -14,41 +14,39 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from orchestrator.files import replacing
-from orchestrator.runner.outcome import Outcome
+from orchestrator.runner.results import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.runner.ledger import Account
-    from orchestrator.runner.outcome import Problem, Record
-    from orchestrator.runner.run import Run
+    from orchestrator.runner.results import Problem, Record, Results, UnitResult
 
 # XML 1.0 has no way to write these, escaped or not.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def write(run: Run, path: Path) -> None:
+def write(results: Results, path: Path) -> None:
     """Write the report of a run, in one piece.
 
     Raises:
         OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = ET.ElementTree(_report(run))
+    document = ET.ElementTree(_report(results))
     ET.indent(document, " ")
     with replacing(path) as file:
         document.write(file, encoding="utf-8", xml_declaration=True)
 
 
-def _report(run: Run) -> ET.Element:
-    root = ET.Element("testsuites", name="orchestrator", time=f"{run.seconds:.3f}")
-    started = datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds")
+def _report(results: Results) -> ET.Element:
+    root = ET.Element("testsuites", name="orchestrator", time=f"{results.seconds:.3f}")
+    started = datetime.fromtimestamp(results.started, UTC).isoformat(timespec="seconds")
     common = {"timestamp": started, "hostname": socket.gethostname()}
-    if run.trouble:
-        root.append(_trouble(run.trouble, common))
-    for account in run.ledger.accounts:
-        for owner, records in _by_owner(account).items():
-            root.append(_suite(account, owner, records, common))
+    if results.trouble:
+        root.append(_trouble(results.trouble, common))
+    for result in results.units:
+        for owner, records in _by_owner(result).items():
+            root.append(_suite(result, owner, records, common))
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     return root
@@ -63,35 +61,34 @@ def _trouble(text: str, common: dict[str, str]) -> ET.Element:
     return suite
 
 
-def _by_owner(account: Account) -> dict[str, list[Record]]:
+def _by_owner(result: UnitResult) -> dict[str, list[Record]]:
     """The records by class; what printed or failed outside of any class has its own entry."""
     grouped: dict[str, list[Record]] = defaultdict(list)
-    for _, records in sorted(account.records.items()):
-        for record in records:
-            grouped[record.test.owner].append(record)
-    for owner in [*(owner or account.unit.key for owner, _ in account.fixtures), *account.outputs]:
+    for record in result:
+        grouped[record.test.owner].append(record)
+    for owner in [*(owner or result.unit.key for owner, _ in result.fixtures), *result.outputs]:
         grouped[owner]
     return grouped
 
 
 def _suite(
-    account: Account, owner: str, records: list[Record], common: dict[str, str]
+    result: UnitResult, owner: str, records: list[Record], common: dict[str, str]
 ) -> ET.Element:
     suite = ET.Element("testsuite", {"name": _clean(owner), **common})
-    if path := account.unit.files.get(owner):
+    if path := result.unit.files.get(owner):
         suite.set("file", _clean(path))
-    if facts := account.facts.get(owner):
+    if facts := result.facts.get(owner):
         properties = ET.SubElement(suite, "properties")
         for name, value in facts.items():
             ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
     suite.extend(_case(owner, record) for record in records)
-    fixtures = [p for place, p in account.fixtures if (place or account.unit.key) == owner]
+    fixtures = [p for place, p in result.fixtures if (place or result.unit.key) == owner]
     suite.extend(_fixture(owner, problem) for problem in fixtures)
-    if output := account.outputs.get(owner):
+    if output := result.outputs.get(owner):
         for name, text in (("system-out", output.out), ("system-err", output.err)):
             if text:
                 ET.SubElement(suite, name).text = _clean(text)
-    seconds = account.seconds.get(owner, sum(record.seconds for record in records))
+    seconds = result.seconds.get(owner, sum(record.seconds for record in records))
     suite.set("time", f"{seconds:.3f}")
     suite.set("tests", str(len(records) + len(fixtures)))
     for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):

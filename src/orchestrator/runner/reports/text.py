@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
 from orchestrator.errors import printable
-from orchestrator.runner.arguments import NORMAL, VERBOSE
-from orchestrator.runner.outcome import Outcome
-from orchestrator.runner.reports.live import Live
+from orchestrator.runner.options import NORMAL, VERBOSE
+from orchestrator.runner.results import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from orchestrator.runner.ledger import Ledger
-    from orchestrator.runner.member import Member
-    from orchestrator.runner.outcome import Problem, Record
-    from orchestrator.runner.run import Run
+    from orchestrator.runner.results import Problem, Record, Results
+    from orchestrator.runner.worker_handle import WorkerHandle
 
 _THICK: Final = "=" * 70
 _THIN: Final = "-" * 70
 _QUICK: Final = 0.001
+_REFRESH: Final = 0.2
+_ERASE: Final = "\r\x1b[K"
 _DOTS: Final = {
     Outcome.OK: ".",
     Outcome.FAILURE: "F",
@@ -46,18 +47,21 @@ class Text:
         self._stdout = stdout
         self._together = _same_file(stream, stdout)
         self._verbosity = verbosity
-        self._live = Live(stream if verbosity == VERBOSE and stream.isatty() else None)
         self._in_dots = False
+        self._live = verbosity == VERBOSE and stream.isatty()  # whether there is a live line
+        self._line_shown = ""
+        self._line_due = 0.0
+        self._expected = self._ended = 0
 
     # While it runs
 
-    def planned(self, ledger: Ledger) -> None:
+    def planned(self, results: Results) -> None:
         """The tests are known."""
-        self._live.expect(ledger.collected)
+        self._expected = sum(len(unit.order) for unit in results.units)
 
     def ended(self, record: Record) -> None:
         """A test ended."""
-        self._live.count()
+        self._ended += 1
         own, others = _own_and_others(record)
         if self._verbosity == NORMAL:
             problems = "".join(_DOTS[problem.outcome] for problem in record.problems)
@@ -87,7 +91,7 @@ class Text:
         if framed:
             self._line(f"{f'-- output of {source} ':-<70}")
         else:
-            self._live.clear()
+            self._clear()
         last = self._print(stdout)
         if self._together and not last.endswith(b"\n"):
             self._line("")
@@ -100,31 +104,44 @@ class Text:
         """Say something about the run itself."""
         self._line(text)
 
-    def tick(self, members: Sequence[Member]) -> None:
-        """Refresh the live line."""
-        self._live.show(members)
+    def tick(self, workers: Sequence[WorkerHandle]) -> None:
+        """Draw the terminal's last line, unless it was drawn just now: what runs where."""
+        now = time.monotonic()
+        if not self._live or (self._line_shown and now < self._line_due):
+            return
+        self._line_due = now + _REFRESH
+        busy = [
+            f"[{worker.number}] {printable(_place(worker), lines=False)} {now - worker.since:.0f}s"
+            for worker in workers
+            if worker.unit is not None
+        ]
+        width = shutil.get_terminal_size().columns - 1
+        line = f"{self._ended}/{self._expected}  {'  '.join(busy)}"[:width]
+        if busy and line != self._line_shown:
+            self._write(_ERASE + line)
+            self._line_shown = line
 
     # At the end
 
-    def summary(self, run: Run, *, durations: int | None) -> None:
+    def summary(self, results: Results, *, durations: int | None) -> None:
         """Every failure in collected order, then one line with the figures."""
-        self._live.clear()
+        self._clear()
         if self._verbosity >= NORMAL:
             self._line("")
-        if run.trouble:
+        if results.trouble:
             self._line(_THICK)
-            self._line(run.trouble.rstrip("\n"))
+            self._line(results.trouble.rstrip("\n"))
             self._line("")
-        self._problems(list(run.ledger.problems()))
+        self._problems(list(results.problems()))
         if durations is not None:
-            self._durations(list(run.ledger.records()), durations)
-        self._not_run(list(run.ledger.records()))
+            self._durations(list(results.records()), durations)
+        self._not_run(list(results.records()))
         self._line(_THIN)
-        tally = run.ledger.tally()
+        tally = results.tally()
         ran = tally.total() - tally[Outcome.NOT_RUN]
-        self._line(f"Ran {ran} test{'s'[: ran != 1]} in {run.seconds:.3f}s")
+        self._line(f"Ran {ran} test{'s'[: ran != 1]} in {results.seconds:.3f}s")
         self._line("")
-        self._line(_verdict(run))
+        self._line(_verdict(results))
 
     def _problems(self, problems: list[Problem]) -> None:
         for outcome, word in ((Outcome.ERROR, "ERROR"), (Outcome.FAILURE, "FAIL")):
@@ -163,20 +180,26 @@ class Text:
 
     # Writing
 
+    def _clear(self) -> None:
+        """Take the live line away, so that something else can be written."""
+        if self._line_shown:
+            self._line_shown = ""
+            self._write(_ERASE)
+
     def _dots(self, dots: str) -> None:
         if dots:
             self._in_dots = True
             self._write(dots)
 
     def _line(self, text: str) -> None:
-        self._live.clear()
+        self._clear()
         if self._in_dots:
             self._in_dots = False
             self._write("\n")
         self._write(f"{printable(text)}\n")
 
     def _print(self, chunks: Iterable[bytes]) -> bytes:
-        """Copy to stdout; a reader that is gone is none of ours.
+        """Copy to stdout; that nobody reads it any more is no error.
 
         Returns:
             The last of it.
@@ -223,6 +246,13 @@ def _own_and_others(record: Record) -> tuple[list[Problem], list[Problem]]:
     return own, others
 
 
+def _place(worker: WorkerHandle) -> str:
+    """The test, else the fixture, else the unit that a worker is at."""
+    if worker.test is not None:
+        return worker.test.id
+    return worker.phase or (worker.unit.unit.key if worker.unit else "")
+
+
 def _status(record: Record) -> str:
     if record.outcome is Outcome.SKIPPED:
         return f"skipped {record.reason!r}"
@@ -231,20 +261,25 @@ def _status(record: Record) -> str:
     return _WORDS.get(record.outcome, record.outcome.value)
 
 
-def _verdict(run: Run) -> str:
-    problems = Counter(problem.outcome for problem in run.ledger.problems())
-    tally = run.ledger.tally()
+def _verdict(results: Results) -> str:
+    problems = Counter(problem.outcome for problem in results.problems())
+    tally = results.tally()
     figures = (
         ("failures", problems[Outcome.FAILURE]),
         ("errors", problems[Outcome.ERROR]),
-        ("skipped", sum(record.skips for record in run.ledger.records())),
+        ("skipped", sum(record.skips for record in results.records())),
         ("expected failures", tally[Outcome.EXPECTED_FAILURE]),
         ("unexpected successes", problems[Outcome.UNEXPECTED_SUCCESS]),
         ("not run", tally[Outcome.NOT_RUN]),
     )
     details = ", ".join(f"{name}={count}" for name, count in figures if count)
-    word = _VERDICTS.get(run.status, "FAILED")
+    word = _VERDICTS.get(results.status, "FAILED")
     return f"{word} ({details})" if details else word
 
 
-_VERDICTS: Final = {0: "OK", 3: "NOT COLLECTED", 5: "NO TESTS RAN", 130: "INTERRUPTED"}
+_VERDICTS: Final = {
+    Status.OK: "OK",
+    Status.NOT_COLLECTED: "NOT COLLECTED",
+    Status.NOTHING_RAN: "NO TESTS RAN",
+    Status.INTERRUPTED: "INTERRUPTED",
+}

@@ -6,15 +6,17 @@ import argparse
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import OrchestratorError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 QUIET, NORMAL, VERBOSE = 0, 1, 2
-_DISCOVER: Final = "discover"
-_DISCOVERY_PLACES: Final = ("start", "pattern", "top")
+_DISCOVERY: Final = ("start", "pattern", "top")
 
 
 class UsageError(OrchestratorError):
@@ -33,14 +35,45 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long the parent waits for a worker before it takes the next, harder step, in seconds.
+
+    Attributes:
+        unit_class: For each test class, or None for as long as it takes (``--timeout``).
+        finish: For the running test, after the first Ctrl-C, or when the parent is gone; then it is
+            interrupted.
+        teardown: For tearDownClass and clean-ups after an interrupt; then the worker is killed.
+        leave: For the exit of a worker that has nothing more to do; then it is killed.
+        dump: For the stacks of a hung worker to be written.
+        collect: For collecting the tests, when ``unit_class`` gives less; see `collecting`.
+    """
+
+    unit_class: float | None = None
+    finish: float = 10.0
+    teardown: float = 20.0
+    leave: float = 20.0
+    dump: float = 0.3
+    collect: float = 10.0
+
+    @property
+    def collecting(self) -> float | None:
+        """How long a worker may collect: a limit for quick classes is none for slow imports."""
+        return None if self.unit_class is None else max(self.unit_class, self.collect)
+
+    def urgent(self) -> Timeouts:
+        """After a SIGTERM: ``docker stop`` and CI systems kill a few seconds later."""
+        return replace(self, finish=min(self.finish, 0.5), teardown=min(self.teardown, 1.5))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line asks for.
+    """What the command line asks for; the workers are given it, too.
 
     Attributes:
         names: Dotted names or paths of tests; empty for discovery.
+        top: The top-level directory, or None for the start directory.
         keep: ``-k`` patterns; a test that matches any of them runs.
         jobs: How many workers, or None for as many as CPUs and memory allow.
-        timeout: Seconds each class may take, or None.
         shuffle: The seed to shuffle by, ``""`` for a fresh one, or None for no shuffling.
         durations: How many of the slowest tests to list, 0 for all, or None.
         rerun_crashed: Whether the unfinished tests of a crashed class run once more.
@@ -57,12 +90,12 @@ class Options:
     tb_locals: bool = False
     durations: int | None = None
     jobs: int | None = None
-    timeout: float | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
     shuffle: str | None = None
     shard: Shard | None = None
-    junit: Path | None = None
-    logs: Path | None = None
-    timeline: Path | None = None
+    junit: str | None = None
+    logs: str | None = None
+    timeline: str | None = None
     rerun_crashed: bool = True
 
 
@@ -144,33 +177,28 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def options(arguments: argparse.Namespace) -> Options:
+def parsed(arguments: argparse.Namespace) -> Options:
     """Read parsed arguments.
 
     Raises:
         UsageError: They contradict each other.
     """
-    values = {
-        name: getattr(arguments, name)
-        for name in Options.__dataclass_fields__
-        if name not in ("names", "keep", *_DISCOVERY_PLACES)
-    }
-    return Options(**values, keep=tuple(arguments.keep or ()), **_selection(arguments))
+    said = {name: value for name, value in vars(arguments).items() if value is not None}
+    said |= {"keep": tuple(arguments.keep or ()), **_selection(said)}
+    said["timeouts"] = Timeouts(unit_class=arguments.timeout)
+    return Options(**{it.name: said[it.name] for it in fields(Options) if it.name in said})
 
 
-def _selection(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Names, or where to discover them."""
-    names = tuple(arguments.names)
-    given = {place: getattr(arguments, place) for place in _DISCOVERY_PLACES}
-    discovery = {place: value for place, value in given.items() if value is not None}
-    if names and names[0].lower() == _DISCOVER:
-        places = names[1:]
-        if len(places) > len(_DISCOVERY_PLACES):
-            raise UsageError(f"discover takes start, pattern and top, not {len(places)} values")
-        return discovery | dict(zip(_DISCOVERY_PLACES, places, strict=False))
-    if names and discovery:
+def _selection(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Names, or where to discover them: by options, or by place behind the word."""
+    names = tuple(said["names"])
+    if names and names[0].lower() == "discover":
+        if len(names) > len(_DISCOVERY) + 1:
+            raise UsageError(f"discover takes start, pattern and top, not {len(names) - 1} values")
+        return {"names": (), **dict(zip(_DISCOVERY, names[1:], strict=False))}
+    if names and any(place in said for place in _DISCOVERY):
         raise UsageError("-s, -p and -t belong to discovery: leave the names out, or them")
-    return {"names": names, **discovery}
+    return {"names": names}
 
 
 def _pattern(text: str) -> str:
@@ -221,17 +249,15 @@ def _shard(text: str) -> Shard:
     return Shard(number=number, count=count)
 
 
-def _file(text: str) -> Path:
-    path = Path(text)
+def _file(text: str) -> str:
     with suppress(OSError):  # it is not ours to look at: writing it will say so
-        if path.is_dir():
+        if Path(text).is_dir():
             raise argparse.ArgumentTypeError(f"expected a file, but {text!r} is a folder")
-    return path
+    return text
 
 
-def _folder(text: str) -> Path:
-    path = Path(text)
+def _folder(text: str) -> str:
     with suppress(OSError):
-        if path.exists() and not path.is_dir():
+        if Path(text).exists() and not Path(text).is_dir():
             raise argparse.ArgumentTypeError(f"expected a folder, but {text!r} is a file")
-    return path
+    return text

@@ -19,11 +19,13 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import moved_up
-from orchestrator.runner.protocol import INTERRUPT
+from orchestrator.runner.messages import INTERRUPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from orchestrator.runner.options import Timeouts
 
 _SIGNALS: Final = signal.valid_signals()
 _HANDLED: Final = frozenset(  # by tests, with handlers that raise; asking for all takes 0.7 ms
@@ -44,7 +46,7 @@ _ENDS: Final = 0.1  # seconds for a thread that was told to end
 
 
 class Interruption:
-    """The runner's interruption of this worker: a KeyboardInterrupt in its main thread, once.
+    """Raises KeyboardInterrupt in the main thread when the parent interrupts this worker, once.
 
     What is torn down after it is not interrupted again; the parent can still kill.
 
@@ -60,7 +62,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let no signal, a test's own neither, tear apart what the block does."""
+        """Keep signals, a test's own too, from interrupting the block halfway."""
         came = self.came
         mask = pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._held = True
@@ -85,7 +87,7 @@ class Interruption:
 
 
 class Watch:
-    """Sees to it that this worker does not outlive its parent for long, whatever its test does.
+    """Ends this worker soon after its parent has died, whatever its test does.
 
     Once the parent is gone, the running test may finish, is interrupted when it does not, and the
     process group is killed when that does not help. This is a thread, so it needs the interpreter:
@@ -95,15 +97,13 @@ class Watch:
 
     Args:
         lifeline: The reading end of a pipe; only the parent holds the other.
-        finish: Seconds for the running test.
-        teardown: Seconds for the clean-ups after its interruption.
+        timeouts: How long the running test has, and the clean-ups after its interruption.
     """
 
-    def __init__(self, lifeline: int, *, finish: float, teardown: float) -> None:
+    def __init__(self, lifeline: int, timeouts: Timeouts) -> None:
         self._lifeline = lifeline
         self._identity = _identity(lifeline)
-        self._finish = finish
-        self._teardown = teardown
+        self._timeouts = timeouts
         self._main = threading.main_thread().ident or 0
         self._alone = False
         self._thread: int | None = None
@@ -146,9 +146,9 @@ class Watch:
         close(waking)
         if self._lifeline in ended:
             self._alone = True
-            sleep(self._finish)
+            sleep(self._timeouts.finish)
             pthread_kill(self._main, INTERRUPT)
-            sleep(self._teardown)
+            sleep(self._timeouts.teardown)
             killpg(0, signal.SIGKILL)
 
 

@@ -1,0 +1,176 @@
+"""The workers of a run, and all that the parent waits for: their words, their ends, signals."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from orchestrator.runner.messages import MessageError, Setup
+from orchestrator.runner.worker_handle import WorkerHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
+    from orchestrator.runner.messages import Message
+    from orchestrator.runner.options import Options
+    from orchestrator.runner.results import UnitResult
+
+_TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
+_ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes a selector; also when a child ends.
+
+    Handlers only count: nothing is raised in the middle of the parent's work.
+
+    Attributes:
+        count: How many of them came.
+        urgent: Whether it was not Ctrl-C alone: who sends SIGTERM sends SIGKILL soon.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.urgent = False
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.settimeout(0)
+        self._theirs.settimeout(0)
+        self._previous: dict[int, Any] = {}
+        self._wakeup = -1
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable on a signal."""
+        return self._ours.fileno()
+
+    def drain(self) -> None:
+        """Forget that the selector was woken; the count stays."""
+        with suppress(BlockingIOError):
+            while self._ours.recv(1024):
+                pass
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread may take signals
+        self._wakeup = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        for number in _ASKING:
+            # nohup and `command &` ignore a signal on purpose: keep it so
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
+        # The wake-up descriptor does it: the handler has nothing to do.
+        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._previous:
+            signal.set_wakeup_fd(self._wakeup)
+        self._ours.close()
+        self._theirs.close()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.urgent |= number != signal.SIGINT
+        self.count += 1
+
+
+class WorkerPool:
+    """Every live worker. On the way out none is left, whatever happened.
+
+    Args:
+        options: What each worker is given.
+        environ: Its environment.
+        interrupts: Signals to the parent, which end the waiting.
+    """
+
+    def __init__(
+        self, options: Options, *, environ: Mapping[str, str], interrupts: Interrupts
+    ) -> None:
+        self.workers: list[WorkerHandle] = []
+        self.timeouts = options.timeouts
+        self._options = options
+        self._environ = environ
+        self._interrupts = interrupts
+        self._started = 0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(interrupts, selectors.EVENT_READ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.interrupt()
+        while self.workers:
+            for _event in self.events():
+                pass
+        self._selector.close()
+
+    def start(self, *, report: bool) -> None:
+        """Start a worker, which collects the tests first; it reports them, or only that it has."""
+        self._started += 1
+        worker = WorkerHandle(number=self._started, environ=self._environ, timeouts=self.timeouts)
+        self.workers.append(worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        worker.channel.send(Setup(options=self._options, report=report))
+
+    def hurry(self) -> None:
+        """Have little time for every ending from now on."""
+        self.timeouts = self.timeouts.urgent()
+        for worker in self.workers:
+            worker.timeouts = self.timeouts
+
+    def running(self) -> list[UnitResult]:
+        """The units that run."""
+        return [worker.unit for worker in self.workers if worker.unit is not None]
+
+    def staying(self) -> list[WorkerHandle]:
+        """The workers that are there to run more."""
+        return [worker for worker in self.workers if worker.stays]
+
+    def events(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
+        """Wait for something to happen; a message of None means that the worker has died.
+
+        Every message a worker sent comes before its death.
+        """
+        for worker in self.workers:
+            if worker.connected:
+                unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
+                self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
+        ready = self._selector.select(self._seconds_to_wait())
+        self._interrupts.drain()
+        dead = [worker for worker in self.workers if worker.ended()]
+        for key, _ in ready:
+            if isinstance(key.data, WorkerHandle) and key.data not in dead:
+                key.data.channel.flush()
+                yield from self._heard(key.data)
+        for worker in dead:
+            if worker.connected:
+                yield from self._heard(worker)
+            if worker.connected:
+                self._selector.unregister(worker.channel)
+            self.workers.remove(worker)
+            yield worker, None
+        now = time.monotonic()
+        for worker in self.workers:
+            worker.advance(now)
+
+    def _heard(self, worker: WorkerHandle) -> Iterator[tuple[WorkerHandle, Message]]:
+        def lost() -> None:
+            self._selector.unregister(worker.channel)
+            worker.disconnected()
+
+        try:
+            for message in worker.channel.read(lost=lost):
+                yield worker, message
+        except MessageError:
+            lost()
+
+    def _seconds_to_wait(self) -> float:
+        due = [step for worker in self.workers if (step := worker.next_step) is not None]
+        return max(0.0, min([_TICK, *(step - time.monotonic() for step in due)]))

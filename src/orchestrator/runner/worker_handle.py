@@ -1,0 +1,322 @@
+"""One worker process as the parent sees it: what it is doing, and how it is being ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from contextlib import suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.runner.channel import ParentEnd
+from orchestrator.runner.messages import DUMP, INTERRUPT, Leave, RunUnit, Stop, Written
+from orchestrator.runner.results import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from orchestrator.runner.options import Timeouts
+    from orchestrator.runner.results import Test, UnitResult
+
+_LONGEST_READ: Final = 1 << 22
+_CHUNK: Final = 1 << 16
+
+
+class State(Enum):
+    """What a worker is doing."""
+
+    COLLECTING = auto()
+    IDLE = auto()
+    RUNNING = auto()
+    LEAVING = auto()
+
+
+class Ending(Enum):
+    """Why the parent is ending a worker."""
+
+    NONE = auto()
+    TIMEOUT = auto()
+    STOP = auto()
+    INTERRUPT = auto()
+    KILL = auto()
+
+
+class WorkerHandle:
+    """A worker, in a session (and so a process group) of its own.
+
+    Attributes:
+        unit: The unit it runs.
+        ordinal: The test that began and has not ended, or None.
+        phase: The last fixture that began, such as ``setUpClass (module.Class)``.
+        owner: The class it is at; empty in a module's fixtures.
+        since: When the class began, on the monotonic clock; ``deadline`` is when it is too late.
+        running: The title of what runs in the test, where that is not the collected test itself.
+        began: How much it had written when the test began; ``shown`` is how much is reported.
+        ending: Why the parent is ending it; ``killed`` tells that it had to.
+        hung_test: The test that ran when it timed out; ``hung_at`` is the last fixture then.
+        served: Whether it ever ran a class with services.
+        secrets: What is masked in the logs of its services.
+        connected: Whether its socket is open.
+        output: What it writes.
+    """
+
+    def __init__(self, *, number: int, environ: Mapping[str, str], timeouts: Timeouts) -> None:
+        self.number = number
+        self.timeouts = timeouts
+        self.state = State.COLLECTING
+        self.unit: UnitResult | None = None
+        self.ordinal: int | None = None
+        self.phase = self.owner = self.running = ""
+        self.began = self.shown = Written()
+        self.ending = Ending.NONE
+        self.killed = False
+        self.hung_test: Test | None = None
+        self.hung_at = ""
+        self.served = False
+        self.secrets: tuple[str, ...] = ()
+        self.connected = True
+        self.output = OutputFiles()
+        self._steps: deque[tuple[float, Callable[[], None]]] = deque()
+        self.deadline: float | None = None
+        self._start_clock(timeouts.collecting)
+        ours, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        with theirs, os.fdopen(lifeline):
+            module = ("-u", "-m", "orchestrator.runner", str(theirs.fileno()), str(lifeline))
+            self._popen = subprocess.Popen(
+                [sys.executable, *_interpreter_flags(), *module],
+                stdin=subprocess.DEVNULL,
+                stdout=self.output.out,
+                stderr=self.output.err,
+                pass_fds=[theirs.fileno(), lifeline],
+                start_new_session=True,
+                env=dict(environ),
+            )
+        self.channel = ParentEnd(ours)
+
+    @property
+    def pid(self) -> int:
+        """The process id, and the id of its group."""
+        return self._popen.pid
+
+    @property
+    def test(self) -> Test | None:
+        """The collected test that began and has not ended."""
+        if self.unit is None or self.ordinal is None:
+            return None
+        return self.unit.unit.tests[self.ordinal]
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is there to run more."""
+        return self.state is not State.LEAVING and self.ending is Ending.NONE
+
+    def run(self, unit: UnitResult) -> None:
+        """Give it a unit."""
+        self.unit = unit
+        self.served |= bool(unit.unit.services)
+        self.state = State.RUNNING
+        self.ordinal, self.phase, self.owner = None, "", ""
+        self.began = self.output.written()
+        self.class_began()
+        ids = tuple(test.id for test in unit.unit.tests)
+        self.channel.send(RunUnit(unit=unit.unit.key, ids=ids, order=tuple(unit.open)))
+
+    def release(self) -> None:
+        """It is done with its unit, or with collecting."""
+        self.unit = self.ordinal = self.deadline = None
+        if self.state in (State.COLLECTING, State.RUNNING):
+            self.state = State.IDLE
+
+    def class_began(self) -> None:
+        """A class begins: it has the whole timeout."""
+        self._start_clock(self.timeouts.unit_class)
+
+    def _start_clock(self, seconds: float | None) -> None:
+        self.since = time.monotonic()
+        self.deadline = None if seconds is None else self.since + seconds
+
+    # Endings: a row of steps, each harder than the one before
+
+    def leave(self) -> None:
+        """Let it exit, if it is not on its way already."""
+        self.state = State.LEAVING
+        self.deadline = None
+        self.channel.send(Leave())
+        self._plan((self.timeouts.leave, self._kill))
+
+    def stop(self, *, limited: bool) -> None:
+        """Let it finish its test and tear down; limited, not for ever."""
+        self._ended_by(Ending.STOP)
+        self.channel.send(Stop())
+        if limited:
+            self._plan(
+                (self.timeouts.finish, self._interrupt), (self.timeouts.teardown, self._kill)
+            )
+
+    def interrupt(self) -> None:
+        """Interrupt its test and let it tear down."""
+        self._ended_by(Ending.INTERRUPT)
+        self._interrupt()
+        self._plan((self.timeouts.teardown, self._kill))
+
+    def disconnected(self) -> None:
+        """It cannot be heard any more: it is about to die, or tears down and exits by itself."""
+        self.connected = False
+        if self.stays:
+            self._plan((self.timeouts.teardown, self._kill))
+
+    def kill(self) -> None:
+        """End it now, and its process group with it."""
+        self._ended_by(Ending.KILL)
+        self._kill()
+
+    def advance(self, now: float) -> None:
+        """Take the steps that are due."""
+        if self.deadline is not None and self.deadline <= now:
+            self._time_out()
+        while self._steps and self._steps[0][0] <= now:
+            self._steps.popleft()[1]()
+
+    @property
+    def next_step(self) -> float | None:
+        """When something is due, on the monotonic clock."""
+        due = [when for when, _ in self._steps]
+        if self.deadline is not None:
+            due.append(self.deadline)
+        return min(due, default=None)
+
+    def _time_out(self) -> None:
+        """Have it write its stacks, then interrupt it."""
+        self._ended_by(Ending.TIMEOUT)
+        self.hung_test, self.hung_at = self.test, self.phase
+        self._signal(DUMP)
+        if self.state is State.COLLECTING:  # nothing to tear down yet
+            self._plan((self.timeouts.dump, self._kill))
+        else:
+            self._plan((self.timeouts.dump, self._interrupt), (self.timeouts.teardown, self._kill))
+
+    def _ended_by(self, why: Ending) -> None:
+        self.deadline = None
+        # A harder ending does not hide the reason of the first one, except that stopping is none.
+        if self.ending in (Ending.NONE, Ending.STOP):
+            self.ending = why
+
+    def _plan(self, *steps: tuple[float, Callable[[], None]]) -> None:
+        self._steps.clear()
+        when = time.monotonic()
+        for seconds, step in steps:
+            when += seconds
+            self._steps.append((when, step))
+
+    def _interrupt(self) -> None:
+        if self.ending is Ending.STOP:
+            self.ending = Ending.INTERRUPT
+        self._signal(INTERRUPT)
+
+    def _kill(self) -> None:
+        self.killed = True
+        self._steps.clear()
+        self._kill_group()
+
+    # The process
+
+    def ended(self) -> bool:
+        """Whether it has ended; it stays a zombie until `reap`, so its pid cannot be reused."""
+        if self._popen.returncode is not None:
+            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, options) is not None
+
+    def reap(self) -> int:
+        """Kill what is left of its group, and take its exit status.
+
+        Returns:
+            The status; a negative one is the signal that killed it.
+        """
+        self._kill_group()
+        return self._popen.wait()
+
+    def close(self) -> None:
+        """Close the socket, drop the output, let the worker's watchdog remove what is left."""
+        self.channel.close()
+        os.close(self._lifeline)
+        self.output.close()
+
+    def _signal(self, number: int) -> None:
+        """Send a signal, and wake it where it is stopped."""
+        if self._popen.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+                os.kill(self.pid, signal.SIGCONT)
+
+    def _kill_group(self) -> None:
+        if self._popen.returncode is None:
+            # macOS says EPERM for a group in which only zombies are left
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+class OutputFiles:
+    """A worker's stdout and stderr: two unlinked files that the parent reads by offset.
+
+    There is no pipe that a grandchild could hold open, and raw writes are captured like prints.
+
+    Attributes:
+        out: The descriptor that is the worker's stdout; ``err`` is its stderr.
+    """
+
+    def __init__(self) -> None:
+        self.out, self.err = _unlinked_file(), _unlinked_file()
+
+    def written(self) -> Written:
+        """How much is there."""
+        return Written(out=os.fstat(self.out).st_size, err=os.fstat(self.err).st_size)
+
+    def read(self, start: Written, end: Written | None = None) -> Output:
+        """What was written between two moments; of very much, the end."""
+        end = end or self.written()
+        return Output(
+            out=_read(self.out, start.out, end.out), err=_read(self.err, start.err, end.err)
+        )
+
+    def stdout(self, start: Written, end: Written) -> Iterator[bytes]:
+        """All that was written to stdout between two moments, as it is."""
+        place = start.out
+        while chunk := os.pread(self.out, min(_CHUNK, max(0, end.out - place)), place):
+            place += len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Drop them."""
+        os.close(self.out)
+        os.close(self.err)
+
+
+def _read(file: int, start: int, end: int) -> str:
+    shown = max(start, end - _LONGEST_READ)
+    text = os.pread(file, max(0, end - shown), shown).decode(errors="backslashreplace")
+    return f"… {shown - start} bytes left out …\n{text}" if shown > start else text
+
+
+def _unlinked_file() -> int:
+    """A file without a name; appending, so that a test that truncates it leaves no hole."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
+        return os.open(
+            os.path.join(folder, "output"),  # noqa: PTH118 - os.open takes it as it is
+            os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+            0o600,
+        )
+
+
+def _interpreter_flags() -> list[str]:
+    """``-W``, ``-X`` and their like, as this interpreter was given them."""
+    # multiprocessing starts its children with the same function; there is no public one
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return flags

@@ -1,0 +1,111 @@
+"""The reports: JUnit against the schema that CI systems agree on, and what a terminal is shown."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import unittest
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import xmlschema
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from orchestrator.runner.options import NORMAL, VERBOSE
+from orchestrator.runner.reports import junit
+from orchestrator.runner.reports.text import Text
+from orchestrator.runner.results import (
+    Outcome,
+    Output,
+    Problem,
+    Record,
+    Results,
+    Test,
+    Unit,
+    UnitResult,
+)
+
+SCHEMA = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
+ANY_TEXT = some.text(some.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=12)
+OUTPUTS = some.builds(Output, out=ANY_TEXT, err=ANY_TEXT)
+FAILED = (Outcome.FAILURE, Outcome.ERROR, Outcome.UNEXPECTED_SUCCESS)
+PROBLEMS = some.builds(
+    Problem,
+    outcome=some.sampled_from(FAILED),
+    title=ANY_TEXT,
+    kind=ANY_TEXT,
+    message=ANY_TEXT,
+    text=ANY_TEXT,
+)
+
+
+@some.composite
+def _results(draw: some.DrawFn) -> UnitResult:
+    owner = "module." + draw(ANY_TEXT)
+    count = draw(some.integers(1, 4))
+    tests = tuple(Test(id=f"{owner}.{draw(ANY_TEXT)}", owner=owner, title="") for _ in range(count))
+    result = UnitResult(
+        unit=Unit(key=owner, tests=tests, files={owner: draw(ANY_TEXT)}),
+        order=range(count),
+        outputs=draw(some.dictionaries(some.just(owner), OUTPUTS)),
+        facts=draw(some.dictionaries(some.just(owner), some.dictionaries(ANY_TEXT, ANY_TEXT))),
+    )
+    for ordinal, test in enumerate(tests):
+        record = Record(
+            test=test,
+            outcome=draw(some.sampled_from(Outcome)),
+            problems=tuple(draw(some.lists(PROBLEMS, max_size=2))),
+            reason=draw(ANY_TEXT),
+            seconds=draw(some.floats(0, 1e6)),
+        )
+        result.record(ordinal, (record,))
+    places = some.sampled_from([owner, ""])
+    result.fixtures = [(draw(places), it) for it in draw(some.lists(PROBLEMS, max_size=2))]
+    return result
+
+
+class JunitTest(unittest.TestCase):
+    """JUnit."""
+
+    @settings(max_examples=25)
+    @given(some.lists(_results(), max_size=3), some.just("") | ANY_TEXT)
+    def test_schema(self, units: list[UnitResult], trouble: str) -> None:
+        """Whatever a run brought, the report is valid, and counts every test once."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "new" / "junit.xml"
+            junit.write(Results(units=units, trouble=trouble.strip()), path)
+            SCHEMA.validate(path)
+            report = ET.parse(path).getroot()
+            self.assertEqual([path], list(path.parent.iterdir()))
+        tests = sum(len(unit.records) + len(unit.fixtures) for unit in units)
+        self.assertEqual(tests + bool(trouble.strip()), len(list(report.iter("testcase"))))
+        self.assertEqual(str(len(list(report.iter("testcase")))), report.get("tests"))
+
+
+class TextTest(unittest.TestCase):
+    """The terminal."""
+
+    def test_durations(self) -> None:
+        """Quick tests are not among the slowest, except with -v; as in unittest."""
+        hidden = "\n(durations < 0.001s were hidden; use -v to show these durations)\n"
+        self.assertIn(f"0.002s     slow\n{hidden}", self._summary(verbosity=NORMAL))
+        self.assertIn("0.002s     slow\n0.001s     quick\n", self._summary(verbosity=VERBOSE))
+
+    def test_words_from_outside_are_harmless(self) -> None:
+        """A name or a note that would control the terminal is shown as text."""
+        terminal = io.StringIO()
+        Text(terminal, stdout=terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
+        self.assertEqual("name\\x1b[2J\\r\x1b[32mgreen\x1b[0m\n", terminal.getvalue())
+
+    def _summary(self, *, verbosity: int) -> str:
+        seconds = {"quick": 0.0006, "slow": 0.002}
+        tests = tuple(Test(id=f"m.A.{name}", owner="m.A", title=name) for name in seconds)
+        result = UnitResult(unit=Unit(key="m.A", tests=tests), order=range(len(tests)))
+        for ordinal, test in enumerate(tests):
+            record = Record(test=test, outcome=Outcome.OK, seconds=seconds[test.title])
+            result.record(ordinal, (record,))
+        terminal = io.StringIO()
+        text = Text(terminal, stdout=terminal, verbosity=verbosity)
+        text.summary(Results(units=[result]), durations=0)
+        return terminal.getvalue()
