@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
 from orchestrator.services.compose import Compose, services_of
-from orchestrator.services.dependencies import in_order
 from orchestrator.services.hooks import HANDLES, declared_as
 from orchestrator.services.once import OwnStack
 from orchestrator.services.options import check_alias
-from orchestrator.services.service import Service
+from orchestrator.services.service import Service, in_order
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

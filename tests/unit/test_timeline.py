@@ -7,8 +7,7 @@ import unittest
 from html.parser import HTMLParser
 from pathlib import Path
 
-from orchestrator.environment.timeline import CLASS, Span, Timeline
-from orchestrator.environment.timeline_page import add_to_page
+from orchestrator.environment.timeline import CLASS, Span, Timeline, add_to_page
 
 
 class Page(HTMLParser):

@@ -26,16 +26,8 @@ _DECLARED_AS: Final = "_declared_as"
 # Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
 # (forged packets on the class's network), SETFCAP.
 CAPABILITIES: Final = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
+    *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
 
 

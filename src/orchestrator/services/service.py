@@ -7,6 +7,7 @@ class is set up, a copy of it is bound to a container: its *handle*, which the d
 from __future__ import annotations
 
 import dataclasses
+import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -18,7 +19,6 @@ from orchestrator.errors import (
     ServiceNotRunningError,
 )
 from orchestrator.services import faults, options
-from orchestrator.services.faults import slowness
 from orchestrator.services.hooks import Hooks, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.options import Scope
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.services.runtime import Runtime
 
 Handle = TypeVar("Handle", bound="Service")
+_LIVES: Final = ("test", "class", "process")  # each as long as the next, or shorter
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 
 
@@ -185,7 +186,7 @@ class Service(Hooks):
         Raises:
             ServiceError: The engine's kernel does not allow it.
         """
-        return slowness.slowed(self, latency=latency, jitter=jitter, loss=loss)
+        return faults.slowed(self, latency=latency, jitter=jitter, loss=loss)
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; returns when it has ended. `restart` brings it back."""
@@ -335,3 +336,41 @@ def _why_not_running(service: Service) -> str:
         "ServicesMixin to that class's end; a setUpClass of your own must call "
         "super().setUpClass() first."
     )
+
+
+def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
+    """The services, by alias, so that each comes after those it depends on.
+
+    Raises:
+        DeclarationError: They depend on one another in a circle, or on a service that the class
+            does not have.
+    """
+    graph = {alias: needed(alias, services) for alias in services}
+    try:
+        return {
+            alias: services[alias] for alias in graphlib.TopologicalSorter(graph).static_order()
+        }
+    except graphlib.CycleError as error:
+        raise DeclarationError(
+            f"services depend on one another in a circle: {' -> '.join(error.args[1])}"
+        ) from None
+
+
+def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
+    """The aliases of the services that one depends on."""
+    aliases = {service: name for name, service in services.items()}
+    found = []
+    for needs in services[alias].depends_on:
+        name = needs if isinstance(needs, str) else aliases.get(needs)
+        if name is None or name not in services:
+            raise DeclarationError(
+                f"{alias} depends on {needs!r}, which is not a service of this class; "
+                f"it has {', '.join(services)}"
+            )
+        if _LIVES.index(services[name].scope) < _LIVES.index(services[alias].scope):
+            raise DeclarationError(
+                f"{alias} (scope {services[alias].scope!r}) depends on {name} (scope "
+                f"{services[name].scope!r}), which does not live as long"
+            )
+        found.append(name)
+    return found

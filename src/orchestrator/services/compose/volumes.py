@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.services.mounts import seen
+from orchestrator.services.container import seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

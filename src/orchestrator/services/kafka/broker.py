@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, get_args
 
 from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.target import connect
+from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.kafka.clients import Clients, kafka_python
 from orchestrator.services.kafka.security import BrokerSecurity, Mechanism, Security
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kafka.consumer.fetcher import ConsumerRecord
 
     from orchestrator.probes import Probe
-    from orchestrator.probes.target import Target
+    from orchestrator.probes.checks import Target
     from orchestrator.services.runtime import Runtime
 
 EXTERNAL_PORT: Final = 9092
