@@ -128,28 +128,6 @@ class ComposeTest(LeakCheckedTestCase):
 
         self.assert_passes(Beside)
 
-    def test_a_service_can_be_built(self) -> None:
-        """From a folder beside the file, with a base from the lock."""
-        self.write("Dockerfile", 'FROM redis\nARG WHO\nENV WHO=$WHO\nENTRYPOINT ["sh", "-c"]\n')
-        self.write(
-            "compose.yaml",
-            """
-            services:
-              web:
-                build: {context: ., args: {WHO: you}}
-                command: ["exec sleep 60"]
-            """,
-        )
-
-        class Built(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
-
-            def test_it(self) -> None:
-                told = self.stack["web"].exec(["sh", "-c", "echo hello $WHO"])
-                self.assertEqual("hello you\n", told.output)
-
-        self.assert_passes(Built)
-
     def test_a_declaration_reads_no_file(self) -> None:
         """The file is read when the class starts; a missing one is the class's error."""
 

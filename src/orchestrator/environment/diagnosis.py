@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -39,8 +38,8 @@ class Diagnosis:
         logs = self._answer(lambda: handle.logs(tail=lines, since=self._since).rstrip())
         if self._silence:
             return f"{handle.alias}: the Docker daemon does not answer\n    {logs}"
-        text = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
-        return f"{handle.alias}{_container_problem(handle)}: {summary(handle)}\n{text}"
+        text = logs.replace("\n", "\n    ") or "(nothing logged during this test)"
+        return f"{handle.alias}{_container_problem(handle)}: {summary(handle)}\n    {text}"
 
     def _answer(self, ask: Callable[[], str]) -> str:
         if self._silence:

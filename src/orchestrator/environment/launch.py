@@ -257,10 +257,8 @@ def source_of(service: Service, *, lock: LockFile, settings: Settings) -> Locked
     Raises:
         LockError: It is not locked.
     """
-    if isinstance(service, Container) and service.build is not None:
-        given = service.build
-        build = given if isinstance(given, Build) else Build(folder=given)
-        return BuildSource(build=build, lock=lock)
+    if isinstance(service, Container) and isinstance(service.build, Build):
+        return BuildSource(build=service.build, lock=lock)
     return resolve_image(service.image, default=service.lock_entry, lock=lock, settings=settings)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import html
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -190,5 +189,7 @@ def _bar(span: Span, *, whole: float) -> str:
 
 
 def _escaped(text: str) -> str:
+    import html  # not at import: few ask for the page
+
     lines = (printable(line, lines=False) for line in text.splitlines())  # without colours
     return html.escape("\n".join(lines))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp
@@ -17,12 +17,11 @@ from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.probes import Probe
 
 _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 _HIGHEST_PORT: Final = 65535
+_CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
 _USER: Final = re.compile(r"[\w.:-]+")
 SOCKET: Final = "docker-socket"
 WORDS: Final = (SOCKET, "home", "root")
@@ -102,7 +101,7 @@ class Container(Service):
     capabilities: Sequence[str] | None = None
 
     def check_options(self) -> None:
-        """Raise DeclarationError for a value that cannot work."""
+        """Raise DeclarationError for a value that cannot work; give the others one form each."""
         if (self.image is None) == (self.build is None):
             raise DeclarationError(
                 "Container needs either an image, such as image='nginx:1.27-alpine', or a folder "
@@ -115,22 +114,31 @@ class Container(Service):
         good = self.build is None or isinstance(self.build, (Path, Build))
         check("build", good or options.is_text(self.build), "a folder or a Build")
         expected = "a list of container ports such as [8080]; `port` says where it is published"
-        check("ports", not isinstance(self.ports, (str, bytes, int, Mapping)), expected)
-        names = self.container_ports()
-        check("ports", len(set(names)) == len(names), "each port once")
+        good = isinstance(self.ports, Sequence) and not isinstance(self.ports, (str, bytes))
+        check("ports", good, expected)
+        ports = [_port_name(port) for port in self.ports]
+        check("ports", len(set(ports)) == len(ports), "each port once")
         good = self.probe is None or is_probe(self.probe)
         check("probe", good, "a probe such as orchestrator.probes.Http('/health')")
-        _check_probed_ports(self.probe, names)
+        _check_probed_ports(self.probe, ports)
         options.check_words(self, "entrypoint", self.entrypoint)
         good = not isinstance(self.user, bool) and _USER.fullmatch(str(self.user)) is not None
         check("user", good or self.user is None, "a name or an id")
-        options.check_capabilities(self, "capabilities", self.capabilities)
+        names = self.capabilities
+        good = names is None or (options.is_words(names) and all(map(_CAPABILITY.fullmatch, names)))
+        check("capabilities", good, "a list such as ['NET_ADMIN']")
         check_allow(self.allow)
         seen_mounts(self.mounts, allow=self.allow)
+        options.normalise(
+            self,
+            build=Build(folder=self.build) if isinstance(self.build, (str, Path)) else self.build,
+            ports=ports,
+            user=None if self.user is None else str(self.user),
+        )
 
     def container_ports(self) -> Sequence[str]:
         """The declared ports, each with its protocol."""
-        return [_port_name(port) for port in self.ports]
+        return cast("Sequence[str]", self.ports)
 
     def server_entrypoint(self) -> Sequence[str] | None:
         """The declared entry point."""
@@ -138,7 +146,7 @@ class Container(Service):
 
     def server_user(self) -> str | None:
         """The declared user."""
-        return None if self.user is None else str(self.user)
+        return cast("str | None", self.user)
 
     def server_mounts(self) -> Mapping[str, str]:
         """The declared mounts, looked at again: links may have moved."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import ContainerState, ExecResult
     from orchestrator.services.runtime import Runtime
 
-Handle = TypeVar("Handle", bound="Service")
+AnyService = TypeVar("AnyService", bound="Service")
 _LIVES: Final = ("test", "class", "process")  # each as long as the next, or shorter
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 
@@ -271,12 +271,12 @@ class Service(Hooks):
         options.choice(self, "scope", self.scope, get_args(Scope))
         good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
         check("depends_on", good, "a list of services of this class")
-        for option, value in {
-            "memory": None if self.memory is None else memory,
-            "shm_size": options.in_bytes(self.shm_size),
-            "tmpfs": {path: options.in_bytes(size) for path, size in self.tmpfs.items()},
-        }.items():
-            object.__setattr__(self, option, value)  # it is being made, and frozen from then on
+        options.normalise(
+            self,
+            memory=None if self.memory is None else memory,
+            shm_size=options.in_bytes(self.shm_size),
+            tmpfs={path: options.in_bytes(size) for path, size in self.tmpfs.items()},
+        )
 
     def _check_image(self) -> None:
         options.check(
@@ -308,17 +308,17 @@ class Service(Hooks):
 
     @locked_property
     def _lock(self) -> ProcessLock:
-        """For what this handle makes at most once of each name."""
+        """Guards what this handle makes once of each name, such as its databases."""
         return ProcessLock()
 
 
-def bind(declaration: Handle, runtime: Runtime, *, image: str) -> Handle:
+def bind(declaration: AnyService, runtime: Runtime, *, image: str) -> AnyService:
     """The handle of a declaration, for a container of its own that runs this image."""
     return declaration._bound(runtime, image=image)  # noqa: SLF001 - what only we may do
 
 
-def join(handle: Handle, runtime: Runtime) -> Handle:
-    """The handle for one more class, which reaches the same container otherwise."""
+def join(handle: AnyService, runtime: Runtime) -> AnyService:
+    """The handle of a running service for one more class, with that class's alias and network."""
     return handle._joined(runtime)  # noqa: SLF001 - what only we may do
 
 
@@ -357,7 +357,11 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
 
 
 def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
-    """The aliases of the services that one depends on."""
+    """The aliases of the services that one depends on.
+
+    Raises:
+        DeclarationError: The class has no such service, or it does not live as long.
+    """
     aliases = {service: name for name, service in services.items()}
     found = []
     for needs in services[alias].depends_on:
