@@ -40,16 +40,11 @@ class _SkippedAsAWhole:
     skipped itself has an attribute of its own in place of this.
     """
 
-    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> bool:
-        return bool(_reasons_to_skip(cls))
+    def __init__(self, value: Callable[[set[str]], object]) -> None:
+        self._value = value
 
-
-class _WhySkippedAsAWhole:
-    """The reason, where all have the same; otherwise unittest takes that of each test."""
-
-    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> str:
-        reasons = _reasons_to_skip(cls)
-        return reasons.pop() if len(reasons) == 1 else ""
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> Any:
+        return self._value(_reasons_to_skip(cls))
 
 
 def _reasons_to_skip(cls: type[unittest.TestCase]) -> set[str]:
@@ -79,8 +74,9 @@ class ServicesMixin(_Base):
     skipped starts none.
     """
 
-    __unittest_skip__ = _SkippedAsAWhole()
-    __unittest_skip_why__ = _WhySkippedAsAWhole()
+    __unittest_skip__ = _SkippedAsAWhole(bool)
+    # The reason, where all have the same; otherwise unittest takes that of each test.
+    __unittest_skip_why__ = _SkippedAsAWhole(lambda why: why.pop() if len(why) == 1 else "")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

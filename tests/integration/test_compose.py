@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 from orchestrator import Compose, Redis, ServicesMixin
-from orchestrator.errors import DeclarationError, ServiceNotRunningError
+from orchestrator.errors import ServiceNotRunningError
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -89,19 +89,6 @@ class ComposeTest(LeakCheckedTestCase):
                     self.assertEqual(b"+PONG\r\n", client.recv(100))
 
         self.assert_passes(Shop)
-
-    def test_only_what_is_wanted_runs_with_what_it_needs(self) -> None:
-        """Naming a service also takes it out of its profile."""
-
-        class Wanted(ServicesMixin, unittest.TestCase):
-            stack = Compose(str(self.folder / "compose.yaml"), services=["tools"])
-
-            def test_it(self) -> None:
-                self.assertEqual(["tools"], list(self.stack))
-                with self.assertRaisesRegex(DeclarationError, "runs no service 'cache'"):
-                    _ = self.stack["cache"]
-
-        self.assert_passes(Wanted)
 
     def test_it_stands_beside_other_services(self) -> None:
         """They are one environment: names and dependencies go across."""

@@ -183,9 +183,16 @@ class ComposeFileTest(unittest.TestCase):
         self.assertNotIn("sesame", str(caught.exception))
 
     def test_dependencies_come_along(self) -> None:
-        """Those of the wanted ones, and no others."""
-        text = "services: {a: {image: i, depends_on: [b]}, b: {image: i}, c: {image: i}}"
-        self.assertEqual(["a", "b"], list(services_of(self.read(text, services=["a"]))))
+        """Those of the wanted ones, and no others; naming one takes it out of its profile."""
+        text = (
+            "services: {a: {image: i, depends_on: [b], profiles: [x]}, b: {image: i}, "
+            "c: {image: i}}"
+        )
+        self.assertEqual(["b", "c"], list(services_of(self.read(text))))
+        stack = self.read(text, services=["a"])
+        self.assertEqual(["a", "b"], list(services_of(stack)))
+        with self.assertRaisesRegex(DeclarationError, "runs no service 'c' here; it runs a, b"):
+            _ = stack.__get__(None)["c"]
         with self.assertRaisesRegex(DeclarationError, "no service 'd'; it has a, b, c"):
             _ = services_of(self.read(text, services=["d"]))
 
