@@ -128,7 +128,7 @@ class Container(Service):
         good = names is None or (options.is_words(names) and all(map(_CAPABILITY.fullmatch, names)))
         check("capabilities", good, "a list such as ['NET_ADMIN']")
         check_allow(self.allow)
-        seen_mounts(self.mounts, allow=self.allow)
+        resolve_mounts(self.mounts, allow=self.allow)
         options.normalise(
             self,
             build=Build(folder=self.build) if isinstance(self.build, (str, Path)) else self.build,
@@ -150,7 +150,7 @@ class Container(Service):
 
     def server_mounts(self) -> Mapping[str, str]:
         """The declared mounts, looked at again: links may have moved."""
-        return seen_mounts(self.mounts, allow=self.allow)
+        return resolve_mounts(self.mounts, allow=self.allow)
 
     def server_capabilities(self) -> Sequence[str]:
         """The declared capabilities, or those that image entry points need."""
@@ -210,7 +210,7 @@ def _port_name(port: int | str) -> str:
 # What of this machine a container may see: the project, and what a declaration names.
 
 
-def seen_mounts(
+def resolve_mounts(
     mounts: Mapping[str, str | Path], *, allow: Sequence[str | Path]
 ) -> Mapping[str, str]:
     """Container path to the path of this machine that is mounted there, links resolved.
@@ -237,11 +237,11 @@ def seen_mounts(
             )
         if ":" in str(source) or "\0" in str(source):
             raise DeclarationError(f"Container(mounts=…) cannot mount {source!r}: it has a colon")
-        found[path] = str(seen(source, allow=allow, option="Container(mounts=…)"))
+        found[path] = str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
     return found
 
 
-def seen(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:
+def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:
     """The path of this machine that a name leads to, if containers may see it.
 
     That is what is in the project's folder (`project_folder`) or what ``allow`` names: a path, with
