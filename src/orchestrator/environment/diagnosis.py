@@ -71,16 +71,11 @@ def summary(handle: Service) -> str:
 
 def _info(handle: Service) -> str:
     try:
-        return _masked(
-            handle, ", ".join(f"{name}={value}" for name, value in handle.info().items())
-        )
+        text = ", ".join(f"{name}={value}" for name, value in handle.info().items())
     except ServiceError as error:  # its log lines follow anyway
-        return _masked(handle, f"no answer: {str(error).partition(chr(10))[0]}")
+        text = f"no answer: {str(error).partition(chr(10))[0]}"
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
-        return _masked(handle, f"no answer: {type(error).__name__}: {error}")
-
-
-def _masked(handle: Service, text: str) -> str:
+        text = f"no answer: {type(error).__name__}: {error}"
     return masked(text, handle.secrets())
 
 
