@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine.build import pack_context
 from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.build import pack_context
 from orchestrator.engine.network import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
@@ -32,8 +32,8 @@ from orchestrator.services.service import bind, in_order, needed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from orchestrator.engine.build import BuildContext
     from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.build import BuildContext
     from orchestrator.environment.context import StartContext
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile

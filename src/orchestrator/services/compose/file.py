@@ -32,7 +32,7 @@ def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapp
 
     Raises:
         DeclarationError: The file cannot be read, or is no Compose file of the supported kind.
-        MissingDriverError: PyYAML is not installed.
+        MissingDriverError: PyYAML, or python-dotenv for an ``.env``, is not installed.
     """
     try:
         document = _load(file)
