@@ -1,4 +1,4 @@
-"""`ServicesMixin`: where unittest meets the services. The only room that knows TestCase."""
+"""`ServicesMixin`: starts a test class's services, and gives each of its tests clean state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
 from orchestrator.services.compose import Compose, services_of
-from orchestrator.services.dependencies import in_order
 from orchestrator.services.hooks import HANDLES, declared_as
 from orchestrator.services.once import OwnStack
 from orchestrator.services.options import check_alias
-from orchestrator.services.service import Service
+from orchestrator.services.service import Service, in_order
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,16 +40,11 @@ class _SkippedAsAWhole:
     skipped itself has an attribute of its own in place of this.
     """
 
-    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> bool:
-        return bool(_reasons_to_skip(cls))
+    def __init__(self, value: Callable[[set[str]], object]) -> None:
+        self._value = value
 
-
-class _WhySkippedAsAWhole:
-    """The reason, where all have the same; otherwise unittest takes that of each test."""
-
-    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> str:
-        reasons = _reasons_to_skip(cls)
-        return reasons.pop() if len(reasons) == 1 else ""
+    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> Any:
+        return self._value(_reasons_to_skip(cls))
 
 
 def _reasons_to_skip(cls: type[unittest.TestCase]) -> set[str]:
@@ -80,8 +74,9 @@ class ServicesMixin(_Base):
     skipped starts none.
     """
 
-    __unittest_skip__ = _SkippedAsAWhole()
-    __unittest_skip_why__ = _WhySkippedAsAWhole()
+    __unittest_skip__ = _SkippedAsAWhole(bool)
+    # The reason, where all have the same; otherwise unittest takes that of each test.
+    __unittest_skip_why__ = _SkippedAsAWhole(lambda why: why.pop() if len(why) == 1 else "")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -105,7 +100,7 @@ class ServicesMixin(_Base):
         super().setUpClass()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Run the test with clean state; what fails is told with its services' logs."""
+        """Run the test with clean state; what fails gets a note with its services' logs."""
         if not declared_services(type(self)):
             return super().run(result)
         with _in_one_process(), self._isolating():
@@ -149,7 +144,7 @@ class ServicesMixin(_Base):
         try:
             handles = states.enter_context(isolation)
         except OrchestratorError as error:
-            raise _bare(error) from error.__cause__
+            raise _without_frames(error) from error.__cause__
         vars(self)[HANDLES] = _Handles(handles)
         states.callback(vars(self).pop, HANDLES)
 
@@ -209,21 +204,21 @@ def _close(states: contextlib.ExitStack) -> None:
     try:
         states.close()
     except OrchestratorError as error:
-        raise _all_of(error) from error.__cause__
+        raise _with_earlier_errors(error) from error.__cause__
 
 
-def _all_of(error: OrchestratorError) -> OrchestratorError:
-    """What a tear-down ended with, and as notes what went wrong in it before."""
+def _with_earlier_errors(error: OrchestratorError) -> OrchestratorError:
+    """The last error of a tear-down, with those before it as notes."""
     before = error.__context__
     while isinstance(before, OrchestratorError):
         if before is not error.__cause__:
             error.add_note(f"{type(before).__name__}: {before}")
         before = before.__context__
-    return _bare(error)
+    return _without_frames(error)
 
 
-def _bare(error: OrchestratorError) -> OrchestratorError:
-    """What went wrong is in the message; how we noticed would bury it."""
+def _without_frames(error: OrchestratorError) -> OrchestratorError:
+    """The error without our tracebacks: its message has what went wrong, and they would bury it."""
     if error.__cause__ is not None:
         error.__cause__.__context__ = error.__cause__.__traceback__ = None
     return error.with_traceback(None)
@@ -236,7 +231,7 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     try:
         environment.stop()
     except OrchestratorError as error:
-        raise _all_of(error) from error.__cause__
+        raise _with_earlier_errors(error) from error.__cause__
 
 
 def _check_bases(cls: type) -> None:
@@ -302,7 +297,7 @@ class _Handles(dict[Service, Service]):
 
 
 class _Watched:
-    """A test result that is told more: errors and failures carry the services' logs as a note."""
+    """Stands for a test result, and adds the services' logs to errors and failures as a note."""
 
     def __init__(self, result: unittest.TestResult, test: ServicesMixin) -> None:
         from orchestrator.environment.diagnosis import Diagnosis
@@ -335,8 +330,8 @@ class _Watched:
             return
         handles = vars(self._test).get(HANDLES) or vars(type(self._test)).get(HANDLES)
         if handles:
-            told = self._diagnosis.of(handles.values())
-            error[1].add_note(f"Services during this test:\n{told}")
+            text = self._diagnosis.of(handles.values())
+            error[1].add_note(f"Services during this test:\n{text}")
 
 
 def _itself(result: Any) -> Any:
@@ -367,13 +362,13 @@ def _reported_by_a_child(name: str, details: Sequence[Any]) -> None:
 
 def _end_child(error: BaseException | None) -> NoReturn:
     """End a forked child with the status that it asked for, as multiprocessing does."""
-    status, told = _FELL_THROUGH, "a forked child came back from its test and was ended\n"
+    status, message = _FELL_THROUGH, "a forked child came back from its test and was ended\n"
     if isinstance(error, SystemExit):
         code = error.code
         status = code if isinstance(code, int) else int(code is not None)
-        told = f"{code}\n" if isinstance(code, str) else ""
+        message = f"{code}\n" if isinstance(code, str) else ""
     elif error is not None:
-        status, told = 1, "".join(traceback.format_exception(error))
+        status, message = 1, "".join(traceback.format_exception(error))
     with contextlib.suppress(OSError):
-        os.write(2, told.encode(errors="backslashreplace"))
+        os.write(2, message.encode(errors="backslashreplace"))
     os._exit(status & 0xFF)

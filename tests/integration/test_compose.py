@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 from orchestrator import Compose, Redis, ServicesMixin
-from orchestrator.errors import DeclarationError, ServiceNotRunningError
+from orchestrator.errors import ServiceNotRunningError
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -90,19 +90,6 @@ class ComposeTest(LeakCheckedTestCase):
 
         self.assert_passes(Shop)
 
-    def test_only_what_is_wanted_runs_with_what_it_needs(self) -> None:
-        """Naming a service also takes it out of its profile."""
-
-        class Wanted(ServicesMixin, unittest.TestCase):
-            stack = Compose(str(self.folder / "compose.yaml"), services=["tools"])
-
-            def test_it(self) -> None:
-                self.assertEqual(["tools"], list(self.stack))
-                with self.assertRaisesRegex(DeclarationError, "runs no service 'cache'"):
-                    _ = self.stack["cache"]
-
-        self.assert_passes(Wanted)
-
     def test_it_stands_beside_other_services(self) -> None:
         """They are one environment: names and dependencies go across."""
         self.write(
@@ -127,28 +114,6 @@ class ComposeTest(LeakCheckedTestCase):
                 self.assertIn("NOAUTH", asked.output)
 
         self.assert_passes(Beside)
-
-    def test_a_service_can_be_built(self) -> None:
-        """From a folder beside the file, with a base from the lock."""
-        self.write("Dockerfile", 'FROM redis\nARG WHO\nENV WHO=$WHO\nENTRYPOINT ["sh", "-c"]\n')
-        self.write(
-            "compose.yaml",
-            """
-            services:
-              web:
-                build: {context: ., args: {WHO: you}}
-                command: ["exec sleep 60"]
-            """,
-        )
-
-        class Built(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
-
-            def test_it(self) -> None:
-                told = self.stack["web"].exec(["sh", "-c", "echo hello $WHO"])
-                self.assertEqual("hello you\n", told.output)
-
-        self.assert_passes(Built)
 
     def test_a_declaration_reads_no_file(self) -> None:
         """The file is read when the class starts; a missing one is the class's error."""

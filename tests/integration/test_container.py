@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from orchestrator import Container, ServicesMixin
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Call, Exec, LogLine
+from orchestrator.probes import Call, LogLine
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 SLEEP = ["sleep", "60"]
@@ -60,11 +60,6 @@ class ContainerTest(ServicesMixin, unittest.TestCase):
         ports=["5300/udp", 5300],
         probe=Call(asks),
     )
-    probed = Container(
-        image="redis",
-        entrypoint=["sh", "-c", "sleep 0.3; touch /tmp/ready; exec sleep 60"],
-        probe=Exec(["test", "-e", "/tmp/ready"]),
-    )
     mounted = Container(
         image="redis", entrypoint=SLEEP, mounts={"/data/in": folder.name}, allow=[folder.name]
     )
@@ -96,10 +91,6 @@ class ContainerTest(ServicesMixin, unittest.TestCase):
         self.assertEqual(self.udp.port, self.udp.port_of("5300/udp"))
         self.assertEqual(f"udp://127.0.0.1:{self.udp.port}", self.udp.url)
         self.assertEqual(2, len(self.udp.running.ports))
-
-    def test_any_probe_decides_when_it_is_ready(self) -> None:
-        """A command in the container, for one."""
-        self.assertEqual(0, self.probed.exec(["test", "-e", "/tmp/ready"]).exit_code)
 
     def test_what_cannot_be_asked_is_told(self) -> None:
         """A command that is a text, and a port of a container that publishes none."""
@@ -147,22 +138,6 @@ class BrokenTest(LeakCheckedTestCase):
             self.assert_error(Missing, "EngineError", str(missing))
             self.assertFalse(missing.exists())
 
-    def test_a_service_that_wants_too_much_memory_is_told_as_oom(self) -> None:
-        """Not as a mysterious exit code 137."""
-
-        class Greedy(ServicesMixin, unittest.TestCase):
-            box = Container(
-                image="redis",
-                memory="16m",
-                entrypoint=["perl", "-e", "my $x = 'a' x (64 << 20); sleep 60"],
-                probe=Exec(["false"]),
-            )
-
-            def test_it(self) -> None:
-                """Never reached."""
-
-        self.assert_error(Greedy, "ServiceExitedError", "killed for lack of memory (OOM)")
-
 
 class LimitsTest(ServicesMixin, unittest.TestCase):
     """What every service may use at most."""
@@ -173,17 +148,17 @@ class LimitsTest(ServicesMixin, unittest.TestCase):
     plain = Container(image="redis", entrypoint=SLEEP)
 
     def test_limits_are_in_force(self) -> None:
-        """Processes, shared memory and file systems in memory, as the kernel tells them."""
+        """Processes, shared memory and file systems in memory, as the kernel tells them.
+
+        The defaults are larger than Docker's, or there at all.
+        """
+        self.assertEqual(4096, pids(self.plain))
+        self.assertEqual(256 << 10, kilobytes(self.plain, "/dev/shm"))
         self.assertEqual(50, pids(self.box))
         self.assertEqual(32 << 10, kilobytes(self.box, "/dev/shm"))
         self.assertEqual(16 << 10, kilobytes(self.box, "/scratch"))
         full = self.box.exec(["sh", "-c", "head -c 17m /dev/zero > /scratch/large"])
         self.assertIn("No space left", full.output)
-
-    def test_defaults(self) -> None:
-        """They are larger than Docker's, or there at all."""
-        self.assertEqual(4096, pids(self.plain))
-        self.assertEqual(256 << 10, kilobytes(self.plain, "/dev/shm"))
 
     def test_a_fork_bomb_ends_at_the_limit(self) -> None:
         """The container cannot start more processes; the machine does not notice."""

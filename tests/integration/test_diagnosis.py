@@ -11,6 +11,7 @@ from orchestrator import Container, Postgres, Redis, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 ENVIRONMENT = "orchestrator.environment"
+
 DEADLINE = 30.0
 
 
@@ -95,8 +96,8 @@ class PeakMemoryTest(ServicesMixin, unittest.TestCase):
         self.assertIn("image", info)
 
 
-class MisfortuneTest(LeakCheckedTestCase):
-    """A failed test is told what befell its services."""
+class ContainerProblemTest(LeakCheckedTestCase):
+    """A failed test is told how its services' containers ended."""
 
     def test_a_server_that_ended(self) -> None:
         """With its exit code, also to the next test; its last lines once.
@@ -133,19 +134,6 @@ class MisfortuneTest(LeakCheckedTestCase):
                     connection.execute("select length(repeat('x', 500000000))")
 
         self.assert_error(Greedy, "db has lost a process for lack of memory (OOM): image=")
-
-    def test_a_server_that_ran_out_of_memory_during_the_test(self) -> None:
-        """Not as a mysterious lost connection."""
-
-        class Greedy(ServicesMixin, unittest.TestCase):
-            cache = Redis(memory="16m")
-
-            def test_it(self) -> None:
-                for number in range(64):
-                    self.cache.client.set(f"large:{number}", bytes(1 << 20))
-
-        told = "cache was killed for lack of memory (OOM) with exit code 137: no answer"
-        self.assert_error(Greedy, told)
 
 
 class LogToTest(LeakCheckedTestCase):

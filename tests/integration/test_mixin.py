@@ -47,7 +47,7 @@ class MixinTest(LeakCheckedTestCase):
         with self.assertRaises(ServiceNotRunningError):
             _ = Uses.cache.port
 
-    def test_what_is_done_out_of_order_is_told(self) -> None:
+    def test_what_is_done_out_of_order_is_an_error_that_says_so(self) -> None:
         """A forgotten super(), a service given too late, one used too early."""
 
         class Base(ServicesMixin, unittest.TestCase):

@@ -120,13 +120,6 @@ class FailedStartTest(LeakCheckedTestCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
 
-    def test_a_worker_that_fails_at_once_is_told(self) -> None:
-        """An exit code that is not 0 ends the waiting."""
-        worker = Container(
-            image="redis", command=["sh", "-c", "exit 4"], probe=LogLine("never comes")
-        )
-        self.assert_told(worker, "base exited with exit code 4")
-
     def test_a_service_removed_by_somebody_else_is_told(self) -> None:
         """A container that vanishes while it starts is not waited for."""
 

@@ -17,7 +17,7 @@ _SUITE = """
     import os
     import unittest
     from orchestrator import Redis, ServicesMixin
-    from orchestrator.environment import site
+    from orchestrator.environment import context
 
     class FirstTest(ServicesMixin, unittest.TestCase):
         cache = Redis()
@@ -138,7 +138,7 @@ class BriefRefusalTest(RefusalTestCase):
     def test_what_stays_is_told_without_our_frames(self) -> None:
         """Each thing that would not go is in the error, with the daemon's reason."""
         more = """
-    site._PATIENCE = 0.1
+    context._REMOVAL = 0.1
 
     def tearDownModule():
         open("open", "x").close()
@@ -153,7 +153,7 @@ class BriefRefusalTest(RefusalTestCase):
         self.assertIn("ReapError: test_suite.FirstTest: not everything could be removed", output)
         self.assertEqual(2, output.count("the disk is on fire"), output)
         self.assertNotIn("engine_reaper", output)
-        self.assertNotIn("site.py", output)
+        self.assertNotIn("context.py", output)
 
 
 class FilterTest(RefusalTestCase):

@@ -45,13 +45,6 @@ class TimelineTest(ProcessTestCase):
         for phase in ("session", "network", "image", "create", "start", "probe", "prepare"):
             self.assertIn(f'title="{phase}: ', text)
 
-    def test_the_variable_asks_for_the_page(self) -> None:
-        """With unittest's own runner, in one process."""
-        self.environ["ORCHESTRATOR_TIMELINE"] = str(self.page)
-        status, output = self.run_python("-m", "unittest", "test_it.TwoTest", "test_it.ThreeTest")
-        self.assertEqual(1, status, output)
-        self.assertEqual(2, self.page.read_text(encoding="utf-8").count("<section>"))
-
     def test_a_page_that_cannot_be_written_fails_no_test(self) -> None:
         """It is said in the log."""
         self.environ["ORCHESTRATOR_TIMELINE"] = "/proc/no/timeline.html"

@@ -160,7 +160,7 @@ class ComposeFileTest(unittest.TestCase):
 
     def test_variables_are_filled_in(self) -> None:
         """From this process, else from .env, else the default; $$ is a dollar."""
-        (self.folder / ".env").write_text("FILE=from file\nBOTH='file'\n")
+        (self.folder / ".env").write_text("FILE=from file # remark\nexport BOTH='file'\n")
         with mock.patch.dict(os.environ, {"BOTH": "process", "EMPTY": ""}):
             found = self.service(
                 "{image: a, command: [$FILE, '${BOTH}', '${NO-a}', '${EMPTY:-b}', "
@@ -169,10 +169,30 @@ class ComposeFileTest(unittest.TestCase):
         expected = ["from file", "process", "a", "b", "", "d", "$x", ""]
         self.assertEqual(expected, found.command)
 
+    def test_variables_of_a_service_come_from_its_files(self) -> None:
+        """Quotes are taken off; lines without a value are none, and `environment` counts more."""
+        (self.folder / "a.env").write_text("# a\n\nA='x # y'\nB=one # two\nC=\nD\nE=file\n")
+        found = self.service("{image: a, env_file: [a.env], environment: {E: here}}")
+        self.assertEqual({"A": "x # y", "B": "one", "C": "", "E": "here"}, dict(found.env))
+
+    def test_a_line_that_sets_no_variable_is_named(self) -> None:
+        """With file and number; what may be a secret stays out of the message."""
+        (self.folder / "a.env").write_text("A=1\n\nKEY='sesame\n")
+        with self.assertRaisesRegex(DeclarationError, "a.env, line 3: .*not 'KEY=…'") as caught:
+            self.service("{image: a, env_file: a.env}")
+        self.assertNotIn("sesame", str(caught.exception))
+
     def test_dependencies_come_along(self) -> None:
-        """Those of the wanted ones, and no others."""
-        text = "services: {a: {image: i, depends_on: [b]}, b: {image: i}, c: {image: i}}"
-        self.assertEqual(["a", "b"], list(services_of(self.read(text, services=["a"]))))
+        """Those of the wanted ones, and no others; naming one takes it out of its profile."""
+        text = (
+            "services: {a: {image: i, depends_on: [b], profiles: [x]}, b: {image: i}, "
+            "c: {image: i}}"
+        )
+        self.assertEqual(["b", "c"], list(services_of(self.read(text))))
+        stack = self.read(text, services=["a"])
+        self.assertEqual(["a", "b"], list(services_of(stack)))
+        with self.assertRaisesRegex(DeclarationError, "runs no service 'c' here; it runs a, b"):
+            _ = stack.__get__(None)["c"]
         with self.assertRaisesRegex(DeclarationError, "no service 'd'; it has a, b, c"):
             _ = services_of(self.read(text, services=["d"]))
 

@@ -7,8 +7,7 @@ import unittest
 from html.parser import HTMLParser
 from pathlib import Path
 
-from orchestrator.environment.timeline import CLASS, Span, Timeline
-from orchestrator.environment.timeline_page import add_to_page
+from orchestrator.environment.timeline import CLASS, Span, Timeline, add_to_page
 
 
 class Page(HTMLParser):
@@ -66,10 +65,6 @@ class TimelineTest(unittest.TestCase):
         first = timeline().rows()["web"][0]
         self.assertEqual(("waits for db", 0.0, 2.0), (first.phase, first.began, first.ended))
 
-    def test_the_whole_is_as_long_as_the_last(self) -> None:
-        """Services start side by side; times do not add up."""
-        self.assertEqual(2.5, timeline().seconds)
-
 
 class PageTest(unittest.TestCase):
     """`add_to_page`."""
@@ -81,35 +76,23 @@ class PageTest(unittest.TestCase):
         self.path = Path(folder.name) / "new" / "timeline.html"
 
     def test_every_span_is_a_bar_that_tells_its_time(self) -> None:
-        """Beside the names of class and services."""
+        """Beside the names of class and services, with nothing to load from elsewhere."""
         add_to_page(self.path, timeline(), run="1", error=None)
         page = Page(self.path)
         for title in ("network: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
             self.assertTrue(any(title in found for found in page.titles), page.titles)
         for text in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", "db"):
             self.assertIn(text, page.text)
-
-    def test_the_page_needs_nothing_else(self) -> None:
-        """No script, no style sheet, no picture from elsewhere."""
-        add_to_page(self.path, timeline(), run="1", error=None)
-        self.assertEqual([], Page(self.path).sources)
+        self.assertEqual([], page.sources)
 
     def test_classes_of_one_run_share_a_page(self) -> None:
-        """Whichever process they come from."""
-        for name in ("a.A", "b.B"):
-            add_to_page(self.path, timeline(name), run="1", error=None)
+        """Whichever process they come from; another run begins a new one."""
+        for name, run in (("last.Week", "1"), ("a.A", "2"), ("b.B", "2")):
+            add_to_page(self.path, timeline(name), run=run, error=None)
         text = self.path.read_text()
-        self.assertIn("a.A", text)
-        self.assertIn("b.B", text)
+        found = [name in text for name in ("last.Week", "a.A", "b.B")]
+        self.assertEqual([False, True, True], found)
         self.assertEqual(1, text.count("<h1>"))
-
-    def test_a_new_run_begins_a_new_page(self) -> None:
-        """Nobody wants to see last week's."""
-        add_to_page(self.path, timeline("a.A"), run="1", error=None)
-        add_to_page(self.path, timeline("b.B"), run="2", error=None)
-        text = self.path.read_text()
-        self.assertNotIn("a.A", text)
-        self.assertIn("b.B", text)
 
     def test_a_failed_start_says_why(self) -> None:
         """What the error says is text, not markup."""

@@ -1,14 +1,13 @@
-"""What a failed test is told about its services."""
+"""What the note of a failed test says about its services."""
 
 from __future__ import annotations
 
-import textwrap
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError, printable
-from orchestrator.probes.ending import how_it_ended
+from orchestrator.probes.waiting import how_it_ended
 from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
 
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
 
     from orchestrator.services.service import Service
 
-_PATIENCE: Final = 5.0  # seconds
+_INFO_TIMEOUT: Final = 5.0  # seconds
 
 
 class Diagnosis:
-    """What one test is told about its services, as often as something in it fails.
+    """Makes the notes of one test, one for each error or failure in it.
 
     A daemon that does not answer is waited for once.
     """
@@ -33,14 +32,14 @@ class Diagnosis:
     def of(self, handles: Iterable[Service]) -> str:
         """Each service's `info`, and what it logged since the test began, secrets masked."""
         lines = Settings.from_environment().log_lines
-        return "\n".join(printable(self._told(handle, lines=lines)) for handle in handles)
+        return "\n".join(printable(self._describe(handle, lines=lines)) for handle in handles)
 
-    def _told(self, handle: Service, *, lines: int) -> str:
+    def _describe(self, handle: Service, *, lines: int) -> str:
         logs = self._answer(lambda: handle.logs(tail=lines, since=self._since).rstrip())
         if self._silence:
             return f"{handle.alias}: the Docker daemon does not answer\n    {logs}"
-        told = textwrap.indent(logs, "    ") if logs else "    (nothing logged during this test)"
-        return f"{handle.alias}{_misfortune(handle)}: {about(handle)}\n{told}"
+        text = logs.replace("\n", "\n    ") or "(nothing logged during this test)"
+        return f"{handle.alias}{_container_problem(handle)}: {summary(handle)}\n    {text}"
 
     def _answer(self, ask: Callable[[], str]) -> str:
         if self._silence:
@@ -53,40 +52,35 @@ class Diagnosis:
             return str(error)
 
 
-def about(handle: Service) -> str:
+def summary(handle: Service) -> str:
     """A service's `info` in one line, secrets masked; or why it does not answer.
 
     A frozen server never answers, and drivers wait for ever: the one who waits is a thread, which
     ends with the server.
     """
-    told: list[str] = []
+    answer: list[str] = []
     asking = threading.Thread(
-        target=lambda: told.append(_info(handle)),
+        target=lambda: answer.append(_info(handle)),
         name=f"orchestrator-ask-{handle.alias}",
         daemon=True,
     )
     asking.start()
-    asking.join(_PATIENCE)
-    return printable(told[0]) if told else f"no answer within {_PATIENCE:g} s"
+    asking.join(_INFO_TIMEOUT)
+    return printable(answer[0]) if answer else f"no answer within {_INFO_TIMEOUT:g} s"
 
 
 def _info(handle: Service) -> str:
     try:
-        return _masked(
-            handle, ", ".join(f"{name}={value}" for name, value in handle.info().items())
-        )
-    except ServiceError as error:  # its log lines are told beside
-        return _masked(handle, f"no answer: {str(error).partition(chr(10))[0]}")
+        text = ", ".join(f"{name}={value}" for name, value in handle.info().items())
+    except ServiceError as error:  # its log lines follow anyway
+        text = f"no answer: {str(error).partition(chr(10))[0]}"
     except Exception as error:  # noqa: BLE001 - a dead server must not hide the test's own failure
-        return _masked(handle, f"no answer: {type(error).__name__}: {error}")
-
-
-def _masked(handle: Service, text: str) -> str:
+        text = f"no answer: {type(error).__name__}: {error}"
     return masked(text, handle.secrets())
 
 
-def _misfortune(handle: Service) -> str:
-    """What befell the container, if anything did: it often is why the test failed."""
+def _container_problem(handle: Service) -> str:
+    """How the container ended, or lost a process: it often is why the test failed."""
     try:
         state = handle.state()
     except OrchestratorError:

@@ -9,25 +9,26 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment.keeping import keep_logs
-from orchestrator.environment.launch import as_ours, launch, release
-from orchestrator.environment.process_scope import process_scope
-from orchestrator.environment.site import Site
-from orchestrator.environment.sources import source_of
-from orchestrator.environment.timeline import CLASS, Timeline
-from orchestrator.environment.together import start_together
+from orchestrator.environment.context import StartContext
+from orchestrator.environment.launch import (
+    launch,
+    release,
+    source_of,
+    start_all,
+    translate_errors,
+)
+from orchestrator.environment.shared import process_scope
+from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
-from orchestrator.services.dependencies import needed
 from orchestrator.services.once import OwnStack
+from orchestrator.services.service import needed
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
-    from orchestrator.environment.sources import Recipe
-    from orchestrator.images import LockedImage
     from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
@@ -87,32 +88,30 @@ class Environment:
         """Add to the page that was asked for; what cannot be written is logged, not raised."""
         if self._timeline is None or self._settings.timeline is None:
             return
-        from orchestrator.environment.timeline_page import add_to_page
-
         why = None if error is None else f"{type(error).__name__}: {error}"
         try:
             add_to_page(self._settings.timeline, self._timeline, run=self._run, error=why)
         except OSError as failed:
             _log.warning("the timeline was not written: %s", failed)
 
-    def _new_timeline(self) -> Timeline | None:
-        if self._settings.timeline is None:
-            return None
-        needs = {alias: needed(alias, self._services) for alias in self._services}
-        return Timeline(test_class=self._test_class, needs=needs)
-
     def _start(self) -> Mapping[Service, Service]:
-        self._timeline = self._new_timeline()
+        if self._settings.timeline is not None:
+            needs = {alias: needed(alias, self._services) for alias in self._services}
+            self._timeline = Timeline(test_class=self._test_class, needs=needs)
         self._ending.pin()
         endpoint = find_endpoint()
         engine = connect(self._settings, endpoint=endpoint)
         self._ending.callback(engine.close)
         self._engine = engine
-        self._sources = self._find_sources()  # before anything is made: the cheapest of mistakes
+        lock = find_lock(self._settings)  # before anything is made: the cheapest of mistakes
+        self._sources = {
+            alias: source_of(service, lock=lock, settings=self._settings)
+            for alias, service in self._services.items()
+        }
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = own_session(engine, endpoint=endpoint, settings=self._settings)
         self._session = session
-        site = Site(
+        self._context = StartContext(
             engine=engine,
             session=session,
             settings=self._settings,
@@ -121,8 +120,9 @@ class Environment:
             timeline=self._timeline,
         )
         self._run = os.environ.get("PYTEST_XDIST_TESTRUNUID", session.run)
-        self._site = site
-        return self._launch_for_class()
+        aliases = self._aliases("class", "process")
+        network = self._context.create_network
+        return self._launch(aliases, self._context, ending=self._ending, network=network)
 
     @property
     def daemon_answered(self) -> bool:
@@ -130,56 +130,40 @@ class Environment:
         asked = (self._engine, self._session)
         return any(one is not None and one.answered for one in asked)
 
-    def _find_sources(self) -> Mapping[str, LockedImage | Recipe]:
-        lock = find_lock(self._settings)
-        return {
-            alias: source_of(service, lock=lock, settings=self._settings)
-            for alias, service in self._services.items()
-        }
-
-    def _launch_for_class(self) -> Mapping[Service, Service]:
-        """Start what lives as long as the class, and what lives as long as the process."""
-        aliases = self._aliases("class", "process")
-        network = self._site.create_network
-        return self._launch(aliases, self._site, ending=self._ending, network=network)
-
     def _launch_for_test(self, states: OwnStack) -> Mapping[Service, Service]:
         """Start what lives as long as one test; the stack removes it."""
         aliases = self._aliases("test")
         if not aliases:
             return {}
-        site = self._site.for_test()
-        return self._launch(aliases, site, ending=states, network=lambda: None)
+        context = self._context.for_test()
+        return self._launch(aliases, context, ending=states, network=lambda: None)
 
     def _launch(
         self,
         aliases: Collection[str],
-        site: Site,
+        context: StartContext,
         *,
         ending: contextlib.ExitStack,
         network: Callable[[], None],
     ) -> Mapping[Service, Service]:
-        """Start services on a site; `ending` removes whatever was made of them."""
-        ending.callback(site.clear)
-        if self._settings.logs is not None:
-            ending.callback(keep_logs, site, folder=self._settings.logs)
+        """Start some services; `ending` keeps their logs and removes whatever was made of them."""
+        ending.callback(context.clear)
+        ending.callback(context.keep_logs)
 
         def start(alias: str, await_network: Callable[[], None]) -> Service:
             declaration, source = self._services[alias], self._sources[alias]
             if declaration.scope == "process":
-                shared = process_scope(site.session, settings=self._settings)
-                with site.span(alias, "shared"):
-                    shared.start(declaration, alias, source=source, stopping=site.stopping)
+                shared = process_scope(context.session, settings=self._settings)
+                with context.span(alias, "shared"):
+                    shared.start(declaration, alias, source=source, stopping=context.stopping)
                 await_network()
-                joined = shared.joined(declaration, alias, network=site.network)
+                joined = shared.joined(declaration, alias, network=context.network)
                 return ending.enter_context(joined)
-            handle = launch(declaration, alias, site, source=source, await_network=await_network)
+            handle = launch(declaration, alias, context, source=source, await_network=await_network)
             ending.callback(release, handle)
             return handle
 
-        return start_together(
-            self._services, aliases, network=network, start=start, stopping=site.stopping
-        )
+        return start_all(self._services, aliases, network=network, start=start, context=context)
 
     def _aliases(self, *scopes: Scope) -> Collection[str]:
         return [alias for alias, service in self._services.items() if service.scope in scopes]
@@ -210,10 +194,10 @@ class Environment:
 
 @contextlib.contextmanager
 def _state(handle: Service, test: str) -> Iterator[Service]:
-    """One service's clean state; what its driver raises on the way becomes ours."""
+    """Give a test one service's clean state; what its driver raises on the way is translated."""
     isolation = handle.isolated(test)
     restarts = handle.running.restarts
-    with as_ours(handle, "could not give the test clean state"):
+    with translate_errors(handle, "could not give the test clean state"):
         state = isolation.__enter__()
     try:
         yield state
@@ -223,5 +207,5 @@ def _state(handle: Service, test: str) -> Iterator[Service]:
         what = "could not drop the test's state"
         if handle.running.restarts > restarts:
             what += " (the test restarted it: isolated() must drop by a new connection)"
-        with contextlib.suppress(ServiceExitedError), as_ours(handle, what):
+        with contextlib.suppress(ServiceExitedError), translate_errors(handle, what):
             isolation.__exit__(None, None, None)

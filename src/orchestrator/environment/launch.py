@@ -1,47 +1,117 @@
-"""One service, from declaration to ready handle."""
+"""From declarations to ready services: images found or built, containers started and awaited."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import secrets
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.build import pack_context
 from orchestrator.engine.network import free_port
-from orchestrator.environment.diagnosis import about
-from orchestrator.environment.helper import helper_container
-from orchestrator.environment.sources import obtain
-from orchestrator.errors import EngineError, OrchestratorError, ServiceError
-from orchestrator.probes.ending import exited
+from orchestrator.environment.diagnosis import summary
+from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
+from orchestrator.images import ensure_image, resolve_image
+from orchestrator.images.dockerfile import with_images
+from orchestrator.probes.waiting import exited
+from orchestrator.services.container import Build, Container
+from orchestrator.services.drivers import load_early
+from orchestrator.services.once import ProcessLock
 from orchestrator.services.options import read_file
-from orchestrator.services.readiness import FROZEN, answers, await_ready
-from orchestrator.services.runtime import Runtime, host_names
+from orchestrator.services.runtime import FROZEN, Runtime, answers, await_ready, host_names
 from orchestrator.services.secret import masked
-from orchestrator.services.service import bind
+from orchestrator.services.service import bind, in_order, needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from orchestrator.environment.site import Site
-    from orchestrator.environment.sources import Recipe
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.build import BuildContext
+    from orchestrator.environment.context import StartContext
     from orchestrator.images import LockedImage
+    from orchestrator.images.lockfile import LockFile
     from orchestrator.services.service import Service
+    from orchestrator.settings import Settings
 
 _log: Final = logging.getLogger("orchestrator.environment")
 
 _PORT_ATTEMPTS: Final = 8
 _PORT_TAKEN: Final = ("port is already allocated", "address already in use", "failed to bind")
+_LAST_LINES: Final = 30  # of a build that failed
+_build_lock: Final = ProcessLock()  # two services of one folder are one build
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSource:
+    """An image that is built, from images that are locked."""
+
+    build: Build
+    lock: LockFile
+
+
+def start_all(
+    services: Mapping[str, Service],
+    aliases: Collection[str],
+    *,
+    network: Callable[[], None],
+    start: Callable[[str, Callable[[], None]], Service],
+    context: StartContext,
+) -> Mapping[Service, Service]:
+    """Start some of a class's services side by side, each after those it depends on.
+
+    Args:
+        services: All services of the class, by alias.
+        aliases: Those to start; the others run already.
+        network: Makes their network, meanwhile.
+        start: Starts one of them, given its alias and what awaits the network.
+        context: Told to stop at the first failure, so that the others are not waited for.
+
+    Returns:
+        Declaration to handle.
+
+    Raises:
+        OrchestratorError: The first failure.
+    """
+    running: dict[str, futures.Future[Service]] = {}
+    with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
+        networking = pool.submit(network)
+        # Importing takes a tenth of a second each, in which the containers start anyway.
+        pool.submit(load_early, [m for alias in aliases for m in services[alias].client_modules])
+
+        def run(alias: str) -> Service:
+            for other in needed(alias, services):
+                if other in running:
+                    running[other].result()
+            return start(alias, networking.result)
+
+        try:
+            for alias in in_order(services):
+                if alias in aliases:
+                    running[alias] = pool.submit(run, alias)
+            steps: list[futures.Future[Any]] = [networking, *running.values()]
+            done, _ = futures.wait(steps, return_when=futures.FIRST_EXCEPTION)
+            for step in steps:
+                if step in done:
+                    step.result()
+        except BaseException:
+            context.stopping.set()
+            raise
+    return {services[alias]: future.result() for alias, future in running.items()}
 
 
 def launch(
     declaration: Service,
     alias: str,
-    site: Site,
+    context: StartContext,
     *,
-    source: LockedImage | Recipe,
+    source: LockedImage | BuildSource,
     await_network: Callable[[], None],
 ) -> Service:
     """Create, start and probe one service, and prepare it for its class.
@@ -49,148 +119,218 @@ def launch(
     Args:
         declaration: What the class declares.
         alias: Its name there.
-        site: Where.
+        context: Where it is made.
         source: Where its image comes from.
         await_network: Returns when the network exists; the container is created meanwhile.
 
     Raises:
-        OrchestratorError: It did not become ready; the container is left for `Site.clear`.
+        OrchestratorError: It did not become ready; the container is left for `context.clear`.
     """
     began = time.monotonic()
-    with site.span(alias, "image"):
-        image = obtain(source, site)
-    handle = _start(declaration, alias, site, image=image, await_network=await_network)
-    with site.span(alias, "probe"):
-        await_ready(handle, cancelled=site.stopping.is_set)
-    if site.stopping.is_set():
+    with context.span(alias, "image"):
+        image = ensure(source, context)
+    handle = _start(declaration, alias, context, image=image, await_network=await_network)
+    with context.span(alias, "probe"):
+        await_ready(handle, cancelled=context.stopping.is_set)
+    if context.stopping.is_set():
         raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
-    with site.span(alias, "prepare"):
-        prepare(handle)
+    with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
+        handle.started()
+        handle.prepare()
     if _log.isEnabledFor(logging.INFO):  # asking the server costs time
         seconds = time.monotonic() - began
-        _log.info("%s: %s ready in %.2f s: %s", site.test_class, alias, seconds, about(handle))
+        _log.info("%s: %s ready in %.2f s: %s", context.test_class, alias, seconds, summary(handle))
     return handle
 
 
-def prepare(handle: Service) -> None:
-    """Do what the class needs of the ready server; a driver's error becomes ours."""
-    with as_ours(handle, "could not be prepared"):
-        handle.started()
-        handle.prepare()
-
-
 def release(handle: Service) -> None:
-    """Close what a handle opened; a driver's error becomes ours."""
-    with as_ours(handle, "could not close its connections"):
+    """Close what a handle opened.
+
+    Raises:
+        ServiceError: A driver could not close its connections.
+    """
+    with translate_errors(handle, "could not close its connections"):
         handle.release()
 
 
-def failure(handle: Service, what: str, error: Exception) -> ServiceError:
-    """The error for something a driver said: that the service ended or froze, if that is why."""
-    state = handle.state()
-    if state is None or state.ended:
-        return exited(handle, state)
-    why = "" if answers(handle) else f"{FROZEN} "
-    said = masked(str(error), handle.secrets())
-    return ServiceError(
-        f"{handle.alias} {what}: {why}{type(error).__name__}: {said}",
-        service=handle.alias,
-    )
+@contextlib.contextmanager
+def translate_errors(handle: Service, what: str) -> Iterator[None]:
+    """Turn what a driver raises in the block into a ServiceError, or say that the server ended.
+
+    Args:
+        handle: The service that the driver speaks to.
+        what: What did not work, as in ``"could not be prepared"``.
+
+    Raises:
+        ServiceExitedError: The server has ended; that is why.
+        ServiceError: The driver raised something else; or the server is frozen.
+    """
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        state = handle.state()
+        if state is None or state.ended:
+            raise exited(handle, state) from error
+        why = "" if answers(handle) else f"{FROZEN} "
+        text = f"{type(error).__name__}: {masked(str(error), handle.secrets())}"
+        raise ServiceError(f"{handle.alias} {what}: {why}{text}", service=handle.alias) from error
 
 
 def _start(
     declaration: Service,
     alias: str,
-    site: Site,
+    context: StartContext,
     *,
     image: tuple[str, str],
     await_network: Callable[[], None],
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
-    files = _files(declaration)
-    image_name, image_id = image
+    engine, image_name = context.engine, image[0]
+    files = {
+        path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
+        for path, content in declaration.files.items()
+    }
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(
             alias=alias,
-            engine=site.engine,
-            container=site.session.name(alias),
-            networks=(site.network,),
-            ports={
-                port: free_port(site.engine.bind_address) for port in declaration.container_ports()
-            },
+            engine=engine,
+            container=context.session.name(alias),
+            networks=(context.network,),
+            ports={port: free_port(engine.bind_address) for port in declaration.container_ports()},
             password=password,
-            helper=partial(helper_container, site),
+            helper=context.helper_container,
         )
         handle = bind(declaration, runtime, image=image_name)
-        site.bound.append(handle)
-        with site.span(alias, "create"), site.making_container(runtime.container):
-            spec = _spec(handle, site, image=image_id)
-            runtime.container_id = site.engine.create_container(spec)
+        context.bound.append(handle)
+        with context.span(alias, "create"), context.creating_container(runtime.container):
+            runtime.container_id = engine.create_container(_spec(handle, context, image=image[1]))
         written, links = {**handle.server_files(), **files}, handle.server_links()
         if written or links:
-            with site.span(alias, "files"):
-                site.engine.put_files(runtime.container, written, links=links)
-        with site.span(alias, "network"):
+            with context.span(alias, "files"):
+                engine.put_files(runtime.container, written, links=links)
+        with context.span(alias, "network"):
             await_network()
         try:
-            with site.span(alias, "start"):
-                site.engine.start_container(runtime.container)
+            with context.span(alias, "start"):
+                engine.start_container(runtime.container)
         except EngineError as error:
-            if attempt == _PORT_ATTEMPTS or not _port_taken(error):
+            if attempt == _PORT_ATTEMPTS or not any(words in str(error) for words in _PORT_TAKEN):
                 raise
-            site.remove_container(runtime.container)
+            context.remove_container(runtime.container)  # somebody took the port since we looked
         else:
-            site.follow(handle)
+            context.follow(handle)
             return handle
     raise AssertionError  # the last attempt returns or raises
 
 
-def _port_taken(error: EngineError) -> bool:
-    """Whether somebody took the port between our look and Docker's start."""
-    return any(phrase in str(error) for phrase in _PORT_TAKEN)
-
-
-def _spec(handle: Service, site: Site, *, image: str) -> ContainerSpec:
+def _spec(handle: Service, context: StartContext, *, image: str) -> ContainerSpec:
     runtime = handle.running
+    sizes = {path: f"size={size}" for path, size in handle.tmpfs.items()}
     return ContainerSpec(
         name=runtime.container,
         image=image,
-        labels=site.labels(service=runtime.alias, scope=handle.scope),
-        network=site.network,
+        labels=context.labels(service=runtime.alias, scope=handle.scope),
+        network=context.network,
         aliases=host_names(runtime.alias),
         env={**handle.server_env(), **handle.env},
         command=handle.server_command() if handle.command is None else handle.command,
         ports=runtime.ports,
-        bind_address=site.engine.bind_address,
+        bind_address=context.engine.bind_address,
         entrypoint=handle.server_entrypoint(),
         user=handle.server_user(),
         memory=None if handle.memory is None else int(handle.memory),
         cpus=handle.cpus,
         pids=handle.pids,
         shm_size=int(handle.shm_size),
-        tmpfs={
-            **handle.server_tmpfs(),
-            **{path: f"size={size}" for path, size in handle.tmpfs.items()},
-        },
+        tmpfs={**handle.server_tmpfs(), **sizes},
         mounts=handle.server_mounts(),
         capabilities=handle.server_capabilities(),
     )
 
 
-def _files(declaration: Service) -> Mapping[str, bytes]:
-    return {
-        path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
-        for path, content in declaration.files.items()
-    }
+def source_of(service: Service, *, lock: LockFile, settings: Settings) -> LockedImage | BuildSource:
+    """Where a service's image comes from; nothing is asked of the engine yet.
+
+    Raises:
+        LockError: It is not locked.
+    """
+    if isinstance(service, Container) and isinstance(service.build, Build):
+        return BuildSource(build=service.build, lock=lock)
+    return resolve_image(service.image, default=service.lock_entry, lock=lock, settings=settings)
 
 
-@contextlib.contextmanager
-def as_ours(handle: Service, what: str) -> Iterator[None]:
-    """What a driver raises in the block becomes ours."""
+def ensure(source: LockedImage | BuildSource, context: StartContext) -> tuple[str, str]:
+    """Have an image on the engine, pulled or built if it is missing: its name, and its id.
+
+    Raises:
+        OrchestratorError: It could not be pulled or built.
+    """
+    if isinstance(source, BuildSource):
+        return _ensure_built(source, context)
+    return str(source), _ensure_pulled(source, context).id
+
+
+def _ensure_built(source: BuildSource, context: StartContext) -> tuple[str, str]:
+    """Build an image, unless this process did so before with the same content."""
+    build = source.build
+    folder = Path(build.folder)
     try:
-        yield
-    except OrchestratorError:
-        raise
-    except Exception as error:
-        raise failure(handle, what, error) from error
+        text = (folder / build.dockerfile).read_text(encoding="utf-8")
+        text = with_images(text, lambda image: _base(image, source, context), args=build.args)
+        packed = pack_context(
+            folder,
+            dockerfile=build.dockerfile,
+            replaced={Path(build.dockerfile).as_posix(): text.encode()},
+        )
+    except OSError as error:
+        raise DeclarationError(
+            f"{build} cannot be built: {error.filename or folder}: {error.strerror}"
+        ) from error
+    except DeclarationError as error:
+        raise DeclarationError(f"{folder / build.dockerfile}: {error}") from None
+    asked = [packed.digest, build.dockerfile, sorted(build.args.items()), build.target]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    name = f"orchestrator/built:{digest[:24]}-{context.session.id[:8]}"
+    with packed.tar, _build_lock.held():
+        found = context.engine.images.find(name)
+        if found is None:
+            _build(build, packed, name, context)
+            found = context.engine.images.find(name)
+    if found is None:
+        raise EngineError(f"{name}, built from {folder}, was removed by somebody else")
+    return name, found.id
+
+
+def _build(build: Build, packed: BuildContext, name: str, context: StartContext) -> None:
+    output: list[str] = []
+    try:
+        with context.session.creating("image", name):
+            output.extend(
+                context.engine.images.build(
+                    packed.tar,
+                    name=name,
+                    dockerfile=build.dockerfile,
+                    args={**build.args},
+                    target=build.target,
+                    labels=context.session.labels(scope="process"),
+                    stopping=context.stopping,
+                )
+            )
+    except EngineError as error:
+        last = "\n".join(output[-_LAST_LINES:])
+        raise EngineError(f"{error}\n{last}", status=error.status) from None
+
+
+def _base(image: str, source: BuildSource, context: StartContext) -> str:
+    """A locked base, by a name under which the engine has exactly those bytes."""
+    locked = resolve_image(image, default="", lock=source.lock, settings=context.settings)
+    info = _ensure_pulled(locked, context)
+    pinned = locked.reference.pinned if locked.digest else ""
+    return pinned if pinned in info.repo_digests else info.id
+
+
+def _ensure_pulled(image: LockedImage, context: StartContext) -> ImageInfo:
+    return ensure_image(context.engine, image, settings=context.settings, stopping=context.stopping)

@@ -1,18 +1,51 @@
-"""What the start of a class waited for, recorded when ``ORCHESTRATOR_TIMELINE`` asks for it."""
+"""What the start of a class waited for, recorded when ``ORCHESTRATOR_TIMELINE`` asks for it.
+
+It becomes a page: one file that needs nothing else, to which each class adds its part. Workers of
+one run write to the same page, each with one appended piece under a lock; a new run begins a new
+page. There is no script in it, and browsers close what is left open at its end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 CLASS: Final = ""
 """The row of what the class as a whole waits for."""
+_STYLE: Final = Path(__file__).with_name("timeline.css")
+_TICKS: Final = 5
+_SHOWN: Final = 0.01  # seconds; what is shorter is in the title of its bar only
+_PHASES: Final = {
+    "waits": "another service",
+    "session": "own a session",
+    "network": "the network",
+    "image": "look for, pull or build the image",
+    "create": "create the container",
+    "files": "write files",
+    "start": "start the container",
+    "probe": "until the server answers",
+    "prepare": "migrations and the like",
+    "shared": "a service of the process",
+}
+_HEAD: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<!-- run {run} -->
+<title>What the start of each class waited for</title>
+<style>
+{style}</style>
+<h1>What the start of each class waited for</h1>
+<div class="legend">{legend}</div>
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +107,89 @@ class Timeline:
     def seconds(self) -> float:
         """How long the whole start took."""
         return max((span.ended for span in self.spans), default=0.0)
+
+
+def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) -> None:
+    """Add one class's start to the page of its run.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    style = _STYLE.read_text(encoding="utf-8")
+    head = _HEAD.format(run=_escaped(run), style=style, legend=_legend()).encode()
+    piece = _section(timeline, error=error).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if file.read(len(head)) != head:
+            file.truncate(0)
+            file.write(head)
+        file.write(piece)
+
+
+def _legend() -> str:
+    return "".join(
+        f'<span><i class="{phase}"></i>{phase}: {meaning}</span>'
+        for phase, meaning in _PHASES.items()
+    )
+
+
+def _section(timeline: Timeline, *, error: str | None) -> str:
+    whole = timeline.seconds or 1.0
+    rows = timeline.rows()
+    last = max(timeline.spans, key=lambda span: span.ended, default=None)
+    marks = "".join(
+        f'<span style="left:{100 * tick / _TICKS:g}%">{whole * tick / _TICKS:.2f}</span>'
+        for tick in range(_TICKS + 1)
+    )
+    lines = [
+        _row(row or "class", spans, whole=whole, last=last is not None and last.row == row)
+        for row, spans in rows.items()
+        if spans
+    ]
+    return (
+        f"<section><h2>{_escaped(timeline.test_class)}</h2>"
+        f"{_summary(timeline, last=last, error=error)}"
+        f'<div class="row axis"><span></span><div class="track">{marks}</div><span>s</span></div>'
+        f"{''.join(lines)}</section>\n"
+    )
+
+
+def _summary(timeline: Timeline, *, last: Span | None, error: str | None) -> str:
+    at = timeline.at.astimezone().isoformat(sep=" ", timespec="seconds")
+    if error is not None:
+        text = f"{at}: failed after {timeline.seconds:.2f} s: {error}"
+        return f'<p class="failed">{_escaped(text)}</p>'
+    if last is None or last.row == CLASS:
+        return f"<p>{at}: {timeline.seconds:.2f} s</p>"
+    parts = ", ".join(
+        f"{_escaped(span.phase)} {span.ended - span.began:.2f} s"
+        for span in timeline.rows()[last.row]
+        if span.ended - span.began >= _SHOWN
+    )
+    name = _escaped(last.row)
+    return f"<p>{at}: ready after {timeline.seconds:.2f} s; the last was {name}: {parts}</p>"
+
+
+def _row(name: str, spans: Sequence[Span], *, whole: float, last: bool) -> str:
+    bars = "".join(_bar(span, whole=whole) for span in spans)
+    ended = max(span.ended for span in spans)
+    label = f"<span{' class=last' if last else ''}>{_escaped(name)}</span>"
+    return (
+        f'<div class="row">{label}<div class="track">{bars}</div><span>{ended:.2f} s</span></div>'
+    )
+
+
+def _bar(span: Span, *, whole: float) -> str:
+    left, width = 100 * span.began / whole, 100 * (span.ended - span.began) / whole
+    kind = span.phase.split()[0]
+    title = _escaped(f"{span.phase}: {span.ended - span.began:.3f} s, from {span.began:.3f} s")
+    return f'<i class="{kind}" style="left:{left:.2f}%;width:{width:.2f}%" title="{title}"></i>'
+
+
+def _escaped(text: str) -> str:
+    import html  # not at import: few ask for the page
+
+    lines = (printable(line, lines=False) for line in text.splitlines())  # without colours
+    return html.escape("\n".join(lines))

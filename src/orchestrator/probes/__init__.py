@@ -5,7 +5,16 @@ the test will: Docker's proxy accepts connections before the server listens, so 
 nothing. Whether the container is still alive is checked in the loop, so no probe has to.
 """
 
-from orchestrator.probes.checks import All, Call, Exec, Healthcheck, Http, LogLine, Tcp
-from orchestrator.probes.target import NotReadyError, Probe
+from orchestrator.probes.checks import (
+    All,
+    Call,
+    Exec,
+    Healthcheck,
+    Http,
+    LogLine,
+    NotReadyError,
+    Probe,
+    Tcp,
+)
 
 __all__ = ["All", "Call", "Exec", "Healthcheck", "Http", "LogLine", "NotReadyError", "Probe", "Tcp"]

@@ -1,20 +1,83 @@
-"""The probes: each asks a server once."""
+"""The probes: each asks a server once. And what a probe is, and what it may see of a service."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes.target import NotReadyError, connect, is_probe
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
-    from orchestrator.probes.target import Probe, Target
+    from orchestrator.engine.api import ContainerState, ExecResult
 
+ATTEMPT: Final = 0.5
+"""Seconds that one connection or answer may take."""
 _SILENCE: Final = 0.1  # a proxy on a busy or distant machine takes its time to hang up
+
+
+class NotReadyError(Exception):
+    """A probe's way to say "not yet"; it ends as the cause of `ServiceNotReadyError`."""
+
+
+class Target(Protocol):
+    """What a probe may see of a service."""
+
+    @property
+    def alias(self) -> str:
+        """The service's name in its class."""
+
+    @property
+    def host(self) -> str:
+        """Where its ports are published."""
+
+    @property
+    def port(self) -> int:
+        """Its main port, as published."""
+
+    def port_of(self, container_port: int) -> int:
+        """Where a container port is published."""
+
+    def logs(self, tail: int | None = None) -> str:
+        """What the container wrote."""
+
+    def exec(self, argv: Sequence[str]) -> ExecResult:
+        """Run a command in the container."""
+
+    def state(self) -> ContainerState | None:
+        """The container now."""
+
+    def why_ended(self) -> str:
+        """What the log of an ended server tells of the reason; empty if nothing."""
+
+
+class Probe(Protocol):
+    """Tells whether a service is ready."""
+
+    def check(self, target: Target) -> None:
+        """Return when the service is ready; raise anything when it is not yet."""
+
+
+def is_probe(value: object) -> bool:
+    """Whether a value can be tried; the class of a probe cannot, ``Tcp`` for ``Tcp()``."""
+    return not isinstance(value, type) and callable(getattr(value, "check", None))
+
+
+def connect(target: Target, *, port: int | None = None) -> socket.socket:
+    """Open a connection to a published port; reads and writes are bounded."""
+    import socket  # not at import: a test module that only declares loads little
+
+    published = target.port if port is None else target.port_of(port)
+    try:
+        return socket.create_connection((target.host, published), timeout=ATTEMPT)
+    except OSError as error:
+        raise NotReadyError(
+            f"port {published} of {target.host} cannot be reached ({error}); if that is not where "
+            "the daemon's ports are, ORCHESTRATOR_HOST=… says where"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -59,19 +122,12 @@ class Http:
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.path, str) and self.path.startswith("/")):
-            raise DeclarationError(
-                f"Http({self.path!r}) cannot be used: expected a path such as '/health'; host and "
-                "port are the service's"
-            )
-        if type(self.status) is not int:
-            raise DeclarationError(
-                f"Http(status={self.status!r}) cannot be used: expected one such as 200"
-            )
-        if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
-            raise DeclarationError(
-                f"Http(timeout={self.timeout!r}) cannot be used: expected seconds, above 0"
-            )
+        good = isinstance(self.path, str) and self.path.startswith("/")
+        expected = "a path such as '/health'; host and port are the service's"
+        _check(good, f"Http({self.path!r})", expected)
+        _check(type(self.status) is int, f"Http(status={self.status!r})", "one such as 200")
+        good = isinstance(self.timeout, (int, float)) and self.timeout > 0
+        _check(good, f"Http(timeout={self.timeout!r})", "seconds, above 0")
 
     def check(self, target: Target) -> None:
         """Ask once."""
@@ -99,11 +155,9 @@ class Exec:
 
     def __post_init__(self) -> None:
         words = [] if isinstance(self.argv, (str, bytes)) else list(self.argv)
-        if not words or not all(isinstance(word, str) for word in words):
-            raise DeclarationError(
-                f"Exec({self.argv!r}) cannot be used: expected a list of arguments such as "
-                "['pg_isready', '--quiet']"
-            )
+        good = bool(words) and all(isinstance(word, str) for word in words)
+        expected = "a list of arguments such as ['pg_isready', '--quiet']"
+        _check(good, f"Exec({self.argv!r})", expected)
 
     def check(self, target: Target) -> None:
         """Run the command once."""
@@ -136,10 +190,8 @@ class LogLine:
                 f"LogLine({self.pattern!r}) cannot be used: it is no regular expression ({error}); "
                 "re.escape makes one of a plain text"
             ) from None
-        if type(self.times) is not int or self.times < 1:
-            raise DeclarationError(
-                f"LogLine(times={self.times!r}) cannot be used: expected a count, above 0"
-            )
+        good = type(self.times) is int and self.times > 0
+        _check(good, f"LogLine(times={self.times!r})", "a count, above 0")
 
     def check(self, target: Target) -> None:
         """Read the log once."""
@@ -182,10 +234,7 @@ class Call:
     function: Callable[[Any], object]
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise DeclarationError(
-                f"Call({self.function!r}) cannot be used: expected a function of the service"
-            )
+        _check(callable(self.function), f"Call({self.function!r})", "a function of the service")
 
     def check(self, target: Target) -> None:
         """Call the function once."""
@@ -203,13 +252,8 @@ class All:
     probes: tuple[Probe, ...]
 
     def __init__(self, *probes: Probe) -> None:
-        if not probes:
-            raise DeclarationError("All() cannot be used: expected probes such as Tcp()")
-        for probe in probes:
-            if not is_probe(probe):
-                raise DeclarationError(
-                    f"All(…) cannot be used with {probe!r}: expected probes such as Tcp()"
-                )
+        good = bool(probes) and all(map(is_probe, probes))
+        _check(good, f"All({', '.join(map(repr, probes))})", "probes such as Tcp()")
         object.__setattr__(self, "probes", probes)
 
     def check(self, target: Target) -> None:
@@ -219,3 +263,9 @@ class All:
 
     def __str__(self) -> str:
         return f"All({', '.join(map(str, self.probes))})"
+
+
+def _check(good: bool, probe: str, expected: str) -> None:  # noqa: FBT001 - what is checked
+    """Raise DeclarationError unless a probe can ever succeed."""
+    if not good:
+        raise DeclarationError(f"{probe} cannot be used: expected {expected}")

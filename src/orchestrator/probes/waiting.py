@@ -1,10 +1,10 @@
-"""The one loop that waits until a server is ready, has ended, or ran out of time."""
+"""Waiting: `poll`, the one deadline loop, and how a server is awaited that may end meanwhile."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.errors import (
     DeclarationError,
@@ -12,18 +12,55 @@ from orchestrator.errors import (
     ServiceExitedError,
     ServiceNotReadyError,
 )
-from orchestrator.probes.ending import LAST_LINES, exited
-from orchestrator.probes.target import ATTEMPT, NotReadyError
+from orchestrator.probes.checks import ATTEMPT, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.probes.target import Probe, Target
+    from orchestrator.engine.api import ContainerState
+    from orchestrator.probes.checks import Probe, Target
 
-INTERVAL: Final = 0.015
-"""Seconds between two attempts."""
+_INTERVAL: Final = 0.015  # seconds between two attempts
 _LIVENESS_INTERVAL: Final = 0.1
+_LAST_LINES: Final = 30  # of a container's log, in an error
 _FINAL: Final = (ServiceExitedError, DeclarationError, MissingDriverError)  # time mends none
+
+Answer = TypeVar("Answer")
+
+
+def poll(
+    ask: Callable[[], Answer],
+    *,
+    timeout: float,
+    interval: float = _INTERVAL,
+    retry_on: Callable[[BaseException], bool] = lambda _: False,
+) -> Answer:
+    """Ask until the answer is true, or the time is over; the last answer, which may be false.
+
+    Args:
+        ask: What is called, at least once.
+        timeout: Seconds after which it is not asked again.
+        interval: Seconds between two calls.
+        retry_on: Which errors mean "not yet"; the last of them is raised when the time is over.
+
+    Raises:
+        Exception: What `ask` raised, if not to be retried, or when the time is over.
+    """
+    import tenacity  # not at import: declaring services must load no third-party module
+
+    def last(state: tenacity.RetryCallState) -> Answer:
+        assert state.outcome is not None  # noqa: S101 - it was asked
+        answer: Answer = state.outcome.result()
+        return answer
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(timeout),
+        wait=tenacity.wait_fixed(interval),
+        retry=tenacity.retry_if_exception(retry_on)
+        | tenacity.retry_if_result(lambda answer: not answer),
+        retry_error_callback=last,
+    )
+    return retrying(ask)
 
 
 def wait_until_ready(
@@ -42,32 +79,26 @@ def wait_until_ready(
         DeclarationError: The probe can never succeed; raised at once too.
         ServiceNotReadyError: The deadline passed; the probe's last error is the cause.
     """
-    import tenacity  # not at import: declaring services must load no third-party module
-
     started = time.monotonic()
     liveness = _Liveness(target)
     attempts = 0
 
-    def attempt() -> None:
+    def attempt() -> bool:
         nonlocal attempts
-        if cancelled():
-            return
-        attempts += 1
-        try:
-            probe.check(target)
-        except Exception:
-            liveness.check()
-            raise
+        if not cancelled():
+            attempts += 1
+            try:
+                probe.check(target)
+            except Exception:
+                liveness.check()
+                raise
+        return True
 
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_delay(timeout),
-        wait=tenacity.wait_fixed(INTERVAL),
-        retry=tenacity.retry_if_not_exception_type(_FINAL)
-        & tenacity.retry_if_exception_type(Exception),
-        reraise=True,
-    )
+    def try_probe() -> None:
+        poll(attempt, timeout=timeout, retry_on=_is_temporary)
+
     try:
-        _bounded(lambda: retrying(attempt), timeout=timeout + ATTEMPT, cancelled=cancelled)
+        _bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
     except _FINAL:
         raise
     except Exception as error:
@@ -81,8 +112,41 @@ def wait_until_ready(
             probe=str(probe),
             seconds=seconds,
             attempts=attempts,
-            logs=target.logs(tail=LAST_LINES),
+            logs=target.logs(tail=_LAST_LINES),
         ) from error
+
+
+def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
+    """The error that says how a container ended; without a state, that somebody removed it."""
+    alias = target.alias
+    if state is None:
+        return ServiceExitedError(
+            f"{alias}: its container was removed by somebody else",
+            service=alias,
+            exit_code=-1,
+            oom_killed=False,
+        )
+    return ServiceExitedError(
+        f"{alias} {how_it_ended(state)}{_also(target.why_ended())}",
+        service=alias,
+        exit_code=state.exit_code,
+        oom_killed=state.oom_killed,
+        logs=target.logs(tail=_LAST_LINES),
+    )
+
+
+def how_it_ended(state: ContainerState) -> str:
+    """Why a container that has ended did so, and with which exit code."""
+    reason = "was killed for lack of memory (OOM)" if state.oom_killed else "exited"
+    return f"{reason} with exit code {state.exit_code}{_also(state.error)}"
+
+
+def _also(error: str) -> str:
+    return f": {error}" if error else ""
+
+
+def _is_temporary(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, _FINAL)
 
 
 def _bounded(work: Callable[[], object], *, timeout: float, cancelled: Callable[[], bool]) -> None:
@@ -125,6 +189,5 @@ class _Liveness:
             return
         self._next = time.monotonic() + _LIVENESS_INTERVAL
         state = self._target.state()
-        if state is not None and not state.ended:
-            return
-        raise exited(self._target, state) from None
+        if state is None or state.ended:
+            raise exited(self._target, state) from None

@@ -211,7 +211,7 @@ class CrashLogs:
         tail = "\n".join(printable(log.rstrip()).split("\n")[-self._settings.log_lines :])
         said = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
         if self._folder is not None:
-            from orchestrator.environment.keeping import write_log
+            from orchestrator.environment.context import write_log
 
             owner = container.labels.get(Label.CLASS, "")
             try:

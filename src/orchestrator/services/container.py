@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp
-from orchestrator.probes.target import is_probe
+from orchestrator.probes.checks import is_probe
 from orchestrator.services import options
-from orchestrator.services.mounts import check_allow, seen_mounts
 from orchestrator.services.runtime import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.probes import Probe
 
 _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 _HIGHEST_PORT: Final = 65535
+_CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
+_USER: Final = re.compile(r"[\w.:-]+")
+SOCKET: Final = "docker-socket"
+WORDS: Final = (SOCKET, "home", "root")
+_SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
+_MARKS: Final = (("images.lock",), (".git", "pyproject.toml", "setup.py", "setup.cfg"))
+_HOMES: Final = (Path("/home"), Path("/root"), Path("/Users"))
+_SYSTEM: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys")
+_SHARED: Final = (
+    *("/bin", "/lib", "/lib64", "/media", "/mnt", "/opt"),
+    *("/sbin", "/srv", "/tmp", "/usr", "/var", "/Volumes"),  # noqa: S108 - no file is made there
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,45 +101,44 @@ class Container(Service):
     capabilities: Sequence[str] | None = None
 
     def check_options(self) -> None:
-        """Raise DeclarationError for a value that cannot work."""
+        """Raise DeclarationError for a value that cannot work; give the others one form each."""
         if (self.image is None) == (self.build is None):
             raise DeclarationError(
                 "Container needs either an image, such as image='nginx:1.27-alpine', or a folder "
                 "to build one from, such as build='docker/web'"
             )
-        good = isinstance(self.build, (Path, Build)) or self.build is None
-        if not good and not (isinstance(self.build, str) and self.build):
-            raise DeclarationError(
-                f"Container(build={self.build!r}) cannot be used: expected a folder or a Build"
-            )
-        if isinstance(self.ports, (str, bytes, int, Mapping)):
-            raise DeclarationError(
-                f"Container(ports={self.ports!r}) cannot be used: expected a list of container "
-                "ports such as [8080]; `port` and `port_of` tell where they are published"
-            )
-        names = self.container_ports()
-        if len(set(names)) < len(names):
-            raise DeclarationError(f"Container(ports={self.ports!r}) names a port twice")
-        if self.probe is not None and not is_probe(self.probe):
-            raise DeclarationError(
-                f"Container(probe={self.probe!r}) cannot be used: expected a probe such as "
-                "orchestrator.probes.Http('/health')"
-            )
-        _check_probed_ports(self.probe, names)
+
+        def check(option: str, good: bool, expected: str) -> None:  # noqa: FBT001 - a local word
+            options.check(self, option, good, expected)
+
+        good = self.build is None or isinstance(self.build, (Path, Build))
+        check("build", good or options.is_text(self.build), "a folder or a Build")
+        expected = "a list of container ports such as [8080]; `port` says where it is published"
+        good = isinstance(self.ports, Sequence) and not isinstance(self.ports, (str, bytes))
+        check("ports", good, expected)
+        ports = [_port_name(port) for port in self.ports]
+        check("ports", len(set(ports)) == len(ports), "each port once")
+        good = self.probe is None or is_probe(self.probe)
+        check("probe", good, "a probe such as orchestrator.probes.Http('/health')")
+        _check_probed_ports(self.probe, ports)
         options.check_words(self, "entrypoint", self.entrypoint)
-        if self.user is not None and (
-            isinstance(self.user, bool) or not re.fullmatch(r"[\w.:-]+", str(self.user))
-        ):
-            raise DeclarationError(
-                f"Container(user={self.user!r}) cannot be used: expected a name or an id"
-            )
-        options.check_capabilities(self, "capabilities", self.capabilities)
+        good = not isinstance(self.user, bool) and _USER.fullmatch(str(self.user)) is not None
+        check("user", good or self.user is None, "a name or an id")
+        names = self.capabilities
+        good = names is None or (options.is_words(names) and all(map(_CAPABILITY.fullmatch, names)))
+        check("capabilities", good, "a list such as ['NET_ADMIN']")
         check_allow(self.allow)
-        seen_mounts(self.mounts, allow=self.allow)
+        resolve_mounts(self.mounts, allow=self.allow)
+        options.normalise(
+            self,
+            build=Build(folder=self.build) if isinstance(self.build, (str, Path)) else self.build,
+            ports=ports,
+            user=None if self.user is None else str(self.user),
+        )
 
     def container_ports(self) -> Sequence[str]:
         """The declared ports, each with its protocol."""
-        return [_port_name(port) for port in self.ports]
+        return cast("Sequence[str]", self.ports)
 
     def server_entrypoint(self) -> Sequence[str] | None:
         """The declared entry point."""
@@ -137,11 +146,11 @@ class Container(Service):
 
     def server_user(self) -> str | None:
         """The declared user."""
-        return None if self.user is None else str(self.user)
+        return cast("str | None", self.user)
 
     def server_mounts(self) -> Mapping[str, str]:
         """The declared mounts, looked at again: links may have moved."""
-        return seen_mounts(self.mounts, allow=self.allow)
+        return resolve_mounts(self.mounts, allow=self.allow)
 
     def server_capabilities(self) -> Sequence[str]:
         """The declared capabilities, or those that image entry points need."""
@@ -196,3 +205,140 @@ def _port_name(port: int | str) -> str:
             "or '53/udp'; `port` and `port_of` tell where it is published"
         )
     return f"{match[1]}/{match[2] or 'tcp'}"
+
+
+# What of this machine a container may see: the project, and what a declaration names.
+
+
+def resolve_mounts(
+    mounts: Mapping[str, str | Path], *, allow: Sequence[str | Path]
+) -> Mapping[str, str]:
+    """Container path to the path of this machine that is mounted there, links resolved.
+
+    Raises:
+        DeclarationError: One cannot be mounted, or is neither in the project nor allowed.
+    """
+    if not isinstance(mounts, Mapping):
+        raise DeclarationError(
+            f"Container(mounts={mounts!r}) cannot be used: expected a mapping of absolute "
+            "container path to a path of this machine"
+        )
+    found = {}
+    for path, source in mounts.items():
+        if (
+            not options.is_path(path)
+            or ":" in path
+            or not isinstance(source, (str, Path))
+            or not source
+        ):
+            raise DeclarationError(
+                f"Container(mounts=…) cannot mount {source!r} at {path!r}: expected a path of this "
+                "machine, and an absolute container path without a colon"
+            )
+        if ":" in str(source) or "\0" in str(source):
+            raise DeclarationError(f"Container(mounts=…) cannot mount {source!r}: it has a colon")
+        found[path] = str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
+    return found
+
+
+def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:
+    """The path of this machine that a name leads to, if containers may see it.
+
+    That is what is in the project's folder (`project_folder`) or what ``allow`` names: a path, with
+    everything below, or one of `WORDS`. An engine's socket has to be named wherever it is.
+
+    Raises:
+        DeclarationError: They may not; the message has what to add to ``allow``.
+    """
+    try:
+        path = Path(os.path.realpath(source))
+    except OSError as error:
+        raise DeclarationError(
+            f"{option} cannot see where {str(source)!r} leads to: {error.strerror}"
+        ) from error
+    project = project_folder()
+    named = [each for word in allow for each in _paths(word)]
+    if path.name in _SOCKETS or _is_socket(path):
+        good = SOCKET in allow or path in named
+    else:
+        good = any(path.is_relative_to(each) for each in [*named, *([project] if project else [])])
+    if good:
+        return path
+    via = "" if path == Path(source).absolute() else f", which is {str(path)!r}"
+    word = SOCKET if path.name in _SOCKETS else str(path)
+    if path == Path("/"):
+        word = "root"
+    elif path in _homes():
+        word = "home"
+    what = (
+        "it is the socket of a container engine, which makes whoever has it root here"
+        if word == SOCKET
+        else f"it is not in the project's folder, {project}"
+        if project
+        else f"the working directory, {Path.cwd()}, is in no project's folder"
+    )
+    raise DeclarationError(
+        f"{option} refuses {str(source)!r}{via}: {what}. If the test needs just that, also a "
+        f"temporary folder of its own, name it: allow=[{word!r}]"
+    )
+
+
+def check_allow(allow: object) -> None:
+    """Raise DeclarationError unless it is a list of absolute paths and known words."""
+    good = isinstance(allow, (list, tuple)) and all(
+        isinstance(word, (str, Path)) and (word in WORDS or Path(word).is_absolute())
+        for word in allow
+    )
+    if not good:
+        raise DeclarationError(
+            f"allow={allow!r} cannot be used: expected a list of absolute paths of this machine, "
+            f"or of {', '.join(map(repr, WORDS))}"
+        )
+
+
+def project_folder() -> Path | None:
+    """The folder of the project in which the tests run; None where there is none.
+
+    The nearest folder above the working directory with an ``images.lock``, else with a ``.git`` or
+    Python's own project files, else the working directory. A home folder, a folder of the system
+    and what holds others' folders, such as ``/tmp``, is no project.
+    """
+    here = Path(os.path.realpath(Path.cwd()))
+    for marks in _MARKS:
+        for folder in (here, *here.parents):
+            if _may_be_project(folder) and any((folder / mark).exists() for mark in marks):
+                return folder
+    return here if _may_be_project(here) else None
+
+
+def _may_be_project(folder: Path) -> bool:
+    homes = _homes()
+    wide = {Path("/"), *homes, *homes[-1].parents, *map(Path, _SHARED)}
+    return folder not in wide and not any(folder.is_relative_to(each) for each in _SYSTEM)
+
+
+def _paths(word: str | Path) -> Sequence[Path]:
+    """What a word of ``allow`` stands for."""
+    if word == SOCKET:
+        return []
+    if word == "home":
+        return _homes()
+    try:
+        return [Path("/" if word == "root" else os.path.realpath(word))]
+    except OSError:
+        return []  # nothing that leads there can be seen
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return path.is_socket()
+    except OSError:  # in a folder that only the daemon can look into
+        return False
+
+
+def _homes() -> Sequence[Path]:
+    """Where homes are; this user's last."""
+    try:
+        return [*_HOMES, Path(os.path.realpath(Path.home()))]
+    except RuntimeError:  # a user without a home
+        return _HOMES

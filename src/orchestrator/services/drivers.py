@@ -20,7 +20,7 @@ _importing: Final = ProcessLock()
 
 
 def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
-    """Import a driver; that it uses deprecated Python itself is not the test's concern.
+    """Import a driver, without the warnings about deprecated Python in its own code.
 
     Args:
         module: Its name.
@@ -46,7 +46,7 @@ def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
 
 
 def load_early(modules: Iterable[str]) -> None:
-    """Import drivers while there is nothing else to do; whoever needs one is told what is wrong."""
+    """Import drivers ahead of time; one that cannot be imported raises when it is first used."""
     for module in modules:
         with contextlib.suppress(Exception):
             driver(module)

@@ -1,7 +1,7 @@
-"""`Hooks`: what a class of services says about its server, in options and in methods.
+"""`Hooks`: the methods by which a class of services describes its server, each with a default.
 
-A class attribute that is a service is a *declaration*: a frozen value that touches nothing. What
-makes it one is here too.
+And `Declaration`, their base: as an attribute of a test class, a service is a frozen value that
+touches nothing, and stands for the running server while the class runs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,8 @@ _DECLARED_AS: Final = "_declared_as"
 # Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
 # (forged packets on the class's network), SETFCAP.
 CAPABILITIES: Final = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
+    *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
 
 
@@ -46,7 +38,11 @@ CAPABILITIES: Final = (
     field_specifiers=(field, options.private),
 )
 class Declaration:
-    """Makes every subclass a frozen dataclass, and its unknown options our error."""
+    """Makes each subclass a frozen dataclass whose annotated attributes are its options.
+
+    Options are given by name. One that does not exist is a DeclarationError with the name that was
+    probably meant.
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -67,7 +63,7 @@ class Declaration:
         return super().__new__(cls)
 
     def __repr__(self) -> str:
-        """Show what was asked for; the rest is as ever."""
+        """Show the options that differ from their defaults."""
         asked = (
             f"{item.name}={value!r}"
             for item in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -76,7 +72,7 @@ class Declaration:
         return f"{type(self).__name__}({', '.join(asked)})"
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Self:
-        """Hand out the running service of this test, else of its class, else the declaration."""
+        """The running service of this test, else that of its class, else this declaration."""
         for place in (instance, owner):
             handle = getattr(place, "__dict__", {}).get(HANDLES, {}).get(self)
             if handle is not None:
@@ -88,12 +84,12 @@ class Declaration:
 
 
 def declared_as(declaration: Declaration) -> str:
-    """Where a declaration stands, such as class and attribute; empty when in no class's body."""
+    """The class and attribute that declare a service, as ``Class.name``; empty without a class."""
     return str(vars(declaration).get(_DECLARED_AS, ""))
 
 
 def name_declaration(declaration: Declaration, place: str) -> None:
-    """Say where a declaration stands."""
+    """Note which class and attribute, or which entry of a file, declares a service."""
     vars(declaration)[_DECLARED_AS] = place
 
 
@@ -104,7 +100,7 @@ def _default(item: dataclasses.Field[Any]) -> object:
 
 
 class Hooks(Declaration):
-    """What a service of one's own may say about its server; each has a default.
+    """The methods to override in a service of your own; each has a default.
 
     Annotated attributes of a subclass are its options. Hooks whose names begin with ``server_``,
     and `container_ports`, are asked before the container is created; host, port, alias and password

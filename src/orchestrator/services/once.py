@@ -1,4 +1,4 @@
-"""What one process makes: once, whoever asks at the same moment, and undone by itself alone."""
+"""Attributes made once whichever thread asks first; a lock and an exit stack that know forks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 
 class ProcessLock:
-    """A reentrant lock of one process.
+    """A reentrant lock that a forked child does not find locked.
 
     What another thread holds when a process forks would stay locked in the child for ever, because
     that thread is not there to let go. So a child has a lock of its own.
@@ -32,7 +32,7 @@ class ProcessLock:
 
 
 class OwnStack(contextlib.ExitStack):
-    """An exit stack of one process: what that has made, a forked child does not undo.
+    """An exit stack that only the process which made it unwinds; in a forked child it does nothing.
 
     A pickle or a deep copy of it is empty.
     """
@@ -93,7 +93,7 @@ def _api() -> Any:
 
 
 class locked_property(Generic[Made]):  # noqa: N801 - a decorator, as functools.cached_property
-    """A property that is made when first read, by one thread, and kept.
+    """A property that is computed when it is first read, by one thread, and kept.
 
     ``functools.cached_property`` makes it twice when two threads come at the same moment (Python
     3.12), or lets every object wait for any other (before).

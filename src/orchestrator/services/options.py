@@ -1,4 +1,4 @@
-"""What the values of a declaration must look like."""
+"""Checks of the values that a declaration is given; each error names the service and option."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeGuard
 from urllib.parse import quote
 
 from orchestrator.errors import DeclarationError
@@ -17,7 +17,6 @@ Scope = Literal["class", "test", "process"]
 
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
-_CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
 _IDENTIFIER: Final = 64
 _TAKEN: Final = "localhost"  # which is every container's own name for itself
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
@@ -63,7 +62,7 @@ def check_environment(service: object, option: str, values: Mapping[str, object]
 
 
 def in_bytes(size: object) -> int:
-    """A size in bytes; -1 for what is none."""
+    """A number of bytes, or text such as ``"512m"``, in bytes; -1 for anything else."""
     if isinstance(size, str):
         match = _SIZE.fullmatch(size.strip())
         return int(match[1]) * _UNITS[match[2].lower()] if match else -1
@@ -99,14 +98,6 @@ def check_log_range(tail: object, since: object) -> None:
         raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
 
 
-def check_capabilities(service: object, option: str, value: object) -> None:
-    """Raise DeclarationError unless a value is a list of capabilities, or None."""
-    good = value is None or (
-        is_words(value) and all(_CAPABILITY.fullmatch(name) for name in cast("list[str]", value))
-    )
-    check(service, option, good, "a list such as ['NET_ADMIN']")
-
-
 def is_logger(value: object) -> bool:
     """Whether a value is a logger."""
     import logging  # not at import: declaring loads no more than it needs
@@ -115,8 +106,8 @@ def is_logger(value: object) -> bool:
 
 
 def is_room(value: object) -> bool:
-    """Whether a value is a size, and not none at all."""
-    return is_size(value) and in_bytes(value) > 0
+    """Whether a value is a size above 0."""
+    return in_bytes(value) > 0
 
 
 def is_text(value: object) -> bool:
@@ -124,7 +115,7 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def is_words(value: object) -> bool:
+def is_words(value: object) -> TypeGuard[Sequence[str]]:
     """Whether a value is a list of texts."""
     return (
         isinstance(value, Sequence)
@@ -152,8 +143,14 @@ def check(service: object, option: str, good: bool, expected: str) -> None:  # n
         )
 
 
+def normalise(service: object, **values: object) -> None:
+    """Replace options by what they mean, while a declaration is made; it is frozen from then on."""
+    for option, value in values.items():
+        object.__setattr__(service, option, value)
+
+
 def private(default: Any, *, init: Literal[False] = False) -> Any:
-    """A field that is no option: a handle's own state."""
+    """A field of a service that is no option: state of the running service."""
     return field(init=init, default=default, repr=False)
 
 
@@ -172,7 +169,7 @@ def check_password(service: object, password: str | None) -> None:
 
 
 def random_password() -> str:
-    """A password that nobody guesses, of characters that mean nothing anywhere."""
+    """A password that cannot be guessed, of characters that need quoting nowhere."""
     return os.urandom(18).hex()
 
 

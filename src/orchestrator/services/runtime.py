@@ -1,35 +1,22 @@
-"""The container behind a handle, as the engine knows it."""
+"""The container behind a handle, as the engine knows it; and whether the server in it answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from orchestrator.probes.target import Target
+from orchestrator.errors import ServiceNotReadyError
+from orchestrator.probes.checks import ATTEMPT, Target
+from orchestrator.probes.waiting import exited, wait_until_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
 
-
-class Helper(Protocol):
-    """Runs a container in the network namespace of another while a block runs."""
-
-    def __call__(
-        self,
-        beside: str,
-        /,
-        *,
-        entry: str,
-        command: Sequence[str],
-        files: Mapping[str, bytes],
-        capabilities: Sequence[str],
-        devices: Sequence[str],
-    ) -> AbstractContextManager[str]:
-        """Its name."""
+FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
 def host_names(alias: str) -> list[str]:
@@ -56,7 +43,8 @@ class Runtime:
         networks: The names of the networks it stands on.
         ports: Container port such as ``"5432/tcp"`` to the host port.
         password: A random password of this server's own, for servers that want one.
-        helper: Runs another container in its network namespace.
+        helper: Runs another container in its network namespace while a block runs, as
+            `StartContext.helper_container` does.
         container_id: Known once the container exists; a handle is there before.
         restarts: How often `restart` has ended every connection to it.
     """
@@ -67,7 +55,7 @@ class Runtime:
     networks: Sequence[str]
     ports: Mapping[str, int]
     password: str
-    helper: Helper
+    helper: Callable[..., AbstractContextManager[str]]
     container_id: str = ""
     restarts: int = 0
 
@@ -91,3 +79,40 @@ class Handle(Target, Protocol):
 
     def copy_with(self, **changes: Any) -> Self:
         """The same with other attributes."""
+
+
+def await_ready(service: Handle, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Return when the service is ready.
+
+    Args:
+        service: A service that was started.
+        cancelled: Says when nobody waits any more; then this returns early.
+
+    Raises:
+        ServiceExitedError: It ended.
+        ServiceNotReadyError: It was not ready within its ``startup_timeout``.
+    """
+    probe = service.readiness()
+    if probe is not None:
+        wait_until_ready(probe, service, timeout=service.startup_timeout, cancelled=cancelled)
+        return
+    state = service.state()
+    if state is None or (state.ended and state.exit_code != 0):
+        raise exited(service, state)
+
+
+def answers(service: Handle, *, patience: float = ATTEMPT) -> bool:
+    """Whether the server answers anybody; a frozen one accepts connections at most.
+
+    Args:
+        service: A service that was ready before.
+        patience: Seconds it has.
+
+    Raises:
+        ServiceExitedError: It has ended.
+    """
+    try:
+        await_ready(service.copy_with(startup_timeout=patience))
+    except ServiceNotReadyError:
+        return False
+    return True

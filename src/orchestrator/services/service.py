@@ -7,6 +7,7 @@ class is set up, a copy of it is bound to a container: its *handle*, which the d
 from __future__ import annotations
 
 import dataclasses
+import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -18,7 +19,6 @@ from orchestrator.errors import (
     ServiceNotRunningError,
 )
 from orchestrator.services import faults, options
-from orchestrator.services.faults import slowness
 from orchestrator.services.hooks import Hooks, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.options import Scope
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import ContainerState, ExecResult
     from orchestrator.services.runtime import Runtime
 
-Handle = TypeVar("Handle", bound="Service")
+AnyService = TypeVar("AnyService", bound="Service")
+_LIVES: Final = ("test", "class", "process")  # each as long as the next, or shorter
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 
 
@@ -185,7 +186,7 @@ class Service(Hooks):
         Raises:
             ServiceError: The engine's kernel does not allow it.
         """
-        return slowness.slowed(self, latency=latency, jitter=jitter, loss=loss)
+        return faults.slowed(self, latency=latency, jitter=jitter, loss=loss)
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; returns when it has ended. `restart` brings it back."""
@@ -270,12 +271,12 @@ class Service(Hooks):
         options.choice(self, "scope", self.scope, get_args(Scope))
         good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
         check("depends_on", good, "a list of services of this class")
-        for option, value in {
-            "memory": None if self.memory is None else memory,
-            "shm_size": options.in_bytes(self.shm_size),
-            "tmpfs": {path: options.in_bytes(size) for path, size in self.tmpfs.items()},
-        }.items():
-            object.__setattr__(self, option, value)  # it is being made, and frozen from then on
+        options.normalise(
+            self,
+            memory=None if self.memory is None else memory,
+            shm_size=options.in_bytes(self.shm_size),
+            tmpfs={path: options.in_bytes(size) for path, size in self.tmpfs.items()},
+        )
 
     def _check_image(self) -> None:
         options.check(
@@ -307,17 +308,17 @@ class Service(Hooks):
 
     @locked_property
     def _lock(self) -> ProcessLock:
-        """For what this handle makes at most once of each name."""
+        """Guards what this handle makes once of each name, such as its databases."""
         return ProcessLock()
 
 
-def bind(declaration: Handle, runtime: Runtime, *, image: str) -> Handle:
+def bind(declaration: AnyService, runtime: Runtime, *, image: str) -> AnyService:
     """The handle of a declaration, for a container of its own that runs this image."""
     return declaration._bound(runtime, image=image)  # noqa: SLF001 - what only we may do
 
 
-def join(handle: Handle, runtime: Runtime) -> Handle:
-    """The handle for one more class, which reaches the same container otherwise."""
+def join(handle: AnyService, runtime: Runtime) -> AnyService:
+    """The handle of a running service for one more class, with that class's alias and network."""
     return handle._joined(runtime)  # noqa: SLF001 - what only we may do
 
 
@@ -335,3 +336,45 @@ def _why_not_running(service: Service) -> str:
         "ServicesMixin to that class's end; a setUpClass of your own must call "
         "super().setUpClass() first."
     )
+
+
+def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
+    """The services, by alias, so that each comes after those it depends on.
+
+    Raises:
+        DeclarationError: They depend on one another in a circle, or on a service that the class
+            does not have.
+    """
+    graph = {alias: needed(alias, services) for alias in services}
+    try:
+        return {
+            alias: services[alias] for alias in graphlib.TopologicalSorter(graph).static_order()
+        }
+    except graphlib.CycleError as error:
+        raise DeclarationError(
+            f"services depend on one another in a circle: {' -> '.join(error.args[1])}"
+        ) from None
+
+
+def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
+    """The aliases of the services that one depends on.
+
+    Raises:
+        DeclarationError: The class has no such service, or it does not live as long.
+    """
+    aliases = {service: name for name, service in services.items()}
+    found = []
+    for needs in services[alias].depends_on:
+        name = needs if isinstance(needs, str) else aliases.get(needs)
+        if name is None or name not in services:
+            raise DeclarationError(
+                f"{alias} depends on {needs!r}, which is not a service of this class; "
+                f"it has {', '.join(services)}"
+            )
+        if _LIVES.index(services[name].scope) < _LIVES.index(services[alias].scope):
+            raise DeclarationError(
+                f"{alias} (scope {services[alias].scope!r}) depends on {name} (scope "
+                f"{services[name].scope!r}), which does not live as long"
+            )
+        found.append(name)
+    return found

@@ -20,7 +20,7 @@ from tests.benchmarks.workers.watched import observers
 if TYPE_CHECKING:
     from orchestrator import Service
     from orchestrator.probes import Probe
-    from orchestrator.probes.target import Target
+    from orchestrator.probes.checks import Target
     from tests.benchmarks.workers.watched import Seen
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from orchestrator.errors import DeclarationError
-from orchestrator.services.mounts import check_allow
+from orchestrator.services.container import check_allow
 from orchestrator.services.once import locked_property
-from orchestrator.services.options import Scope
+from orchestrator.services.options import Scope, is_positive, is_words
 
 if TYPE_CHECKING:
     from orchestrator.services.container import Container
@@ -55,31 +55,21 @@ class Compose:
         startup_timeout: float = 60.0,
         allow: Sequence[str | Path] = (),
     ) -> None:
-        if not isinstance(file, (str, Path)) or not str(file):
-            raise DeclarationError(f"Compose({file!r}) cannot be used: expected the path of a file")
-        if services is not None and (
-            isinstance(services, str)
-            or not isinstance(services, Sequence)
-            or not all(isinstance(name, str) for name in services)
-            or not services
-        ):
-            raise DeclarationError(
-                f"Compose(services={services!r}) cannot be used: expected a list of names"
-            )
-        if scope not in get_args(Scope):
-            raise DeclarationError(
-                f"Compose(scope={scope!r}) cannot be used: expected {', '.join(get_args(Scope))}"
-            )
-        if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
-            raise DeclarationError(
-                f"Compose(startup_timeout={startup_timeout!r}) cannot be used: expected seconds"
-            )
+        good = isinstance(file, (str, Path)) and str(file) != ""
+        _check(good, file=file, expected="the path of a file")
+        good = services is None or (is_words(services) and len(services) > 0)
+        _check(good, services=services, expected="a list of names")
+        _check(scope in get_args(Scope), scope=scope, expected=", ".join(get_args(Scope)))
+        good = is_positive(startup_timeout)
+        _check(good, startup_timeout=startup_timeout, expected="seconds, above 0")
         check_allow(allow)
         self._file = Path(file)
         self._wanted = services
-        self._scope: Scope = scope
-        self._startup_timeout = startup_timeout
-        self._allow = allow
+        self._options: dict[str, Any] = {
+            "scope": scope,
+            "startup_timeout": startup_timeout,
+            "allow": allow,
+        }
 
     @locked_property
     def _services(self) -> Mapping[str, Container]:
@@ -94,14 +84,7 @@ class Compose:
 
         file = self._found()
         return {
-            name: to_container(
-                name,
-                wanted,
-                file=file,
-                scope=self._scope,
-                startup_timeout=self._startup_timeout,
-                allow=self._allow,
-            )
+            name: to_container(name, wanted, file=file, **self._options)
             for name, wanted in read_services(file, self._wanted).items()
         }
 
@@ -146,3 +129,9 @@ class _Stack(Mapping[str, "Container"]):
 
     def __len__(self) -> int:
         return len(services_of(self._compose))
+
+
+def _check(good: bool, *, expected: str, **given: object) -> None:  # noqa: FBT001 - what is checked
+    if not good:
+        [(name, value)] = given.items()
+        raise DeclarationError(f"Compose({name}={value!r}) cannot be used: expected {expected}")

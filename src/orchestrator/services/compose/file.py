@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapp
 
     Raises:
         DeclarationError: The file cannot be read, or is no Compose file of the supported kind.
-        MissingDriverError: PyYAML is not installed.
+        MissingDriverError: PyYAML, or python-dotenv for an ``.env``, is not installed.
     """
     try:
         document = _load(file)
@@ -44,7 +45,8 @@ def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapp
             raise DeclarationError(
                 f"{file}: {key!r} is not supported; supported are {', '.join(_TOP)} and x-…"
             )
-    variables = {**_dotenv(file.parent / ".env"), **os.environ}
+    dotenv = file.parent / ".env"
+    variables = {**(read_env_file(dotenv) if dotenv.is_file() else {}), **os.environ}
     services = document["services"]
     for name, service in services.items():
         if not isinstance(service, dict):
@@ -104,30 +106,28 @@ def _selected(
     return [name for name in services if name in found]
 
 
-def _dotenv(file: Path) -> Mapping[str, str]:
-    return read_env_file(file) if file.is_file() else {}
-
-
 def read_env_file(file: Path) -> Mapping[str, str]:
-    """``NAME=value`` lines; quotes around a value are taken off.
+    """The variables of an ``.env`` or an ``env_file``; a name without ``=`` is none.
 
     Raises:
-        DeclarationError: It cannot be read.
+        DeclarationError: It cannot be read, or a line of it is no ``NAME=value``.
+        MissingDriverError: python-dotenv is not installed.
     """
+    parser = driver("dotenv.parser", extra="compose")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        found = list(parser.parse_stream(io.StringIO(file.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{file} cannot be read: {error}") from error
-    values = {}
-    for line in lines:
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if not name or name.startswith("#") or not equals:
-            continue
-        value = value.strip()
-        quoted = re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", value)
-        bare = re.sub(r"\s+#.*", "", value)
-        values[name.strip()] = (quoted[1] or quoted[2] or "") if quoted else bare
-    return values
+    for it in found:
+        if it.error:
+            text = it.original.string.lstrip()
+            blank = it.original.string.removesuffix(text).count("\n")
+            name, equals, _ = text.strip().partition("=")
+            raise DeclarationError(  # without the value, which may be a secret
+                f"{file}, line {it.original.line + blank}: expected NAME=value, "
+                f"not {name + equals + '…' if equals else name!r}"
+            )
+    return {it.key: it.value for it in found if it.key is not None and it.value is not None}
 
 
 def _filled_in(value: Any, variables: Mapping[str, str], *, place: str) -> Any:

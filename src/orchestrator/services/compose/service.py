@@ -21,41 +21,14 @@ if TYPE_CHECKING:
     from orchestrator.services.options import Scope
 
 _READ: Final = (
-    "image",
-    "build",
-    "command",
-    "entrypoint",
-    "environment",
-    "env_file",
-    "ports",
-    "depends_on",
-    "healthcheck",
-    "user",
-    "volumes",
-    "tmpfs",
-    "shm_size",
-    "mem_limit",
-    "cpus",
-    "pids_limit",
-    "deploy",
-    "cap_add",
-    "cap_drop",
-    "networks",
+    *("image", "build", "command", "entrypoint", "environment", "env_file", "ports", "depends_on"),
+    *("healthcheck", "user", "volumes", "tmpfs", "shm_size", "mem_limit", "cpus", "pids_limit"),
+    *("deploy", "cap_add", "cap_drop", "networks"),
 )
 # What makes no difference to a test: names, restarts (never, here), how it would be stopped.
 _WITHOUT_EFFECT: Final = (
-    "annotations",
-    "attach",
-    "container_name",
-    "develop",
-    "expose",
-    "labels",
-    "logging",
-    "profiles",
-    "pull_policy",
-    "restart",
-    "stop_grace_period",
-    "stop_signal",
+    *("annotations", "attach", "container_name", "develop", "expose", "labels", "logging"),
+    *("profiles", "pull_policy", "restart", "stop_grace_period", "stop_signal"),
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PORT: Final = re.compile(r"(?:(?:.*:)?[0-9]*:)?(?P<port>[0-9]+)(?:/(?P<protocol>tcp|udp|sctp))?")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.services.mounts import seen
+from orchestrator.services.container import allowed_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +33,10 @@ def copied(
         source, target = _bound(entry)
         if source is None:
             continue
-        path = seen(folder / Path(source).expanduser(), allow=allow, option=f"volume {target}")
+        option = f"volume {target}"
+        path = allowed_path(folder / Path(source).expanduser(), allow=allow, option=option)
         for at, file in _files(path, target).items():
-            files[at] = seen(file, allow=allow, option=f"volume {target}")  # a link leads elsewhere
+            files[at] = allowed_path(file, allow=allow, option=option)  # it may be a link
     return files
 
 

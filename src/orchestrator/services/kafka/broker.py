@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, get_args
 
 from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.target import connect
+from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.kafka.clients import Clients, kafka_python
 from orchestrator.services.kafka.security import BrokerSecurity, Mechanism, Security
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kafka.consumer.fetcher import ConsumerRecord
 
     from orchestrator.probes import Probe
-    from orchestrator.probes.target import Target
+    from orchestrator.probes.checks import Target
     from orchestrator.services.runtime import Runtime
 
 EXTERNAL_PORT: Final = 9092
@@ -252,7 +252,7 @@ class Broker(Service):
         with self._lock.held():
             if topic not in self._created:
                 _check_partitions(topic, partitions)
-                with self._errors_as_ours(f"the topic {topic!r} could not be made"):
+                with self._translate_errors(f"the topic {topic!r} could not be made"):
                     self._state.create(topic, partitions=partitions, settings=settings or {})
                 self._created[topic] = partitions, dict(settings or {})
         had, theirs = self._created[topic]
@@ -341,7 +341,7 @@ class Broker(Service):
         Raises:
             ServiceError: There is no such topic.
         """
-        with self._errors_as_ours(f"the lag of group {group!r} cannot be told"):
+        with self._translate_errors(f"the lag of group {group!r} cannot be told"):
             return self._state.lag(group, topic)
 
     def wait_for_group(
@@ -359,7 +359,7 @@ class Broker(Service):
         Raises:
             ServiceError: It was not so in time; the message says how it was.
         """
-        with self._errors_as_ours(f"group {group!r} was not waited for"):
+        with self._translate_errors(f"group {group!r} was not waited for"):
             self._state.wait_for_group(group, topic, lag=lag, timeout=timeout)
 
     @locked_property
@@ -368,7 +368,7 @@ class Broker(Service):
         return {}
 
     @contextlib.contextmanager
-    def _errors_as_ours(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         """Raise ServiceError where kafka-python does not get its answer, saying what failed."""
         try:
             yield

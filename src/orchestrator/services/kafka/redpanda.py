@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes.waiting import INTERVAL
+from orchestrator.probes.waiting import poll
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
 from orchestrator.services.kafka.clients import kafka_python
 from orchestrator.services.kafka.security import ADMIN
@@ -112,15 +111,12 @@ class Redpanda(Broker):
 
     def started(self) -> None:
         """Wait until the administrator can log in: it is created after the broker listens."""
-        deadline = time.monotonic() + self.startup_timeout
-        errors = kafka_python().errors
-        while "_state" not in self.__dict__:
-            try:
-                _ = self._state
-            except errors.KafkaError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(INTERVAL)
+        kafka_error = kafka_python().errors.KafkaError
+        poll(
+            lambda: self._state is not None,
+            timeout=self.startup_timeout,
+            retry_on=lambda error: isinstance(error, kafka_error),
+        )
 
 
 def _node(places: Mapping[str, str], secured: BrokerSecurity | None) -> Mapping[str, Any]:

@@ -7,11 +7,11 @@ not, they give nobody more than a client's rights.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from orchestrator.errors import ServiceError
+from orchestrator.probes.waiting import poll
 from orchestrator.services.drivers import driver
 from orchestrator.services.options import random_password
 from orchestrator.services.secret import Secret
@@ -157,12 +157,12 @@ class BrokerSecurity:
         users = driver("kafka.admin", extra="kafka")
         upsertion = users.UserScramCredentialUpsertion(USER, self.mechanism, str(self.password))
         refusal = admin.alter_user_scram_credentials([upsertion])[USER]
-        deadline = time.monotonic() + _USER_KNOWN
-        while not refusal:
-            known = admin.describe_user_scram_credentials([USER])[USER]
-            if known["credential_infos"]:
-                return
-            if time.monotonic() > deadline:
-                refusal = f"it is not known {_USER_KNOWN:g} s later"
-            time.sleep(_INTERVAL)
-        raise ServiceError(f"{service} refused the user {USER!r}: {refusal}", service=service)
+
+        def known() -> bool:
+            described = admin.describe_user_scram_credentials([USER])[USER]
+            return bool(described["credential_infos"])
+
+        if not refusal and not poll(known, timeout=_USER_KNOWN, interval=_INTERVAL):
+            refusal = f"it is not known {_USER_KNOWN:g} s later"
+        if refusal:
+            raise ServiceError(f"{service} refused the user {USER!r}: {refusal}", service=service)

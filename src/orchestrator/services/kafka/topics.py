@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
+from orchestrator.probes.waiting import poll
 from orchestrator.services.drivers import driver
 from orchestrator.services.kafka.clients import kafka_python
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _USABLE: Final = 10.0
 _TOPIC_INTERVAL: Final = 0.002
-_GROUP_INTERVAL: Final = 0.015
 _OFFSETS: Final = "__consumer_offsets"  # made for the first group
 _OF_KAFKA: Final = frozenset(
     {_OFFSETS, "__transaction_state", "__share_group_state", "__cluster_metadata"}
@@ -127,19 +126,18 @@ class BrokerState:
         Metadata would not do: the broker publishes it before the replicas are there, and a producer
         that comes in between waits a tenth of a second before it tries again.
         """
-        deadline = time.monotonic() + _USABLE
-        while True:
-            try:
-                self._offsets(topic, partitions=partitions, which="LATEST")
-            except kafka_python().errors.KafkaError as error:
-                if time.monotonic() > deadline:
-                    raise self._error(
-                        f": the topic {topic!r} cannot be used {_USABLE:g} s after it was created: "
-                        f"{error}"
-                    ) from error
-                time.sleep(_TOPIC_INTERVAL)
-            else:
-                return
+        kafka_error = kafka_python().errors.KafkaError
+        try:
+            poll(
+                lambda: self._offsets(topic, partitions=partitions, which="LATEST"),
+                timeout=_USABLE,
+                interval=_TOPIC_INTERVAL,
+                retry_on=lambda error: isinstance(error, kafka_error),
+            )
+        except kafka_error as error:
+            raise self._error(
+                f": the topic {topic!r} cannot be used {_USABLE:g} s after it was created: {error}"
+            ) from error
 
     def _offsets(self, topic: str, *, partitions: int, which: str) -> dict[Any, int]:
         """Partition to its first offset (``"EARLIEST"``) or its end (``"LATEST"``)."""
@@ -171,15 +169,18 @@ class BrokerState:
         Raises:
             ServiceError: There is no such topic, or it was not so in time.
         """
-        deadline = time.monotonic() + timeout
-        while missing := (
-            self._unassigned(group, topic) if lag is None else self._behind(group, topic, lag)
-        ):
-            if time.monotonic() > deadline:
-                raise self._error(
-                    f": group {group!r} on topic {topic!r} {missing} after {timeout:g} s"
-                )
-            time.sleep(_GROUP_INTERVAL)
+        missing = ""
+
+        def there() -> bool:
+            nonlocal missing
+            if lag is None:
+                missing = self._unassigned(group, topic)
+            else:
+                missing = self._behind(group, topic, lag)
+            return not missing
+
+        if not poll(there, timeout=timeout):
+            raise self._error(f": group {group!r} on topic {topic!r} {missing} after {timeout:g} s")
 
     def _behind(self, group: str, topic: str, at_most: int) -> str:
         behind = self.lag(group, topic)

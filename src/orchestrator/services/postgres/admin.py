@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
-from orchestrator.probes.target import ATTEMPT
+from orchestrator.probes.checks import ATTEMPT
 from orchestrator.services.drivers import driver
 from orchestrator.services.once import locked_property
-from orchestrator.services.readiness import FROZEN, answers, await_ready
+from orchestrator.services.runtime import FROZEN, answers, await_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.target import connect
+from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.postgres.memory import DATA, MEMORY
 from orchestrator.services.postgres.setup import check_migration
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import sqlalchemy
 
     from orchestrator.probes import Probe
-    from orchestrator.probes.target import Target
+    from orchestrator.probes.checks import Target
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 

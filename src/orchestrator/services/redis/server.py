@@ -8,13 +8,13 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.probes import NotReadyError
-from orchestrator.probes.target import connect
+from orchestrator.probes.checks import connect
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.probes.target import Target
+    from orchestrator.probes.checks import Target
     from orchestrator.services.tls import Tls
 
 _FOLDER: Final = "/etc/orchestrator-tls"

@@ -14,9 +14,8 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect
-from orchestrator.environment.keeping import keep_logs
+from orchestrator.environment.context import StartContext
 from orchestrator.environment.launch import launch, release
-from orchestrator.environment.site import Site
 from orchestrator.errors import OrchestratorError
 from orchestrator.services.once import OwnStack
 from orchestrator.services.runtime import host_names
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-    from orchestrator.environment.sources import Recipe
+    from orchestrator.environment.launch import BuildSource
     from orchestrator.images import LockedImage
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
@@ -37,17 +36,17 @@ _SCOPES: Final[weakref.WeakKeyDictionary[Session, ProcessScope]] = weakref.WeakK
 
 
 def process_scope(session: Session, *, settings: Settings) -> ProcessScope:
-    """The process-scoped services of a session."""
+    """The services with ``scope="process"`` of a session; every class of the process asks it."""
     return _SCOPES.setdefault(session, ProcessScope(session, settings=settings))
 
 
 class ProcessScope:
-    """The process-scoped services that run in this process, by declaration."""
+    """The services with ``scope="process"`` that run in this process, by declaration."""
 
     def __init__(self, session: Session, *, settings: Settings) -> None:
         self._session = session
         self._settings = settings
-        self._sites: dict[Service, Site] = {}
+        self._contexts: dict[Service, StartContext] = {}
         self._handles: dict[Service, Service] = {}
 
     def start(
@@ -55,15 +54,33 @@ class ProcessScope:
         declaration: Service,
         alias: str,
         *,
-        source: LockedImage | Recipe,
+        source: LockedImage | BuildSource,
         stopping: threading.Event,
     ) -> None:
-        """Have a service running: start it, unless an earlier class did and it still runs."""
+        """Start a service, unless an earlier class did and it still runs."""
         handle = self._handles.get(declaration)
         state = None if handle is None else handle.state()
-        if state is None or state.ended:
-            self._let_go(declaration, remove=True)
-            self._handles[declaration] = self._launch(declaration, alias, source, stopping)
+        if state is not None and not state.ended:
+            return
+        self._end(declaration, remove=True)
+        context = StartContext(
+            engine=connect(self._settings, endpoint=self._session.endpoint),
+            session=self._session,
+            settings=self._settings,
+            test_class="",
+            network=self._session.name(f"process-{alias}"),
+            stopping=stopping,
+        )
+        self._contexts[declaration] = context
+        atexit.register(self._at_exit, declaration)
+        try:
+            context.create_network()
+            self._handles[declaration] = launch(
+                declaration, alias, context, source=source, await_network=lambda: None
+            )
+        except BaseException:
+            self._end(declaration, remove=True)
+            raise
 
     @contextlib.contextmanager
     def joined(self, declaration: Service, alias: str, *, network: str) -> Iterator[Service]:
@@ -82,45 +99,19 @@ class ProcessScope:
             leaving.callback(release, joined)  # what the class opened through it
             yield joined
 
-    def _launch(
-        self,
-        declaration: Service,
-        alias: str,
-        source: LockedImage | Recipe,
-        stopping: threading.Event,
-    ) -> Service:
-        engine = connect(self._settings, endpoint=self._session.endpoint)
-        site = Site(
-            engine=engine,
-            session=self._session,
-            settings=self._settings,
-            test_class="",
-            network=self._session.name(f"process-{alias}"),
-            stopping=stopping,
-        )
-        self._sites[declaration] = site
-        atexit.register(self._at_exit, declaration)
-        try:
-            site.create_network()
-            return launch(declaration, alias, site, source=source, await_network=lambda: None)
-        except BaseException:
-            self._let_go(declaration, remove=True)
-            raise
-
     def _at_exit(self, declaration: Service) -> None:
         """Close what is open; the session removes the containers after us."""
         if os.getpid() == self._session.owner.pid:  # a forked child shares our connections
-            self._let_go(declaration, remove=False)
+            self._end(declaration, remove=False)
 
-    def _let_go(self, declaration: Service, *, remove: bool) -> None:
+    def _end(self, declaration: Service, *, remove: bool) -> None:
         handle = self._handles.pop(declaration, None)
-        site = self._sites.pop(declaration, None)
+        context = self._contexts.pop(declaration, None)
         if handle is not None:
             with contextlib.suppress(OrchestratorError):  # it may have ended long ago
                 release(handle)
-        if site is not None:
-            with contextlib.closing(site.engine):
-                if self._settings.logs is not None:
-                    keep_logs(site, folder=self._settings.logs)
+        if context is not None:
+            with contextlib.closing(context.engine):
+                context.keep_logs()
                 if remove:
-                    site.clear()
+                    context.clear()
