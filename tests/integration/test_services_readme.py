@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from tests.support.processes import ProcessTestCase
@@ -71,15 +70,3 @@ class ServicesReadmeTest(ProcessTestCase):
         self.assertIn("Ran 6 tests", output)
         self.assertIn("FAILED (failures=1)", output)
         self.assertIn("told=***", output)
-
-    def test_a_type_checker_sees_the_service_behind_the_attribute(self) -> None:
-        """Mypy strict knows that self.db is a MySQL."""
-        self.write("mysql.py", SERVICE)
-        use = USE + "\n\nreveal_type(OrdersTest.db)\nreveal_type(OrdersTest().db)\n"
-        self.write("test_orders.py", use)
-        root = PAGE.parents[2]
-        self.environ["MYPYPATH"] = f"{root}:{self.folder}"
-        status, output = self.run_python(
-            "-m", "mypy", "--strict", "--python-executable", sys.executable, "test_orders.py"
-        )
-        self.assertEqual((0, 2), (status, output.count('"mysql.MySQL"')), output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
@@ -152,6 +152,19 @@ class DeclarationTest(unittest.TestCase):
         self.assertEqual(
             "Postgres(cpus=0.5, database='shop')", repr(Postgres(database="shop", cpus=0.5))
         )
+
+    def test_a_type_checker_sees_the_service_behind_the_attribute(self) -> None:
+        """Of the class and of the test, also for a service of one's own; ci/check reads this."""
+
+        class Own(Service):
+            size: int = 1
+
+        class Typed(ServicesMixin, unittest.TestCase):
+            own = Own(size=2)
+
+        assert_type(Typed.own, Own)
+        assert_type(Typed().own, Own)
+        self.assertEqual(2, assert_type(Typed.own.size, int))
 
     def test_a_subclass_inherits_replaces_and_unsets_services(self) -> None:
         """Declarations follow Python's inheritance."""
