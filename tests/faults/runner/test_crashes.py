@@ -1,4 +1,4 @@
-"""Workers that die or hang: one test is blamed, every other has its own outcome."""
+"""Workers that die or hang: one test is the error, every other has its own outcome."""
 
 from __future__ import annotations
 
