@@ -96,6 +96,16 @@ class CutTest(RefusalTestCase):
         self.assertEqual(0, status, output)
         self.assertIn("skipped=1", output)
 
+    def test_first_answer_of_something_else(self) -> None:
+        """Who answers at all is there: a refusal, or what is no daemon's, is no skip."""
+        empty = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+        for said in (answer(403, "forbidden"), answer(503, "no backend"), empty):
+            with self.subTest(said):
+                status, output = self.run_suite(lambda _line, said=said: said, env=self.skipping)
+                self.assertEqual(1, status, output)
+                self.assertRegex(output, "EngineError: What answers at .* refuses, or is no")
+                self.assertNotIn("Start it", output)
+
     def test_gone_after_the_first_class(self) -> None:
         """A daemon that answered this process and went away fails the next class."""
         more = """

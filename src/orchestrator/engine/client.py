@@ -29,6 +29,15 @@ _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask fo
 # What a connection that breaks before the end of an answer raises; half of a JSON text is a
 # ValueError.
 _CUTS: Final = (ConnectionResetError, BrokenPipeError, http.client.HTTPException, ValueError)
+# What docker-py makes its error from when somebody answers, but not as a daemon does: a refusal, a
+# page of a proxy, JSON of something else, a version too old.
+_ANSWERS: Final = (
+    docker.errors.APIError,
+    docker.errors.InvalidVersion,
+    requests.exceptions.JSONDecodeError,
+    LookupError,
+    TypeError,
+)
 _OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
 
@@ -231,6 +240,11 @@ def _translated(
         )
     if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
         return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
+    if any(isinstance(it, _ANSWERS) for it in _chain(error)):
+        return EngineError(
+            f"What answers at {endpoint.url} refuses, or is no Docker daemon that can be used, "
+            f"when asked to {doing}: {error}"
+        )
     return EngineUnavailableError(_unavailable(error, endpoint))
 
 

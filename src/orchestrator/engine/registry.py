@@ -121,6 +121,8 @@ class RegistryClient:
                 break
             except TimeoutError as error:
                 raise EngineError(f"{question}, {_silent(self._timeout)}") from error
+            except ValueError as error:  # of urllib, about the address of a redirect or a realm
+                raise EngineError(f"{question}, sends on to what is no address: {error}") from error
             except _Lost as lost:
                 if scheme == schemes[-1] or lost.url != question.url or not lost.speaks_no_tls:
                     raise EngineError(f"{question}{lost.message(self._timeout)}") from lost.error

@@ -172,6 +172,12 @@ class ThiefTest(RegistryTestCase):
                     self.fails(registry, words)
         self.assertEqual([], thief.asked)
 
+    def test_no_address(self) -> None:
+        """What is no address at all is told like any other refusal."""
+        for answer in (moved("http://[::1"), refers("https://[::1")):
+            with self.subTest(answer):
+                self.fails(self.serve(answer), "sends on to what is no address: Invalid IPv6 URL")
+
 
 class EndlessTest(RegistryTestCase):
     """Whatever a registry sends, the answer is bounded in size and time."""
