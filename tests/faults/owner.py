@@ -297,7 +297,7 @@ def refuse_after_end(owner: Owner) -> None:
     """Try to create in an exit handler that runs after ours."""
     owner.fill()
     owner.ready()
-    from orchestrator.sessions.ending import _at_exit
+    from orchestrator.sessions.process_sessions import _at_exit
 
     _at_exit()
     try:

@@ -3,6 +3,7 @@
 from orchestrator.sessions.bare.removal import Thing
 from orchestrator.sessions.engine_reaper import Snapshot, remove_session, remove_things, snapshot
 from orchestrator.sessions.identity import Liveness
+from orchestrator.sessions.process_sessions import own_session, supervised
 from orchestrator.sessions.reap import (
     Inventory,
     Owned,
@@ -12,7 +13,7 @@ from orchestrator.sessions.reap import (
     inventory,
     reap,
 )
-from orchestrator.sessions.session import Session, own_session, supervised
+from orchestrator.sessions.session import Session
 
 __all__ = [
     "Inventory",

@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
-from orchestrator.sessions.ending import PROCESS_SESSIONS, arm_signals
 from orchestrator.sessions.identity import this_process
-from orchestrator.sessions.reap import sweep
 from orchestrator.sessions.watchdog_start import (
     StartingWatchdog,
     Supervisor,
@@ -35,65 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.docker import Engine
-    from orchestrator.settings import Settings
 
 _LOG: Final = logging.getLogger(__name__)
 _UNWATCHED: Final = "%s; if this process is killed, the next start cleans up"
 _LONGEST_NAME: Final = 63  # a DNS label: Docker resolves container names
 _UNFIT: Final = re.compile(r"[^a-zA-Z0-9_.-]+")
 _GATE_POLL: Final = 0.002  # seconds
-
-
-def supervised(pipe: int, *, grace: float) -> None:
-    """Let a parent look at this process's containers when it has died, before they are removed.
-
-    Must be called before the first session.
-
-    Args:
-        pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
-            has looked.
-        grace: Seconds in which this process ends by itself when the parent is gone; some later,
-            its watchdog ends it.
-    """
-    PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
-
-
-def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
-    """The session of the calling process.
-
-    The first call sweeps what dead owners left, arms the exit and signal handlers and starts the
-    watchdog. A forked child gets a session of its own.
-
-    Raises:
-        EngineUnavailableError: No daemon answers.
-    """
-    arm_signals()
-    with PROCESS_SESSIONS.lock:
-        owned = PROCESS_SESSIONS.get(endpoint)
-        return owned or _new_session(engine, endpoint=endpoint, settings=settings)
-
-
-def _new_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
-    session = Session(endpoint=endpoint, run=settings.run, supervisor=PROCESS_SESSIONS.supervisor)
-    PROCESS_SESSIONS.arm()
-    try:
-        session.watch(
-            meanwhile=lambda: sweep(
-                engine,
-                endpoint=endpoint,
-                here=session.owner,
-                own=[one.id for one in PROCESS_SESSIONS.owned()],
-                # Its supervisor wants to see what a dead sibling left.
-                spare_run=None if session.supervisor is None else session.run,
-            )
-        )
-    except BaseException:
-        session.dismiss_watchdogs()
-        session.disown()
-        raise
-    PROCESS_SESSIONS.add(session)
-    return session
 
 
 class Session:
@@ -106,10 +51,18 @@ class Session:
         supervisor: Who looks at its things when this process has died.
         answered: Whether the daemon has answered a create of this process.
         gate: What every create passes, until the process ends.
+
+    Args:
+        before_create: Called before each create, such as to put signal handlers back in place.
     """
 
     def __init__(
-        self, *, endpoint: Endpoint, run: str | None = None, supervisor: Supervisor | None = None
+        self,
+        *,
+        endpoint: Endpoint,
+        run: str | None = None,
+        supervisor: Supervisor | None = None,
+        before_create: Callable[[], object] = lambda: None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.run = run or self.id
@@ -118,6 +71,7 @@ class Session:
         self.owner = this_process()
         self.gate = Gate()
         self.answered = False
+        self._before_create = before_create
         self._numbers = itertools.count(1)
         self._intents: dict[str, None] = {}
         self._made: dict[str, str] = {}
@@ -175,7 +129,7 @@ class Session:
                 "being removed."
             )
         try:
-            arm_signals()
+            self._before_create()
             self._announce(name)
             self._made[name] = kind
             try:

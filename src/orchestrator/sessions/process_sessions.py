@@ -1,7 +1,8 @@
-"""The end of a process that owns sessions: its exit handler and its signal handlers.
+"""The sessions of this process: how it comes to own them, and what its end does with them.
 
-They use nothing of the running program: no client, no lock, no thread (on 3.12 none can be started
-in atexit), no logging, no print. What they cannot finish in time, the watchdog finishes.
+The exit and signal handlers use nothing of the running program: no client, no lock, no thread (on
+3.12 none can be started in atexit), no logging, no print. What they cannot finish in time, the
+watchdog finishes.
 
 SIGTERM and SIGHUP clean up first, then the process dies of the signal as by default. Only the
 default action is ever replaced. A handler of somebody else stays: it means that the program deals
@@ -24,13 +25,16 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.errors import printable
 from orchestrator.sessions.bare.removal import Thing, remove_until_quiet
 from orchestrator.sessions.engine_reaper import reaper_for
+from orchestrator.sessions.reap import sweep
+from orchestrator.sessions.session import Session
+from orchestrator.sessions.watchdog_start import Supervisor
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.engine import Endpoint
-    from orchestrator.sessions.session import Session
-    from orchestrator.sessions.watchdog_start import Supervisor
+    from orchestrator.engine.docker import Engine
+    from orchestrator.settings import Settings
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _EXIT_SECONDS: Final = 10.0
@@ -92,6 +96,62 @@ class ProcessSessions:
 
 
 PROCESS_SESSIONS: Final = ProcessSessions()
+
+
+def supervised(pipe: int, *, grace: float) -> None:
+    """Let a parent look at this process's containers when it has died, before they are removed.
+
+    Must be called before the first session.
+
+    Args:
+        pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
+            has looked.
+        grace: Seconds in which this process ends by itself when the parent is gone; some later,
+            its watchdog ends it.
+    """
+    PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
+
+
+def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    """The session of the calling process.
+
+    The first call sweeps what dead owners left, arms the exit and signal handlers and starts the
+    watchdog. A forked child gets a session of its own.
+
+    Raises:
+        EngineUnavailableError: No daemon answers.
+    """
+    arm_signals()
+    with PROCESS_SESSIONS.lock:
+        owned = PROCESS_SESSIONS.get(endpoint)
+        return owned or _new_session(engine, endpoint=endpoint, settings=settings)
+
+
+def _new_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
+    session = Session(
+        endpoint=endpoint,
+        run=settings.run,
+        supervisor=PROCESS_SESSIONS.supervisor,
+        before_create=arm_signals,
+    )
+    PROCESS_SESSIONS.arm()
+    try:
+        session.watch(
+            meanwhile=lambda: sweep(
+                engine,
+                endpoint=endpoint,
+                here=session.owner,
+                own=[one.id for one in PROCESS_SESSIONS.owned()],
+                # Its supervisor wants to see what a dead sibling left.
+                spare_run=None if session.supervisor is None else session.run,
+            )
+        )
+    except BaseException:
+        session.dismiss_watchdogs()
+        session.disown()
+        raise
+    PROCESS_SESSIONS.add(session)
+    return session
 
 
 def end_session(session: Session, *, seconds: float) -> None:
