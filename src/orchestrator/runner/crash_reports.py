@@ -62,6 +62,25 @@ def crash(worker: WorkerHandle, *, status: int | None, logs: str = "", trace: st
     return _error(title, kind, said, text)
 
 
+def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
+    """The problem of a worker that ended otherwise than it was told to, when it ran no unit.
+
+    Args:
+        worker: The worker.
+        status: Its exit status, which is not 0.
+        logs: What the logs of its services said.
+    """
+    said = (
+        f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} after its last "
+        f"class{f', {worker.owner}' if worker.owner else ''}: what its tests left behind, such as "
+        "an exit handler or a thread, did that"
+    )
+    text = _with_output(f"{said}\n", worker, since=worker.shown)
+    if logs:
+        text += f"\n{logs}\n"
+    return _error(f"exit (worker {worker.number})", "Crashed", said, text)
+
+
 def overtime(worker: WorkerHandle) -> Problem:
     """The problem of a class that took too long, and went on before it could be interrupted.
 

@@ -26,6 +26,7 @@ __unittest = True  # unittest leaves the frames of such modules out of traceback
 
 _LONGEST_TEXT: Final = 1 << 20
 _LONGEST_MESSAGE: Final = 2000
+_PAIR: Final = 2
 _WORST_FIRST: Final = (
     Outcome.ERROR,
     Outcome.FAILURE,
@@ -253,36 +254,29 @@ class Result(unittest.TestResult):
         self._ended = []
         self._report(Ended(ordinal=self._ordinal, records=records, over=over))
 
+    def fixture_ended(self) -> None:
+        """Report what a fixture has put into the lists without calling any method."""
+        for test, note in self._foreign_entries():
+            self._known_entries.append(note.entry)
+            if note.problem is not None:
+                self._report(FixtureFailed(problem=note.problem, owner=self.fixture[1]))
+
     def _take_over_foreign_entries(self) -> None:
         """Note what a test has put into the lists without calling any method of the result."""
+        for test, note in self._foreign_entries():
+            execution = self._execution_of(test)
+            execution.notes.append(note)
+            execution.reason = execution.reason or _parts(note.entry)[1]
+
+    def _foreign_entries(self) -> Iterator[tuple[Any, _Note]]:
+        """What is in the lists and not yet known, with the test that it is of."""
         executions = [*self._ended, *self._open]
         known = {id(note.entry) for it in executions for note in it.notes}
         known |= set(map(id, self._known_entries))
-        for outcome, entry in self._entries():
-            if id(entry) in known:
-                continue
-            test, text = entry if isinstance(entry, tuple) else (entry, "")
-            note = _Note(outcome=outcome, entry=entry)
-            if outcome in (Outcome.ERROR, Outcome.FAILURE):
-                last = str(text).rstrip().rpartition("\n")[2]
-                kind, _, message = last.partition(": ")
-                note.problem = Problem(
-                    outcome=outcome,
-                    title=title_of(test),
-                    kind=kind,
-                    message=message,
-                    text=str(text),
-                )
-            elif outcome is Outcome.UNEXPECTED_SUCCESS:
-                note.problem = _unexpected(test)
-            execution = self._execution_of(test)
-            execution.notes.append(note)
-            execution.reason = execution.reason or str(text)
-
-    def _entries(self) -> Iterator[tuple[Outcome, Any]]:
         for name, outcome in _LISTS.items():
-            for entry in getattr(self, name):
-                yield outcome, entry
+            for entry in list(getattr(self, name)):
+                if id(entry) not in known:
+                    yield _parts(entry)[0], _foreign(outcome, entry)
 
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""
@@ -379,6 +373,28 @@ def _unexpected(test: Any) -> Problem:
         message="the test is marked as an expected failure and passed",
         text="",
     )
+
+
+def _foreign(outcome: Outcome, entry: Any) -> _Note:
+    """What an entry of a list says that did not come through a method."""
+    test, text = _parts(entry)
+    note = _Note(outcome=outcome, entry=entry)
+    if outcome in (Outcome.ERROR, Outcome.FAILURE):
+        kind, _, message = text.rstrip().rpartition("\n")[2].partition(": ")
+        title = title_of(test)
+        note.problem = Problem(
+            outcome=outcome, title=title, kind=kind, message=message, text=text
+        )
+    elif outcome is Outcome.UNEXPECTED_SUCCESS:
+        note.problem = _unexpected(test)
+    return note
+
+
+def _parts(entry: Any) -> tuple[Any, str]:
+    """The test and the text of an entry; whoever puts in something else has no text."""
+    if isinstance(entry, tuple) and len(entry) == _PAIR:
+        return entry[0], str(entry[1])
+    return entry, ""
 
 
 def _message(error: BaseException | None) -> str:

@@ -29,7 +29,15 @@ from orchestrator.runner.messages import (
 )
 from orchestrator.runner.pool import Interrupts, WorkerPool
 from orchestrator.runner.reports.text import Text
-from orchestrator.runner.results import Outcome, Output, Record, Results, Status, UnitResult
+from orchestrator.runner.results import (
+    Outcome,
+    Output,
+    Record,
+    Results,
+    Status,
+    Unit,
+    UnitResult,
+)
 from orchestrator.runner.schedule import History, Schedule
 from orchestrator.runner.worker_handle import Ending, State
 
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 
     from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.options import Options
-    from orchestrator.runner.results import Problem, Unit
+    from orchestrator.runner.results import Problem
     from orchestrator.runner.worker_handle import WorkerHandle
 
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
@@ -179,8 +187,9 @@ class Run:
             self._collected(worker, message.units)
         elif isinstance(message, NotCollected):
             self._not_collected(worker, message.text)
-        elif unit is None:
-            pass  # it speaks of a unit that it has left
+        elif unit is None:  # it speaks of a unit that it has left
+            if isinstance(message, FixtureFailed):
+                self._fixture_failed(self._apart(worker), "", message.problem)
         elif isinstance(message, Finished):
             self._finished(worker, unit, message)
         else:
@@ -320,6 +329,9 @@ class Run:
         elif worker.state is State.COLLECTING and worker.ending not in _AS_ASKED:
             trouble = crash_reports.failed_start(worker, status=status)
             self._start_failed(worker, status=status, trouble=trouble)
+        elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
+            problem = crash_reports.at_exit(worker, status=status, logs=logs)
+            self._fixture_failed(self._apart(worker), "", problem)
         rest = worker.output.read(worker.shown)
         # Every worker imports the same modules: what that prints is shown once, by the first.
         if rest and worker.state is not State.COLLECTING:
@@ -446,6 +458,12 @@ class Run:
         unit.fixtures.append((owner, problem))
         self._text.fixture_failed(problem)
         self._fail()
+
+    def _apart(self, worker: WorkerHandle) -> UnitResult:
+        """Where to record what goes wrong in a worker when it runs no unit."""
+        apart = UnitResult(unit=Unit(key=f"worker {worker.number}", tests=()), order=())
+        self.results.units.append(apart)
+        return apart
 
     def _not_run(self, unit: UnitResult, reason: str, *, only: int | None = None) -> None:
         """The tests without an outcome, or one of them, will have none."""
