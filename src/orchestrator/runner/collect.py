@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import unittest
+import weakref
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.runner.results import Test, Unit
 from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.runner.options import Options
     from orchestrator.services.service import Service
@@ -48,17 +49,46 @@ class Loaded:
     tests: tuple[Any, ...]
 
 
-def collect(options: Options) -> dict[str, Loaded]:
+class PlainSuites:
+    """The suites whose tests are run one by one: a test may add more to one that somebody holds."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[weakref.ref[unittest.TestSuite], int]] = []
+
+    def flat(self, suite: Any) -> Iterator[Any]:
+        """The tests of a suite; one that overrides how its tests are run stays whole."""
+        if not _runs_as_usual(suite):
+            yield suite
+            return
+        for part in suite:
+            yield from self.flat(part)
+        self._known.append((weakref.ref(suite), len(_parts(suite))))
+
+    def added(self) -> list[Any]:
+        """What has been added to them since they were collected, or since the last time."""
+        more: list[Any] = []
+        for place, (held, length) in enumerate(self._known):
+            if parts := _parts(held())[length:]:
+                more += parts
+                self._known[place] = held, length + len(parts)
+        return more
+
+
+def collect(options: Options, suites: PlainSuites) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
     A suite that overrides how its tests are run is a unit, and counts as one test.
+
+    Args:
+        options: What to load.
+        suites: Gets to know the other suites.
 
     Raises:
         Exception: Whatever the loader raises; a module that cannot be imported is usually no
             exception but a failing test, as in unittest.
     """
     grouped: dict[str, list[Any]] = defaultdict(list)
-    for test in _load(options):
+    for test in _load(options, suites.flat):
         grouped[_key(test, grouped)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
@@ -84,31 +114,33 @@ def is_suite(test: Any) -> bool:
     return True
 
 
-def _load(options: Options) -> Iterator[Any]:
+def _load(options: Options, flat: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
     loader = unittest.TestLoader()
     if options.keep:
         loader.testNamePatterns = list(options.keep)
     if not options.names:
-        yield from _flat(loader.discover(options.start, options.pattern, options.top))
+        yield from flat(loader.discover(options.start, options.pattern, options.top))
     for name in options.names:
-        yield from _named(loader, name, pattern=options.pattern)
+        yield from _named(loader, name, pattern=options.pattern, flat=flat)
 
 
-def _named(loader: unittest.TestLoader, name: str, *, pattern: str) -> Iterator[Any]:
+def _named(
+    loader: unittest.TestLoader, name: str, *, pattern: str, flat: Callable[[Any], Iterator[Any]]
+) -> Iterator[Any]:
     """What a name stands for; in a folder unittest would find nothing, and be content.
 
     What can be imported is: tests make folders that are called like a module, such as Twisted's.
     """
     folder = Path(name)
     if not (folder.is_dir() and (len(folder.parts) != 1 or _unknown(name))):
-        tests = list(_flat(loader.loadTestsFromNames([_dotted(name)])))
+        tests = list(flat(loader.loadTestsFromNames([_dotted(name)])))
         yield from tests
         folder = Path(name.replace(".", os.sep))
         module = sys.modules.get(name)
         says_itself = hasattr(module, "load_tests") or not hasattr(module, "__path__")
         if tests or says_itself or not folder.is_dir():
             return
-    yield from _flat(loader.discover(str(folder), pattern, str(_top_of(folder))))
+    yield from flat(loader.discover(str(folder), pattern, str(_top_of(folder))))
 
 
 def _unknown(name: str) -> bool:
@@ -135,15 +167,6 @@ def _dotted(name: str) -> str:
     if relative.startswith(os.pardir):
         return name
     return os.path.normpath(relative)[: -len(".py")].replace(os.sep, ".")
-
-
-def _flat(suite: Any) -> Iterator[Any]:
-    """The tests of a suite; one that overrides how its tests are run stays whole."""
-    if not _runs_as_usual(suite):
-        yield suite
-        return
-    for part in suite:
-        yield from _flat(part)
 
 
 def _runs_as_usual(suite: Any) -> bool:
@@ -197,12 +220,18 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
 
 
 def _leaves(test: Any) -> Iterator[Any]:
-    """The tests in a suite, found without running code of its own."""
+    """The tests in a suite."""
     if not is_suite(test):
         yield test
         return
-    for part in getattr(test, "_tests", ()):
+    for part in _parts(test):
         yield from _leaves(part)
+
+
+def _parts(suite: Any) -> Sequence[Any]:
+    """What is in a suite, found without running code of its own."""
+    parts: Sequence[Any] = getattr(suite, "_tests", ())
+    return parts
 
 
 def described(test: Any) -> Test:

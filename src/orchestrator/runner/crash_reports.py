@@ -72,8 +72,8 @@ def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
     """
     said = (
         f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} after its last "
-        f"class{f', {worker.owner}' if worker.owner else ''}: what its tests left behind, such as "
-        "an exit handler or a thread, did that"
+        f"class{f', {worker.owner}' if worker.owner else ''} (did a test leave an exit handler or "
+        "a thread behind?)"
     )
     text = _with_output(f"{said}\n", worker, since=worker.shown)
     if logs:

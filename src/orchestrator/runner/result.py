@@ -12,7 +12,7 @@ from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import TypeAlias
 
@@ -79,8 +79,13 @@ class Result(unittest.TestResult):
         self._ended: list[_Execution] = []
         self._known_entries: list[Any] = []  # the entries of the lists that are known
 
-    def run_test(self, ordinal: int, test: Any) -> None:
+    def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
         """Run a collected test, or a suite that runs its tests itself.
+
+        Args:
+            ordinal: Of the test.
+            test: The test.
+            added: Takes what has been added to suites since: it runs, too, as part of this test.
 
         Raises:
             KeyboardInterrupt: It was interrupted; what it is about is in ``cut_short``.
@@ -89,6 +94,8 @@ class Result(unittest.TestResult):
         try:
             self._report(Began(ordinal=ordinal, title="", written=self._written()))
             test(self)
+            while more := added():
+                unittest.TestSuite(more)(self)
         except KeyboardInterrupt:
             unfinished = self._open or [it for it in self._ended if not it.notes]
             self.cut_short = unfinished[-1].test if unfinished else test
@@ -158,7 +165,7 @@ class Result(unittest.TestResult):
     def addSuccess(self, test: Any) -> None:
         """Note a success."""
         super().addSuccess(test)
-        self._execution_of(test).notes.append(_Note(outcome=Outcome.OK))
+        self._add(test, _Note(outcome=Outcome.OK))
 
     def addError(self, test: Any, err: ExcInfo) -> None:
         """Note an error of a test or of a fixture."""
@@ -194,23 +201,22 @@ class Result(unittest.TestResult):
         """Note a failure that was expected."""
         super().addExpectedFailure(test, err)
         entry = self.expectedFailures[-1]
-        self._execution_of(test).notes.append(_Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
+        self._add(test, _Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         """Note a success that should have been a failure."""
         super().addUnexpectedSuccess(test)
-        self._execution_of(test).notes.append(
-            _Note(
-                outcome=Outcome.UNEXPECTED_SUCCESS,
-                entry=self.unexpectedSuccesses[-1],
-                problem=_unexpected(test),
-            )
-        )
+        self._add(test, _note_of(Outcome.UNEXPECTED_SUCCESS, self.unexpectedSuccesses[-1]))
 
     def addDuration(self, test: Any, elapsed: float) -> None:
         """Python 3.12 and later measure too; ours covers every version."""
 
     # What this runner adds
+
+    def _add(self, test: Any, note: _Note) -> None:
+        """Note an outcome of a test; what a fixture says is in the lists."""
+        if self._ordinal is not None:
+            self._execution_of(test).notes.append(note)
 
     def _execution_of(self, test: Any) -> _Execution:
         """The execution of a test; of a subtest, the one that runs."""
@@ -233,8 +239,7 @@ class Result(unittest.TestResult):
             text=_cut(entry[1], _LONGEST_TEXT),
         )
         if self._ordinal is not None and not _is_fixture(test):
-            note = _Note(outcome=outcome, entry=entry, problem=problem)
-            self._execution_of(test).notes.append(note)
+            self._add(test, _Note(outcome=outcome, entry=entry, problem=problem))
             return
         self._known_entries.append(entry)
         name, owner = self.fixture
@@ -254,9 +259,35 @@ class Result(unittest.TestResult):
         self._ended = []
         self._report(Ended(ordinal=self._ordinal, records=records, over=over))
 
+    def unit_ended(self, *, left_over: Sequence[Any]) -> None:
+        """Report what makes a run of unittest fail without being an outcome of a test.
+
+        Args:
+            left_over: Tests that were added to a suite and have not run.
+        """
+        self.stopTestRun()
+        self.fixture_ended()
+        if not self.wasSuccessful() and not (
+            self.failures or self.errors or self.unexpectedSuccesses
+        ):
+            self._apart("wasSuccessful()", "a test made the result's wasSuccessful() return false")
+        for test in left_over:
+            self._apart(title_of(test), "it was added to a suite by a fixture, and has not run")
+
+    def _apart(self, title: str, message: str) -> None:
+        """Report an error that is neither a test's nor raised by a fixture."""
+        problem = Problem(
+            outcome=Outcome.ERROR,
+            title=title,
+            kind="Unsuccessful",
+            message=message,
+            text=f"{message}\n",
+        )
+        self._report(FixtureFailed(problem=problem, owner=self.fixture[1]))
+
     def fixture_ended(self) -> None:
         """Report what a fixture has put into the lists without calling any method."""
-        for test, note in self._foreign_entries():
+        for _, note in self._foreign_entries():
             self._known_entries.append(note.entry)
             if note.problem is not None:
                 self._report(FixtureFailed(problem=note.problem, owner=self.fixture[1]))
@@ -276,7 +307,7 @@ class Result(unittest.TestResult):
         for name, outcome in _LISTS.items():
             for entry in list(getattr(self, name)):
                 if id(entry) not in known:
-                    yield _parts(entry)[0], _foreign(outcome, entry)
+                    yield _parts(entry)[0], _note_of(outcome, entry)
 
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""
@@ -375,16 +406,14 @@ def _unexpected(test: Any) -> Problem:
     )
 
 
-def _foreign(outcome: Outcome, entry: Any) -> _Note:
+def _note_of(outcome: Outcome, entry: Any) -> _Note:
     """What an entry of a list says that did not come through a method."""
     test, text = _parts(entry)
     note = _Note(outcome=outcome, entry=entry)
     if outcome in (Outcome.ERROR, Outcome.FAILURE):
         kind, _, message = text.rstrip().rpartition("\n")[2].partition(": ")
         title = title_of(test)
-        note.problem = Problem(
-            outcome=outcome, title=title, kind=kind, message=message, text=text
-        )
+        note.problem = Problem(outcome=outcome, title=title, kind=kind, message=message, text=text)
     elif outcome is Outcome.UNEXPECTED_SUCCESS:
         note.problem = _unexpected(test)
     return note

@@ -23,7 +23,7 @@ from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.result import Result
@@ -53,6 +53,7 @@ class UnitSuite(_Suite):
         report: Where messages go.
         between: Called before each test.
         written: How much the worker has written.
+        added: Takes the tests that were added to collected suites since the last time.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class UnitSuite(_Suite):
         report: Callable[[Message], None],
         between: Callable[[], None],
         written: Callable[[], Written],
+        added: Callable[[], Sequence[Any]],
     ) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
@@ -70,6 +72,7 @@ class UnitSuite(_Suite):
         self._report = report
         self._between = between
         self._written = written
+        self._added = added
         self._class_started = unpatched.now()
         self._standing_class: type | None = None
         self._owner = ""  # its name
@@ -116,12 +119,14 @@ class UnitSuite(_Suite):
         self._tearDownPreviousClass(None, result)
         self._handleModuleTearDown(result)
         result._testRunEntered = False
+        result.unit_ended(left_over=() if result.shouldStop else self._added())
         return result
 
     def _run_one(self, result: Any, ordinal: int, test: Any) -> None:
+        added: Callable[[], Sequence[Any]] = tuple if self._waiting else self._added
         if is_suite(test):  # it sees to its fixtures itself
             began = unpatched.now()
-            result.run_test(ordinal, test)
+            result.run_test(ordinal, test, added=added)
             self.seconds[owner_of(test)] = unpatched.now() - began
             return
         self._tearDownPreviousClass(test, result)
@@ -131,7 +136,7 @@ class UnitSuite(_Suite):
         if getattr(type(test), "_classSetupFailed", False) or result._moduleSetUpFailed:
             result.leave_out(ordinal, test)
         else:
-            result.run_test(ordinal, test)
+            result.run_test(ordinal, test, added=added)
 
     # unittest's hooks: no public ones exist; these have been stable since Python 2.7
 
@@ -206,6 +211,7 @@ class UnitSuite(_Suite):
                 result, error, fixture, parent, info=unpatched.exc_info()
             )
             cleanups()
+        result.fixture_ended()
 
 
 def _class_cleanups(cls: Any) -> Callable[[], object]:

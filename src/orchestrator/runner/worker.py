@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
-from orchestrator.runner.collect import collect
+from orchestrator.runner.collect import PlainSuites, collect
 from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
     DUMP,
@@ -55,8 +55,9 @@ class Worker:
         self._setup = setup
         self._options = setup.options
         self._units: dict[str, Loaded] = {}
+        self._suites = PlainSuites()
         self._leaving = False
-        self._result: Result | None = None
+        self._results: list[Result] = []  # the last one is of the unit that runs
         self._streams = sys.stdout, sys.stderr
         self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
 
@@ -69,6 +70,8 @@ class Worker:
             while not self._leaving:
                 message = self._channel.receive()
                 if not isinstance(message, RunUnit):  # Stop, Leave, or no parent any more
+                    for result in self._results:  # a thread may have put something in since
+                        result.fixture_ended()
                     return
                 self._run(message)
         finally:
@@ -76,7 +79,7 @@ class Worker:
 
     def _collected(self) -> bool:
         try:
-            self._units = collect(self._options)
+            self._units = collect(self._options, self._suites)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(NotCollected(text=traceback.format_exc()))
             return False
@@ -102,9 +105,13 @@ class Worker:
         result.buffer = self._options.buffer
         result.tb_locals = self._options.tb_locals
         suite = UnitSuite(
-            tests, report=self._send, between=self._check_for_stop, written=self._written
+            tests,
+            report=self._send,
+            between=self._check_for_stop,
+            written=self._written,
+            added=self._suites.added,
         )
-        self._result = result
+        self._results.append(result)
         trace = ""
         try:
             suite.run_unit(result)
@@ -135,12 +142,12 @@ class Worker:
 
     def _check_for_stop(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
-        if self._result is None or self._leaving or not self._channel.pending():
+        if self._leaving or not self._channel.pending():
             return
         message = self._channel.receive()
         if message is None or isinstance(message, Stop | Leave):
             self._leaving = True
-            self._result.halt("stop")
+            self._results[-1].halt("stop")
 
     def _send(self, message: Message) -> None:
         """Send from within a test."""
