@@ -103,6 +103,28 @@ class CrashTest(RunnerTestCase):
         self.assertEqual("up a b up c down ", (self.project / "ran").read_text())
         self.assertEqual("xx", (self.project / "ups").read_text())
 
+    def test_death_at_the_exit(self) -> None:
+        """A worker that dies after its last test is an error of its own."""
+        for last, said in (
+            ("atexit.register(os.kill, os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
+            ("threading.Thread(target=exit_when_over).start()", "exited with status 3"),
+        ):
+            with self.subTest(last):
+                self.write(
+                    test_exit=f"""
+                    import atexit, threading
+                    def exit_when_over():
+                        threading.main_thread().join()
+                        os._exit(3)
+                    class A(unittest.TestCase):
+                        def test_a(self): {last}
+                    """
+                )
+                ran = self.run_suite()
+                self.assertEqual({"A.test_a": "ok", "worker 1.exit": "error"}, ran.outcomes)
+                self.assertIn(said, ran.text)
+                self.assertEqual(("FAILED (errors=1)", 1), (ran.verdict, ran.status))
+
     def test_no_rerun(self) -> None:
         """With --no-rerun-crashed what a crash left over is counted as not run."""
         self.write(

@@ -83,7 +83,7 @@ class LikeUnittestTest(RunnerTestCase):
         self._assert_the_same()
 
     def test_result_in_other_hands(self) -> None:
-        """Tests that put into the result's lists, take out of them, or look there."""
+        """Tests and fixtures that put into the result's lists, take out of them, or look there."""
         self.write(
             test_lists="""
             class Retried(unittest.TestCase):
@@ -111,6 +111,74 @@ class LikeUnittestTest(RunnerTestCase):
                     print(self._testMethodName, failed)
                 def test_a(self): self.fail("seen")
                 def test_b(self): pass
+            class Kept(unittest.TestCase):
+                def run(self, result=None):
+                    type(self).result = result
+                    return super().run(result)
+                def test_a(self): pass
+            class Failures(Kept):
+                @classmethod
+                def tearDownClass(cls): cls.result.failures.append((cls("test_a"), "late"))
+            class Errors(Kept):
+                @classmethod
+                def tearDownClass(cls): cls.result.errors.append((cls("test_a"), "late"))
+            class Unexpected(Kept):
+                @classmethod
+                def tearDownClass(cls): cls.result.unexpectedSuccesses.append(cls("test_a"))
+            class Called(Kept):
+                @classmethod
+                def tearDownClass(cls): cls.result.addUnexpectedSuccess(cls("test_a"))
+            class AtTheEnd(Kept):
+                def test_a(self):
+                    self.result.stopTestRun = lambda: self.result.errors.append((self, "end"))
+            """,
+        )
+        self._assert_the_same()
+
+    def test_failure_when_the_class_is_over(self) -> None:
+        """What a thread puts into the result when other classes run is told."""
+        self.write(
+            test_thread="""
+            import threading
+            over, told = threading.Event(), threading.Event()
+            class A(unittest.TestCase):
+                def run(self, result=None):
+                    self.result = result
+                    return super().run(result)
+                def test_a(self):
+                    def late():
+                        over.wait(10)
+                        self.result.failures.append((self, "late"))
+                        told.set()
+                    threading.Thread(target=late).start()
+            class B(unittest.TestCase):
+                def test_b(self):
+                    over.set()
+                    told.wait(10)
+            """
+        )
+        ran = self.run_suite("-j", "1")
+        self.assertEqual(("FAILED (failures=1)", 1), (ran.verdict, ran.status))
+
+    def test_suites_that_grow(self) -> None:
+        """What a test or its set-up adds to the suite that is running runs, with its fixtures."""
+        self.write(
+            test_grows="""
+            class Late(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls): raise RuntimeError("not tidy")
+                def test_a(self): SUITE.addTest(Later("test_a"))
+                def test_b(self): pass
+            class Later(unittest.TestCase):
+                def test_a(self): self.fail("later")
+            class A(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): SUITE.addTest(Late("test_b"))
+                def test_a(self): SUITE.addTest(unittest.TestSuite([Late("test_a")]))
+                def test_b(self): pass
+            SUITE = unittest.TestSuite([A("test_a"), A("test_b")])
+            def load_tests(loader, tests, pattern):
+                return SUITE
             """
         )
         self._assert_the_same()

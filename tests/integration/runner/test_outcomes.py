@@ -163,6 +163,29 @@ class OutcomesTest(RunnerTestCase):
             test_e="raise unittest.SkipTest('not on this system')",
             test_f="import no_such_module",
             test_g="raise ValueError('broken')",
+            test_h="""
+            class Doubtful(unittest.TestCase):
+                def test_a(self): self._outcome.result.wasSuccessful = lambda: False
+            """,
+            test_j="""
+            def setUpModule(): pass
+            class SkippedFirst(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): raise unittest.SkipTest("counted once")
+                def test_a(self): pass
+            class RunsThen(unittest.TestCase):
+                def test_b(self): pass
+            """,
+            test_i="""
+            class Grows(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls): SUITE.addTest(cls("test_b"))
+                def test_a(self): pass
+                def test_b(self): pass
+            SUITE = unittest.TestSuite([Grows("test_a")])
+            def load_tests(loader, tests, pattern):
+                return SUITE
+            """,
         )
         ran = self.run_suite("-j", "2")
         self.assertEqual(
@@ -182,10 +205,16 @@ class OutcomesTest(RunnerTestCase):
                 "loader.ModuleSkipped.test_e": "skipped",
                 "loader._FailedTest.test_f": "error",
                 "loader._FailedTest.test_g": "error",
+                "SkippedFirst.test_a": "skipped",
+                "RunsThen.test_b": "ok",
+                "Doubtful.test_a": "ok",
+                "Doubtful.wasSuccessful()": "error",
+                "Grows.test_a": "ok",
+                "Grows.test_b": "error",
             },
             ran.outcomes,
         )
-        self.assertEqual("FAILED (errors=5, skipped=5, not run=3)", ran.verdict)
+        self.assertEqual("FAILED (errors=7, skipped=6, not run=3)", ran.verdict)
         self.assertEqual(1, ran.status)
         self.assertIn("No module named 'no_such_module'", ran.text)
         self.assertTrue((self.project / "cleaned").exists())
