@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unittest
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
+from orchestrator.runner.entries import Execution, Note, cut, light, message_of, note_of, parts
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
 
 _LONGEST_TEXT: Final = 1 << 20
-_LONGEST_MESSAGE: Final = 2000
-_PAIR: Final = 2
-_WORST_FIRST: Final = (
-    Outcome.ERROR,
-    Outcome.FAILURE,
-    Outcome.UNEXPECTED_SUCCESS,
-    Outcome.SKIPPED,
-    Outcome.EXPECTED_FAILURE,
-    Outcome.OK,
-)
 _LISTS: Final = {
     "errors": Outcome.ERROR,
     "failures": Outcome.FAILURE,
@@ -75,8 +65,8 @@ class Result(unittest.TestResult):
         self._written = written
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
-        self._open: list[_Execution] = []
-        self._ended: list[_Execution] = []
+        self._open: list[Execution] = []
+        self._ended: list[Execution] = []
         self._known_entries: list[Any] = []  # the entries of the lists that are known
 
     def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
@@ -106,10 +96,10 @@ class Result(unittest.TestResult):
         self._open = []
         self._take_over_foreign_entries()
         if not self._ended and not is_suite(test):
-            self._ended.append(_Execution(test=test))
+            self._ended.append(Execution(test=test))
             if self.testsRun == before:  # a test may have a result of its own, and add it to ours
                 self._ended[0].reason = "its run() passed over it"
-                self._ended[0].notes.append(_Note(outcome=Outcome.NOT_RUN))
+                self._ended[0].notes.append(Note(outcome=Outcome.NOT_RUN))
         self._report_ended(over=True)
         self._forget()
 
@@ -150,7 +140,7 @@ class Result(unittest.TestResult):
                 self._report_ended(over=False)  # a suite may take long: report what is done
             title = title_of(test)
             self._report(Began(ordinal=self._ordinal, title=title, written=self._written()))
-        self._open.append(_Execution(test=test, started=unpatched.now()))
+        self._open.append(Execution(test=test, started=unpatched.now()))
 
     def stopTest(self, test: Any) -> None:
         """Note that it ended."""
@@ -165,7 +155,7 @@ class Result(unittest.TestResult):
     def addSuccess(self, test: Any) -> None:
         """Note a success."""
         super().addSuccess(test)
-        self._add(test, _Note(outcome=Outcome.OK))
+        self._add(test, Note(outcome=Outcome.OK))
 
     def addError(self, test: Any, err: ExcInfo) -> None:
         """Note an error of a test or of a fixture."""
@@ -194,38 +184,38 @@ class Result(unittest.TestResult):
             self._skipped_fixtures[self.fixture[1]] = reason
             return
         execution = self._execution_of(test)
-        execution.notes.append(_Note(outcome=Outcome.SKIPPED, entry=self.skipped[-1]))
+        execution.notes.append(Note(outcome=Outcome.SKIPPED, entry=self.skipped[-1]))
         execution.reason = execution.reason or str(reason)
 
     def addExpectedFailure(self, test: Any, err: ExcInfo) -> None:
         """Note a failure that was expected."""
         super().addExpectedFailure(test, err)
         entry = self.expectedFailures[-1]
-        self._add(test, _Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
+        self._add(test, Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         """Note a success that should have been a failure."""
         super().addUnexpectedSuccess(test)
-        self._add(test, _note_of(Outcome.UNEXPECTED_SUCCESS, self.unexpectedSuccesses[-1]))
+        self._add(test, note_of(Outcome.UNEXPECTED_SUCCESS, self.unexpectedSuccesses[-1]))
 
     def addDuration(self, test: Any, elapsed: float) -> None:
         """Python 3.12 and later measure too; ours covers every version."""
 
     # What this runner adds
 
-    def _add(self, test: Any, note: _Note) -> None:
+    def _add(self, test: Any, note: Note) -> None:
         """Note an outcome of a test; what a fixture says is in the lists."""
         if self._ordinal is not None:
             self._execution_of(test).notes.append(note)
 
-    def _execution_of(self, test: Any) -> _Execution:
+    def _execution_of(self, test: Any) -> Execution:
         """The execution of a test; of a subtest, the one that runs."""
         for execution in [*reversed(self._open), *reversed(self._ended)]:
             if execution.test is test:
                 return execution
         if self._open:
             return self._open[-1]
-        self._ended.append(_Execution(test=test))  # it reports without having started
+        self._ended.append(Execution(test=test))  # it reports without having started
         return self._ended[-1]
 
     def _note(
@@ -235,11 +225,11 @@ class Result(unittest.TestResult):
             outcome=outcome,
             title=title_of(about),
             kind=err[0].__qualname__ if err[0] else "Exception",
-            message=_message(err[1]),
-            text=_cut(entry[1], _LONGEST_TEXT),
+            message=message_of(err[1]),
+            text=cut(entry[1], _LONGEST_TEXT),
         )
         if self._ordinal is not None and not _is_fixture(test):
-            self._add(test, _Note(outcome=outcome, entry=entry, problem=problem))
+            self._add(test, Note(outcome=outcome, entry=entry, problem=problem))
             return
         self._known_entries.append(entry)
         name, owner = self.fixture
@@ -297,9 +287,9 @@ class Result(unittest.TestResult):
         for test, note in self._foreign_entries():
             execution = self._execution_of(test)
             execution.notes.append(note)
-            execution.reason = execution.reason or _parts(note.entry)[1]
+            execution.reason = execution.reason or parts(note.entry)[1]
 
-    def _foreign_entries(self) -> Iterator[tuple[Any, _Note]]:
+    def _foreign_entries(self) -> Iterator[tuple[Any, Note]]:
         """What is in the lists and not yet known, with the test that it is of."""
         executions = [*self._ended, *self._open]
         known = {id(note.entry) for it in executions for note in it.notes}
@@ -307,14 +297,14 @@ class Result(unittest.TestResult):
         for name, outcome in _LISTS.items():
             for entry in list(getattr(self, name)):
                 if id(entry) not in known:
-                    yield _parts(entry)[0], _note_of(outcome, entry)
+                    yield parts(entry)[0], note_of(outcome, entry)
 
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""
         self._ordinal = self._collected = None
         self._known_entries = []
         for name in _LISTS:
-            entries = [_light(entry) for entry in getattr(self, name)]
+            entries = [light(entry) for entry in getattr(self, name)]
             setattr(self, name, entries)
             self._known_entries += entries
 
@@ -327,64 +317,6 @@ class Result(unittest.TestResult):
             return f"{name} (its traceback cannot be formatted: {type(broken).__qualname__})\n"
 
 
-@dataclass(kw_only=True)
-class _Note:
-    """An outcome that was added to a test; it counts while its entry is in the result's lists."""
-
-    outcome: Outcome
-    entry: Any = None
-    problem: Problem | None = None
-
-
-@dataclass(kw_only=True)
-class _Execution:
-    """One run of a test, from ``startTest`` to ``stopTest``."""
-
-    test: Any
-    started: float = 0.0
-    seconds: float = 0.0
-    reason: str = ""
-    notes: list[_Note] = field(default_factory=list)
-
-    def record(self, standing: set[int]) -> Record:
-        """How it ended; nothing added, or nothing left of it, is a success."""
-        notes = [note for note in self.notes if note.entry is None or id(note.entry) in standing]
-        outcomes = [note.outcome for note in notes]
-        if Outcome.NOT_RUN in outcomes:
-            outcome = Outcome.NOT_RUN
-        else:
-            outcome = min(outcomes, key=_WORST_FIRST.index, default=Outcome.OK)
-        with_reason = (Outcome.SKIPPED, Outcome.NOT_RUN)
-        return Record(
-            test=described(self.test),
-            outcome=outcome,
-            problems=tuple(note.problem for note in notes if note.problem),
-            reason=self.reason if outcome in with_reason else "",
-            skips=outcomes.count(Outcome.SKIPPED),
-            seconds=self.seconds,
-        )
-
-
-@dataclass(frozen=True)
-class _Past:
-    """What stands for a test in the result's lists once it has run."""
-
-    name: str
-
-    def id(self) -> str:
-        return self.name
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def _light(entry: Any) -> Any:
-    if not isinstance(entry, tuple):
-        return entry if isinstance(entry, _Past) else _Past(str(entry))
-    test, *rest = entry
-    return entry if isinstance(test, _Past) else (_Past(str(test)), *rest)
-
-
 def _is_fixture(test: Any) -> bool:
     """Whether an error is of a class or module: what stands for these counts as no test."""
     return isinstance(test, unittest.suite._ErrorHolder)  # type: ignore[attr-defined]
@@ -394,47 +326,3 @@ def _class_of_fixture(title: str) -> str:
     """``module.Class`` of ``setUpClass (module.Class)``; nothing for a module's."""
     name, _, owner = title.partition(" (")
     return owner.removesuffix(")") if name.endswith("Class") else ""
-
-
-def _unexpected(test: Any) -> Problem:
-    return Problem(
-        outcome=Outcome.UNEXPECTED_SUCCESS,
-        title=title_of(test),
-        kind="UnexpectedSuccess",
-        message="the test is marked as an expected failure and passed",
-        text="",
-    )
-
-
-def _note_of(outcome: Outcome, entry: Any) -> _Note:
-    """What an entry of a list says that did not come through a method."""
-    test, text = _parts(entry)
-    note = _Note(outcome=outcome, entry=entry)
-    if outcome in (Outcome.ERROR, Outcome.FAILURE):
-        kind, _, message = text.rstrip().rpartition("\n")[2].partition(": ")
-        title = title_of(test)
-        note.problem = Problem(outcome=outcome, title=title, kind=kind, message=message, text=text)
-    elif outcome is Outcome.UNEXPECTED_SUCCESS:
-        note.problem = _unexpected(test)
-    return note
-
-
-def _parts(entry: Any) -> tuple[Any, str]:
-    """The test and the text of an entry; whoever puts in something else has no text."""
-    if isinstance(entry, tuple) and len(entry) == _PAIR:
-        return entry[0], str(entry[1])
-    return entry, ""
-
-
-def _message(error: BaseException | None) -> str:
-    try:
-        return _cut(str(error), _LONGEST_MESSAGE)
-    except Exception:  # noqa: BLE001 - str() of a user's exception may raise anything
-        return "(the message cannot be shown)"
-
-
-def _cut(text: str, longest: int) -> str:
-    if len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]}\n… {len(text) - longest} characters left out …\n{text[-half:]}"
