@@ -7,7 +7,9 @@ the log, and the helper container beside it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import re
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -39,6 +41,8 @@ _LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 _RESTART: Final = 0.2  # seconds between two looks at a container that may be started again
 _HELPER_MEMORY: Final = 256 << 20
 _HELPER_PIDS: Final = 16
+_UNFIT: Final = re.compile(r"[^\w.<>-]")  # for a file name; <locals> stands in many
+_LONGEST_NAME: Final = 200  # bytes; file systems end at 255
 _log: Final = logging.getLogger("orchestrator.environment")
 
 
@@ -217,11 +221,19 @@ def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> Path:
     Raises:
         OSError: It cannot be written.
     """
-    path = folder / (test_class or "process") / f"{alias}.log"
+    path = folder / _folder_name(test_class or "process") / f"{alias}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     return path
+
+
+def _folder_name(test_class: str) -> str:
+    """A class's name as one folder below: a class made with ``type()`` may be called anything."""
+    name = _UNFIT.sub("_", test_class).encode()[:_LONGEST_NAME].decode(errors="ignore")
+    if name == test_class and name.strip("."):
+        return name
+    return f"{name}-{hashlib.sha256(test_class.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _follow(handle: Service) -> None:
