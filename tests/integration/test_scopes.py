@@ -74,7 +74,7 @@ class TestScopeTest(LeakCheckedTestCase):
         ):
             self.assert_passes(Each)
             logs = [file.read_text() for file in Path(folder).glob("*/box.log")]
-            self.assertEqual([], [name for name in os.listdir(folder) if not name.isprintable()])
+            self.assertEqual([], [path for path in Path(folder).iterdir() if not path.name.isprintable()])
         self.assertEqual(2, len(set(containers)))
         self.assertEqual(["here\nhere\n"], logs)
 
