@@ -13,7 +13,7 @@ from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp
 from orchestrator.probes.checks import is_probe
 from orchestrator.services import options
-from orchestrator.services.runtime import address
+from orchestrator.services.hooks import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
