@@ -110,9 +110,7 @@ class CutTest(RefusalTestCase):
             with self.subTest(said):
                 status, output = self.run_suite(Times("", *[said] * 20), env=self.skipping)
                 self.assertEqual(1, status, output)
-                self.assertRegex(
-                    output, "What answers at .* refuses, or is no|cannot be understood"
-                )
+                self.assertRegex(output, "What is at .* refuses, or is no|cannot be understood")
                 self.assertNotIn("Start it", output)
 
     def test_wrong_answer(self) -> None:

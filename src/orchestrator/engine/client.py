@@ -308,7 +308,7 @@ def _lacks_ssh(error: Exception, endpoint: Endpoint) -> bool:
 
 
 def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> str:
-    if any(isinstance(it, PermissionError) for it in _chain(error)):
+    if endpoint.socket and any(isinstance(it, PermissionError) for it in _chain(error)):
         return (
             f"This user may not use the Docker daemon at {endpoint.url}: permission denied. "
             "Run `sudo usermod -aG docker $USER` and log in again."
@@ -322,8 +322,8 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> str:
         return f"The Docker daemon at {endpoint.url} is reached with ssh, which is not installed."
     if not _is_absence(error, endpoint):
         return (
-            f"What answers at {endpoint.url} refuses, or is no Docker daemon that can be used, "
-            f"when asked to {doing}: {error}. `python -m orchestrator doctor` looks closer."
+            f"What is at {endpoint.url} refuses, or is no Docker daemon that can be used, "
+            f"when asked to {doing}: {str(error).rstrip('.')}. `python -m orchestrator doctor` looks closer."
         )
     if endpoint.url.startswith("ssh://"):
         return (
