@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 _NOT_FOUND: Final = 404
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
-# What a connection that breaks before the end of an answer raises.
+# What a connection that breaks raises: within an answer, and before or within it.
+_CUT_WITHIN: Final = (http.client.IncompleteRead, requests.exceptions.ChunkedEncodingError)
 _CUTS: Final = (
+    *_CUT_WITHIN,
     ConnectionResetError,
     ConnectionAbortedError,
     BrokenPipeError,
-    http.client.IncompleteRead,
     ssl.SSLEOFError,
 )
 # What is raised when nobody answers. A connection that ends without a word is such a case: of a
@@ -248,10 +249,10 @@ def _translated(
         return EngineError(
             f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
         )
-    if _was_cut(error) and present():
+    if _was_cut(error, _CUT_WITHIN) or (_was_cut(error) and present()):
         return EngineError(
-            f"The connection to the Docker daemon at {url}, which had answered before, broke when "
-            f"it was asked to {doing}: {_reason(error)}"
+            f"The connection to the Docker daemon at {url}, which had answered, broke when it was "
+            f"asked to {doing}: {_reason(error)}"
         )
     if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
         return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
@@ -269,9 +270,9 @@ def _without_traceback(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def _was_cut(error: BaseException) -> bool:
+def _was_cut(error: BaseException, kinds: tuple[type[Exception], ...] = _CUTS) -> bool:
     """Whether a connection was made, and ended before the answer did."""
-    return any(isinstance(inner, _CUTS) for inner in _chain(error))
+    return any(isinstance(inner, kinds) for inner in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -323,7 +324,8 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> str:
     if not _is_absence(error, endpoint):
         return (
             f"What is at {endpoint.url} refuses, or is no Docker daemon that can be used, "
-            f"when asked to {doing}: {str(error).rstrip('.')}. `python -m orchestrator doctor` looks closer."
+            f"when asked to {doing}: {str(error).rstrip('.')}. "
+            "`python -m orchestrator doctor` looks closer."
         )
     if endpoint.url.startswith("ssh://"):
         return (
