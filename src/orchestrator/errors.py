@@ -5,7 +5,7 @@ OrchestratorError
 │   └── InvalidReferenceError     an image reference cannot be read
 ├── SettingsError                 an ORCHESTRATOR_* value is malformed
 ├── EngineError                   the daemon said no
-│   └── EngineUnavailableError    there is no daemon; the message says what to run
+│   └── EngineUnavailableError    no daemon can be used; the message says what to run
 ├── LockError                     images.lock
 │   ├── ImageNotLockedError       the image has no entry and no digest
 │   └── DigestMismatchError       the image is not the one that was locked
@@ -101,7 +101,15 @@ class EngineError(OrchestratorError):
 
 
 class EngineUnavailableError(EngineError):
-    """No Docker daemon answers. The message says what to run."""
+    """There is no Docker daemon that can be used. The message says what to run.
+
+    Attributes:
+        absent: Whether nobody answers at all: ``ORCHESTRATOR_SKIP_WITHOUT_DOCKER`` skips only then.
+    """
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 class LockError(OrchestratorError):

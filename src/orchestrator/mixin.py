@@ -190,7 +190,7 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
         environment.start()
     except EngineUnavailableError as error:
         # That one which did answer has gone away is no reason for a green run.
-        if settings.skip_without_docker and not environment.daemon_answered:
+        if settings.skip_without_docker and error.absent and not environment.daemon_answered:
             raise unittest.SkipTest(str(error)) from error
         raise error.with_traceback(None) from error.__cause__
     except OrchestratorError as error:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.services.postgres.memory import DATA, MEMORY
+from orchestrator.services.postgres.server import DATA, MEMORY
 from tests.benchmarks.images import image
 from tests.benchmarks.machine import docker, label, remove, run_worker
 from tests.benchmarks.protocol import CONTAINER_PORTS, first_answer

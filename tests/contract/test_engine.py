@@ -153,12 +153,13 @@ class DaemonOutOfReachTest(unittest.TestCase):
         self.listener.listen()
         self.here = Endpoint(url=f"unix://{self.path}")
 
-    def refused(self, endpoint: Endpoint) -> str:
-        """What one is told who asks there."""
+    def refused(self, endpoint: Endpoint, *, absent: bool = False) -> str:
+        """What one is told who asks there, where a daemon is or is not."""
         engine = connect(Settings(engine_timeout=1), endpoint=endpoint)
         self.addCleanup(engine.close)
         with self.assertRaises(EngineError) as caught:
             engine.info()
+        self.assertIs(absent, getattr(caught.exception, "absent", False))
         return str(caught.exception)
 
     @unittest.skipIf(os.geteuid(), "needs root, to be somebody without rights")
@@ -193,8 +194,8 @@ class DaemonOutOfReachTest(unittest.TestCase):
     def test_nobody_listening_is_told_with_what_to_run(self) -> None:
         """A socket without a daemon behind it; in the system's words, not three libraries'."""
         self.listener.close()
-        self.assertIn("Start it", self.refused(self.here))
+        self.assertIn("Start it", self.refused(self.here, absent=True))
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        told = self.refused(Endpoint(url=f"tcp://127.0.0.1:{port}"))
+        told = self.refused(Endpoint(url=f"tcp://127.0.0.1:{port}"), absent=True)
         self.assertIn(f":{port}: Connection refused. Start", told)

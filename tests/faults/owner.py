@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orchestrator.sessions.session as session_module
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import ContainerSpec
-from orchestrator.engine.network import create_private_network
+from orchestrator.environment.context import create_private_network
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
 from orchestrator.sessions.identity import Identity, this_process

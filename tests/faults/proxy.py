@@ -29,6 +29,12 @@ def answer(status: int, message: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def good(body: bytes) -> bytes:
+    """A daemon's answer that all is well, with this in it."""
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 def forbidding(*beginnings: str) -> Callable[[str], bytes | None]:
     """A filter before the socket: requests that begin so ("GET /volumes") are forbidden."""
 

@@ -12,8 +12,8 @@ from concurrent import futures
 
 from orchestrator import Redis, ServicesMixin
 from orchestrator.engine import Endpoint, connect
-from orchestrator.engine.network import create_private_network, free_port
 from orchestrator.environment import launch
+from orchestrator.environment.context import create_private_network, free_port
 from orchestrator.errors import EngineError
 from orchestrator.settings import SUBNETS, Settings
 from tests.faults.private_daemon import PrivateDaemon

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.engine import find_endpoint
-from tests.faults.proxy import CUT, Proxy, answer, forbidding
+from tests.faults.proxy import CUT, Proxy, answer, forbidding, good
 from tests.support.processes import ProcessTestCase
 
 if TYPE_CHECKING:
@@ -98,13 +99,39 @@ class CutTest(RefusalTestCase):
 
     def test_first_answer_of_something_else(self) -> None:
         """Who answers at all is there: a refusal, or what is no daemon's, is no skip."""
-        empty = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-        for said in (answer(403, "forbidden"), answer(503, "no backend"), empty):
+        for said in (
+            answer(403, "forbidden"),
+            good(b"{}"),
+            good(b'{"ApiVersion": 5}'),
+            good(b'{"ApiVersion": "new"}'),
+            good(b"<html>"),
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+        ):
             with self.subTest(said):
-                status, output = self.run_suite(lambda _line, said=said: said, env=self.skipping)
+                status, output = self.run_suite(Times("", *[said] * 20), env=self.skipping)
                 self.assertEqual(1, status, output)
-                self.assertRegex(output, "EngineError: What answers at .* refuses, or is no")
+                self.assertRegex(output, "What is at .* refuses, or is no|cannot be understood")
                 self.assertNotIn("Start it", output)
+
+    def test_wrong_answer(self) -> None:
+        """An answer without what it must have is the daemon's error, not a KeyError of ours."""
+        for pattern, body in (
+            (r"POST \S+/networks/create", b"{}"),
+            (r"GET \S+/networks\?", b"[5]"),
+        ):
+            with self.subTest(pattern):
+                status, output = self.run_suite(Times(pattern, good(body)), env=self.skipping)
+                self.assertEqual(1, status, output)
+                self.assertRegex(output, "EngineError: The answer .* cannot be understood")
+
+    def test_ssh_without_paramiko(self) -> None:
+        """A package that is missing says nothing about the daemon: it is named."""
+        self.environ.update(self.skipping, DOCKER_HOST="ssh://me@far")
+        hidden = "import sys\nsys.modules['paramiko'] = None\n"
+        self.write("test_suite.py", hidden + textwrap.dedent(_SUITE))
+        status, output = self.run_python("-m", "unittest", "test_suite")
+        self.assertEqual(1, status, output)
+        self.assertIn("pip install unittest-orchestrator[ssh]", output)
 
     def test_gone_after_the_first_class(self) -> None:
         """A daemon that answered this process and went away fails the next class."""

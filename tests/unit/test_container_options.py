@@ -158,6 +158,22 @@ class MountsTest(unittest.TestCase):
                 with self.assertRaisesRegex(DeclarationError, "is in no project's folder"):
                     Container(image="a", mounts={"/in": inside})
 
+    def test_what_is_a_project_with_a_mark_only(self) -> None:
+        """A folder of installed programs or a hidden one; a checkout of CI's in it is."""
+        hidden = self.home / ".ssh"
+        hidden.mkdir()
+        for folder in ("/usr/local", "/usr/bin", "/usr/lib/ssl", "/var/lib", "/var/log", hidden):
+            with self.subTest(folder), contextlib.chdir(folder):
+                inside = Path(folder).resolve() / "x"
+                self.refused(inside, str(inside))
+        (hidden / "pyproject.toml").touch()
+        with contextlib.chdir(hidden):
+            Container(image="a", mounts={"/in": hidden / "x"})
+        checkout = Path(self.enterContext(tempfile.TemporaryDirectory(dir="/var/lib")))
+        (checkout / ".git").mkdir()
+        with contextlib.chdir(checkout):
+            Container(image="a", mounts={"/in": checkout / "x"})
+
     def test_a_project_without_a_lock_file(self) -> None:
         """Its repository counts, else the working directory."""
         (self.project / "images.lock").unlink()

@@ -8,7 +8,7 @@ import unittest.mock
 from typing import Any
 
 from orchestrator.errors import MissingDriverError
-from orchestrator.services.drivers import driver, load_early
+from orchestrator.services.once import driver, load_early
 from orchestrator.services.postgres import setup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from ipaddress import IPv4Network
 
-from orchestrator.engine.network import PREFIX, free_subnets
+from orchestrator.environment.context import PREFIX, free_subnets
 
 
 class SubnetsTest(unittest.TestCase):

@@ -25,7 +25,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.arguments import archive, counted
+from orchestrator.cli import archive, counted
 from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock

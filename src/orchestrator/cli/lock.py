@@ -18,7 +18,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.arguments import counted, table
+from orchestrator.cli import counted, table
 from orchestrator.engine import connect
 from orchestrator.errors import LockError
 from orchestrator.images import find_lock

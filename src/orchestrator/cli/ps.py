@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.cli.arguments import table
+from orchestrator.cli import table
 from orchestrator.cli.reap import as_json, print_refused
 from orchestrator.engine import connect
 from orchestrator.errors import printable

@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.cli.arguments import archive, counted
+from orchestrator.cli import archive, counted
 from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, LockError, OrchestratorError
 from orchestrator.images import find_lock

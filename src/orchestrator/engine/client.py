@@ -9,6 +9,7 @@ import math
 import queue
 import re
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,18 +27,27 @@ if TYPE_CHECKING:
 _NOT_FOUND: Final = 404
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
-# What a connection that breaks before the end of an answer raises; half of a JSON text is a
-# ValueError.
-_CUTS: Final = (ConnectionResetError, BrokenPipeError, http.client.HTTPException, ValueError)
-# What docker-py makes its error from when somebody answers, but not as a daemon does: a refusal, a
-# page of a proxy, JSON of something else, a version too old.
-_ANSWERS: Final = (
-    docker.errors.APIError,
-    docker.errors.InvalidVersion,
-    requests.exceptions.JSONDecodeError,
-    LookupError,
-    TypeError,
+# What a connection that breaks raises: within an answer, and before or within it.
+_CUT_WITHIN: Final = (http.client.IncompleteRead, requests.exceptions.ChunkedEncodingError)
+_CUTS: Final = (
+    *_CUT_WITHIN,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    ssl.SSLEOFError,
 )
+# What is raised when nobody answers. A connection that ends without a word is such a case: of a
+# forwarder without a daemon behind it.
+_ABSENT: Final = (
+    ConnectionError,
+    FileNotFoundError,
+    NotADirectoryError,
+    socket.gaierror,
+    ssl.SSLEOFError,
+)
+_NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+# What code that reads an answer raises when the answer lacks what it must have.
+_MISREAD: Final = (LookupError, TypeError, ValueError, AttributeError)
 _OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
 
@@ -98,8 +108,9 @@ class ClientPool:
             timeout: Seconds for each answer, when this request needs another than the pool's.
 
         Raises:
-            EngineUnavailableError: No daemon can be reached.
-            EngineError: The daemon refused, failed, did not answer in time or broke off.
+            EngineUnavailableError: No daemon can be reached, or used.
+            EngineError: The daemon refused, failed, did not answer in time, broke off, or answered
+                what cannot be understood.
         """
         with translate_errors(
             doing,
@@ -212,6 +223,11 @@ def translate_errors(
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         ours = _translated(error, doing, endpoint=endpoint, timeout=timeout, present=present)
         raise ours from _without_traceback(error)
+    except _MISREAD as error:
+        raise EngineError(
+            f"The answer of the Docker daemon at {endpoint.url} cannot be understood, which was "
+            f"asked to {doing}: {type(error).__name__}: {error}"
+        ) from _without_traceback(error)
 
 
 def _translated(
@@ -233,19 +249,16 @@ def _translated(
         return EngineError(
             f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
         )
-    if _was_cut(error) and present():
+    if _was_cut(error, _CUT_WITHIN) or (_was_cut(error) and present()):
         return EngineError(
-            f"The connection to the Docker daemon at {url}, which had answered before, broke when "
-            f"it was asked to {doing}: {_reason(error)}"
+            f"The connection to the Docker daemon at {url}, which had answered, broke when it was "
+            f"asked to {doing}: {_reason(error)}"
         )
     if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
         return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
-    if any(isinstance(it, _ANSWERS) for it in _chain(error)):
-        return EngineError(
-            f"What answers at {endpoint.url} refuses, or is no Docker daemon that can be used, "
-            f"when asked to {doing}: {error}"
-        )
-    return EngineUnavailableError(_unavailable(error, endpoint))
+    return EngineUnavailableError(
+        _unavailable(error, doing, endpoint=endpoint), absent=_is_absence(error, endpoint)
+    )
 
 
 def _without_traceback(error: Exception) -> Exception:
@@ -257,9 +270,9 @@ def _without_traceback(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def _was_cut(error: BaseException) -> bool:
+def _was_cut(error: BaseException, kinds: tuple[type[Exception], ...] = _CUTS) -> bool:
     """Whether a connection was made, and ended before the answer did."""
-    return any(isinstance(inner, _CUTS) for inner in _chain(error))
+    return any(isinstance(inner, kinds) for inner in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -279,8 +292,24 @@ def _reason(error: BaseException) -> str:
     return next(filter(None, said), str(error))
 
 
-def _unavailable(error: Exception, endpoint: Endpoint) -> str:
-    if "Permission denied" in str(error):
+def _is_absence(error: Exception, endpoint: Endpoint) -> bool:
+    """Whether nobody answers, rather than somebody who refuses or is no daemon."""
+    if "paramiko" in str(error) or _lacks_ssh(error, endpoint):
+        return False
+    return any(
+        isinstance(it, _ABSENT) or (type(it) is OSError and it.errno in _NO_WAY)
+        for it in _chain(error)
+    )
+
+
+def _lacks_ssh(error: Exception, endpoint: Endpoint) -> bool:
+    return endpoint.url.startswith("ssh://") and any(
+        isinstance(it, FileNotFoundError) for it in _chain(error)
+    )
+
+
+def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> str:
+    if endpoint.socket and any(isinstance(it, PermissionError) for it in _chain(error)):
         return (
             f"This user may not use the Docker daemon at {endpoint.url}: permission denied. "
             "Run `sudo usermod -aG docker $USER` and log in again."
@@ -289,6 +318,14 @@ def _unavailable(error: Exception, endpoint: Endpoint) -> str:
         return (
             f"The Docker daemon at {endpoint.url} is reached over ssh, which takes a package more. "
             "Run `pip install unittest-orchestrator[ssh]`."
+        )
+    if _lacks_ssh(error, endpoint):
+        return f"The Docker daemon at {endpoint.url} is reached with ssh, which is not installed."
+    if not _is_absence(error, endpoint):
+        return (
+            f"What is at {endpoint.url} refuses, or is no Docker daemon that can be used, "
+            f"when asked to {doing}: {str(error).rstrip('.')}. "
+            "`python -m orchestrator doctor` looks closer."
         )
     if endpoint.url.startswith("ssh://"):
         return (

@@ -96,16 +96,14 @@ class Engine:
 
     def bridge_gateway(self) -> str | None:
         """The address of the default bridge on the daemon's machine, or None without one."""
-        configs: Sequence[Mapping[str, str]] = []
         with IgnoreMissing(), self._pool.client("inspect the default bridge") as client:
-            configs = client.inspect_network("bridge")["IPAM"]["Config"] or []
-        for config in configs:
-            if ":" in config.get("Subnet", ""):
-                continue  # ports are published on IPv4
-            if gateway := config.get("Gateway"):
-                return str(gateway)
-            if subnet := config.get("Subnet"):  # some daemons name only this; it has the first
-                return str(ipaddress.ip_network(subnet)[1])
+            for config in client.inspect_network("bridge")["IPAM"]["Config"] or []:
+                if ":" in config.get("Subnet", ""):
+                    continue  # ports are published on IPv4
+                if gateway := config.get("Gateway"):
+                    return str(gateway)
+                if subnet := config.get("Subnet"):  # some daemons name only this; it has the first
+                    return str(ipaddress.ip_network(subnet)[1])
         return None
 
     def close(self) -> None:
@@ -115,8 +113,7 @@ class Engine:
     def info(self) -> EngineInfo:
         """Ask the daemon about itself."""
         with self._pool.client("tell about itself") as client:
-            info, version = client.info(), client.version()
-        return engine_info(info, version)
+            return engine_info(client.info(), client.version())
 
     # Containers
 
@@ -335,12 +332,12 @@ class Engine:
             client.remove_network(network)
 
     def _attached(self, network: str) -> Sequence[str]:
-        found: Mapping[str, Mapping[str, str]] = {}
         doing = f"inspect network {short_name(network)}"
         with IgnoreMissing(), self._pool.client(doing) as client:
             found = client.inspect_network(network)["Containers"] or {}
-        # An endpoint that outlived its container is listed as "ep-…" and known by its name only.
-        return [about["Name"] if key.startswith("ep-") else key for key, about in found.items()]
+            # An endpoint that outlived its container is listed as "ep-…", known by its name only.
+            return [about["Name"] if key.startswith("ep-") else key for key, about in found.items()]
+        return []
 
     def subnets(self) -> Sequence[str]:
         """The subnets of all networks of this daemon, ours or not."""
@@ -397,7 +394,7 @@ class Engine:
                     rows = client.volumes(filters=filters)["Volumes"]
                 else:
                     rows = client.images(filters=filters)
-            found += [listed(kind, row) for row in rows or ()]
+                found += [listed(kind, row) for row in rows or ()]
         return found
 
 

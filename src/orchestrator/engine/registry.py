@@ -53,7 +53,17 @@ _LARGEST: Final = 4 << 20  # bytes; the specification's limit for a manifest
 _LONGEST_WORDS: Final = 400  # characters of a registry's own words in a message
 _REDIRECTS: Final = 5
 _HOSTS: Final = {"docker.io": "registry-1.docker.io"}
-_PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
+# One piece of WWW-Authenticate (RFC 9110, 11.6.1), whose challenges and their parameters are both
+# set apart by commas: a parameter, or the name of the scheme to which those after it belong.
+_CHALLENGE: Final = re.compile(
+    r"""
+    (?P<name> [\w!#$%&'*+.^`|~-]+ ) \s*=\s*
+    (?: "(?P<quoted> (?: [^"\\] | \\. )* )" | (?P<value> [^\s,="]+ ) )
+    | (?P<scheme> [^\s,="]+ ) (?= \s | , | $ )
+    | "(?: [^"\\] | \\. )*"
+    """,
+    re.VERBOSE | re.ASCII | re.DOTALL,
+)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what may stand in a header
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", re.ASCII)
 _OK, _UNAUTHORIZED = 200, 401
@@ -208,21 +218,18 @@ class _Question:
                 f"the credentials for {self.registry} are for nobody else",
                 status=answer.status,
             )
-        challenges = {
-            scheme.lower(): parameters
-            for challenge in answer.headers.get_all("WWW-Authenticate", [])
-            for scheme, _, parameters in [str(challenge).strip().partition(" ")]
-        }
+        challenges = _challenges(answer.headers.get_all("WWW-Authenticate", []))
         credentials = find_credentials(self.registry)
         if "bearer" in challenges:
-            asked = dict(_PARAMETER.findall(challenges["bearer"]))
-            return f"Bearer {self._token(asked, credentials)}"
+            return f"Bearer {self._token(challenges['bearer'], credentials)}"
         if "basic" in challenges and credentials.username:
             return credentials.basic
         raise self._refusal(answer)
 
     def _token(self, challenge: Mapping[str, str], credentials: Credentials) -> str:
         realm = challenge.get("realm", "")
+        if not realm:
+            raise EngineError(f"{self}: it asks for a token, but names no service that gives one")
         place = urlsplit(realm)
         plain = place.scheme == "http" and (
             place.netloc == urlsplit(self.url).netloc or is_insecure(place.netloc, self.insecure)
@@ -349,6 +356,22 @@ def _read(response: HTTPResponse, *, until: float) -> bytes:
     if size is not None and len(content) < min(size, _LARGEST):
         raise IncompleteRead(b"", size - len(content))
     return bytes(content)
+
+
+def _challenges(headers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+    """The parameters of each scheme, of the first challenge of that scheme, in any header."""
+    found: dict[str, dict[str, str]] = {}
+    for header in headers:
+        parameters: dict[str, str] = {}  # before any scheme: of none
+        for piece in _CHALLENGE.finditer(str(header)):
+            if piece["scheme"]:
+                parameters = {}
+                found.setdefault(piece["scheme"].lower(), parameters)
+            elif piece["name"]:
+                quoted = piece["quoted"]
+                value = piece["value"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+                parameters.setdefault(piece["name"].lower(), value)
+    return found
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec
-from orchestrator.engine.build import pack_context
-from orchestrator.engine.network import free_port
+from orchestrator.engine.images import pack_context
+from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import exited
 from orchestrator.services.container import Build, Container
-from orchestrator.services.drivers import load_early
-from orchestrator.services.once import ProcessLock
+from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
+from orchestrator.services.once import ProcessLock, load_early
 from orchestrator.services.options import read_file
-from orchestrator.services.runtime import FROZEN, Runtime, answers, await_ready, host_names
 from orchestrator.services.secret import masked
 from orchestrator.services.service import bind, in_order, needed
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from orchestrator.engine.api import ImageInfo
-    from orchestrator.engine.build import BuildContext
+    from orchestrator.engine.images import BuildContext
     from orchestrator.environment.context import StartContext
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile

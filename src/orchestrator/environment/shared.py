@@ -17,8 +17,8 @@ from orchestrator.engine import connect
 from orchestrator.environment.context import StartContext
 from orchestrator.environment.launch import launch, release
 from orchestrator.errors import OrchestratorError
+from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack
-from orchestrator.services.runtime import host_names
 from orchestrator.services.service import join
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ _UNKNOWN: Final = re.compile(r"no such host|does not resolve", re.IGNORECASE)
 _LOOKUP: Final = re.compile(r"\blookup \S+( on \S+)?: |name resolution", re.IGNORECASE)
 # What keeps the daemon from a registry as a whole: it asks /v2/ first, and dials for each question.
 _REGISTRY: Final = re.compile(r'/v2/": |\bdial tcp\b')
-_PATTERNS: Final = tuple((kind, re.compile(text, re.IGNORECASE)) for kind, text in _PHRASES)
+_PATTERNS: Final = [(kind, re.compile(text, re.IGNORECASE)) for kind, text in _PHRASES]
 _ADVICE: Final = {
     Failure.OTHER: "`python -m orchestrator doctor` looks closer.",
     Failure.NETWORK: "Check the network (proxy, VPN, ORCHESTRATOR_REGISTRY_MIRROR) and try again.",

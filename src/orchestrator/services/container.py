@@ -13,7 +13,7 @@ from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp
 from orchestrator.probes.checks import is_probe
 from orchestrator.services import options
-from orchestrator.services.runtime import address
+from orchestrator.services.hooks import address
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -28,10 +28,22 @@ WORDS: Final = (SOCKET, "home", "root")
 _SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
 _MARKS: Final = (("images.lock",), (".git", "pyproject.toml", "setup.py", "setup.cfg"))
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/Users"))
-_SYSTEM: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys")
+# Nothing in these is a project.
+_SYSTEM: Final = (
+    *("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/lost+found", "/System"),
+    *("/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/run"),
+)
+# These are none, whatever lies in them; what is below may be one.
 _SHARED: Final = (
-    *("/bin", "/lib", "/lib64", "/media", "/mnt", "/opt"),
+    *("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/opt", "/Library"),
     *("/sbin", "/srv", "/tmp", "/usr", "/var", "/Volumes"),  # noqa: S108 - no file is made there
+    *(f"/usr/{name}" for name in ("bin", "lib", "local", "local/bin", "sbin", "share", "src")),
+    *(f"/var/{name}" for name in ("cache", "lib", "log", "opt", "spool", "tmp")),
+)
+# What is below these is one with a mark only: a checkout of CI's in /var/lib/jenkins or /usr/src.
+_OF_PROGRAMS: Final = (
+    *("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/Library"),
+    *(f"/var/{name}" for name in ("backups", "cache", "lib", "log", "mail", "opt", "spool")),
 )
 
 
@@ -84,7 +96,8 @@ class Container(Service):
         user: Who runs it: a name or an id, with ``:group`` if need be.
         mounts: Container path to a folder or file of the daemon's machine, mounted read-only, from
             the project's folder: the nearest one above the working directory with an
-            ``images.lock``, else with a ``.git`` or ``pyproject.toml``, else the working directory.
+            ``images.lock``, else with a ``.git`` or ``pyproject.toml``, else the working directory
+            unless it is hidden or of the system.
             `files` copies one file from anywhere and is safer.
         allow: What else `mounts` may name: absolute paths with all below, such as a temporary
             folder of the test's, ``"docker-socket"``, ``"home"`` or ``"root"``.
@@ -301,14 +314,17 @@ def project_folder() -> Path | None:
 
     The nearest folder above the working directory with an ``images.lock``, else with a ``.git`` or
     Python's own project files, else the working directory. A home folder, a folder of the system
-    and what holds others' folders, such as ``/tmp``, is no project.
+    and what holds others' folders, such as ``/tmp``, is no project; what is hidden (``~/.ssh``) or
+    of installed programs (``/usr``, ``/var/lib``) is one only with such a mark.
     """
     here = Path(os.path.realpath(Path.cwd()))
     for marks in _MARKS:
         for folder in (here, *here.parents):
             if _may_be_project(folder) and any((folder / mark).exists() for mark in marks):
                 return folder
-    return here if _may_be_project(here) else None
+    hidden = any(part.startswith(".") for part in here.parts)
+    marked_only = hidden or any(here.is_relative_to(each) for each in _OF_PROGRAMS)
+    return here if _may_be_project(here) and not marked_only else None
 
 
 def _may_be_project(folder: Path) -> bool:

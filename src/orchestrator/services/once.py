@@ -1,15 +1,20 @@
-"""Attributes made once whichever thread asks first; a lock and an exit stack that know forks."""
+"""What is made or imported once whichever thread asks first; a lock and a stack that know forks."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+import warnings
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+
+from orchestrator.errors import MissingDriverError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType, TracebackType
 
 Made = TypeVar("Made")
 
@@ -121,3 +126,39 @@ class locked_property(Generic[Made]):  # noqa: N801 - a decorator, as functools.
                 kept[self._name] = self._make(instance)
         made: Made = kept[self._name]
         return made
+
+
+_importing: Final = ProcessLock()
+
+
+def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
+    """Import a driver, without the warnings about deprecated Python in its own code.
+
+    Args:
+        module: Its name.
+        extra: Our extra that brings it; without one the user chose it, and installs it by its name.
+
+    Raises:
+        MissingDriverError: It is not installed; the message says what to install.
+    """
+    if sys.modules.get(module) is not None:
+        return importlib.import_module(module)
+    try:
+        # The lock, because the filters of warnings belong to the process, not to the thread.
+        with _importing.held(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # the driver is there, but something it needs is broken: say that
+        package = f"'unittest-orchestrator[{extra}]'" if extra else module.partition(".")[0]
+        raise MissingDriverError(
+            f"The Python package {module!r} is not installed. Run: pip install {package}"
+        ) from error
+
+
+def load_early(modules: Iterable[str]) -> None:
+    """Import drivers ahead of time; one that cannot be imported raises when it is first used."""
+    for module in modules:
+        with contextlib.suppress(Exception):
+            driver(module)

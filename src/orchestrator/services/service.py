@@ -19,10 +19,9 @@ from orchestrator.errors import (
     ServiceNotRunningError,
 )
 from orchestrator.services import faults, options
-from orchestrator.services.hooks import Hooks, declared_as
+from orchestrator.services.hooks import Hooks, address, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.options import Scope
-from orchestrator.services.runtime import address
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orchestrator.engine.api import ContainerState, ExecResult
-    from orchestrator.services.runtime import Runtime
+    from orchestrator.services.hooks import Runtime
 
 AnyService = TypeVar("AnyService", bound="Service")
 _LIVES: Final = ("test", "class", "process")  # each as long as the next, or shorter

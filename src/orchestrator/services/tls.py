@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.services.drivers import driver
-from orchestrator.services.once import OwnStack, locked_property
+from orchestrator.services.once import OwnStack, driver, locked_property
 
 if TYPE_CHECKING:
     import ssl

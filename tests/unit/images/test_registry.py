@@ -105,6 +105,35 @@ class TokenTest(RegistryTestCase):
         [question] = [asked.query for asked in self.registry.asked if asked.path == "/token"]
         self.assertEqual({"service": ["tests"], "scope": ["repository:a/b:pull"]}, question)
 
+    def test_several_challenges(self) -> None:
+        """A token service is found beside other schemes, whatever the order and the spelling."""
+        bearer = 'Bearer realm="http://HERE/token",service="te\\sts",scope="repository:a/b:pull"'
+        for challenge in (
+            f'{bearer},Basic realm="http://127.0.0.1:1/x"',
+            f'Basic realm="a, Bearer realm=\\"x\\"", {bearer}',
+            f"Negotiate a2V5==, {bearer}",
+            f"Negotiate,{bearer.replace('Bearer', 'BEARER').replace('realm=', 'Realm = ')}",
+        ):
+            asked = Answer(status=401, headers={"WWW-Authenticate": challenge})
+
+            def answer(question: Asked, *, asked: Answer = asked) -> Answer:
+                good = TOKEN in question.authorization or question.path == "/token"
+                return with_token_service(question) if good else asked
+
+            registry = self.serve(answer)
+            self.log_in(registry)
+            with self.subTest(challenge):
+                self.assertEqual(DIGEST, self.digest(registry))
+                [query] = [asked.query for asked in registry.asked if asked.path == "/token"]
+                self.assertEqual(["tests"], query["service"])
+
+    def test_no_realm(self) -> None:
+        """A challenge that names no token service is told as that."""
+        for realm in ("", 'realm=""', 'service="tests"'):
+            answer = Answer(status=401, headers={"WWW-Authenticate": f"Bearer {realm}"})
+            with self.subTest(realm):
+                self.fails(self.serve(answer), "names no service that gives one")
+
     def test_identity_token(self) -> None:
         """An identity token is exchanged by POST, and is in no address."""
         self.log_in(self.registry, identitytoken="identity", auth="eDo=")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Exec
-from orchestrator.services.compose.file import read_env_file
-from orchestrator.services.compose.volumes import copied
+from orchestrator.services.compose.file import copied, read_env_file
 from orchestrator.services.container import Build, Container
 from orchestrator.services.hooks import CAPABILITIES, name_declaration
 

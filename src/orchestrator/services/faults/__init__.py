@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError
 from orchestrator.probes.waiting import poll
+from orchestrator.services.hooks import await_ready, host_names
 from orchestrator.services.once import OwnStack
-from orchestrator.services.runtime import await_ready, host_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.services.runtime import Handle
+    from orchestrator.services.hooks import Handle
 
 LOCK_ENTRY: Final = "python"
 """What `slowed` runs beside the service."""

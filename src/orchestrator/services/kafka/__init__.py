@@ -22,8 +22,8 @@ from orchestrator.services.kafka.security import ADMIN, USER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.services.hooks import Runtime
     from orchestrator.services.kafka.security import BrokerSecurity
-    from orchestrator.services.runtime import Runtime
 
 _CONTROLLER_PORT: Final = 9093
 _BROKER_PORT: Final = 9094

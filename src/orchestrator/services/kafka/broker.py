@@ -11,11 +11,11 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError
 from orchestrator.probes.checks import connect
 from orchestrator.services import options
+from orchestrator.services.hooks import address, host_names
 from orchestrator.services.kafka.clients import Clients, kafka_python
 from orchestrator.services.kafka.security import BrokerSecurity, Mechanism, Security
 from orchestrator.services.kafka.topics import BrokerState
 from orchestrator.services.once import locked_property
-from orchestrator.services.runtime import address, host_names
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from orchestrator.probes import Probe
     from orchestrator.probes.checks import Target
-    from orchestrator.services.runtime import Runtime
+    from orchestrator.services.hooks import Runtime
 
 EXTERNAL_PORT: Final = 9092
 INTERNAL_PORT: Final = 19092

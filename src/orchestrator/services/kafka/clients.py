@@ -8,8 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.services.drivers import driver
-from orchestrator.services.once import OwnStack
+from orchestrator.services.once import OwnStack, driver
 from orchestrator.services.secret import masked
 from orchestrator.services.tls import PemFiles
 

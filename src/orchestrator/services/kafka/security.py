@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from orchestrator.errors import ServiceError
 from orchestrator.probes.waiting import poll
-from orchestrator.services.drivers import driver
+from orchestrator.services.once import driver
 from orchestrator.services.options import random_password
 from orchestrator.services.secret import Secret
 from orchestrator.services.tls import Tls

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
 from orchestrator.probes.waiting import poll
-from orchestrator.services.drivers import driver
 from orchestrator.services.kafka.clients import kafka_python
+from orchestrator.services.once import driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services import options
-from orchestrator.services.drivers import driver
-from orchestrator.services.once import OwnStack, locked_property
+from orchestrator.services.hooks import address
+from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.postgres import isolation, setup
 from orchestrator.services.postgres.admin import Admin
 from orchestrator.services.postgres.clients import Login, make_async_engine, make_engine
-from orchestrator.services.postgres.memory import Storage
-from orchestrator.services.postgres.server import PostgresServer
-from orchestrator.services.runtime import address
+from orchestrator.services.postgres.server import PostgresServer, Storage
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
     import sqlalchemy.ext.asyncio
     import sqlalchemy.orm
 
+    from orchestrator.services.hooks import Runtime
     from orchestrator.services.postgres.transaction import SessionOfTests, SharedTransaction
-    from orchestrator.services.runtime import Runtime
 
 
 class Postgres(PostgresServer):

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
 from orchestrator.probes.checks import ATTEMPT
-from orchestrator.services.drivers import driver
-from orchestrator.services.once import locked_property
-from orchestrator.services.runtime import FROZEN, answers, await_ready
+from orchestrator.services.hooks import FROZEN, answers, await_ready
+from orchestrator.services.once import driver, locked_property
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import psycopg
 
+    from orchestrator.services.hooks import Handle
     from orchestrator.services.postgres.connections import PatientConnection, SharedConnection
-    from orchestrator.services.runtime import Handle
 
 APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""

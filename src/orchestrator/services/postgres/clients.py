@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from orchestrator.services.drivers import driver
+from orchestrator.services.once import driver
 
 if TYPE_CHECKING:
     import contextlib

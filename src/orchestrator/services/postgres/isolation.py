@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import ServiceError
-from orchestrator.services.drivers import driver
+from orchestrator.services.once import driver
 from orchestrator.services.postgres.admin import APPLICATION, literal, quoted
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.services.drivers import driver
-from orchestrator.services.once import ProcessLock
+from orchestrator.services.once import ProcessLock, driver
 from orchestrator.services.postgres.admin import literal, quoted
 
 if TYPE_CHECKING:

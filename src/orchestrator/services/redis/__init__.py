@@ -12,11 +12,10 @@ from urllib.parse import quote, urlencode
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call
 from orchestrator.services import options
+from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import locked_property
 from orchestrator.services.redis import server
-from orchestrator.services.redis.clients import Clients
-from orchestrator.services.redis.isolation import Isolation, ServerState
-from orchestrator.services.runtime import address, host_names
+from orchestrator.services.redis.isolation import Clients, Isolation, ServerState
 from orchestrator.services.service import Service
 from orchestrator.services.tls import Tls
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from orchestrator.probes import Probe
-    from orchestrator.services.runtime import Runtime
+    from orchestrator.services.hooks import Runtime
 
 Policy = Literal[
     "noeviction",

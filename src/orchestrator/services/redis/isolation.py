@@ -1,6 +1,7 @@
 """Clean state for each test: an empty server, or a user that reaches its own keys only.
 
 What a test leaves besides keys goes too: clients that still work, settings and users it changed.
+And the redis-py clients of one handle: opened for a test, closed after it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from orchestrator.services.once import locked_property
+from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.options import random_password
 from orchestrator.services.redis.server import verifier
+from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import redis
+    import redis.asyncio
 
     Counts = Mapping[str, int]
 
@@ -45,6 +49,8 @@ _DELETE: Final = """
 # Subcommands that change nothing. A server before 7.0 does not count them apart.
 _READS: Final = ("cat", "dryrun", "genpass", "get", "getuser", "list", "log", "users", "whoami")
 _OTHERS: Final = ("replicaof", "slaveof", "client|pause")
+_CONNECT_TIMEOUT: Final = 10  # seconds
+_ADMIN_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +215,58 @@ def _changes(statistics: Mapping[str, Any]) -> Counts:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+class Clients:
+    """The clients, and the files that they read, of one handle.
+
+    Args:
+        settings: How they reach the server, as redis-py's keyword arguments.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = {"socket_connect_timeout": _CONNECT_TIMEOUT, **settings}
+        self._open = OwnStack()
+
+    def open(self, **config: Any) -> redis.Redis:
+        """Open a client for synchronous code; `close` closes it."""
+        client: redis.Redis = driver("redis", extra="redis").Redis(**self._settings, **config)
+        self._open.callback(client.close)
+        return client
+
+    def open_async(self) -> redis.asyncio.Redis:
+        """Open a client for asyncio; `close` closes it in its event loop, if that still exists."""
+        import asyncio  # not at import: declaring must be cheap
+
+        client: redis.asyncio.Redis = driver("redis.asyncio", extra="redis").Redis(**self._settings)
+        with contextlib.suppress(RuntimeError):
+            self._open.callback(_close, client, asyncio.get_running_loop())
+        return client
+
+    def open_admin(self) -> redis.Redis:
+        """Open a client that connects again, once, when the server was restarted.
+
+        It does not wait for a frozen server.
+        """
+        broken = driver("redis.exceptions", extra="redis").ConnectionError
+        no_backoff = driver("redis.backoff", extra="redis").NoBackoff()
+        retry = driver("redis.retry", extra="redis").Retry
+        return self.open(
+            single_connection_client=True,
+            retry=retry(no_backoff, 1, supported_errors=(broken,)),
+            retry_on_error=[broken],
+            socket_timeout=_ADMIN_TIMEOUT,
+        )
+
+    def file(self, name: str, content: bytes) -> str:
+        """The path of a file that `close` removes."""
+        return self._open.enter_context(PemFiles()).write(name, content)
+
+    def close(self) -> None:
+        """Close all that are still open, the last one first."""
+        self._open.close()
+
+
+def _close(client: redis.asyncio.Redis, loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed() and not loop.is_running():
+        loop.run_until_complete(client.aclose())
