@@ -45,6 +45,14 @@ _UNPACKED_ALWAYS: Final = 1 << 30  # bytes
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_FOREIGN: Final = {  # what other formats begin with
+    "compressed with xz": b"\xfd7zXZ\0",
+    "compressed with bzip2": b"BZh",
+    "compressed with lz4": b"\x04\x22\x4d\x18",
+    "a zip file": b"PK\x03\x04",
+    "a 7z file": b"7z\xbc\xaf\x27\x1c",
+}
+_LONGEST_MAGIC: Final = 8
 _GZIP_LEVEL: Final = 3  # level 6 takes twice as long for a twentieth less
 _OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
 _FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -305,20 +313,29 @@ def _exactly(source: Readable, size: int) -> Iterator[bytes]:
         yield piece
 
 
-class _Limited:
-    """A stream that fails when it decompresses to an absurd size."""
+class _Source:
+    """An archive's stream. It fails with a LockError only, and at an absurd size.
 
-    def __init__(self, stream: Readable, *, name: Path) -> None:
+    Whoever reads it sends it to a daemon, where any other error would be one of the connection.
+    """
+
+    def __init__(self, stream: Readable, *, path: Path, damage: type[Exception]) -> None:
         self._stream = stream
-        self._name = name
-        self._left = _UNPACKED_ALWAYS + _UNPACKED * name.stat().st_size
+        self._path = path
+        self._damage = damage
+        self._left = _UNPACKED_ALWAYS + _UNPACKED * path.stat().st_size
 
     def read(self, size: int = -1, /) -> bytes:
-        piece = self._stream.read(size)
+        try:
+            piece = self._stream.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error, self._damage) as error:
+            raise LockError(f"{self._path} is cut off or damaged: {error}") from error
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         self._left -= len(piece)
         if self._left < 0:
             raise LockError(
-                f"{self._name} unpacks to more than {_UNPACKED} times its size: no archive of "
+                f"{self._path} unpacks to more than {_UNPACKED} times its size: no archive of "
                 "images does"
             )
         return piece
@@ -329,26 +346,34 @@ def open_archive(path: Path) -> Iterator[Readable]:
     """Read an archive, decompressed as its first bytes say.
 
     Raises:
-        LockError: It cannot be read, or is cut off or damaged.
+        LockError: It cannot be read, or is cut off or damaged; so does reading what is returned.
     """
     if path.is_fifo():
         raise LockError(f"{path} cannot be read: it is not a file")
-    try:
-        with path.open("rb") as file, contextlib.ExitStack() as stack:
-            magic = file.read(4)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            magic = file.read(_LONGEST_MAGIC)
             file.seek(0)
-            if not magic:
-                raise LockError(f"{path} is empty")
-            if magic.startswith(_GZIP):
-                yield _Limited(stack.enter_context(gzip.GzipFile(fileobj=file)), name=path)
-            elif magic == _ZSTD:
-                yield _Limited(stack.enter_context(_unpacked(file, path)), name=path)
-            else:
-                yield file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise LockError(f"{path} is cut off or damaged: {error}") from error
-    except OSError as error:
-        raise LockError(f"{path} cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not magic:
+            raise LockError(f"{path} is empty")
+        for kind, beginning in _FOREIGN.items():
+            if magic.startswith(beginning):
+                raise LockError(f"{path} is {kind}; an archive is a .tar, .tar.gz or .tar.zst")
+        stream: Readable = file
+        damage: type[Exception] = EOFError
+        if magic.startswith(_GZIP):
+            stream = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif magic.startswith(_ZSTD):
+            zstd = _zstd(path)
+            stream, damage = stack.enter_context(zstd.open(file)), zstd.ZstdError
+        yield _Source(stream, path=path, damage=damage)
+
+
+def _unreadable(path: Path, error: OSError) -> LockError:
+    return LockError(f"{path} cannot be read: {error.strerror or error}")
 
 
 @contextlib.contextmanager
@@ -377,16 +402,6 @@ def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
             yield stream
     else:
         yield file
-
-
-@contextlib.contextmanager
-def _unpacked(file: IO[bytes], path: Path) -> Iterator[Readable]:
-    zstd = _zstd(path)
-    try:
-        with zstd.open(file) as stream:
-            yield stream
-    except zstd.ZstdError as error:
-        raise LockError(f"{path} is cut off or damaged: {error}") from error
 
 
 def _zstd(name: object) -> Any:

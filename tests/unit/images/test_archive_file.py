@@ -1,8 +1,12 @@
 """Archives in memory: what comes out of a reader that trusts nothing, and how much it takes in."""
 
+import bz2
+import errno
 import hashlib
 import io
 import json
+import lzma
+import os
 import tarfile
 import tempfile
 import unittest
@@ -283,4 +287,44 @@ class CompressionTest(unittest.TestCase):
             with self.assertRaisesRegex(LockError, r"b\.tar\.zst.*pip install .*zstd"):
                 self.write("b.tar.zst")
             with self.assertRaisesRegex(LockError, r"a\.tar\.zst.*pip install .*zstd"):
+                self.enterContext(open_archive(path))
+
+    def test_damage(self) -> None:
+        """What is cut off, damaged or followed by something is a LockError while it is read."""
+        for name in ("a.tar.gz", "a.tar.zst"):
+            whole = self.write(name).read_bytes()
+            for what, raw in {
+                "cut off": whole[:-6],
+                "another checksum": whole[:-8] + b"abcd" + whole[-4:],
+                "something behind": whole + b"garbage",
+                "another byte": whole[:40] + bytes([whole[40] ^ 255]) + whole[41:],
+            }.items():
+                (path := self.folder / name).write_bytes(raw)
+                with (
+                    self.subTest(name, what=what),
+                    open_archive(path) as stream,
+                    self.assertRaisesRegex(LockError, f"{name} is cut off or damaged: "),
+                ):
+                    while stream.read(1 << 20):
+                        pass
+
+    def test_read_error(self) -> None:
+        """A disk that fails in the middle of a file is told as that, not as a daemon's failure."""
+        with (
+            open_archive(self.write("a.tar")) as stream,
+            mock.patch.object(stream, "_stream") as broken,
+            self.assertRaisesRegex(LockError, "a.tar cannot be read: Input/output error"),
+        ):
+            broken.read.side_effect = OSError(errno.EIO, os.strerror(errno.EIO))
+            stream.read(10)
+
+    def test_other_formats(self) -> None:
+        """What is compressed in a way that is not read here is named."""
+        for word, raw in {
+            "xz": lzma.compress(b"x"),
+            "bzip2": bz2.compress(b"x"),
+            "zip": b"PK\x03\x04 and so on",
+        }.items():
+            (path := self.folder / "a.tar").write_bytes(raw)
+            with self.subTest(word), self.assertRaisesRegex(LockError, f"a.tar is .*{word}.*;"):
                 self.enterContext(open_archive(path))
