@@ -215,7 +215,7 @@ class BoundsTest(unittest.TestCase):
         """Headers, documents, and numbers of them that no archive of images has are refused."""
         count = iter(range(1 << 40))
         empty = huge("x", tarfile.XHDTYPE, size=0)
-        self.enterContext(mock.patch("orchestrator.images.archive_file._MOST_MEMBERS", 1000))
+        records = huge("x", tarfile.XHDTYPE, size=1 << 20) + b"8 a=bcd\n" * (1 << 17)
         document = b"{" + b" " * (1 << 20)
 
         def member(name: str, content: bytes = b"") -> bytes:
@@ -233,6 +233,8 @@ class BoundsTest(unittest.TestCase):
             "a lock": (huge("orchestrator/images.lock"), lambda: b" " * 65536),
             "documents": (b"", lambda: member(f"{next(count)}", document)),
             "files": (b"", lambda: member(f"{next(count)}")),
+            "folders": (b"", lambda: huge("x", tarfile.DIRTYPE, size=0)),
+            "headers with records": (b"", lambda: records + member(f"{next(count)}")),
             "what follows the end": (bytes(1024), lambda: bytes(1 << 16)),
         }
         for what, (beginning, rest) in many.items():
