@@ -97,11 +97,8 @@ def recognised_entries(
 ) -> dict[str, LockedImage]:
     """The entries of images.lock whose images are in an archive that plain `docker save` wrote."""
     configs = {digest for _, digest, _ in _listed(contents, name)}
-    return {
-        entry.name: entry
-        for entry in locked.values()
-        if configs & proven_configs(contents, entry).keys()
-    }
+    proofs = _proofs(contents, locked)
+    return {entry.name: entry for entry in locked.values() if configs & proofs[entry.name].keys()}
 
 
 def check_images(
@@ -113,7 +110,7 @@ def check_images(
         DigestMismatchError: An image is not the locked one; the message names it.
         LockError: The archive is damaged, or is no archive of images.
     """
-    proofs = {entry.name: proven_configs(contents, entry) for entry in entries.values()}
+    proofs = _proofs(contents, entries)
     images = []
     for item, digest, config in _listed(contents, name):
         platform = _platform(config, name)
@@ -144,15 +141,48 @@ def check_images(
     return images
 
 
-def proven_configs(contents: Contents, entry: LockedImage) -> dict[str, Manifest | None]:
-    """The config digests that belong to an entry, each with the manifest that proves it."""
+def _proofs(
+    contents: Contents, entries: Mapping[str, LockedImage]
+) -> dict[str, dict[str, Manifest | None]]:
+    """By entry, the config digests that belong to it, each with the manifest that proves it."""
     documents = {contents.digests[name]: raw for name, raw in contents.documents.items()}
-    found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
-    tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
-    for top in filter(None, tops):
-        for manifest in _manifests(documents, top):
-            found[manifest.config] = manifest
-    return found
+    steps: dict[str, Manifest | Sequence[str]] = {}  # each document is parsed once for all entries
+
+    def step(digest: str) -> Manifest | Sequence[str]:
+        if digest not in steps:
+            steps[digest] = _step(digest, documents)
+        return steps[digest]
+
+    proofs = {}
+    for entry in entries.values():
+        found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
+        seen: set[str] = set()
+        tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
+        left = [top for top in tops if top in documents]
+        while left:
+            if (digest := left.pop()) not in seen:
+                seen.add(digest)
+                below = step(digest)
+                if isinstance(below, Manifest):
+                    found[below.config] = below
+                else:
+                    left += below
+        proofs[entry.name] = found
+    return proofs
+
+
+def _step(digest: str, documents: Mapping[str, bytes]) -> Manifest | Sequence[str]:
+    """What a document leads to: it is a manifest, or an index of others that the archive has.
+
+    Every step is proven by the one before, so what one says counts as it stands.
+    """
+    match _loaded(documents[digest]):
+        case {"manifests": [*children]}:
+            return [d for d in dict.fromkeys(map(_digest, children)) if d in documents]
+        case {"config": config, "layers": [*layers]} if found := _digest(config):
+            layers = [_digest(one) for one in layers]
+            return Manifest(digest=digest, config=found, layers=tuple(layers))
+    return ()
 
 
 def closing_members(
@@ -215,27 +245,6 @@ def _top(
             "org.opencontainers.image.ref.name": entry.reference.tag,
         },
     }
-
-
-def _manifests(documents: Mapping[str, bytes], top: str) -> Iterator[Manifest]:
-    """The manifests below a digest, as far as the archive has them.
-
-    Every step is proven by the one before, so what one says counts as it stands.
-    """
-    seen: set[str] = set()
-    left = [top]
-    while left:
-        digest = left.pop()
-        if digest in seen or digest not in documents:
-            continue
-        seen.add(digest)
-        match _loaded(documents[digest]):
-            case {"manifests": [*children]}:
-                left += [d for child in children if (d := _digest(child))]
-            case {"config": config, "layers": [*layers]} if found := _digest(config):
-                yield Manifest(
-                    digest=digest, config=found, layers=tuple(_digest(one) for one in layers)
-                )
 
 
 def _digest(descriptor: Any) -> str:

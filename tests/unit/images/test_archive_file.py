@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -116,6 +117,26 @@ class LayoutTest(unittest.TestCase):
         wanted = entry("sha256:" + "9" * 64, amd64=digest_of(CONFIG))
         with self.assertRaisesRegex(LockError, "layer blobs/.* of .*app:1 is not"):
             check(tar_of(MEMBERS), wanted)
+
+    def test_documents_are_parsed_once(self) -> None:
+        """However many entries lead to a document, it is parsed once."""
+        contents = Contents()
+        entries = {f"e{n}": replace(entry(digest_of(INDEX)), name=f"e{n}") for n in range(50)}
+        loads = self.enterContext(mock.patch("json.loads", wraps=json.loads))
+
+        def finish() -> Iterator[tuple[str, bytes]]:
+            check_images(contents, entries, name="x.tar")
+            return iter(())
+
+        for _ in rewritten(
+            io.BytesIO(tar_of(MEMBERS)),
+            contents,
+            name="x.tar",
+            on_document=lambda *_: None,
+            finish=finish,
+        ):
+            pass
+        self.assertLess(loads.call_count, 10)
 
     def test_lock_of_the_platform_counts(self) -> None:
         """Where the lock knows another config for the platform, the index is not enough."""
