@@ -27,7 +27,7 @@ from orchestrator.images.lockfile import (
     LockedPlatform,
     LockFile,
     check_allowed,
-    parse_lock,
+    parse_archived_lock,
 )
 from orchestrator.images.presence import find_image, is_locked, mismatch, platform_of
 from orchestrator.images.registry import concurrent_map, read_proof
@@ -211,7 +211,7 @@ class _Load:
 
         def on_document(member: str, content: bytes) -> None:
             if member == MEMBER:  # it comes first: what is for another lock is not read in vain
-                archived = parse_lock(content, path=Path(self.name) / MEMBER).entries
+                archived = parse_archived_lock(content, path=Path(self.name) / MEMBER).entries
                 check_allowed(archived.values(), settings=self.settings)
                 self.entries |= (
                     archived

@@ -33,11 +33,11 @@ _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = bytes(2 * _BLOCK)
 _BEHIND: Final = 4  # pieces that wait for their hash
 
-_LARGEST_HEADER: Final = 1 << 20  # bytes; what Go, and so Docker, reads of one
+_LARGEST_HEADERS: Final = 4 << 20  # bytes of all PAX and long-name headers; a usual one has 1 KiB
 _LARGEST_DOCUMENT: Final = 4 << 20  # bytes; the distribution specification's limit
 _LARGEST_TOGETHER: Final = 32 << 20  # bytes of all documents
 _LONGEST_NAME: Final = 255
-_MOST_MEMBERS: Final = 1 << 15
+_MOST_MEMBERS: Final = 1 << 12  # an image has a few dozen
 _LONGEST_TAIL: Final = 1 << 20  # bytes behind the end
 # Images are mostly machine code, which shrinks to a third; what unpacks to so much more is a bomb.
 _UNPACKED: Final = 100
@@ -45,6 +45,14 @@ _UNPACKED_ALWAYS: Final = 1 << 30  # bytes
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_FOREIGN: Final = {  # what other formats begin with
+    "compressed with xz": b"\xfd7zXZ\0",
+    "compressed with bzip2": b"BZh",
+    "compressed with lz4": b"\x04\x22\x4d\x18",
+    "a zip file": b"PK\x03\x04",
+    "a 7z file": b"7z\xbc\xaf\x27\x1c",
+}
+_LONGEST_MAGIC: Final = 8
 _GZIP_LEVEL: Final = 3  # level 6 takes twice as long for a twentieth less
 _OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
 _FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -152,44 +160,45 @@ def _header(path: str, size: int) -> bytes:
 
 
 def _file(
-    member: tarfile.TarInfo,
+    found: tarfile.TarInfo,
     pieces: Iterator[bytes],
     contents: Contents,
     hasher: ThreadPoolExecutor | None,
 ) -> Iterator[bytes]:
-    """Keep a document in memory; pass on anything else, hashed by a second thread."""
-    named = member.name.endswith((".json", ".lock"))
-    if member.size <= _LARGEST_DOCUMENT:
+    """Keep a document in memory; pass on anything else, large files hashed by a second thread."""
+    named = found.name.endswith((".json", ".lock"))
+    place = found.name if _BLOB.fullmatch(found.name) else f"{len(contents.places)}/layer.tar"
+    digest = hashlib.sha256()
+    if found.size <= _LARGEST_DOCUMENT:
         content = b"".join(pieces)
+        digest.update(content)
         if named or content.startswith(b"{"):
             contents.kept += len(content)
             if contents.kept > _LARGEST_TOGETHER:
                 raise tarfile.ReadError(
                     f"its documents are more than {_LARGEST_TOGETHER >> 20} MiB"
                 )
-            contents.documents[member.name] = content
-            contents.digests[member.name] = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            contents.documents[found.name] = content
+            contents.digests[found.name] = f"sha256:{digest.hexdigest()}"
             return
-        pieces = iter([content])
+        yield member(place, content)
     elif named:
-        raise tarfile.ReadError(f"{member.name} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
-    blob = _BLOB.fullmatch(member.name)
-    place = member.name if blob else f"{len(contents.places)}/layer.tar"
-    yield _header(place, member.size)
-    digest = hashlib.sha256()
-    behind: deque[Future[None]] = deque()
-    for piece in pieces:
-        if hasher is not None:  # hashing lets go of Python's lock
-            behind.append(hasher.submit(digest.update, piece))
-            if len(behind) > _BEHIND:
-                behind.popleft().result()
-        yield piece
-    yield bytes(-member.size % _BLOCK)
-    for update in behind:
-        update.result()
-    contents.places[member.name] = place
+        raise tarfile.ReadError(f"{found.name} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
+    else:
+        yield _header(place, found.size)
+        behind: deque[Future[None]] = deque()
+        for piece in pieces:
+            if hasher is not None:  # hashing lets go of Python's lock
+                behind.append(hasher.submit(digest.update, piece))
+                if len(behind) > _BEHIND:
+                    behind.popleft().result()
+            yield piece
+        yield bytes(-found.size % _BLOCK)
+        for update in behind:
+            update.result()
+    contents.places[found.name] = place
     if hasher is not None:
-        contents.digests[member.name] = f"sha256:{digest.hexdigest()}"
+        contents.digests[found.name] = f"sha256:{digest.hexdigest()}"
 
 
 def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
@@ -198,7 +207,10 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
     `tarfile` would take headers of any size, and end without a word at a damaged one.
     """
     names: set[str] = set()
-    while member := _next(source):
+    headers = _Headers(source)
+    for count, member in enumerate(iter(headers.next, None)):
+        if count >= _MOST_MEMBERS:
+            raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} files")
         member.name = _normalised(member.name)
         if member.isdir():
             continue
@@ -211,8 +223,6 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
         if member.name in names:
             raise tarfile.ReadError(f"{member.name!r} is in it twice")
         names.add(member.name)
-        if len(names) > _MOST_MEMBERS:
-            raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} files")
         size = member.size if member.isreg() else 0
         yield member, _exactly(source, size)
         b"".join(_exactly(source, -size % _BLOCK))
@@ -231,29 +241,34 @@ def _normalised(name: str) -> str:
     return path
 
 
-def _next(source: Readable) -> tarfile.TarInfo | None:
-    """The next member's header, with its long-name extensions applied; None at the end."""
-    names: dict[str, str] = {}
-    left = _LARGEST_HEADER
-    while True:
-        block = b"".join(_exactly(source, _BLOCK))
-        if block == bytes(_BLOCK) and not names:
-            return None
-        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if member.size < 0:
-            raise tarfile.ReadError("a size below zero")
-        if member.type not in _EXTENSIONS:
-            break
-        left -= member.size + _BLOCK
-        if left < 0:
-            raise tarfile.ReadError(f"a header is larger than {_LARGEST_HEADER >> 20} MiB")
-        text = b"".join(_exactly(source, member.size))
-        b"".join(_exactly(source, -member.size % _BLOCK))
-        if key := _EXTENSIONS[member.type]:
-            names[key] = _text(text.partition(b"\0")[0])
-        elif member.type == tarfile.XHDTYPE:
-            names |= _records(text)
-    return _named(member, names)
+class _Headers:
+    """The headers of a tar, one after the other, bounded together."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._left = _LARGEST_HEADERS
+
+    def next(self) -> tarfile.TarInfo | None:
+        """The next member's header, with its long-name extensions applied; None at the end."""
+        names: dict[str, str] = {}
+        while True:
+            block = b"".join(_exactly(self._source, _BLOCK))
+            if block == bytes(_BLOCK) and not names:
+                return None
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            if member.size < 0:
+                raise tarfile.ReadError("a size below zero")
+            if member.type not in _EXTENSIONS:
+                return _named(member, names)
+            self._left -= member.size + _BLOCK
+            if self._left < 0:
+                raise tarfile.ReadError(f"its headers are larger than {_LARGEST_HEADERS >> 20} MiB")
+            text = b"".join(_exactly(self._source, member.size))
+            b"".join(_exactly(self._source, -member.size % _BLOCK))
+            if key := _EXTENSIONS[member.type]:
+                names[key] = _text(text.partition(b"\0")[0])
+            elif member.type == tarfile.XHDTYPE:
+                names |= _records(text)
 
 
 def _named(member: tarfile.TarInfo, names: Mapping[str, str]) -> tarfile.TarInfo:
@@ -278,17 +293,22 @@ _EXTENSIONS: Final = {
 }
 
 
+_KEYS: Final = (b"path", b"linkpath", b"size")
+
+
 def _records(text: bytes) -> dict[str, str]:
-    """The key-value pairs of a PAX header, each written as `LENGTH KEY=VALUE` and a newline."""
+    """What counts of a PAX header: pairs, each written as `LENGTH KEY=VALUE` and a newline."""
     found = {}
-    while text:
-        digits = text[:8].partition(b" ")[0]
-        length = int(digits) if digits.isdigit() else 0
-        record, text = text[:length], text[length:]
-        key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
-        if not equals or not record.endswith(b"\n") or len(record) != length:
+    begin = 0
+    while begin < len(text):
+        digits = text[begin : begin + 8].partition(b" ")[0]
+        end = begin + (int(digits) if digits.isdigit() else 0)
+        key, equals, value = text[begin + len(digits) + 1 : end - 1].partition(b"=")
+        if not equals or end > len(text) or text[end - 1 : end] != b"\n":
             raise tarfile.ReadError("a header that cannot be read")
-        found[_text(key)] = _text(value)
+        if key in _KEYS or key.startswith(b"GNU.sparse"):
+            found[_text(key)] = _text(value)
+        begin = end
     return found
 
 
@@ -305,20 +325,29 @@ def _exactly(source: Readable, size: int) -> Iterator[bytes]:
         yield piece
 
 
-class _Limited:
-    """A stream that fails when it decompresses to an absurd size."""
+class _Source:
+    """An archive's stream. It fails with a LockError only, and at an absurd size.
 
-    def __init__(self, stream: Readable, *, name: Path) -> None:
+    Whoever reads it sends it to a daemon, where any other error would be one of the connection.
+    """
+
+    def __init__(self, stream: Readable, *, path: Path, damage: type[Exception]) -> None:
         self._stream = stream
-        self._name = name
-        self._left = _UNPACKED_ALWAYS + _UNPACKED * name.stat().st_size
+        self._path = path
+        self._damage = damage
+        self._left = _UNPACKED_ALWAYS + _UNPACKED * path.stat().st_size
 
     def read(self, size: int = -1, /) -> bytes:
-        piece = self._stream.read(size)
+        try:
+            piece = self._stream.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error, self._damage) as error:
+            raise LockError(f"{self._path} is cut off or damaged: {error}") from error
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         self._left -= len(piece)
         if self._left < 0:
             raise LockError(
-                f"{self._name} unpacks to more than {_UNPACKED} times its size: no archive of "
+                f"{self._path} unpacks to more than {_UNPACKED} times its size: no archive of "
                 "images does"
             )
         return piece
@@ -329,26 +358,34 @@ def open_archive(path: Path) -> Iterator[Readable]:
     """Read an archive, decompressed as its first bytes say.
 
     Raises:
-        LockError: It cannot be read, or is cut off or damaged.
+        LockError: It cannot be read, or is cut off or damaged; so does reading what is returned.
     """
     if path.is_fifo():
         raise LockError(f"{path} cannot be read: it is not a file")
-    try:
-        with path.open("rb") as file, contextlib.ExitStack() as stack:
-            magic = file.read(4)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            magic = file.read(_LONGEST_MAGIC)
             file.seek(0)
-            if not magic:
-                raise LockError(f"{path} is empty")
-            if magic.startswith(_GZIP):
-                yield _Limited(stack.enter_context(gzip.GzipFile(fileobj=file)), name=path)
-            elif magic == _ZSTD:
-                yield _Limited(stack.enter_context(_unpacked(file, path)), name=path)
-            else:
-                yield file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise LockError(f"{path} is cut off or damaged: {error}") from error
-    except OSError as error:
-        raise LockError(f"{path} cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not magic:
+            raise LockError(f"{path} is empty")
+        for kind, beginning in _FOREIGN.items():
+            if magic.startswith(beginning):
+                raise LockError(f"{path} is {kind}; an archive is a .tar, .tar.gz or .tar.zst")
+        stream: Readable = file
+        damage: type[Exception] = EOFError
+        if magic.startswith(_GZIP):
+            stream = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif magic.startswith(_ZSTD):
+            zstd = _zstd(path)
+            stream, damage = stack.enter_context(zstd.open(file)), zstd.ZstdError
+        yield _Source(stream, path=path, damage=damage)
+
+
+def _unreadable(path: Path, error: OSError) -> LockError:
+    return LockError(f"{path} cannot be read: {error.strerror or error}")
 
 
 @contextlib.contextmanager
@@ -377,16 +414,6 @@ def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
             yield stream
     else:
         yield file
-
-
-@contextlib.contextmanager
-def _unpacked(file: IO[bytes], path: Path) -> Iterator[Readable]:
-    zstd = _zstd(path)
-    try:
-        with zstd.open(file) as stream:
-            yield stream
-    except zstd.ZstdError as error:
-        raise LockError(f"{path} is cut off or damaged: {error}") from error
 
 
 def _zstd(name: object) -> Any:

@@ -26,6 +26,9 @@ _INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
+_MOST_LINES: Final = 50  # of an error; a lock has fewer entries
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The digests that a manifest consists of."""
@@ -81,7 +84,7 @@ def agreed_entries(
                 "which images.lock does not lock"
             )
     if moved or unknown:
-        lines = "\n  ".join((*moved, *unknown))
+        lines = "\n  ".join((*moved, *unknown)[:_MOST_LINES])
         raise DigestMismatchError(
             f"{name} was saved for another images.lock; nothing was loaded:\n  {lines}\n"
             "Save it again with the present one: python -m orchestrator save FILE"
@@ -93,12 +96,9 @@ def recognised_entries(
     contents: Contents, locked: Mapping[str, LockedImage], *, name: str
 ) -> dict[str, LockedImage]:
     """The entries of images.lock whose images are in an archive that plain `docker save` wrote."""
-    configs = {_config(contents, item, name)[0] for item in _items(contents, name)}
-    return {
-        entry.name: entry
-        for entry in locked.values()
-        if configs & proven_configs(contents, entry).keys()
-    }
+    configs = {digest for _, digest, _ in _listed(contents, name)}
+    proofs = _proofs(contents, locked)
+    return {entry.name: entry for entry in locked.values() if configs & proofs[entry.name].keys()}
 
 
 def check_images(
@@ -110,10 +110,9 @@ def check_images(
         DigestMismatchError: An image is not the locked one; the message names it.
         LockError: The archive is damaged, or is no archive of images.
     """
-    proofs = {entry.name: proven_configs(contents, entry) for entry in entries.values()}
+    proofs = _proofs(contents, entries)
     images = []
-    for item in _items(contents, name):
-        digest, config = _config(contents, item, name)
+    for item, digest, config in _listed(contents, name):
         platform = _platform(config, name)
         known = [
             entry
@@ -142,15 +141,48 @@ def check_images(
     return images
 
 
-def proven_configs(contents: Contents, entry: LockedImage) -> dict[str, Manifest | None]:
-    """The config digests that belong to an entry, each with the manifest that proves it."""
+def _proofs(
+    contents: Contents, entries: Mapping[str, LockedImage]
+) -> dict[str, dict[str, Manifest | None]]:
+    """By entry, the config digests that belong to it, each with the manifest that proves it."""
     documents = {contents.digests[name]: raw for name, raw in contents.documents.items()}
-    found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
-    tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
-    for top in filter(None, tops):
-        for manifest in _manifests(documents, top):
-            found[manifest.config] = manifest
-    return found
+    steps: dict[str, Manifest | Sequence[str]] = {}  # each document is parsed once for all entries
+
+    def step(digest: str) -> Manifest | Sequence[str]:
+        if digest not in steps:
+            steps[digest] = _step(digest, documents)
+        return steps[digest]
+
+    proofs = {}
+    for entry in entries.values():
+        found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
+        seen: set[str] = set()
+        tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
+        left = [top for top in tops if top in documents]
+        while left:
+            if (digest := left.pop()) not in seen:
+                seen.add(digest)
+                below = step(digest)
+                if isinstance(below, Manifest):
+                    found[below.config] = below
+                else:
+                    left += below
+        proofs[entry.name] = found
+    return proofs
+
+
+def _step(digest: str, documents: Mapping[str, bytes]) -> Manifest | Sequence[str]:
+    """What a document leads to: it is a manifest, or an index of others that the archive has.
+
+    Every step is proven by the one before, so what one says counts as it stands.
+    """
+    match _loaded(documents[digest]):
+        case {"manifests": [*children]}:
+            return [d for d in dict.fromkeys(map(_digest, children)) if d in documents]
+        case {"config": config, "layers": [*layers]} if found := _digest(config):
+            layers = [_digest(one) for one in layers]
+            return Manifest(digest=digest, config=found, layers=tuple(layers))
+    return ()
 
 
 def closing_members(
@@ -215,27 +247,6 @@ def _top(
     }
 
 
-def _manifests(documents: Mapping[str, bytes], top: str) -> Iterator[Manifest]:
-    """The manifests below a digest, as far as the archive has them.
-
-    Every step is proven by the one before, so what one says counts as it stands.
-    """
-    seen: set[str] = set()
-    left = [top]
-    while left:
-        digest = left.pop()
-        if digest in seen or digest not in documents:
-            continue
-        seen.add(digest)
-        match _loaded(documents[digest]):
-            case {"manifests": [*children]}:
-                left += [d for child in children if (d := _digest(child))]
-            case {"config": config, "layers": [*layers]} if found := _digest(config):
-                yield Manifest(
-                    digest=digest, config=found, layers=tuple(_digest(one) for one in layers)
-                )
-
-
 def _digest(descriptor: Any) -> str:
     found = descriptor.get("digest") if isinstance(descriptor, dict) else None
     return found if isinstance(found, str) else ""
@@ -248,26 +259,27 @@ def _loaded(raw: bytes) -> Any:
         return None
 
 
-def _items(contents: Contents, name: str) -> Sequence[Mapping[str, Any]]:
-    """The images that the archive's manifest.json lists."""
+def _listed(
+    contents: Contents, name: str
+) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
+    """The images that the archive's manifest.json lists, each with its config and that's digest."""
     raw = contents.documents.get("manifest.json")
     if raw is None:
         raise LockError(f"{name} is no whole archive of images: it has no manifest.json")
     items = _loaded(raw)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise LockError(f"{name} is no archive of images: manifest.json is no list of them")
-    return items
-
-
-def _config(
-    contents: Contents, item: Mapping[str, Any], name: str
-) -> tuple[str, Mapping[str, Any]]:
-    """The config of an image: its digest, and what it says."""
-    member = contents.member(str(item.get("Config")))
-    config = _loaded(contents.documents.get(member or "", b""))
-    if member is None or not isinstance(config, dict):
-        raise _disagreement(name, f"{item.get('Config')!r} is no config")
-    return contents.digests[member], config
+    seen: set[str] = set()
+    for item in items:
+        member = contents.member(str(item.get("Config")))
+        digest = contents.digests.get(member or "", "")
+        if digest in seen:  # `docker save` gives one image all its tags
+            raise _disagreement(name, f"config {item['Config']!r:.200} is listed twice")
+        seen.add(digest)
+        config = _loaded(contents.documents.get(member or "", b""))
+        if not isinstance(config, dict):
+            raise _disagreement(name, f"{item.get('Config')!r:.200} is no config")
+        yield item, digest, config
 
 
 def _tags(item: Mapping[str, Any], name: str) -> set[str]:
@@ -309,13 +321,13 @@ def _layers(
     packed = manifest.layers if manifest and len(manifest.layers) == len(diff_ids) else diff_ids
     for layer, member, plain, compressed in zip(layers, members, diff_ids, packed, strict=True):
         if member is None:
-            raise _disagreement(name, f"there is no {layer!r}")
+            raise _disagreement(name, f"there is no {layer!r:.200}")
         digest = contents.digest(member)
         if digest and digest not in (plain, compressed):
             tags = ", ".join(sorted(_tags(item, name)))
             raise LockError(
-                f"{name} is damaged: layer {layer} of {tags or 'an image'} is not {plain}; "
-                "nothing was loaded"
+                f"{name} is damaged: layer {layer!s:.200} of {tags or 'an image':.200} is not "
+                f"{plain!s:.100}; nothing was loaded"
             )
         found.append(member)
     return found
@@ -326,7 +338,7 @@ def _disagreement(name: str, what: str) -> LockError:
 
 
 def _refuse(config: str, tags: set[str], entries: Mapping[str, LockedImage], *, name: str) -> None:
-    called = ", ".join(sorted(tags)) or "an image without tag"
+    called = f"{', '.join(sorted(tags)):.200}" or "an image without tag"
     entry = next((e for e in entries.values() if e.reference.tagged in tags), None)
     if entry is None:
         raise DigestMismatchError(

@@ -26,6 +26,10 @@ DEFAULT: Final = Path(__file__).with_name("default.lock")
 ENTRY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
 _LARGEST: Final = 1 << 20
+# What `save` writes is far below these. `tomllib` takes minutes for a key of some thousand parts.
+_LARGEST_ARCHIVED: Final = 1 << 18  # bytes; some hundred entries
+_LONGEST_ARCHIVED: Final = 1 << 10  # bytes of a line
+_MOST_DOTS: Final = 32  # in a line: those of a registry's name, or between a key's parts
 _HEADER: Final = re.compile(
     r"""\s*\[\s*(?:images\s*\.\s*(["']?)([^"'\]\s.]+)\1\s*\]\s*(?:#.*)?$)?"""
 )
@@ -169,6 +173,25 @@ def parse_lock(raw: bytes, *, path: Path) -> LockFile:
     return LockFile(path=path, text=text, entries=_Check(path, text).document(document))
 
 
+def parse_archived_lock(raw: bytes, *, path: Path) -> LockFile:
+    """Parse the lock of an archive, which anybody may have written.
+
+    Raises:
+        LockError: It is malformed, or none that `save` writes.
+    """
+    if len(raw) > _LARGEST_ARCHIVED:
+        raise LockError(
+            f"{path} is larger than {_LARGEST_ARCHIVED >> 10} KiB: that is no lock file"
+        )
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if len(line) > _LONGEST_ARCHIVED or line.count(b".") > _MOST_DOTS:
+            raise LockError(
+                f"{path}:{number}: a line of {len(line)} bytes with {line.count(b'.')} dots; "
+                f"`save` writes at most {_LONGEST_ARCHIVED} with {_MOST_DOTS}"
+            )
+    return parse_lock(raw, path=path)
+
+
 def resolve_image(
     image: str | None, *, default: str, lock: LockFile, settings: Settings
 ) -> LockedImage:
@@ -282,7 +305,7 @@ class _Check:
         version = document["version"]
         if version != VERSION or isinstance(version, bool):
             raise self._error(
-                f"version is {version!r}; this orchestrator reads version {VERSION}. "
+                f"version is {version!r:.50}; this orchestrator reads version {VERSION}. "
                 "A newer one may be needed"
             )
         if unknown := sorted(document.keys() - {"version", "images"}):

@@ -252,9 +252,13 @@ def _image(
     """The platform of an image, and its digests."""
     config = _config(_object(manifest, source), source)
     if not platform or not platform.get("os"):
-        platform = _object(
-            registries.client.blob(source.registry, source.repository, config), source
-        )
+        found = registries.client.blob(source.registry, source.repository, config)
+        try:
+            platform = _object(found, source)
+        except EngineError as error:
+            raise _NotAnImageError(
+                f"{source} is no image that can be locked: its config is not a JSON object"
+            ) from error
     if not platform.get("os") or not platform.get("architecture"):
         raise _NotAnImageError(
             f"{source} is no image that can be locked: its config names no platform"

@@ -1,5 +1,6 @@
 """`save` and `load` against a real daemon."""
 
+import gzip
 import io
 import json
 import os
@@ -272,7 +273,10 @@ class DamageTest(ArchiveTestCase):
         other = io.BytesIO()
         with tarfile.open(fileobj=other, mode="w") as tar:
             tar.addfile(tarfile.TarInfo("hello"))
-        for content in (b"hello", b"\0" * 10_000, other.getvalue(), b"\x1f\x8b hello"):
+        packed = gzip.compress(self.whole)
+        wrong = packed[:-8] + b"abcd" + packed[-4:]
+        empty = b"\0" * 10_000
+        for content in (b"hello", empty, other.getvalue(), b"\x1f\x8b hello", wrong, packed + b"x"):
             with self.subTest(content[:10]):
                 self.archive.write_bytes(content)
                 self.assert_refused(1, "damaged|no whole", self.command("load", "images.tar"))

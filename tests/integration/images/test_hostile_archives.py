@@ -66,10 +66,8 @@ class HostileTest(ImageTestCase):
             self.engine.images.remove(name)
         self.evil = tiny_image()
         self.addCleanup(self.engine.images.remove, self.evil.config)
-        self.config, self.layer = (
-            next(m.name for m, _ in self.good if m.name.endswith(end))
-            for end in (f"{self.image.platforms['linux/amd64'].config[7:]}.json", "layer.tar")
-        )
+        [listed] = json.loads(next(c for m, c in self.good if m.name == "manifest.json"))
+        self.config, self.layer = listed["Config"], listed["Layers"][0]
 
     def evil_files(self, *, config: str = "evil.json", layer: str = "evil.tar") -> Members:
         """The attacker's image."""

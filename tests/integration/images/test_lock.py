@@ -208,6 +208,19 @@ class LockTest(ImageTestCase):
                     self.assertRegex(ran.err, f"no image that can be locked.*{re.escape(what)}")
                     self.assertFalse(self.path.exists())
 
+    def test_strange_config(self) -> None:
+        """What has an image's manifest, but a config that is no JSON object, is no image."""
+        kinds = (
+            "application/vnd.oci.image.config.v1+json",
+            "application/vnd.oci.image.layer.v1.tar",
+        )
+        for about in (b"no JSON", b"[]"):
+            with self.subTest(about):
+                image = self.push(artifact_of(about, config=kinds[0], layer=kinds[1]))
+                ran = self.command("lock", image.reference.tagged)
+                self.assertEqual(1, ran.status, ran)
+                self.assertRegex(ran.err, "no image that can be locked: its config is not a JSON")
+
     def test_artifact_beside_an_image(self) -> None:
         """An index of an image and something else is the image."""
         image = tiny_image()

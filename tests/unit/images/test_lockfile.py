@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import LockError
-from orchestrator.images.lockfile import DEFAULT, LockedPlatform, find_lock, parse_lock, read_lock
+from orchestrator.images.lockfile import (
+    DEFAULT,
+    LockedPlatform,
+    find_lock,
+    parse_archived_lock,
+    parse_lock,
+    read_lock,
+)
 from orchestrator.settings import Settings
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
@@ -78,6 +85,19 @@ class ParseLockTest(unittest.TestCase):
         self.assertEqual(["redis", "cache"], list(lock.entries))
         with self.assertRaisesRegex(LockError, "images.lock:8: entry 'cache': redis:7 is also"):
             parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
+
+    def test_archived(self) -> None:
+        """The lock of an archive is an ordinary one; what only costs time to read is refused."""
+        self.assertEqual(
+            parse_lock(GOOD.encode(), path=PATH), parse_archived_lock(GOOD.encode(), path=PATH)
+        )
+        for raw, message in (
+            (b"a." * 8_000 + b"a=1", "images.lock:1: a line of 16003 bytes with 8000 dots"),
+            (b"#\n[" + b"a." * 400 + b"a]", "images.lock:2: a line of 803 bytes with 400 dots"),
+            (GOOD.encode() + b"#\n" * (1 << 17), "images.lock is larger than 256 KiB"),
+        ):
+            with self.subTest(message), self.assertRaisesRegex(LockError, message):
+                parse_archived_lock(raw, path=PATH)
 
     @given(st.binary(max_size=200))
     def test_any_bytes(self, raw: bytes) -> None:
