@@ -11,7 +11,7 @@ from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 PATIENCE = (
     "services.postgres.connections.PATIENCE",
-    "services.redis.clients._ADMIN_TIMEOUT",
+    "services.redis.isolation._ADMIN_TIMEOUT",
     "environment.diagnosis._INFO_TIMEOUT",
 )
 

@@ -254,3 +254,7 @@ def _warn_as_unittest_does() -> None:
 
 
 _OLD_ASSERTS: Final = r"Please use assert\w+ instead."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

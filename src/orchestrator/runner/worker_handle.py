@@ -88,7 +88,7 @@ class WorkerHandle:
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         with theirs, os.fdopen(lifeline):
-            module = ("-u", "-m", "orchestrator.runner", str(theirs.fileno()), str(lifeline))
+            module = ("-u", "-m", "orchestrator.runner.worker", str(theirs.fileno()), str(lifeline))
             self._popen = subprocess.Popen(
                 [sys.executable, *_interpreter_flags(), *module],
                 stdin=subprocess.DEVNULL,
