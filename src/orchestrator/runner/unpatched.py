@@ -2,7 +2,7 @@
 
 Tests replace names in modules: ``mock.patch("os.getpid")``, freezegun, gevent. What stands here is
 out of their reach: functions are held themselves, and JSON by a copy of its modules that nobody
-else has. So the worker's side of `channel`, `protocol`, `result`, `suite` and `worker` takes from
+else has. So the worker's side of `channel`, `messages`, `result`, `suite` and `worker` takes from
 here whatever it calls from the first test to the last.
 """
 
