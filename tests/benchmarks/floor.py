@@ -1,92 +1,60 @@
-"""The floor: raw `docker run` of the same image with the same configuration, nothing else.
-
-The configuration is not written down here a second time. It is read from the containers that
-orchestrator starts, so that the floor is as well tuned as what is compared with it.
-"""
+"""The floor: raw `docker run` of the same images, tuned as orchestrator tunes them."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
-from orchestrator.services.postgres.server import DATA, MEMORY
-from tests.benchmarks.images import image
-from tests.benchmarks.machine import docker, label, remove, run_worker
-from tests.benchmarks.protocol import CONTAINER_PORTS, first_answer
+from tests.benchmarks.machine import free_port, image, label, remove, run
+from tests.benchmarks.protocol import first_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a service is run by hand.
-
-    Attributes:
-        port: The host port it was configured for.
-        arguments: Those of `docker run` from the environment on.
-    """
-
-    service: str
-    port: int
-    arguments: Sequence[str]
-
-    def start(self) -> str:
-        """Start it on its port, and return its container."""
-        publish = f"127.0.0.1:{self.port}:{CONTAINER_PORTS[self.service]}"
-        return docker("run", "--detach", "--label", label(), "--publish", publish, *self.arguments)
-
-    def run(self) -> Mapping[str, float]:
-        """Start it, wait for its first answer, remove it: the seconds of both."""
-        began = time.monotonic()
-        container = self.start()
-        ready = first_answer(self.service, self.port) - began
-        ending = time.monotonic()
-        remove([container])
-        return {"ready": ready, "teardown": time.monotonic() - ending}
-
-
-def recipes(services: Sequence[str]) -> Mapping[str, Recipe]:
-    """Each service's recipe, read from a class that declares them."""
-    found = run_worker("ours", "inspect", *services)
-    return {service: _recipe(service, found[service]) for service in services}
+_PORTS: Final = {"postgres": 5432, "redis": 6379, "kafka": 9092}
+_OPTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "postgres": (
+        "--env=POSTGRES_PASSWORD=floor",
+        "--env=POSTGRES_INITDB_ARGS=--no-sync",
+        "--tmpfs=/var/lib/postgresql/data",
+    ),
+    "redis": (),
+    "kafka": (
+        "--env=KAFKA_HEAP_OPTS=-Xms128m -Xmx512m",
+        "--env=KAFKA_JVM_PERFORMANCE_OPTS=-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+        "--env=KAFKA_NODE_ID=1",
+        "--env=KAFKA_PROCESS_ROLES=broker,controller",
+        "--env=KAFKA_CONTROLLER_QUORUM_VOTERS=1@localhost:9093",
+        "--env=KAFKA_CONTROLLER_LISTENER_NAMES=CONTROLLER",
+        "--env=KAFKA_CONTROLLER_QUORUM_APPEND_LINGER_MS=0",
+        "--env=KAFKA_LOG_CLEANER_DEDUPE_BUFFER_SIZE=4194304",
+        "--env=KAFKA_LISTENERS=PLAINTEXT://:9092,CONTROLLER://localhost:9093",
+        "--env=KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    ),
+}
+_ARGUMENTS: Final[Mapping[str, Sequence[str]]] = {
+    "postgres": ("-cfsync=off", "-cfull_page_writes=off", "-cmin_wal_size=32MB"),
+    "redis": ("--save", "", "--requirepass", "floor"),
+    "kafka": (),
+}
 
 
-def _recipe(service: str, container: Any) -> Recipe:
-    config, host = container["Config"], container["HostConfig"]
-    [[published]] = list(host["PortBindings"].values())
-    # Postgres finds its data in memory through a link that `docker run` does not make.
-    pairs = [pair.replace(DATA, MEMORY) for pair in config["Env"]]
-    environment = [word for pair in pairs for word in ("--env", pair)]
-    tmpfs = [f"--tmpfs={path}:{options}" for path, options in (host.get("Tmpfs") or {}).items()]
-    command = config["Cmd"] or []
-    return Recipe(
-        service,
-        int(published["HostPort"]),
-        [*environment, *tmpfs, image(service), *command],
-    )
-
-
-def run_together(together: Sequence[Recipe]) -> Mapping[str, float]:
-    """Start several side by side, wait for all, remove all."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def run_together(services: Sequence[str]) -> Mapping[str, float]:
+    """Start services side by side, wait for each one's first answer, remove them all."""
+    ports = [free_port() for _ in services]
+    commands = [_command(service, port) for service, port in zip(services, ports, strict=True)]
     began = time.monotonic()
-    with ThreadPoolExecutor(len(together)) as pool:
-        containers = list(pool.map(Recipe.start, together))
-        answers = pool.map(lambda recipe: first_answer(recipe.service, recipe.port), together)
-        ready = max(answers) - began
+    with ThreadPoolExecutor(len(services)) as pool:
+        containers = list(pool.map(lambda command: run(*command), commands))
+        ready = max(pool.map(first_answer, services, ports)) - began
     ending = time.monotonic()
     remove(containers)
     return {"ready": ready, "teardown": time.monotonic() - ending}
 
 
-def refused(service: str, arguments: Sequence[str]) -> float:
-    """The seconds until `docker run` of a container that exits at once returns."""
-    began = time.monotonic()
-    try:
-        docker("run", "--rm", "--label", label(), image(service), *arguments)
-    except RuntimeError:
-        return time.monotonic() - began
-    raise AssertionError("the container did not fail")
+def _command(service: str, port: int) -> Sequence[str]:
+    publish = f"--publish=127.0.0.1:{port}:{_PORTS[service]}"
+    advertised = f"--env=KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://127.0.0.1:{port}"
+    options = [f"--label={label()}", publish, advertised, *_OPTIONS[service]]
+    return ["docker", "run", "--detach", *options, image(service), *_ARGUMENTS[service]]

@@ -1,4 +1,4 @@
-"""Processes, ports and containers of the benchmarks; all of it is gone afterwards."""
+"""Processes and containers of the benchmarks; all of it is gone afterwards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,48 +17,59 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-CACHE: Final = ROOT / ".cache"
-THEIR_PYTHON: Final = CACHE / "testcontainers" / "bin" / "python"
+THEIR_PYTHON: Final = ROOT / ".cache" / "testcontainers" / "bin" / "python"
 LABEL: Final = "dev.orchestrator.benchmark"
-_PATIENCE: Final = 600.0
+_DEADLINE: Final = 600.0
 
 
-def has_testcontainers() -> bool:
-    """Whether ci/bench could install the competitor."""
-    return THEIR_PYTHON.exists()
-
-
-def run_worker(name: str, *arguments: str, python: str | Path = sys.executable) -> Any:
-    """Run a worker in a process of its own.
+def run(*argv: str | Path, cwd: str | Path = ROOT, may_end_with: Sequence[int] = (0,)) -> str:
+    """Run a program whose containers have labels of their own, and return what it prints.
 
     Raises:
         RuntimeError: It failed; the message has what it said.
     """
-    done = subprocess.run(
-        [str(python), "-m", f"tests.benchmarks.workers.{name}", *arguments],
-        cwd=ROOT,
-        env=worker_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_PATIENCE,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{name} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def worker_environment() -> dict[str, str]:
-    """The environment of a worker, whose containers have labels of their own.
-
-    Of testcontainers, the reaper is off: no image of it is here.
-    """
-    return {
+    env = {
         **os.environ,
+        "PYTHONPATH": str(ROOT),
         "ORCHESTRATOR_RUN": str(uuid.uuid4()),
         "BENCHMARK_LABEL": label(),
-        "TESTCONTAINERS_RYUK_DISABLED": "true",
+        "TESTCONTAINERS_RYUK_DISABLED": "true",  # no image of it is here
     }
+    done = subprocess.run(
+        argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=_DEADLINE
+    )
+    if done.returncode not in may_end_with:
+        raise RuntimeError(f"{' '.join(map(str, argv))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+def run_worker(name: str, *arguments: str, python: str | Path = sys.executable) -> Any:
+    """The figures of a worker, which are the last line that it prints.
+
+    Added to them are the seconds of the whole process, and those that all processors of the
+    machine worked meanwhile: containers and the daemon are part of what a class costs.
+    """
+    began, busy = time.monotonic(), _busy()
+    told = run(python, "-m", f"tests.benchmarks.{name}", *arguments)
+    spent = {"process": time.monotonic() - began, "processors": _busy() - busy}
+    return {**json.loads(told.splitlines()[-1]), **spent}
+
+
+def _busy() -> float:
+    """Seconds that the machine's processors have worked: all but idle (3) and waiting (4)."""
+    times = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    ticks = sum(int(ticks) for column, ticks in enumerate(times) if column not in (3, 4))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def image(entry: str) -> str:
+    """What the engine is asked for: the reference of an entry of images.lock, by digest."""
+    from orchestrator.images import find_lock, resolve_image  # testcontainers' Python has it not
+    from orchestrator.settings import Settings
+
+    settings = Settings.from_environment()
+    locked = resolve_image(None, default=entry, lock=find_lock(settings), settings=settings)
+    return locked.reference.pinned
 
 
 def label() -> str:
@@ -73,32 +85,16 @@ def free_port() -> int:
         return port
 
 
-def docker(*arguments: str) -> str:
-    """Run the Docker command and return what it prints."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"docker {arguments[0]} failed:\n{done.stderr}")
-    return done.stdout.strip()
-
-
 def remove(containers: Sequence[str]) -> None:
     """Kill and remove containers, with their volumes."""
     if containers:
-        docker("rm", "--force", "--volumes", *containers)
+        run("docker", "rm", "--force", "--volumes", *containers)
 
 
 @contextlib.contextmanager
 def cleaned() -> Iterator[None]:
-    """Remove what benchmarks that were killed left, and in the end what this one did."""
-    for pid in _labelled_pids():
-        if not Path(f"/proc/{pid}").exists():
-            remove(docker("ps", "-aq", "--filter", f"label={LABEL}={pid}").split())
+    """Remove in the end what orchestrator does not."""
     try:
         yield
     finally:
-        remove(docker("ps", "-aq", "--filter", f"label={label()}").split())
-
-
-def _labelled_pids() -> set[str]:
-    form = f'{{{{.Label "{LABEL}"}}}}'
-    return set(docker("ps", "-a", "--filter", f"label={LABEL}", "--format", form).split())
+        remove(run("docker", "ps", "-aq", "--filter", f"label={label()}").split())

@@ -1,19 +1,21 @@
 """The first answer of each server, asked for in the words of its protocol.
 
 Written apart from orchestrator's own probes on purpose: what judges them must not be them.
+`python -m tests.benchmarks.protocol SERVICE PORT` prints the time.monotonic() of the answer.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-INTERVAL: Final = 0.002
+_INTERVAL: Final = 0.002
 _PATIENCE: Final = 1.0
 _DEADLINE: Final = 120.0
 
@@ -50,7 +52,6 @@ _QUESTIONS: Final[Mapping[str, Callable[[socket.socket], bool]]] = {
     "redis": _redis,
     "kafka": _kafka,
 }
-CONTAINER_PORTS: Final[Mapping[str, int]] = {"postgres": 5432, "redis": 6379, "kafka": 9092}
 
 
 def first_answer(service: str, port: int) -> float:
@@ -63,5 +64,10 @@ def first_answer(service: str, port: int) -> float:
                     return time.monotonic()
         except OSError:
             pass
-        time.sleep(INTERVAL)
+        time.sleep(_INTERVAL)
     raise TimeoutError(f"{service} on port {port} did not answer in {_DEADLINE:g} s")
+
+
+if __name__ == "__main__":
+    print("asking", flush=True)
+    print(first_answer(sys.argv[1], int(sys.argv[2])))

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Figures = Mapping[str, float]  # what was measured, to seconds
+    Measure = Callable[[], Figures]
+
 FLOOR = "docker run"
 OURS = "orchestrator"
 THEIRS = "testcontainers"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What must hold of a row, and whether it does: None when that was not measured."""
+
+    text: str
+    holds: Callable[[Row], bool | None]
 
 
 @dataclass(frozen=True)
@@ -43,88 +55,57 @@ class Row:
         above, below = self.samples.get(variant), self.samples.get(base)
         if not above or not below:
             return None
-        if len(above) != len(below):
-            return statistics.median(above) / statistics.median(below)
         return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """What must hold of a row.
-
-    Attributes:
-        text: Such as ``"≤ 1.3x docker run"``.
-        holds: Says whether it does; None when a variant it needs was not measured.
-    """
-
-    text: str
-    holds: Callable[[Row], bool | None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much time the measurement may take.
-
-    Attributes:
-        rounds: How often the variants take turns.
-        tests: Tests per class, where the cost of a test is measured.
-    """
-
-    rounds: int
-    tests: int
-
-
-@dataclass(frozen=True)
 class Subject:
-    """A table of rows with the same variants.
+    """A table of rows.
 
     Attributes:
         name: What one types to have it measured.
         title: What the table says, as a sentence.
-        variants: The columns.
+        measure: Measures in so many rounds.
         ratios: Further columns: a variant, and the one it is divided by.
-        measure: Yields the rows as they are known.
     """
 
     name: str
     title: str
-    variants: Sequence[str]
-    measure: Callable[[Effort], Sequence[Row]]
+    measure: Callable[[int], Sequence[Row]]
     ratios: Sequence[tuple[str, str]] = ()
+
+
+def take_turns(
+    scenarios: Mapping[str, Mapping[str, Measure]], *, rounds: int
+) -> Mapping[tuple[str, str], Mapping[str, Sequence[float]]]:
+    """Run variants A B C, A B C, … of each scenario: what else the machine does meets all alike.
+
+    Returns:
+        Scenario and figure to variant to samples.
+    """
+    samples: dict[tuple[str, str], dict[str, list[float]]]
+    samples = defaultdict(lambda: defaultdict(list))
+    for _ in range(rounds):
+        for scenario, variants in scenarios.items():
+            for variant, measure in variants.items():
+                for figure, seconds in measure().items():
+                    samples[scenario, figure][variant].append(seconds)
+    return samples
 
 
 def at_most(seconds: float, variant: str = OURS) -> Expectation:
     """A median of so many seconds at most."""
-    return _expected(f"≤ {seconds:g} s", lambda row: row.median(variant), lambda it: it <= seconds)
+    return _expected(f"≤ {seconds:g} s", lambda row: row.median(variant), seconds)
 
 
 def at_most_times(limit: float, base: str, variant: str = OURS) -> Expectation:
     """At most so many times what another variant takes."""
-    text = f"≤ {limit:g}x {base}"
-    return _expected(text, lambda row: row.ratio(variant, base), lambda it: it <= limit)
+    return _expected(f"≤ {limit:.3g}x {base}", lambda row: row.ratio(variant, base), limit)
 
 
-def sooner_than(times: float, base: str, variant: str = OURS) -> Expectation:
-    """So many times sooner than another variant."""
-    text = f"≥ {times:g}x sooner than {base}"
-    return _expected(text, lambda row: row.ratio(base, variant), lambda it: it >= times)
-
-
-def longer_by_at_most(seconds: float, base: str, variant: str = OURS) -> Expectation:
-    """At most so many seconds more than another variant."""
-
-    def difference(row: Row) -> float | None:
-        more, less = row.median(variant), row.median(base)
-        return None if more is None or less is None else more - less
-
-    return _expected(f"≤ {base} + {seconds:g} s", difference, lambda it: it <= seconds)
-
-
-def _expected(
-    text: str, figure: Callable[[Row], float | None], fits: Callable[[float], bool]
-) -> Expectation:
+def _expected(text: str, figure: Callable[[Row], float | None], limit: float) -> Expectation:
     def holds(row: Row) -> bool | None:
         value = figure(row)
-        return None if value is None else fits(value)
+        return None if value is None else value <= limit
 
     return Expectation(text, holds)

@@ -1,0 +1,121 @@
+"""Whole suites under the runner: what it costs, and what many classes with servers take."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.benchmarks.machine import run
+from tests.benchmarks.measuring import OURS, Row, Subject, at_most, at_most_times, take_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.benchmarks.measuring import Figures
+
+UNITTEST = "unittest"
+ONE, TWO = "-j1", "-j2"
+SHARED = 'scope="process"'
+_RUNNER = ("orchestrator", "test", "-q")
+_HEAD = """
+import time, unittest
+from orchestrator import Kafka, Postgres, Redis, ServicesMixin
+
+def note():
+    with open("moments", "a") as file:
+        print(time.monotonic(), file=file)
+
+def migrate(engine):
+    time.sleep(3)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("create table migrated(id integer)")
+
+class Migrated(ServicesMixin):
+    db = Postgres(migrate=migrate, scope="{scope}")
+"""
+_TRIVIAL = "import unittest\nclass Test{number}(unittest.TestCase):\n" + "".join(
+    f"    def test_{number}(self): pass\n" for number in range(20)
+)
+_THREE = f"""{_HEAD}
+class Test{{number}}(ServicesMixin, unittest.TestCase):
+    db, cache, events = Postgres(), Redis(), Kafka()
+    def test_it(self):
+        note()
+        with self.db.connect() as connection:
+            connection.execute("select 1")
+        self.cache.client.ping()
+        time.sleep({{seconds}})
+        note()
+"""
+_MIGRATED = f"""{_HEAD}
+class Test{{number}}(Migrated, unittest.TestCase):
+    def test_it(self):
+        with self.db.connect() as connection:
+            connection.execute("select * from migrated")
+"""
+
+
+def measure_runner(rounds: int) -> Sequence[Row]:
+    """Many classes with tests that do nothing."""
+    plain = partial(_suite, _TRIVIAL, 500, UNITTEST, "-q")
+    ours = partial(_suite, _TRIVIAL, 500, *_RUNNER, TWO)
+    samples = take_turns({"trivial": {UNITTEST: plain, OURS: ours}}, rounds=3 * rounds)
+    return [Row("10,000 tests in 500 classes", samples["trivial", "seconds"], (at_most(0.6),))]
+
+
+def measure_parallel(rounds: int) -> Sequence[Row]:
+    """The same classes one after another, and two at a time."""
+    turns = {jobs: partial(_suite, _THREE, 8, *_RUNNER, jobs) for jobs in (ONE, TWO)}
+    samples = take_turns({"classes": turns}, rounds=max(1, rounds // 2))
+    what = "eight classes with three services each"
+    return [Row(what, samples["classes", "seconds"], [at_most(12, TWO)])]
+
+
+def measure_next(rounds: int) -> Sequence[Row]:
+    """What a class waits for when the one before it has taken as long as a start does."""
+    turns = {
+        "next": {OURS: partial(_suite, _THREE, 4, *_RUNNER, ONE, seconds="3")},
+        "migrations": {
+            OURS: partial(_suite, _MIGRATED, 10, *_RUNNER, ONE),
+            SHARED: partial(_suite, _MIGRATED, 10, *_RUNNER, ONE, scope="process"),
+        },
+    }
+    samples = take_turns(turns, rounds=rounds)
+    migrated = samples["migrations", "seconds"]
+    return [
+        Row("a test's end to the next class's test", samples["next", "gap"], [at_most(0.1)]),
+        Row("ten classes, migrations of 3 s", migrated, [at_most_times(1.2, SHARED)]),
+    ]
+
+
+def _suite(
+    template: str, count: int, *arguments: str, seconds: str = "0", scope: str = "class"
+) -> Figures:
+    """Seconds of a command that runs so many classes; the longest gap between two of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        template = template.replace("{seconds}", seconds).replace("{scope}", scope)
+        head, keyword, body = template.partition("class Test")
+        classes = (keyword + body.replace("{number}", str(number)) for number in range(count))
+        Path(folder, "test_classes.py").write_text(head + "".join(classes))
+        began = time.monotonic()
+        run(sys.executable, "-m", *arguments, cwd=folder)
+        figures = {"seconds": time.monotonic() - began}
+        moments = Path(folder, "moments")
+        if moments.exists():
+            times = [float(line) for line in moments.read_text().split()]
+            gaps = (after - before for before, after in zip(times[1::2], times[2::2], strict=False))
+            figures["gap"] = max(gaps)
+        return figures
+
+
+RUNNER = Subject(
+    "runner", "Tests that do nothing: what the runner costs", measure_runner, ((OURS, UNITTEST),)
+)
+PARALLEL = Subject(
+    "parallel", "Many classes, from the command's start to its end", measure_parallel, ((ONE, TWO),)
+)
+NEXT = Subject("next", "One class after another, with one worker", measure_next, ((OURS, SHARED),))
