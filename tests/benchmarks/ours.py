@@ -93,8 +93,12 @@ def watch(*services: str) -> Figures:
         return Watched
 
     KINDS.update({name: watched(KINDS[name], name) for name in services})
-    start(*services)
-    return {name: noticed[name] - float(it.communicate()[0]) for name, it in observers.items()}
+    try:
+        start(*services)
+        return {name: noticed[name] - float(it.communicate()[0]) for name, it in observers.items()}
+    finally:
+        for observer in observers.values():
+            observer.kill()
 
 
 if __name__ == "__main__":

@@ -19,18 +19,11 @@ STALLED = 60.0  # seconds until a stalled connection is let go, should the proxy
 
 @dataclass(kw_only=True)
 class Fault:
-    """What goes wrong.
+    """What goes wrong, how often, for paths that match a regular expression.
 
-    Attributes:
-        path: A regular expression for the paths it concerns.
-        times: How often it happens.
-        status: Answer with this status instead of the registry's answer.
-        body: The body of that answer.
-        stall: Send nothing any more: at once, or after ``after`` bytes of the body.
-        drip: Send very slowly after ``after`` bytes of the body.
-        cut: Close the connection: at once, or after ``after`` bytes of the body.
-        corrupt: Change the last byte of the body.
-        swap: Deliver this body instead, with the headers of the right one.
+    ``status`` and ``body`` are sent instead of the registry's answer, ``swap`` instead of its body
+    only; ``corrupt`` changes the body's last byte. ``stall`` sends nothing any more, ``cut`` closes
+    the connection, ``drip`` sends very slowly: at once, or after so many bytes of the body.
     """
 
     path: str = ""
@@ -52,7 +45,6 @@ class FaultProxy:
     Attributes:
         host: Host and port, as references write it.
         faults: What shall go wrong next; the first that fits a request is taken.
-        asked: Method and path of every request, in order.
         stalling: Set when a client began to wait for an answer that does not come.
         dripping: Set when a body began to drip.
         left: Set when the client of a dripping body went away.
@@ -61,44 +53,37 @@ class FaultProxy:
     upstream: str
     host: str = ""
     faults: list[Fault] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
     stalling: threading.Event = field(default_factory=threading.Event)
     dripping: threading.Event = field(default_factory=threading.Event)
     left: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, method: str, path: str) -> Fault | None:
-        """The fault of a request."""
+    def take(self, path: str) -> Fault:
+        """The fault of a request; without one, a fault that does nothing."""
         with self.lock:
-            self.asked.append(f"{method} {path}")
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.path, path):
                     fault.times -= 1
                     return fault
-        return None
+        return Fault()
 
 
 @contextlib.contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
     """A proxy in front of a registry (host and port)."""
     proxy = FaultProxy(upstream=upstream)
-
-    class Handler(_Handler):
-        pass
-
-    Handler.proxy = proxy
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.host = f"127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    handler = type("Handler", (_Handler,), {"proxy": proxy})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        proxy.host = f"127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.over.set()
+            server.shutdown()
+            thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -107,34 +92,49 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = STALLED
 
     def do_GET(self) -> None:  # the base class looks for this name
-        self._serve()
-
-    def do_HEAD(self) -> None:
-        self._serve()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def _serve(self) -> None:
-        fault = self.proxy.take(self.command, self.path)
-        if fault and fault.after is None and (fault.stall or fault.cut):
+        fault = self.proxy.take(self.path)
+        if fault.after is None and (fault.stall or fault.cut):
             if fault.stall:
                 self.proxy.stalling.set()
                 self.proxy.over.wait(STALLED)
             self.close_connection = True
+        elif fault.status:
+            self._answer(fault.status, {"Content-Type": "application/json"}, fault.body, Fault())
+        else:
+            connection = http.client.HTTPConnection(self.proxy.upstream, timeout=STALLED)
+            with contextlib.closing(connection):
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+                connection.request(self.command, self.path, headers=headers)
+                response = connection.getresponse()
+                body = fault.swap or response.read()
+                self._answer(response.status, dict(response.getheaders()), body, fault)
+
+    do_HEAD = do_GET  # noqa: N815 - the same
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, fault: Fault) -> None:
+        if fault.corrupt:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length", "date"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", len(body)) if self.command == "HEAD" else len(body)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command == "HEAD":
             return
-        if fault and fault.status:
-            self._answer(fault.status, {"Content-Type": "application/json"}, fault.body, None)
-            return
-        connection = http.client.HTTPConnection(self.proxy.upstream, timeout=STALLED)
-        try:
-            headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-            connection.request(self.command, self.path, headers=headers)
-            response = connection.getresponse()
-            body = response.read()
-            self._answer(response.status, dict(response.getheaders()), body, fault)
-        finally:
-            connection.close()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body[: fault.after])
+            self.wfile.flush()
+        if fault.after is not None:
+            self.close_connection = True
+            if fault.stall:
+                self.proxy.over.wait(STALLED)
+            if fault.drip:
+                self._drip(body[fault.after :])
 
     def _drip(self, body: bytes) -> None:
         """Send byte by byte until it is over, or the client has had enough."""
@@ -146,31 +146,3 @@ class _Handler(BaseHTTPRequestHandler):
                     return
         except OSError:
             self.proxy.left.set()
-
-    def _answer(
-        self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None
-    ) -> None:
-        if fault and fault.swap:
-            body = fault.swap
-        if fault and fault.corrupt:
-            body = body[:-1] + bytes([body[-1] ^ 1])
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("transfer-encoding", "connection", "content-length", "date"):
-                self.send_header(name, value)
-        length = headers.get("Content-Length", len(body)) if self.command == "HEAD" else len(body)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if fault and fault.after is not None:
-            self.wfile.write(body[: fault.after])
-            self.wfile.flush()
-            if fault.stall:
-                self.proxy.over.wait(STALLED)
-            if fault.drip:
-                self._drip(body[fault.after :])
-            self.close_connection = True
-            return
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.faults.private_daemon import PrivateDaemon
@@ -20,17 +21,12 @@ if TYPE_CHECKING:
 _OPTIONS = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
 
 
+@dataclass(frozen=True)
 class SmallDaemon:
-    """A running daemon.
+    """A running daemon, and its data folder, a tmpfs."""
 
-    Attributes:
-        daemon: To freeze and kill.
-        data: Its data folder, a tmpfs.
-    """
-
-    def __init__(self, daemon: PrivateDaemon, data: Path) -> None:
-        self.daemon = daemon
-        self.data = data
+    daemon: PrivateDaemon
+    data: Path
 
     @property
     def env(self) -> dict[str, str]:
@@ -40,12 +36,6 @@ class SmallDaemon:
     def resize(self, size: str) -> None:
         """Give it another amount of disk."""
         subprocess.run(["mount", "-o", f"remount,size={size}", self.data], check=True)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self.daemon._process
-        return self.daemon._process.pid
 
 
 @contextlib.contextmanager
@@ -60,13 +50,13 @@ def small_daemon(*, disk: str, registry: Registry | None = None) -> Iterator[Sma
         stack.callback(daemon.close)
         data = daemon._folder / "data"
         data.mkdir()
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={disk},mode=711", "tmpfs", data], check=True
-        )
-        small = SmallDaemon(daemon.start(), data)
+        options = f"size={disk},mode=711"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", data], check=True)
+        daemon.start()
         if registry:
-            stack.enter_context(_served(registry, small.pid))
-        yield small
+            assert daemon._process
+            stack.enter_context(_served(registry, daemon._process.pid))
+        yield SmallDaemon(daemon, data)
 
 
 @contextlib.contextmanager
