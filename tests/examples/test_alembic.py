@@ -58,7 +58,3 @@ class MigrationTest(ServicesMixin, unittest.TestCase):
 
         command.downgrade(config, "base")
         self.assertNotIn("books", inspect(self.db.engine).get_table_names())
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -37,22 +37,9 @@ class VisitsTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
         self.assertEqual(10, rows)
         self.assertEqual(b"10", await self.cache.async_client.get("visits"))
 
-    async def test_key_expires(self) -> None:
-        """An expired key is gone; the wait for that is bounded."""
-        client = self.cache.async_client
-        await client.set("session", "ada", px=50)
-        async with asyncio.timeout(5):
-            while await client.exists("session"):
-                pass
-        self.assertIsNone(await client.get("session"))
-
     async def test_other_tests_do_not_show(self) -> None:
         """Tables and keys of the other tests are not here."""
         async with self.db.async_engine.connect() as connection:
             rows = await connection.scalar(text("select count(*) from visits"))
         self.assertEqual(0, rows)
         self.assertEqual(0, await self.cache.async_client.dbsize())
-
-
-if __name__ == "__main__":
-    unittest.main()

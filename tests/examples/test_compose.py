@@ -42,7 +42,3 @@ class WorkerTest(ServicesMixin, unittest.TestCase):
         with redis.Redis(host=self.queue.host, port=self.queue.port) as client:
             client.rpush("orders", 100)
             self.assertEqual((b"invoices", b"107"), client.blpop(["invoices"], timeout=30))
-
-
-if __name__ == "__main__":
-    unittest.main()

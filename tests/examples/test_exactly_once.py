@@ -83,7 +83,3 @@ class ExactlyOnceTest(ServicesMixin, unittest.TestCase):
         with self.assertRaisesRegex(ServiceError, "0 of 1 records"):
             self.events.consume(self.euros, timeout=0.5)
         self.assertEqual(2, self.events.lag(self.events.group, self.cents))
-
-
-if __name__ == "__main__":
-    unittest.main()

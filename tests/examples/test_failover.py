@@ -75,7 +75,3 @@ class FailoverTest(ServicesMixin, unittest.TestCase):
         while not condition():
             self.assertLess(time.monotonic(), deadline, "it never became true")
             time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -151,7 +151,3 @@ class OrderServiceTest(ServicesMixin, unittest.TestCase):
 def show(*lines: str) -> None:
     """Let the reader of `python -m unittest -v` see what the test saw."""
     print("", *lines, sep="\n    ", flush=True)  # noqa: T201 - meant to be read
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,58 +1,79 @@
-"""Kafka: produce and consume, each with a bound on how long it may take."""
+"""Kafka: producing and consuming, consumer groups that resume, and a restart of the broker."""
 
 from __future__ import annotations
 
 import unittest
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from orchestrator import Kafka, ServicesMixin
 from orchestrator.errors import ServiceError
 
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
 
-class EventsTest(ServicesMixin, unittest.TestCase):
+
+class Worker:
+    """The code under test: it commits each batch when it is done, so that no job is lost."""
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+
+    def work(self, count: int) -> list[bytes]:
+        """Do the next jobs; fewer when no more come."""
+        done = [record.value for record in islice(self._consumer, count)]
+        self._consumer.commit()
+        return done
+
+
+class JobsTest(ServicesMixin, unittest.TestCase):
     """One broker for the class; each test has topics and a consumer group of its own."""
 
     events = Kafka()
 
-    def test_consumer_reads_what_was_produced(self) -> None:
-        """Records come in the order they were sent, with key, headers and value."""
-        topic = self.events.topic("payments")
-        with self.events.producer() as producer:
-            producer.send(topic, key=b"ada", value=b"10", headers=[("currency", b"EUR")])
-            producer.send(topic, key=b"ada", value=b"20")
-
-        first, second = self.events.consume(topic, count=2, timeout=10)
-
-        self.assertEqual((b"ada", b"10"), (first.key, first.value))
-        self.assertEqual([("currency", b"EUR")], list(first.headers))
-        self.assertEqual(b"20", second.value)
-
-    def test_broker_acknowledges_a_record(self) -> None:
-        """A producer learns where its record was stored, or fails after ten seconds."""
-        topic = self.events.topic("payments")
+    def setUp(self) -> None:
+        """Three jobs of one customer are waiting."""
+        self.topic = self.events.topic("jobs", partitions=2)
         with self.events.producer(acks="all") as producer:
-            stored = producer.send(topic, b"10").get(timeout=10)
-        self.assertEqual((topic, 0, 0), (stored.topic, stored.partition, stored.offset))
+            for job in (b"one", b"two", b"three"):
+                producer.send(self.topic, key=b"ada", value=job, headers=[("try", b"1")])
 
-    def test_records_with_one_key_stay_in_one_partition(self) -> None:
-        """Whatever the number of partitions, a customer's records keep their order."""
-        topic = self.events.topic("payments", partitions=3)
-        with self.events.producer() as producer:
-            for number in range(30):
-                producer.send(topic, key=b"ada", value=str(number).encode())
+    def worker(self, **config: object) -> Worker:
+        """A worker that stops when nothing came for ten seconds; closed after the test."""
+        consumer = self.events.consumer(self.topic, consumer_timeout_ms=10_000, **config)
+        return Worker(consumer)
 
-        records = self.events.consume(topic, count=30, timeout=10)
-
+    def test_records_with_one_key_keep_their_order(self) -> None:
+        """They are in one partition, with key and headers, however many partitions there are."""
+        records = self.events.consume(self.topic, count=3, timeout=10)
+        self.assertEqual([b"one", b"two", b"three"], [record.value for record in records])
         self.assertEqual(1, len({record.partition for record in records}))
-        self.assertEqual([str(number).encode() for number in range(30)], [r.value for r in records])
+        self.assertEqual((b"ada", [("try", b"1")]), (records[0].key, list(records[0].headers)))
 
     def test_missing_records_are_an_error(self) -> None:
         """Nobody waits for ever: the error says how many of how many came, and in what time."""
-        topic = self.events.topic("payments")
-        with self.events.producer() as producer:
-            producer.send(topic, b"10")
-        with self.assertRaisesRegex(ServiceError, "1 of 2 records"):
-            self.events.consume(topic, count=2, timeout=1)
+        with self.assertRaisesRegex(ServiceError, "3 of 4 records"):
+            self.events.consume(self.topic, count=4, timeout=1)
 
+    def test_group_resumes_where_it_committed(self) -> None:
+        """A worker that takes over goes on with the first job that was not committed."""
+        with self.events.consumer(self.topic) as consumer:
+            self.assertEqual([b"one"], Worker(consumer).work(1))
+            self.assertEqual(b"two", next(consumer).value)  # and dies before it commits
+        self.assertEqual(2, self.events.lag(self.events.group, self.topic))
+        self.assertEqual([b"two", b"three"], self.worker().work(2))
 
-if __name__ == "__main__":
-    unittest.main()
+    def test_another_group_reads_from_the_start(self) -> None:
+        """Offsets belong to a group; another one has its own."""
+        self.worker().work(3)
+        audit = self.worker(group_id=f"{self.events.group}-audit")
+        self.assertEqual([b"one"], audit.work(1))
+
+    def test_clients_live_through_a_restart(self) -> None:
+        """The broker's port stays the same: a wait is all that the restart costs."""
+        worker = self.worker()
+        worker.work(3)
+        with self.events.producer(acks="all") as producer:
+            self.events.restart()
+            producer.send(self.topic, b"after").get(timeout=60)
+        self.assertEqual([b"after"], worker.work(1))

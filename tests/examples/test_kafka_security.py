@@ -79,7 +79,3 @@ class SecurityTest(ServicesMixin, unittest.TestCase):
         while not notifier.undelivered:  # the denial takes a moment to be in force
             notifier.notify(b"paid")
         self.assertEqual([b"paid"], notifier.undelivered)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -93,7 +93,3 @@ class OutageTest(ServicesMixin, unittest.TestCase):
             often = time.monotonic() - began
         self.assertGreaterEqual(once, latency)
         self.assertGreaterEqual(often, 10 * latency)
-
-
-if __name__ == "__main__":
-    unittest.main()

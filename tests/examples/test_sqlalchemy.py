@@ -59,7 +59,3 @@ class AccountTest(ServicesMixin, unittest.TestCase):
         with self.db.connect() as connection:
             row = connection.execute("select name from accounts").fetchone()
         self.assertEqual(("Ada",), row)
-
-
-if __name__ == "__main__":
-    unittest.main()
