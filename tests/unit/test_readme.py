@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unittest
+from importlib.metadata import metadata
 from pathlib import Path
 
 import orchestrator
@@ -41,6 +42,17 @@ class ReadmeTest(unittest.TestCase):
         links = re.findall(r"\]\(([^)#:]+)\)", README)
         self.assertGreater(len(links), 5)
         self.assertEqual([], [link for link in links if not (ROOT / link).exists()])
+
+    def test_the_packages_page_has_no_relative_link(self) -> None:
+        """On a page of PyPI, a relative link leads nowhere; the package has its text installed."""
+        package = metadata("unittest-orchestrator")
+        [source] = [url for url in package.get_all("Project-URL") or () if "Source" in url]
+        home = source.removeprefix("Source, ")
+        relative = re.findall(r"\]\(([^)#:]+)\)", README)
+        description = str(package.get_payload() or package["Description"])
+        for link in relative:
+            self.assertIn(f"]({home}/blob/main/{link})", description)
+        self.assertEqual([], re.findall(r"\]\(([^)#:]+)\)", description))
 
     def test_every_command_has_a_row(self) -> None:
         """The table of commands is complete."""
