@@ -49,7 +49,7 @@ class ReadmeTest(unittest.TestCase):
         [source] = [url for url in package.get_all("Project-URL") or () if "Source" in url]
         home = source.removeprefix("Source, ")
         relative = re.findall(r"\]\(([^)#:]+)\)", README)
-        description = str(package.get_payload() or package["Description"])
+        description = package["Description"]
         for link in relative:
             self.assertIn(f"]({home}/blob/main/{link})", description)
         self.assertEqual([], re.findall(r"\]\(([^)#:]+)\)", description))
