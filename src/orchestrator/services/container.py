@@ -33,18 +33,10 @@ _SYSTEM: Final = (
     *("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/lost+found", "/System"),
     *("/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/run"),
 )
-# These are none, whatever lies in them; what is below may be one.
-_SHARED: Final = (
-    *("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/opt", "/Library"),
-    *("/sbin", "/srv", "/tmp", "/usr", "/var", "/Volumes"),  # noqa: S108 - no file is made there
-    *(f"/usr/{name}" for name in ("bin", "lib", "local", "local/bin", "sbin", "share", "src")),
-    *(f"/var/{name}" for name in ("cache", "lib", "log", "opt", "spool", "tmp")),
-)
-# What is below these is one with a mark only: a checkout of CI's in /var/lib/jenkins or /usr/src.
-_OF_PROGRAMS: Final = (
-    *("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/Library"),
-    *(f"/var/{name}" for name in ("backups", "cache", "lib", "log", "mail", "opt", "spool")),
-)
+# In these, what has a mark and lies deep: a checkout of CI's in /var/lib/jenkins or /usr/src/app.
+_PROGRAMS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var")
+_DEEP: Final = 4  # parts of /var/lib/jenkins
+_SHARED: Final = ("/media", "/mnt", "/opt", "/srv", "/tmp", "/Library", "/Volumes")  # noqa: S108
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +87,7 @@ class Container(Service):
         entrypoint: Replaces the image's entry point.
         user: Who runs it: a name or an id, with ``:group`` if need be.
         mounts: Container path to a folder or file of the daemon's machine, mounted read-only, from
-            the project's folder: the nearest one above the working directory with an
-            ``images.lock``, else with a ``.git`` or ``pyproject.toml``, else the working directory
-            unless it is hidden or of the system.
-            `files` copies one file from anywhere and is safer.
+            the project's folder (`project_folder`). `files` copies one file from anywhere.
         allow: What else `mounts` may name: absolute paths with all below, such as a temporary
             folder of the test's, ``"docker-socket"``, ``"home"`` or ``"root"``.
         capabilities: The capabilities it has, instead of those that image entry points need.
@@ -236,22 +225,17 @@ def resolve_mounts(
             f"Container(mounts={mounts!r}) cannot be used: expected a mapping of absolute "
             "container path to a path of this machine"
         )
-    found = {}
     for path, source in mounts.items():
-        if (
-            not options.is_path(path)
-            or ":" in path
-            or not isinstance(source, (str, Path))
-            or not source
-        ):
+        good = isinstance(source, (str, Path)) and source and not set(":\0") & set(str(source))
+        if not good or not options.is_path(path) or ":" in path:
             raise DeclarationError(
                 f"Container(mounts=…) cannot mount {source!r} at {path!r}: expected a path of this "
-                "machine, and an absolute container path without a colon"
+                "machine, and an absolute container path; neither may have a colon"
             )
-        if ":" in str(source) or "\0" in str(source):
-            raise DeclarationError(f"Container(mounts=…) cannot mount {source!r}: it has a colon")
-        found[path] = str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
-    return found
+    return {
+        path: str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
+        for path, source in mounts.items()
+    }
 
 
 def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:
@@ -278,18 +262,14 @@ def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str
     if good:
         return path
     via = "" if path == Path(source).absolute() else f", which is {str(path)!r}"
-    word = SOCKET if path.name in _SOCKETS else str(path)
-    if path == Path("/"):
-        word = "root"
-    elif path in _homes():
-        word = "home"
-    what = (
-        "it is the socket of a container engine, which makes whoever has it root here"
-        if word == SOCKET
-        else f"it is not in the project's folder, {project}"
-        if project
-        else f"the working directory, {Path.cwd()}, is in no project's folder"
-    )
+    word = "root" if path == Path("/") else "home" if path in _homes() else str(path)
+    if path.name in _SOCKETS:
+        word = SOCKET
+        what = "it is the socket of a container engine, which makes whoever has it root here"
+    elif project:
+        what = f"it is not in the project's folder, {project}"
+    else:
+        what = f"the working directory, {Path.cwd()}, is in no project's folder"
     raise DeclarationError(
         f"{option} refuses {str(source)!r}{via}: {what}. If the test needs just that, also a "
         f"temporary folder of its own, name it: allow=[{word!r}]"
@@ -313,9 +293,8 @@ def project_folder() -> Path | None:
     """The folder of the project in which the tests run; None where there is none.
 
     The nearest folder above the working directory with an ``images.lock``, else with a ``.git`` or
-    Python's own project files, else the working directory. A home folder, a folder of the system
-    and what holds others' folders, such as ``/tmp``, is no project; what is hidden (``~/.ssh``) or
-    of installed programs (``/usr``, ``/var/lib``) is one only with such a mark.
+    Python's own project files, else the working directory, unless it is hidden (``~/.ssh``) or of
+    installed programs. A home, the system's folders and shared ones such as ``/tmp`` are none.
     """
     here = Path(os.path.realpath(Path.cwd()))
     for marks in _MARKS:
@@ -323,14 +302,18 @@ def project_folder() -> Path | None:
             if _may_be_project(folder) and any((folder / mark).exists() for mark in marks):
                 return folder
     hidden = any(part.startswith(".") for part in here.parts)
-    marked_only = hidden or any(here.is_relative_to(each) for each in _OF_PROGRAMS)
-    return here if _may_be_project(here) and not marked_only else None
+    return here if _may_be_project(here) and not hidden and not _is_in(here, _PROGRAMS) else None
 
 
 def _may_be_project(folder: Path) -> bool:
     homes = _homes()
-    wide = {Path("/"), *homes, *homes[-1].parents, *map(Path, _SHARED)}
-    return folder not in wide and not any(folder.is_relative_to(each) for each in _SYSTEM)
+    wide = folder in {Path("/"), *homes, *homes[-1].parents, *map(Path, _SHARED)}
+    shallow = _is_in(folder, _PROGRAMS) and len(folder.parts) < _DEEP
+    return not wide and not shallow and not _is_in(folder, _SYSTEM)
+
+
+def _is_in(path: Path, folders: Sequence[str]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _paths(word: str | Path) -> Sequence[Path]:

@@ -1,9 +1,7 @@
-"""What a service is: to its class (`Hooks`), on a test class (`Declaration`), and running.
+"""What a service is: as an attribute of a test class, to its own class, and while it runs.
 
-As an attribute of a test class, a service is a frozen value that touches nothing, and stands for
-the running server while the class runs. `Hooks` are the methods by which a class of services
-describes its server, each with a default. `Runtime` is the container behind a handle, as the engine
-knows it; `await_ready` and `answers` say whether the server in it answers.
+`Declaration` is a frozen value that touches nothing. `Hooks` are the methods by which a class of
+services describes its server. `Runtime` is the container behind a running service.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ import dataclasses
 import difflib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast, dataclass_transform
 
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
-from orchestrator.probes.checks import ATTEMPT, Target
+from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import exited, wait_until_ready
 from orchestrator.services import options
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
+    from orchestrator.services.service import Service
 
 HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
@@ -109,9 +108,8 @@ def _default(item: dataclasses.Field[Any]) -> object:
 class Hooks(Declaration):
     """The methods to override in a service of your own; each has a default.
 
-    Annotated attributes of a subclass are its options. Hooks whose names begin with ``server_``,
-    and `container_ports`, are asked before the container is created; host, port, alias and password
-    are known by then.
+    Those whose names begin with ``server_``, and `container_ports`, are asked before the container
+    is created; host, port, alias and password are known by then.
 
     Attributes:
         lock_entry: The entry of images.lock that it runs without ``image=``.
@@ -185,9 +183,8 @@ class Hooks(Declaration):
     def isolated(self, test: str) -> Iterator[Self]:  # noqa: ARG002 - services that clean up name things by it
         """Give one test clean state: yield its handle, and drop the state afterwards.
 
-        The test may have restarted the server meanwhile: a connection from before the ``yield`` is
-        broken then, so the state is dropped through a new one. A server that the test has ended for
-        good has no state to drop; what a driver says of that is no error.
+        By a new connection, since the test may have restarted the server meanwhile. What a driver
+        says of a server that the test has ended for good is no error.
         """
         yield self
 
@@ -204,10 +201,9 @@ class Hooks(Declaration):
 
 
 def host_names(alias: str) -> list[str]:
-    """What a service is called on its networks: its alias, and that without underscores.
+    """What a service is called on its networks: its alias, and that with hyphens.
 
-    RFC 1123 has no underscore in host names. Most programs do not care; Java's TLS, browsers and
-    frameworks that check the ``Host`` header do, and can use the name with hyphens instead.
+    RFC 1123 has no underscore in host names; Java's TLS, browsers and checks of ``Host`` insist.
     """
     hyphenated = alias.strip("_").replace("_", "-")
     return [alias] if hyphenated in alias else [alias, hyphenated]
@@ -244,33 +240,8 @@ class Runtime:
     restarts: int = 0
 
 
-class Handle(Target, Protocol):
-    """What faults, and whoever waits for an answer, need of a running service."""
-
-    @property
-    def running(self) -> Runtime:
-        """Its container."""
-
-    @property
-    def startup_timeout(self) -> float:
-        """Seconds it has to become ready."""
-
-    def readiness(self) -> Probe | None:
-        """What tells that it is ready."""
-
-    def started(self) -> None:
-        """What it needs after each start."""
-
-    def copy_with(self, **changes: Any) -> Self:
-        """The same with other attributes."""
-
-
-def await_ready(service: Handle, *, cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Return when the service is ready.
-
-    Args:
-        service: A service that was started.
-        cancelled: Says when nobody waits any more; then this returns early.
+def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Return when a service is ready, or nobody waits any more.
 
     Raises:
         ServiceExitedError: It ended.
@@ -285,12 +256,8 @@ def await_ready(service: Handle, *, cancelled: Callable[[], bool] = lambda: Fals
         raise exited(service, state)
 
 
-def answers(service: Handle, *, patience: float = ATTEMPT) -> bool:
-    """Whether the server answers anybody; a frozen one accepts connections at most.
-
-    Args:
-        service: A service that was ready before.
-        patience: Seconds it has.
+def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
+    """Whether a server answers within so many seconds; a frozen one accepts connections at most.
 
     Raises:
         ServiceExitedError: It has ended.

@@ -18,15 +18,12 @@ Scope = Literal["class", "test", "process"]
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
 _IDENTIFIER: Final = 64
+_ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")  # Docker's pattern, DNS's limit for a label
 _TAKEN: Final = "localhost"  # which is every container's own name for itself
-_ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")
 
 
 def check_alias(alias: str) -> None:
-    """Raise DeclarationError unless the attribute's name can be a DNS name.
-
-    The pattern is Docker's for a name on a network; 63 bytes are DNS's limit for a label.
-    """
+    """Raise DeclarationError unless the attribute's name can be a DNS name."""
     if not _ALIAS.fullmatch(alias) or alias.lower() == _TAKEN:
         raise DeclarationError(
             f"{alias!r} cannot name a service: the attribute's name is its host name on the "
@@ -48,17 +45,15 @@ def check_flag(service: object, option: str, value: object) -> None:
 def check_environment(service: object, option: str, values: Mapping[str, object]) -> None:
     """Raise DeclarationError unless names and values are texts."""
     check(service, option, isinstance(values, Mapping), "a mapping of text to text")
+    place = f"{type(service).__name__}({option}=…)"
     for name, value in values.items():
         if not is_text(name) or "=" in name:
             raise DeclarationError(
-                f"{type(service).__name__}({option}=…) cannot have the variable {name!r}: expected "
-                "its name, as text without '='"
+                f"{place} cannot have the variable {name!r}: expected its name, without '='"
             )
         if not isinstance(value, str):
             instead = "leave it out" if value is None else f"expected text, such as {str(value)!r}"
-            raise DeclarationError(
-                f"{type(service).__name__}({option}=…) cannot set {name} to {value!r}: {instead}"
-            )
+            raise DeclarationError(f"{place} cannot set {name} to {value!r}: {instead}")
 
 
 def in_bytes(size: object) -> int:
@@ -77,37 +72,6 @@ def is_path(value: object) -> bool:
 def check_words(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value is a list of texts, or None."""
     check(service, option, value is None or is_words(value), "a list of arguments")
-
-
-def check_argv(argv: object) -> None:
-    """Raise DeclarationError unless a command is a list of texts, at least one."""
-    if not is_words(argv) or not argv:
-        raise DeclarationError(
-            f"the command {argv!r} cannot be run: expected a list of arguments such as "
-            "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
-        )
-
-
-def check_log_range(tail: object, since: object) -> None:
-    """Raise DeclarationError unless `tail` is a count and `since` a moment, if given."""
-    from datetime import datetime  # not at import: declaring loads no more than it needs
-
-    if tail is not None and not (type(tail) is int and tail >= 0):
-        raise DeclarationError(f"logs(tail={tail!r}) cannot be used: expected a number of lines")
-    if since is not None and not isinstance(since, datetime):
-        raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
-
-
-def is_logger(value: object) -> bool:
-    """Whether a value is a logger."""
-    import logging  # not at import: declaring loads no more than it needs
-
-    return isinstance(value, logging.Logger)
-
-
-def is_room(value: object) -> bool:
-    """Whether a value is a size above 0."""
-    return in_bytes(value) > 0
 
 
 def is_text(value: object) -> bool:

@@ -13,11 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
-from orchestrator.errors import (
-    DeclarationError,
-    InvalidReferenceError,
-    ServiceNotRunningError,
-)
+from orchestrator.errors import DeclarationError, InvalidReferenceError, ServiceNotRunningError
 from orchestrator.services import faults, options
 from orchestrator.services.hooks import Hooks, address, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
@@ -26,7 +22,6 @@ from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
     import logging
-    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from orchestrator.engine.api import ContainerState, ExecResult
@@ -127,7 +122,12 @@ class Service(Hooks):
             tail: Only so many of the last lines.
             since: Only what was written from then on, by this machine's clock.
         """
-        options.check_log_range(tail, since)
+        from datetime import datetime  # not at import: declaring loads no more than it needs
+
+        if tail is not None and not (type(tail) is int and tail >= 0):
+            raise DeclarationError(f"logs(tail={tail!r}) cannot be used: expected a count of lines")
+        if since is not None and not isinstance(since, datetime):
+            raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
         running = self.running
         text = running.engine.logs(running.container, tail=tail, since=since)
         return masked(text, self.secrets())
@@ -141,7 +141,11 @@ class Service(Hooks):
             DeclarationError: The command is no list of arguments.
             EngineError: It could not be run, or did not end in time.
         """
-        options.check_argv(argv)
+        if not options.is_words(argv) or not argv:
+            raise DeclarationError(
+                f"the command {argv!r} cannot be run: expected a list of arguments such as "
+                "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
+            )
         return self.running.engine.exec(self.running.container, argv)
 
     def info(self) -> dict[str, object]:
@@ -161,43 +165,11 @@ class Service(Hooks):
 
     # Faults
 
-    def paused(self) -> AbstractContextManager[None]:
-        """Freeze every process of the server while the block runs: it accepts, and is silent."""
-        return faults.paused(self)
-
-    def partitioned(self) -> AbstractContextManager[None]:
-        """Cut the server off from everybody while the block runs."""
-        return faults.partitioned(self)
-
-    def slowed(
-        self, *, latency: float = 0.0, jitter: float = 0.0, loss: float = 0.0
-    ) -> AbstractContextManager[None]:
-        """Put the server behind a bad link while the block runs, for everybody and on every port.
-
-        Everything it sends is concerned, on connections that are open already, too; its port stays
-        the same. What it sends arrives in order. A `restart` in the block ends the slowness.
-
-        Args:
-            latency: Seconds by which each answer is late.
-            jitter: Seconds by which that varies, more or less.
-            loss: The part of packets that is lost, such as ``0.05``; TCP sends those again.
-
-        Raises:
-            ServiceError: The engine's kernel does not allow it.
-        """
-        return faults.slowed(self, latency=latency, jitter=jitter, loss=loss)
-
-    def kill(self, signal: str = "SIGKILL") -> None:
-        """End the server as a crash does; returns when it has ended. `restart` brings it back."""
-        faults.kill(self, signal=signal)
-
-    def restart(self) -> None:
-        """Kill the server if it runs, start it, and return when it is ready again.
-
-        Raises:
-            ServiceError: It did not come back.
-        """
-        faults.restart(self)
+    paused = faults.paused
+    partitioned = faults.partitioned
+    slowed = faults.slowed
+    kill = faults.kill
+    restart = faults.restart
 
     # What hooks work with
 
@@ -217,10 +189,7 @@ class Service(Hooks):
         return self.running.engine.container(self.running.container)
 
     def copy_with(self, **changes: Any) -> Self:
-        """A copy with other attributes, such as a test's handle with a database of its own.
-
-        What the original opened and cached stays with it.
-        """
+        """A copy with other attributes; what the original opened and cached stays with it."""
         copy = object.__new__(type(self))  # checked when declared
         for item in dataclasses.fields(self):
             object.__setattr__(copy, item.name, getattr(self, item.name))
@@ -252,13 +221,14 @@ class Service(Hooks):
         expected = "bytes, or text such as '512m'; at least 6m"
         memory = _LEAST_MEMORY if self.memory is None else options.in_bytes(self.memory)
         check("memory", memory >= _LEAST_MEMORY, expected)
-        check("shm_size", options.is_room(self.shm_size), "bytes, or text such as '256m'")
+        check("shm_size", options.in_bytes(self.shm_size) > 0, "bytes, or text such as '256m'")
         good = isinstance(self.tmpfs, Mapping) and all(
-            options.is_path(path) and options.is_room(size) for path, size in self.tmpfs.items()
+            options.is_path(path) and options.in_bytes(size) > 0
+            for path, size in self.tmpfs.items()
         )
         check("tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
-        log_to = self.log_to
-        good = log_to is None or options.is_text(log_to) or options.is_logger(log_to)
+        log_to = self.log_to  # a logger, without the import of logging
+        good = log_to is None or options.is_text(log_to) or hasattr(log_to, "handle")
         check("log_to", good, "a logger, or a logger's name")
         good = isinstance(self.files, Mapping) and all(
             options.is_path(path)
@@ -278,11 +248,9 @@ class Service(Hooks):
         )
 
     def _check_image(self) -> None:
-        options.check(
-            self, "image", self.image is None or options.is_text(self.image), "a reference"
-        )
         if self.image is None:
             return
+        options.check(self, "image", options.is_text(self.image), "a reference")
         from orchestrator.images.lockfile import ENTRY_NAME  # declaring loads no more than it needs
         from orchestrator.images.reference import parse_reference
 
@@ -322,18 +290,17 @@ def join(handle: AnyService, runtime: Runtime) -> AnyService:
 
 
 def _why_not_running(service: Service) -> str:
-    place = declared_as(service)
-    if not place:
-        kind = type(service).__name__
+    kind = type(service).__name__
+    if place := declared_as(service):
         return (
-            f"This {kind} is not running, and will not: no test class declares it. Write it in the "
-            f"body of a class with ServicesMixin, as in `name = {kind}(…)`; not in a method, a "
-            "module or a list."
+            f"{place} is not running. It runs from the setUpClass of a test class with "
+            "ServicesMixin to that class's end; a setUpClass of your own must call "
+            "super().setUpClass() first."
         )
     return (
-        f"{place} is not running. It runs from the setUpClass of a test class with "
-        "ServicesMixin to that class's end; a setUpClass of your own must call "
-        "super().setUpClass() first."
+        f"This {kind} is not running, and will not: no test class declares it. Write it in the "
+        f"body of a class with ServicesMixin, as in `name = {kind}(…)`; not in a method, a "
+        "module or a list."
     )
 
 
@@ -341,8 +308,7 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
     """The services, by alias, so that each comes after those it depends on.
 
     Raises:
-        DeclarationError: They depend on one another in a circle, or on a service that the class
-            does not have.
+        DeclarationError: They depend on one another in a circle, or one as `needed` raises it.
     """
     graph = {alias: needed(alias, services) for alias in services}
     try:

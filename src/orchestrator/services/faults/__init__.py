@@ -1,21 +1,25 @@
-"""Faults: what a server does in production and no mock can. Published ports stay the same."""
+"""Faults: what a server does in production and no mock can. Published ports stay the same.
+
+These are methods of `Service`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import DeclarationError, EngineError, ServiceError
+from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
 from orchestrator.probes.waiting import poll
 from orchestrator.services.hooks import await_ready, host_names
 from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from orchestrator.services.hooks import Handle
+    from orchestrator.services.service import Service
 
 LOCK_ENTRY: Final = "python"
 """What `slowed` runs beside the service."""
@@ -26,32 +30,53 @@ _SLOW: Final = 15.0
 
 
 @contextlib.contextmanager
-def paused(service: Handle) -> Iterator[None]:
-    """Freeze every process of the service while the block runs."""
-    running = service.running
+def paused(service: Service) -> Iterator[None]:
+    """Freeze every process of the server while the block runs: it accepts, and is silent."""
+    engine, container = service.running.engine, service.running.container
     with OwnStack() as undo:
-        running.engine.pause_container(running.container)
-        undo.callback(_thaw, service)
+        engine.pause_container(container)
+        undo.callback(_unless_ended, service, lambda: engine.unpause_container(container))
         yield
 
 
 @contextlib.contextmanager
-def partitioned(service: Handle) -> Iterator[None]:
-    """Cut the service off its network, and so off everybody, while the block runs."""
+def partitioned(service: Service) -> Iterator[None]:
+    """Cut the server off from everybody while the block runs."""
     running = service.running
+    names = host_names(running.alias)
+
+    def reconnect(network: str) -> None:
+        running.engine.connect_network(network, container=running.container, aliases=names)
+
     with OwnStack() as undo:
         with OwnStack() as cutting:
             for network in running.networks:
                 running.engine.disconnect_network(network, container=running.container)
-                cutting.callback(_reconnect, service, network)
-            undo.callback(_reconnected, service)  # only now: it may have been cut off before
+                cutting.callback(_unless_ended, service, functools.partial(reconnect, network))
+            # Only now, with all of them cut: it may have been cut off before.
+            undo.callback(_unless_ended, service, lambda: await_ready(service))
             undo.push(cutting.pop_all())
         yield
 
 
 @contextlib.contextmanager
-def slowed(service: Handle, *, latency: float, jitter: float, loss: float) -> Iterator[None]:
-    """Delay and drop what the service sends while the block runs."""
+def slowed(
+    service: Service, *, latency: float = 0.0, jitter: float = 0.0, loss: float = 0.0
+) -> Iterator[None]:
+    """Put the server behind a bad link while the block runs, for everybody and on every port.
+
+    Everything it sends is concerned, on connections that are open already, too; its port stays
+    the same. What it sends arrives in order. A `restart` in the block ends the slowness.
+
+    Args:
+        service: The service itself.
+        latency: Seconds by which each answer is late.
+        jitter: Seconds by which that varies, more or less.
+        loss: The part of packets that is lost, such as ``0.05``; TCP sends those again.
+
+    Raises:
+        ServiceError: The engine's kernel does not allow it.
+    """
     _check_slowness(latency=latency, jitter=jitter, loss=loss)
     running = service.running
     with running.helper(
@@ -66,8 +91,8 @@ def slowed(service: Handle, *, latency: float, jitter: float, loss: float) -> It
         yield
 
 
-def kill(service: Handle, *, signal: str) -> None:
-    """Send a signal to the service's first process; return when it has ended."""
+def kill(service: Service, signal: str = "SIGKILL") -> None:
+    """End the server as a crash does; returns when it has ended. `restart` brings it back."""
     running = service.running
     running.engine.kill_container(running.container, signal=signal)
     if not poll(lambda: _has_ended(service), timeout=_END):
@@ -76,8 +101,12 @@ def kill(service: Handle, *, signal: str) -> None:
         )
 
 
-def restart(service: Handle) -> None:
-    """Kill the service if it runs, start it, and return when it is ready again."""
+def restart(service: Service) -> None:
+    """Kill the server if it runs, start it, and return when it is ready again.
+
+    Raises:
+        ServiceError: It did not come back.
+    """
     running = service.running
     running.restarts += 1
     running.engine.restart_container(running.container)
@@ -85,36 +114,16 @@ def restart(service: Handle) -> None:
     service.started()
 
 
-def _thaw(service: Handle) -> None:
-    running = service.running
-    with _unless_ended(service):
-        running.engine.unpause_container(running.container)
-
-
-def _reconnect(service: Handle, network: str) -> None:
-    running = service.running
-    with _unless_ended(service):
-        running.engine.connect_network(
-            network, container=running.container, aliases=host_names(running.alias)
-        )
-
-
-def _reconnected(service: Handle) -> None:
-    if not _has_ended(service):
-        await_ready(service)
-
-
-@contextlib.contextmanager
-def _unless_ended(service: Handle) -> Iterator[None]:
+def _unless_ended(service: Service, undo: Callable[[], None]) -> None:
     """Undo a fault; on a container that has ended meanwhile there is nothing to undo."""
     try:
-        yield
-    except EngineError:
+        undo()
+    except (EngineError, ServiceExitedError):
         if not _has_ended(service):
             raise
 
 
-def _has_ended(service: Handle) -> bool:
+def _has_ended(service: Service) -> bool:
     state = service.state()
     return state is None or state.ended
 
@@ -131,15 +140,15 @@ def _check_slowness(*, latency: float, jitter: float, loss: float) -> None:
         raise DeclarationError("slowed() without latency=, jitter= or loss= would slow nothing")
 
 
-def _await_slowness(helper: str, service: Handle) -> None:
-    engine, said = service.running.engine, ""
+def _await_slowness(helper: str, service: Service) -> None:
+    engine = service.running.engine
 
-    def decided() -> bool:
-        nonlocal said
-        state, said = engine.container(helper), engine.logs(helper)
-        return "slow" in said.split() or state is None or state.ended
+    def slow_or_over() -> bool:
+        state = engine.container(helper)
+        return "slow" in engine.logs(helper).split() or state is None or state.ended
 
-    poll(decided, timeout=_SLOW)
+    poll(slow_or_over, timeout=_SLOW)
+    said = engine.logs(helper)
     if "slow" not in said.split():
         raise ServiceError(
             f"{service.alias} could not be slowed: {said.strip() or 'no answer'}",

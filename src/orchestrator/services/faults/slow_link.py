@@ -27,12 +27,11 @@ from pathlib import Path
 DEVICE = b"slow0"
 MARK = 0x510
 TABLE = 510
-MTU = 1500
 
 # linux/if_tun.h, linux/sockios.h, linux/if.h
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFADDR, _SIOCSIFMTU = 0x8913, 0x8914, 0x8915, 0x8922
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFADDR = 0x8913, 0x8914, 0x8915
 _IFF_UP = 0x1
 
 # linux/rtnetlink.h, linux/fib_rules.h, linux/if_link.h, linux/ip.h
@@ -46,7 +45,6 @@ _STATIC, _UNIVERSE, _UNICAST, _TO_TABLE = 4, 0, 1, 1
 _EXISTS = 17
 
 _LARGEST = 65536
-_STRICT, _LOOSE = "1\n", 2
 
 
 def main() -> None:
@@ -88,11 +86,9 @@ def _accept_detours() -> None:
 
     The larger of a device's value and that of all counts. /proc is read-only here; netlink is not.
     """
-    folder = Path("/proc/sys/net/ipv4/conf")
-    strict = [
-        file.parent.name for file in folder.glob("*/rp_filter") if file.read_text() == _STRICT
-    ]
-    loose = _attribute(_IPV4_DEVCONF_RP_FILTER, struct.pack("I", _LOOSE))
+    files = Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter")
+    strict = [file.parent.name for file in files if file.read_text() == "1\n"]
+    loose = _attribute(_IPV4_DEVCONF_RP_FILTER, struct.pack("I", 2))
     spec = _attribute(socket.AF_INET, _attribute(_IFLA_INET_CONF, loose))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.bind((0, 0))
@@ -111,7 +107,6 @@ def _open_device() -> int:
             sys.exit("it is slowed already; one slowed() has latency=, jitter= and loss=")
         raise
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", DEVICE, MTU))
         found = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s24x", DEVICE))
         (flags,) = struct.unpack_from("H", found, 16)
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", DEVICE, flags | _IFF_UP))
@@ -126,30 +121,24 @@ def _route_everything_through(device: int) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.bind((0, 0))
         for destination, bits, source in _routes():
-            _ask(
-                netlink,
-                _RTM_NEWROUTE,
-                # family, dst_len, src_len, tos, table, protocol, scope, type, flags
-                struct.pack("8BI", 2, bits, 0, 0, 0, _STATIC, _UNIVERSE, _UNICAST, 0),
-                {
-                    **({_RTA_DST: destination} if bits else {}),
-                    _RTA_OIF: struct.pack("I", device),
-                    _RTA_PREFSRC: source,
-                    _RTA_TABLE: struct.pack("I", TABLE),
-                },
-            )
+            # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+            body = struct.pack("8BI", 2, bits, 0, 0, 0, _STATIC, _UNIVERSE, _UNICAST, 0)
+            attributes = {
+                **({_RTA_DST: destination} if bits else {}),
+                _RTA_OIF: struct.pack("I", device),
+                _RTA_PREFSRC: source,
+                _RTA_TABLE: struct.pack("I", TABLE),
+            }
+            _ask(netlink, _RTM_NEWROUTE, body, attributes)
+        # family, dst_len, src_len, tos, table, two reserved, action, flags
+        body = struct.pack("8BI", 2, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
         for priority, mark, table in ((1, MARK, _MAIN_TABLE), (2, None, TABLE)):
-            _ask(
-                netlink,
-                _RTM_NEWRULE,
-                # family, dst_len, src_len, tos, table, two reserved, action, flags
-                struct.pack("8BI", 2, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0),
-                {
-                    _FRA_PRIORITY: struct.pack("I", priority),
-                    **({_FRA_FWMARK: struct.pack("I", mark)} if mark else {}),
-                    _FRA_TABLE: struct.pack("I", table),
-                },
-            )
+            attributes = {
+                _FRA_PRIORITY: struct.pack("I", priority),
+                **({_FRA_FWMARK: struct.pack("I", mark)} if mark else {}),
+                _FRA_TABLE: struct.pack("I", table),
+            }
+            _ask(netlink, _RTM_NEWRULE, body, attributes)
 
 
 def _routes() -> list[tuple[bytes, int, bytes]]:

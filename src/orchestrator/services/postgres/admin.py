@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from orchestrator.services.hooks import Handle
     from orchestrator.services.postgres.connections import PatientConnection, SharedConnection
+    from orchestrator.services.service import Service
 
 APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""
@@ -32,7 +32,7 @@ class Admin:
         dsn: The libpq URI of one of its databases.
     """
 
-    def __init__(self, service: Handle, dsn: Callable[[str], str], *, database: str) -> None:
+    def __init__(self, service: Service, dsn: Callable[[str], str], *, database: str) -> None:
         self._service = service
         self._dsn = dsn
         self._database = database

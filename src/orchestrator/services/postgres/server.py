@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from orchestrator.probes import Probe
     from orchestrator.probes.checks import Target
-    from orchestrator.services.hooks import Handle
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 
@@ -278,7 +277,7 @@ class Storage:
     on_disk: bool
 
     @contextlib.contextmanager
-    def saving(self, service: Handle, *, crash: bool) -> Iterator[None]:
+    def saving(self, service: Service, *, crash: bool) -> Iterator[None]:
         """Stop the server in the block; what it had committed before is on the disk then.
 
         That is done from within the container, so that a partition does not matter.
