@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
+from typing import ClassVar
 
 from orchestrator import Build, Container, ServicesMixin
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.probes import LogLine
 from orchestrator.sessions import own_session
 from orchestrator.settings import Settings
-from tests.support.classes import LeakCheckedTestCase, problems, run_class
+from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
 DOCKERFILE = """
@@ -23,93 +26,76 @@ ENTRYPOINT ["sh", "-c", "echo $(cat /greeting) $WHO; exec sleep 60"]
 """
 
 
-class BuildTest(LeakCheckedTestCase):
+class BuildTest(ServicesMixin, unittest.TestCase):
     """A folder becomes an image that stands on locked ones."""
 
-    def setUp(self) -> None:
-        """Write a recipe."""
-        super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        (self.folder / "Dockerfile").write_text(DOCKERFILE)
-        (self.folder / "greeting").write_text("hello")
+    root: ClassVar[Path] = Path(tempfile.gettempdir()) / f"orchestrator-build-{os.getpid()}"
 
-    def run_build(self, build: str | Path | Build, line: str) -> str:
-        """Run a class on the image and return the image's name."""
-        seen: list[str] = []
+    box = Container(build=root / "box", probe=LogLine("^hello world$"))
+    copy = Container(build=root / "copy", probe=LogLine("^hello world$"))
+    changed = Container(build=root / "changed", probe=LogLine("^bye world$"))
+    other = Container(
+        build=Build(folder=root / "box", dockerfile="Other", args={"WHO": "you"}, target="base"),
+        probe=LogLine("^hello you$"),
+    )
 
-        class Built(ServicesMixin, unittest.TestCase):
-            box = Container(build=build, probe=LogLine(line))
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Write three folders: a copy has more files, which are left out, and one other content."""
+        cls.addClassCleanup(shutil.rmtree, cls.root)
+        box = cls.root / "box"
+        box.mkdir(parents=True)
+        for name in ("Dockerfile", "Other"):
+            (box / name).write_text(DOCKERFILE)
+        (box / "greeting").write_text("hello")
+        (box / ".dockerignore").write_text("# remark\n*.log\n")
+        for name in ("copy", "changed"):
+            shutil.copytree(box, cls.root / name)
+        (cls.root / "copy" / "noise.log").write_text("noise")
+        (cls.root / "changed" / "greeting").write_text("bye")
+        super().setUpClass()
 
-            def test_it(self) -> None:
-                seen.append(str(self.box.info()["image"]))
+    def test_the_same_content_is_one_image(self) -> None:
+        """Whatever folder it is in, without what is ignored; other content or arguments another."""
+        image = str(self.box.info()["image"])
+        self.assertRegex(image, "^orchestrator/built:")
+        self.assertEqual(image, self.copy.info()["image"])
+        self.assertEqual(3, len({image, self.changed.image, self.other.image}))
 
-        result = run_class(Built)
-        self.assertTrue(result.wasSuccessful(), problems(result))
-        return seen[0]
 
-    def test_args_and_another_dockerfile(self) -> None:
-        """What a Build says beside the folder."""
-        (self.folder / "Dockerfile").rename(self.folder / "Other")
-        build = Build(folder=self.folder, dockerfile="Other", args={"WHO": "you"}, target="base")
-        self.run_build(build, "^hello you$")
+class FailingBuildTest(LeakCheckedTestCase):
+    """What cannot be built, and is told so."""
 
-    def test_the_same_content_is_built_once(self) -> None:
-        """A second class, from a copy of the folder, gets the same image; other content another."""
-        first = self.run_build(self.folder, "^hello world$")
-        self.assertRegex(first, "^orchestrator/built:")
-        with tempfile.TemporaryDirectory() as copy:
-            for name in ("Dockerfile", "greeting"):
-                (Path(copy) / name).write_bytes((self.folder / name).read_bytes())
-            self.assertEqual(first, self.run_build(copy, "^hello world$"))
-        (self.folder / "greeting").write_text("bye")
-        self.assertNotEqual(first, self.run_build(self.folder, "^bye world$"))
-        (self.folder / "greeting").write_text("hello")
-        other = self.run_build(Build(folder=self.folder, args={"WHO": "you"}), "^hello you$")
-        self.assertNotEqual(first, other)
+    def failing(self, dockerfile: str, *parts: str) -> None:
+        """Expect these parts in the error of a class whose image is built from this."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / dockerfile.partition(" ")[0]).write_text(dockerfile)
 
-    def test_what_is_ignored_is_not_sent(self) -> None:
-        """A file that .dockerignore names does not change the image."""
-        (self.folder / ".dockerignore").write_text("# remark\n*.log\n")
-        first = self.run_build(self.folder, "^hello world$")
-        (self.folder / "noise.log").write_text("noise")
-        self.assertEqual(first, self.run_build(self.folder, "^hello world$"))
+            class Fails(ServicesMixin, unittest.TestCase):
+                box = Container(build=Build(folder=folder, dockerfile="FROM"))
 
-    def failing(self, build: str | Path) -> str:
-        """Run a class that cannot start, and return what it says."""
+                def test_it(self) -> None:
+                    """Never reached."""
 
-        class Fails(ServicesMixin, unittest.TestCase):
-            box = Container(build=build)
-
-            def test_it(self) -> None:
-                """Never reached."""
-
-        return problems(run_class(Fails))
+            self.assert_error(Fails, *parts)
 
     def test_a_failed_build_shows_its_last_lines_and_is_not_waited_for(self) -> None:
         """The engine said no: no watchdog stays behind for an image that might yet appear."""
-        (self.folder / "Dockerfile").write_text("FROM redis\nRUN echo so far so good; exit 7\n")
         settings, endpoint = Settings.from_environment(), find_endpoint()
         engine = connect(settings, endpoint=endpoint)
         self.addCleanup(engine.close)
         session = own_session(engine, endpoint=endpoint, settings=settings)
         before = session.unsettled
-        self.assertRegex(self.failing(self.folder), r"(?s)7.*so far so good")
+        self.failing("FROM redis\nRUN echo so far so good; exit 7\n", "7", "so far so good")
         self.assertEqual(before, session.unsettled)
 
     def test_a_base_that_is_not_locked_is_refused(self) -> None:
         """The lock counts for what an image is built from, too."""
-        (self.folder / "Dockerfile").write_text("FROM nginx:1.27\n")
-        text = self.failing(self.folder)
-        self.assertIn("ImageNotLockedError", text)
-        self.assertIn("nginx:1.27", text)
+        self.failing("FROM nginx:1.27\n", "ImageNotLockedError", "nginx:1.27")
 
-    def test_a_missing_folder_is_named(self) -> None:
+    def test_a_missing_dockerfile_is_named(self) -> None:
         """With the file that was looked for."""
-        text = self.failing(self.folder / "none")
-        self.assertIn("DeclarationError", text)
-        self.assertIn("none/Dockerfile", text)
+        self.failing("RUN nothing", "DeclarationError", "/FROM")
 
 
 class BuildLifetimeTest(ProcessTestCase):
@@ -117,8 +103,7 @@ class BuildLifetimeTest(ProcessTestCase):
 
     def test_nothing_is_left_when_the_process_ends(self) -> None:
         """Container, network and image are gone."""
-        (self.folder / "Dockerfile").write_text(DOCKERFILE)
-        (self.folder / "greeting").write_text("hello")
+        (self.folder / "Dockerfile").write_text("FROM redis\n")
         self.write(
             "test_built.py",
             """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tempfile
 import textwrap
@@ -55,24 +56,24 @@ class ComposeTest(LeakCheckedTestCase):
     """What runs is what the file says."""
 
     def setUp(self) -> None:
-        """A folder with a Compose file and what it refers to."""
+        """Work in a folder with a Compose file and what it refers to."""
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.write("compose.yaml", SHOP)
-        self.write("web.env", "# where\nWHERE='wide web'\n")
-        self.write("greeting", "hello\n")
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(contextlib.chdir(self.folder))
+        for name, text in (
+            ("compose.yaml", SHOP),
+            ("web.env", "# where\nWHERE='wide web'\n"),
+            ("greeting", "hello\n"),
+        ):
+            (self.folder / name).write_text(textwrap.dedent(text))
 
-    def write(self, name: str, text: str) -> None:
-        """Write one file of the project."""
-        (self.folder / name).write_text(textwrap.dedent(text))
-
-    def test_services_run_as_the_file_says(self) -> None:
-        """Command, environment, files, limits, order, and names that are host names."""
+    def test_services_run_as_the_file_says_beside_others(self) -> None:
+        """Command, environment, files, limits, order; names and dependencies go across."""
 
         class Shop(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
+            stack = Compose(".")
+            store = Redis()
+            late = Redis(depends_on=["web-app"])
 
             def test_it(self) -> None:
                 web = self.stack["web-app"]
@@ -81,6 +82,8 @@ class ComposeTest(LeakCheckedTestCase):
                 limit = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max"
                 self.assertIn("100\n", web.exec(["sh", "-c", limit]).output)
                 self.assertIn("tmpfs", web.exec(["df", "/scratch"]).output)
+                self.assertIn("NOAUTH", web.exec(["redis-cli", "-h", "store", "ping"]).output)
+                self.assertTrue(self.late.client.ping())
 
             def test_ports_are_free_ones_on_loopback(self) -> None:
                 cache = self.stack["cache"]
@@ -88,72 +91,32 @@ class ComposeTest(LeakCheckedTestCase):
                     client.sendall(b"PING\r\n")
                     self.assertEqual(b"+PONG\r\n", client.recv(100))
 
+        with self.assertRaisesRegex(ServiceNotRunningError, "service 'cache' is not running"):
+            _ = Shop.stack["cache"].port
         self.assert_passes(Shop)
 
-    def test_it_stands_beside_other_services(self) -> None:
-        """They are one environment: names and dependencies go across."""
-        self.write(
-            "compose.yaml",
-            """
-            services:
-              web:
-                image: redis
-                entrypoint: [sh, -c, "redis-cli -h store ping; exec sleep 60"]
-            """,
-        )
-
-        class Beside(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
-            store = Redis()
-            late = Redis(depends_on=["web"])
-
-            def test_it(self) -> None:
-                self.assertIn("web", self.stack)
-                self.assertTrue(self.late.client.ping())
-                asked = self.stack["web"].exec(["redis-cli", "-h", "store", "ping"])
-                self.assertIn("NOAUTH", asked.output)
-
-        self.assert_passes(Beside)
-
-    def test_a_declaration_reads_no_file(self) -> None:
-        """The file is read when the class starts; a missing one is the class's error."""
+    def test_a_class_that_cannot_be_is_told_when_it_starts(self) -> None:
+        """A declaration reads no file; a name is a host name, and there is one of each."""
 
         class Missing(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder / "none.yaml")
+            stack = Compose("none.yaml")
 
             def test_it(self) -> None:
                 """Never reached."""
 
-        self.assert_error(Missing, "DeclarationError", "none.yaml cannot be read")
-
-    def test_a_service_that_is_not_running_says_so(self) -> None:
-        """Before the class has started, and after it."""
-
-        class Later(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
-
-        with self.assertRaisesRegex(ServiceNotRunningError, "service 'cache' is not running"):
-            _ = Later.stack["cache"].port
-
-    def test_two_services_of_one_name_are_refused(self) -> None:
-        """A name is a host name; there is one of each."""
-
-        class Twice(ServicesMixin, unittest.TestCase):
-            stack = Compose(self.folder, allow=[self.folder])
+        class Twice(Missing):
+            stack = Compose(".")
             cache = Redis()
 
-            def test_it(self) -> None:
-                """Never reached."""
-
+        self.assert_error(Missing, "DeclarationError", "none.yaml cannot be read")
         self.assert_error(Twice, "DeclarationError", "two services are called 'cache'")
 
 
 class ComposeRunnerTest(ProcessTestCase):
     """Compose under the parallel runner."""
 
-    def test_it_runs_in_workers(self) -> None:
-        """A stack is started by a worker; a broken file is one class's error."""
-        self.write("compose.yaml", "services: {web: {image: redis, command: [sleep, '60']}}\n")
+    def test_a_broken_file_is_one_classs_error(self) -> None:
+        """The other classes run."""
         self.write("broken.yaml", "services: {web: {image: redis, privileged: true}}\n")
         self.write(
             "test_it.py",
@@ -161,10 +124,8 @@ class ComposeRunnerTest(ProcessTestCase):
             import unittest
             from orchestrator import Compose, ServicesMixin
 
-            class GoodTest(ServicesMixin, unittest.TestCase):
-                stack = Compose("compose.yaml")
-                def test_it(self):
-                    self.assertEqual("web", self.stack["web"].alias)
+            class GoodTest(unittest.TestCase):
+                def test_it(self): pass
 
             class BrokenTest(ServicesMixin, unittest.TestCase):
                 stack = Compose("broken.yaml")

@@ -1,4 +1,4 @@
-"""What a service may do to this machine, claim by claim, as Docker and the kernel tell it."""
+"""What a service may do to this machine and tells of itself, as Docker and the kernel see it."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ if TYPE_CHECKING:
     from orchestrator import Service
 
 SLEEP = ["sleep", "60"]
+SOCKET = "/var/run/docker.sock"
 # linux/capability.h
 BITS = {
-    "CHOWN": 0,
-    "DAC_OVERRIDE": 1,
-    "FOWNER": 3,
-    "FSETID": 4,
-    "KILL": 5,
-    "SETGID": 6,
-    "SETUID": 7,
-    "SETPCAP": 8,
-    "NET_BIND_SERVICE": 10,
-    "NET_ADMIN": 12,
-    "NET_RAW": 13,
-    "SYS_CHROOT": 18,
+    name: bit
+    for bit, name in enumerate(
+        "CHOWN DAC_OVERRIDE - FOWNER FSETID KILL SETGID SETUID SETPCAP - NET_BIND_SERVICE - "
+        "NET_ADMIN NET_RAW - - - - SYS_CHROOT".split()
+    )
 }
+
+
+def output(*argv: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
 
 
 def inspected(container: str) -> dict[str, Any]:
     """What Docker knows of a container."""
-    done = subprocess.run(["docker", "inspect", container], capture_output=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)[0]
+    found: dict[str, Any] = json.loads(output("docker", "inspect", container))[0]
     return found
 
 
@@ -57,105 +56,106 @@ def bounding(service: Service) -> set[str]:
     return names
 
 
-def own_addresses() -> set[str]:
-    """This machine's addresses other than loopback."""
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        probe.connect(("198.51.100.1", 9))  # no packet is sent; the kernel chooses our address
-        return {probe.getsockname()[0]}
-
-
-class ContainerSecurityTest(LeakCheckedTestCase):
+class ContainerSecurityTest(ServicesMixin, unittest.TestCase):
     """Every service, not only those that somebody thought of."""
 
-    def test_every_service_is_confined(self) -> None:  # noqa: C901 - its inner tests together
+    db = Postgres()
+    cache = Redis()
+    second = Redis()
+    events = Kafka()
+    box = Container(image="redis", entrypoint=SLEEP, ports=["5300/udp"])
+    asked = Container(
+        image="redis",
+        entrypoint=SLEEP,
+        capabilities=["NET_ADMIN"],
+        mounts={SOCKET: SOCKET},
+        allow=["docker-socket"],
+    )
+    none = Container(image="redis", entrypoint=SLEEP, capabilities=[])
+
+    @property
+    def usual(self) -> list[Service]:
+        """Those that were given no right by name."""
+        return [self.db, self.cache, self.events, self.box]
+
+    def test_every_service_is_confined(self) -> None:
         """Not privileged, no new privileges, nothing of the host mounted, own namespaces."""
+        for service in self.usual:
+            with self.subTest(service.alias):
+                found = inspected(service.container_id)
+                host = found["HostConfig"]
+                self.assertFalse(host["Privileged"])
+                self.assertEqual(["ALL"], host["CapDrop"])
+                self.assertEqual(["no-new-privileges"], host["SecurityOpt"])
+                self.assertEqual([], host["Devices"] or [])
+                self.assertEqual(["", ""], [host["PidMode"], host["UTSMode"]])
+                self.assertNotEqual("host", host["NetworkMode"])
+                self.assertEqual([], [it for it in found["Mounts"] if it["Type"] == "bind"])
+                for bindings in host["PortBindings"].values():
+                    self.assertEqual(["127.0.0.1"], [it["HostIp"] for it in bindings])
+                self.assertEqual("1", status(service)["NoNewPrivs"])
+                self.assertLessEqual(bounding(service), set(CAPABILITIES))
+                self.assertNotEqual(0, service.exec(["test", "-e", SOCKET]).exit_code)
 
-        class Everything(ServicesMixin, unittest.TestCase):
-            db = Postgres()
-            cache = Redis()
-            events = Kafka()
-            box = Container(image="redis", entrypoint=SLEEP, ports=["5300/udp"])
+    def test_another_address_of_this_machine_refuses(self) -> None:
+        """A published port is for this machine's own processes."""
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+            probe.connect(("198.51.100.1", 9))  # no packet is sent; the kernel chooses our address
+            address = probe.getsockname()[0]
+        with self.assertRaises(OSError):
+            socket.create_connection((address, self.cache.port), timeout=2)
 
-            def test_docker_knows(self) -> None:
-                for service in (self.db, self.cache, self.events, self.box):
-                    with self.subTest(service.alias):
-                        found = inspected(service.container_id)
-                        host = found["HostConfig"]
-                        self.assertFalse(host["Privileged"])
-                        self.assertEqual(["ALL"], host["CapDrop"])
-                        self.assertEqual(["no-new-privileges"], host["SecurityOpt"])
-                        self.assertEqual([], host["Devices"] or [])
-                        self.assertEqual(["", ""], [host["PidMode"], host["UTSMode"]])
-                        self.assertNotEqual("host", host["NetworkMode"])
-                        binds = [it for it in found["Mounts"] if it["Type"] == "bind"]
-                        self.assertEqual([], binds)
-                        for bindings in host["PortBindings"].values():
-                            self.assertEqual(["127.0.0.1"], [it["HostIp"] for it in bindings])
-
-            def test_another_address_of_this_machine_refuses(self) -> None:
-                for address in own_addresses():
-                    with self.subTest(address), self.assertRaises(OSError):
-                        socket.create_connection((address, self.cache.port), timeout=2)
-
-            def test_the_kernel_knows(self) -> None:
-                for service in (self.db, self.cache, self.events, self.box):
-                    with self.subTest(service.alias):
-                        self.assertEqual("1", status(service)["NoNewPrivs"])
-                        self.assertLessEqual(bounding(service), set(CAPABILITIES))
-
-            def test_servers_have_only_what_their_images_use(self) -> None:
-                own = {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}
-                self.assertEqual(own, bounding(self.cache))
-                self.assertEqual(own | {"FOWNER"}, bounding(self.db))
-                self.assertEqual(set(), bounding(self.events))
-                for service in (self.db, self.cache, self.events):
-                    self.assertEqual(0, int(status(service)["CapEff"], 16), service.alias)
-
-            def test_no_engine_can_be_reached_from_inside(self) -> None:
-                for service in (self.db, self.cache, self.events, self.box):
-                    for path in ("/var/run/docker.sock", "/run/docker.sock"):
-                        self.assertNotEqual(0, service.exec(["test", "-e", path]).exit_code)
-
-        self.assert_passes(Everything)
+    def test_servers_have_only_what_their_images_use(self) -> None:
+        """And their own processes have nothing of it."""
+        own = {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"}
+        self.assertEqual(own, bounding(self.cache))
+        self.assertEqual(own | {"FOWNER"}, bounding(self.db))
+        self.assertEqual(set(), bounding(self.events))
+        for service in (self.db, self.cache, self.events):
+            self.assertEqual(0, int(status(service)["CapEff"], 16), service.alias)
 
     def test_capabilities_and_the_engines_socket_are_there_where_they_are_asked_for(self) -> None:
         """By name: those, and no others."""
-        path = "/var/run/docker.sock"
-
-        class Asked(ServicesMixin, unittest.TestCase):
-            box = Container(
-                image="redis",
-                entrypoint=SLEEP,
-                capabilities=["NET_ADMIN"],
-                mounts={path: path},
-                allow=["docker-socket"],
-            )
-            none = Container(image="redis", entrypoint=SLEEP, capabilities=[])
-
-            def test_it(self) -> None:
-                self.assertEqual({"NET_ADMIN"}, bounding(self.box))
-                self.assertEqual(0, self.box.exec(["test", "-S", path]).exit_code)
-                self.assertEqual(set(), bounding(self.none))
-
-        self.assert_passes(Asked)
+        self.assertEqual({"NET_ADMIN"}, bounding(self.asked))
+        self.assertEqual(0, self.asked.exec(["test", "-S", SOCKET]).exit_code)
+        self.assertEqual(set(), bounding(self.none))
 
     def test_the_helper_of_slowed_may_do_just_its_work(self) -> None:
         """It has two capabilities and one device, and only in the service's network namespace."""
+        with self.cache.slowed(latency=0.01):
+            [helper] = [it for it in left_of_this_process() if "helper" in it.name]
+            host = inspected(helper.id)["HostConfig"]
+        self.assertFalse(host["Privileged"])
+        self.assertEqual(["ALL"], host["CapDrop"])
+        self.assertEqual({"NET_ADMIN", "NET_RAW"}, set(host["CapAdd"]))
+        self.assertEqual(["/dev/net/tun"], [it["PathOnHost"] for it in host["Devices"]])
+        self.assertEqual(f"container:{self.cache.container_id}", host["NetworkMode"])
 
-        class Slowed(ServicesMixin, unittest.TestCase):
-            cache = Redis()
+    def test_every_server_has_a_long_password_of_its_own(self) -> None:
+        """Declared alike, they differ; no process list, label, log or info of any has it."""
+        self.cache.client.ping()
+        with self.db.connect() as connection:
+            connection.execute("select 1")
+        passwords = set()
+        for service in (self.db, self.cache, self.second):
+            password = str(service.password)
+            passwords.add(password)
+            self.assertGreaterEqual(len(password), 20)
+            config = inspected(service.container_id)["Config"]
+            shown = [
+                output("ps", "axww"),
+                output("docker", "top", service.container_id),
+                json.dumps([config["Labels"], config["Cmd"], config["Entrypoint"]]),
+                output("docker", "logs", service.container_id),
+                *(service.logs(), str(service.info()), repr(service)),
+            ]
+            for text in shown:
+                self.assertNotIn(password, text)
+        self.assertEqual(3, len(passwords))
 
-            def test_it(self) -> None:
-                with self.cache.slowed(latency=0.01):
-                    [helper] = [it for it in left_of_this_process() if "helper" in it.name]
-                    host = inspected(helper.id)["HostConfig"]
-                self.assertFalse(host["Privileged"])
-                self.assertEqual(["ALL"], host["CapDrop"])
-                self.assertEqual({"NET_ADMIN", "NET_RAW"}, set(host["CapAdd"]))
-                self.assertEqual(["/dev/net/tun"], [it["PathOnHost"] for it in host["Devices"]])
-                self.assertEqual(f"container:{self.cache.container_id}", host["NetworkMode"])
 
-        self.assert_passes(Slowed)
+class RegistriesTest(LeakCheckedTestCase):
+    """Where images may come from."""
 
     def test_an_image_from_another_registry_is_refused_before_anything_is_made(self) -> None:
         """ORCHESTRATOR_REGISTRIES counts for every service, locked or not."""

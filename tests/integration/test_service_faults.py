@@ -1,13 +1,20 @@
-"""Faults: pause, partition, kill and restart a real server."""
+"""Faults: pause, partition, slow down, kill and restart a real server."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 import unittest
 
 import redis
 
 from orchestrator import Container, Redis, ServicesMixin
-from orchestrator.errors import EngineError
+from orchestrator.engine.api import Label
+from orchestrator.errors import DeclarationError, EngineError, ServiceError
+from tests.support.classes import left_of_this_process
+
+LATENCY = 0.15
 
 
 class FaultsTest(ServicesMixin, unittest.TestCase):
@@ -16,15 +23,24 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
     cache = Redis(startup_timeout=10)
     other = Container(image="redis", command=["sleep", "600"])
 
-    def client(self) -> redis.Redis:
+    def client(self, timeout: float = 0.3) -> redis.Redis:
         """A client that gives up soon."""
-        client = redis.Redis.from_url(self.cache.url, socket_timeout=0.3, retry=None)
+        client = redis.Redis.from_url(self.cache.url, socket_timeout=timeout, retry=None)
         self.addCleanup(client.close)
         return client
 
     def sibling_hears(self) -> str:
         """What another container of the class is answered."""
         return self.other.exec(["redis-cli", "-u", self.cache.internal_url, "ping"]).output
+
+    def fastest(self) -> float:
+        """Seconds of the fastest of a few pings: what the machine adds by being busy goes away."""
+        seconds = []
+        for _ in range(3):
+            began = time.monotonic()
+            self.cache.client.ping()
+            seconds.append(time.monotonic() - began)
+        return min(seconds)
 
     def test_a_paused_server_accepts_and_is_silent(self) -> None:
         """A client's read times out during the pause, and works after it, also when it failed."""
@@ -34,36 +50,81 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
         self.assertTrue(client.ping())
 
     def test_a_partitioned_server_is_out_of_reach_for_host_and_siblings(self) -> None:
-        """Neither the test nor another container gets through, until the block ends."""
+        """Until the block ends; a partition of it is refused meanwhile, at once."""
         port = self.cache.port
         with self.cache.partitioned():
             with self.assertRaises(redis.RedisError):
                 self.client().ping()
             self.assertNotIn("PONG", self.sibling_hears())
+            with (
+                self.assertRaisesRegex(EngineError, "disconnect .*-cache"),
+                self.cache.partitioned(),
+            ):
+                self.fail("it was cut off twice")
         self.assertTrue(self.client().ping())
         self.assertIn("PONG", self.sibling_hears())
         self.assertEqual(port, self.cache.port)
 
-    def test_a_partition_of_a_partitioned_server_is_refused(self) -> None:
-        """At once: nobody waits for a server that is cut off."""
-        with (
-            self.cache.partitioned(),
-            self.assertRaisesRegex(EngineError, "disconnect .*-cache"),
-            self.cache.partitioned(),
-        ):
-            self.fail("it was cut off twice")
-        self.assertTrue(self.client().ping())
-
     def test_a_killed_server_refuses_and_comes_back_as_it_was(self) -> None:
-        """restart() returns when it is ready, on the same port, with the same password."""
+        """On the same port, with the same password; a fault of what was killed ends well."""
         url = self.cache.url
-        self.cache.kill()
+        with self.cache.slowed(latency=LATENCY), self.cache.partitioned():
+            self.cache.kill()
         with self.assertRaises(redis.ConnectionError):
             self.client().ping()
         self.cache.restart()
         self.assertEqual(url, self.cache.url)
         self.assertTrue(self.client().ping())
-        stranger = redis.Redis(host=self.cache.host, port=self.cache.port)
-        self.addCleanup(stranger.close)
-        with self.assertRaises(redis.AuthenticationError):
+        with (
+            redis.Redis(host=self.cache.host, port=self.cache.port) as stranger,
+            self.assertRaises(redis.AuthenticationError),
+        ):
             stranger.ping()
+
+    def test_answers_are_late_on_connections_that_are_open_already(self) -> None:
+        """A pooled connection is slow in the block, for siblings too, and quick after it."""
+        self.assertTrue(self.cache.client.ping())
+        with self.cache.slowed(latency=LATENCY):
+            self.assertGreaterEqual(self.fastest(), LATENCY)
+            began = time.monotonic()
+            self.assertIn("PONG", self.sibling_hears())
+            self.assertGreaterEqual(time.monotonic() - began, 2 * LATENCY)  # it logs in first
+            with (
+                self.assertRaisesRegex(ServiceError, "cache could not be slowed: it is s"),
+                self.cache.slowed(loss=0.1),
+            ):
+                self.fail("it was slowed twice")
+        self.assertLess(self.fastest(), LATENCY)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root may set up such a network namespace")
+    def test_data_arrives_whole_also_where_the_kernel_is_strict_about_ways_back(self) -> None:
+        """Some distributions set rp_filter to 1, which drops what came by another way."""
+        found = ["docker", "inspect", "-f", "{{.State.Pid}}", self.cache.container_id]
+        pid = subprocess.run(found, capture_output=True, text=True, check=True).stdout
+        strict = ["sysctl", "-w", "net.ipv4.conf.all.rp_filter=1"]
+        argv = ["nsenter", "--net", "--target", pid.strip(), *strict]
+        subprocess.run(argv, capture_output=True, check=True)
+        value = bytes(range(256)) * 4096
+        self.cache.client.set("large", value)
+        with self.cache.slowed(latency=0.02, jitter=0.02, loss=0.02):
+            self.assertEqual(value, self.client(timeout=30).get("large"))
+
+    def test_a_link_that_loses_everything_times_out(self) -> None:
+        """A driver's timeout is met as in production; the failed block leaves no helper behind."""
+        with self.assertRaises(redis.TimeoutError), self.cache.slowed(loss=1):
+            self.client().ping()
+        self.assertTrue(self.client(timeout=5).ping())
+        found = [it.labels for it in left_of_this_process() if it.kind == "container"]
+        mine = [it[Label.SERVICE] for it in found if it[Label.CLASS].endswith("FaultsTest")]
+        self.assertEqual(["cache", "other"], sorted(mine))
+
+    def test_a_value_that_makes_no_sense_is_named(self) -> None:
+        """Milliseconds, percent and nothing at all are told apart from what is meant."""
+        for name, value in (("latency", 250), ("jitter", -1), ("loss", 5)):
+            with (
+                self.assertRaisesRegex(DeclarationError, f"slowed.{name}={value}"),
+                self.cache.slowed(**{name: value}),
+            ):
+                self.fail("it was taken")
+        with self.assertRaises(DeclarationError), self.cache.slowed():
+            self.fail("it was taken")

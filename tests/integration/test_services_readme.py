@@ -12,43 +12,29 @@ SERVICE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8
 
 FAULTS = """
     import pymysql
-    import unittest
-
-    from mysql import MySQL
-    from orchestrator import ServicesMixin
+    import mysql
+    import test_orders
 
 
-    class Telling(MySQL):
+    class Telling(mysql.MySQL):
         def server_info(self):
             return {"told": self.running.password}
 
 
-    class FaultsTest(ServicesMixin, unittest.TestCase):
+    class FaultsTest(test_orders.OrdersTest):
         db = Telling()
 
-        def setUp(self):
+        def test_faults(self):
             with self.db.connect() as connection:
                 connection.cursor().execute("create table t (id int)")
-
-        def tables(self):
-            with self.db.connect() as connection, connection.cursor() as cursor:
-                return cursor.execute("show tables")
-
-        def test_restart(self):
-            self.db.restart()
-            self.assertEqual(1, self.tables())
-
-        def test_kill(self):
+            with self.db.paused(), self.assertRaises(pymysql.OperationalError):
+                self.db.connect()
             self.db.kill()
             with self.assertRaises(pymysql.OperationalError):
                 self.db.connect()
             self.db.restart()
-            self.assertEqual(1, self.tables())
-
-        def test_paused(self):
-            with self.db.paused(), self.assertRaises(pymysql.OperationalError):
-                self.db.connect()
-            self.assertEqual(1, self.tables())
+            with self.db.connect() as connection, connection.cursor() as cursor:
+                self.assertEqual(1, cursor.execute("show tables"))
 
         def test_password(self):
             self.fail()
@@ -64,9 +50,9 @@ class ServicesReadmeTest(ProcessTestCase):
         self.write("mysql.py", SERVICE)
         self.write("test_orders.py", USE)
         self.write("test_faults.py", FAULTS)
-        argv = ("-W", "error", "-m", "unittest", "-v", "test_orders", "test_faults")
+        argv = ("-W", "error", "-m", "unittest", "-v", "test_faults")
         status, output = self.run_python(*argv)
         self.assertEqual(1, status, output)
-        self.assertIn("Ran 6 tests", output)
+        self.assertIn("Ran 4 tests", output)
         self.assertIn("FAILED (failures=1)", output)
         self.assertIn("told=***", output)
