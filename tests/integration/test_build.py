@@ -22,7 +22,7 @@ FROM redis AS base
 ARG WHO=world
 COPY greeting /greeting
 ENV WHO=$WHO
-ENTRYPOINT ["sh", "-c", "echo $(cat /greeting) $WHO; exec sleep 60"]
+ENTRYPOINT ["sh", "-c", "echo $(cat /greeting) $WHO; exec sleep 600"]
 """
 
 

@@ -29,7 +29,7 @@ services:
       interval: 10s
   web-app:
     <<: *common
-    command: ["cat /etc/greeting; echo $$WHO $$WHERE; redis-cli -h cache ping; exec sleep 60"]
+    command: ["cat /etc/greeting; echo $$WHO $$WHERE; redis-cli -h cache ping; exec sleep 600"]
     healthcheck:
       test: pgrep sleep || ls -l /proc/1/exe | grep sleep
     environment:
@@ -45,7 +45,7 @@ services:
     pids_limit: 100
   tools:
     <<: *common
-    command: ["exec sleep 60"]
+    command: ["exec sleep 600"]
     profiles: [tools]
 volumes:
   data: {}

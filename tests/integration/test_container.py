@@ -15,7 +15,7 @@ from orchestrator.errors import DeclarationError
 from orchestrator.probes import Call, LogLine
 from tests.support.classes import LeakCheckedTestCase
 
-SLEEP = ["sleep", "60"]
+SLEEP = ["sleep", "600"]
 # The images here have Perl, whichever distribution they come from has it or not.
 UDP_ECHO = """
 use IO::Socket::INET;
@@ -40,7 +40,7 @@ class ContainerTest(ServicesMixin, unittest.TestCase):
 
     box = Container(
         image="redis",
-        entrypoint=["sh", "-c", 'echo "$GREETING $1"; cat /etc/one /etc/two; sleep 60', "name"],
+        entrypoint=["sh", "-c", 'echo "$GREETING $1"; cat /etc/one /etc/two; sleep 600', "name"],
         command=["world"],
         env={"GREETING": "hello"},
         files={"/etc/one": b"bytes, ", "/etc/two": folder / "here"},

@@ -18,7 +18,7 @@ from tests.support.classes import LeakCheckedTestCase, left_of_this_process
 if TYPE_CHECKING:
     from orchestrator import Service
 
-SLEEP = ["sleep", "60"]
+SLEEP = ["sleep", "600"]
 SOCKET = "/var/run/docker.sock"
 # linux/capability.h, without those that nothing here has
 CAPABILITY_BITS = """
