@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from orchestrator.engine.api import EngineInfo
     from orchestrator.engine.docker import Engine
-    from orchestrator.engine.endpoint import Endpoint
 
 # A healthy daemon answers in milliseconds; who asks the doctor does not want to wait a minute.
 _ENGINE_TIMEOUT: Final = 10.0  # seconds
@@ -42,13 +40,9 @@ LEAST_INODES: Final = 50_000
 _MAKE_ROOM: Final = "docker system df; python -m orchestrator reap; docker image prune --all"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
-    """The result of one check.
-
-    Attributes:
-        mend: The command that mends it; empty when nothing is wrong.
-    """
+    """The result of one check; ``mend`` is the command that mends it, where something is wrong."""
 
     about: str
     text: str
@@ -83,82 +77,64 @@ def examine() -> Iterator[Finding]:
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
-        name = str(error).partition("=")[0]
-        yield Finding(about="settings", text=str(error), mend=f"unset {name}")
+        yield Finding("settings", str(error), f"unset {str(error).partition('=')[0]}")
         return
-    settings = dataclasses.replace(
-        settings, engine_timeout=min(settings.engine_timeout, _ENGINE_TIMEOUT)
-    )
     try:
         endpoint = find_endpoint()
     except EngineError as error:
-        yield Finding(about="daemon", text=str(error), mend="docker context ls; unset DOCKER_HOST")
+        yield Finding("daemon", str(error), "docker context ls; unset DOCKER_HOST")
         return
     yield from check_credentials()
-    if problem := _socket_problem(endpoint):
+    if endpoint.socket and (problem := _socket_problem(endpoint.socket)):
         yield problem
         return
+    patience = min(settings.engine_timeout, _ENGINE_TIMEOUT)
+    settings = dataclasses.replace(settings, engine_timeout=patience)
     with contextlib.closing(connect(settings, endpoint=endpoint)) as engine:
         try:
             info = engine.info()
         except EngineError as error:
-            yield _daemon_problem(error, endpoint)
             if error.status is None:
-                return  # it does not answer; one that refuses this may answer the rest
+                mend = _start("restart") if endpoint.socket else f"docker -H {endpoint.url} version"
+                yield Finding("daemon", str(error), mend)
+                return
+            yield _refusal("daemon", str(error), paths=["/info", "/version"])
         else:
-            yield _daemon(info, endpoint)
-            yield check_disk(info, endpoint)
+            text = (
+                f"Docker {info.version} (API {info.api_version}) at {endpoint.url}, {info.os}/"
+                f"{info.architecture}, {info.cpus} CPUs, {info.memory / 1e9:.1f} GB memory"
+            )
+            yield Finding("daemon", text)
+            yield check_disk(info.root_dir, here=endpoint.socket is not None)
         yield from check_images(engine, settings)
         yield check_leftovers(engine)
 
 
-def _socket_problem(endpoint: Endpoint) -> Finding | None:
+def _socket_problem(path: str) -> Finding | None:
     """What keeps this user from the daemon's socket; None when nothing does."""
-    path = endpoint.socket
-    if path is None:
-        return None
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_SOCKET_TIMEOUT)
             client.connect(path)
-    except OSError as error:
-        return _refused_socket(path, error)
-    return None
-
-
-def _refused_socket(path: str, error: OSError) -> Finding:
-    if isinstance(error, PermissionError):
+    except PermissionError:
         return _no_permission(path)
-    text, mend = f"no Docker daemon: there is no socket {path}", _start()
-    if Path(path).exists() and not Path(path).is_socket():
-        text, mend = f"{path} is not the socket of a Docker daemon", "unset DOCKER_HOST"
-    elif isinstance(error, ConnectionRefusedError):
-        text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
-    elif not isinstance(error, FileNotFoundError):
-        text = f"the Docker daemon's socket {path} does not accept: {error}"
-        mend = _start("restart")
-    return Finding(about="daemon", text=text, mend=mend)
-
-
-def _daemon(info: EngineInfo, endpoint: Endpoint) -> Finding:
-    text = (
-        f"Docker {info.version} (API {info.api_version}) at {endpoint.url}, "
-        f"{info.os}/{info.architecture}, {info.cpus} CPUs, {info.memory / 1e9:.1f} GB memory"
-    )
-    return Finding(about="daemon", text=text)
-
-
-def _daemon_problem(error: EngineError, endpoint: Endpoint) -> Finding:
-    if error.status is not None:
-        return _refusal("daemon", str(error), paths=["/info", "/version"])
-    mend = _start("restart") if endpoint.socket else f"docker -H {endpoint.url} version"
-    return Finding(about="daemon", text=str(error), mend=mend)
+    except OSError as error:
+        text, mend = f"no Docker daemon: there is no socket {path}", _start()
+        if Path(path).exists() and not Path(path).is_socket():
+            text, mend = f"{path} is not the socket of a Docker daemon", "unset DOCKER_HOST"
+        elif isinstance(error, ConnectionRefusedError):
+            text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
+        elif not isinstance(error, FileNotFoundError):
+            text = f"the Docker daemon's socket {path} does not accept: {error}"
+            mend = _start("restart")
+        return Finding("daemon", text, mend)
+    return None
 
 
 def _refusal(about: str, text: str, *, paths: Iterable[str]) -> Finding:
     """The finding that a daemon answers, but not this, such as behind a filtering proxy."""
     mend = f"if a filter stands before the daemon, let it allow GET {', '.join(paths)}"
-    return Finding(about=about, text=text, mend=mend)
+    return Finding(about, text, mend)
 
 
 def _start(verb: str = "start") -> str:
@@ -174,52 +150,44 @@ def _start(verb: str = "start") -> str:
 
 
 def _no_permission(path: str) -> Finding:
-    user = _user()
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    text = f"user {user} may not use the Docker daemon's socket {path}"
     try:
         group = grp.getgrgid(Path(path).stat().st_gid)
     except (OSError, KeyError):
-        text = f"user {user} may not reach the Docker daemon's socket {path}: permission denied"
-        return Finding(about="daemon", text=text, mend=f"sudo ls -ld {Path(path).parent} {path}")
-    text = f"user {user} may not use the Docker daemon's socket {path} (group {group.gr_name})"
+        return Finding("daemon", text, f"sudo ls -ld {Path(path).parent} {path}")
+    text += f" (group {group.gr_name})"
     if user in group.gr_mem:
         text += "; the user is in that group, but not since this log-in"
-        return Finding(about="daemon", text=text, mend=f"newgrp {group.gr_name}")
+        return Finding("daemon", text, f"newgrp {group.gr_name}")
     if group.gr_gid == 0:
         text += "; Docker usually gives its socket to a group docker"
-        mend = (
-            f"sudo groupadd -f docker && sudo usermod -aG docker {user} && sudo chgrp docker {path}"
-        )
-        return Finding(about="daemon", text=text, mend=mend)
+        mend = f"sudo groupadd -f docker && sudo chgrp docker {path} && "
+        return Finding("daemon", text, f"{mend}sudo usermod -aG docker {user}")
     mend = f"sudo usermod -aG {group.gr_name} {user} && newgrp {group.gr_name}"
-    return Finding(about="daemon", text=text, mend=mend)
+    return Finding("daemon", text, mend)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return str(os.getuid())
-
-
-def check_disk(info: EngineInfo, endpoint: Endpoint) -> Finding:
+def check_disk(folder: str, *, here: bool) -> Finding:
     """Whether the daemon has room for images and containers."""
-    folder = info.root_dir
-    if endpoint.socket is None or not Path(folder).is_dir():
+    if not here or not Path(folder).is_dir():
         text = f"the daemon keeps its data in {folder} of another machine: not looked at"
-        return Finding(about="disk", text=text)
+        return Finding("disk", text)
     try:
         free = shutil.disk_usage(folder).free
         inodes = os.statvfs(folder)
     except OSError as error:
-        return Finding(about="disk", text=f"{folder} cannot be looked at: {error.strerror}")
+        return Finding("disk", f"{folder} cannot be looked at: {error.strerror}")
     text = f"{free / 1e9:.1f} GB free in {folder}"
     if free < LEAST_SPACE:
         text += f"; at least {LEAST_SPACE / 1e9:.1f} GB are needed"
-        return Finding(about="disk", text=text, mend=_MAKE_ROOM)
+        return Finding("disk", text, _MAKE_ROOM)
     if inodes.f_files and inodes.f_favail < LEAST_INODES:
-        text += f", but only {inodes.f_favail} more files"
-        return Finding(about="disk", text=text, mend=_MAKE_ROOM)
-    return Finding(about="disk", text=text)
+        return Finding("disk", f"{text}, but only {inodes.f_favail} more files", _MAKE_ROOM)
+    return Finding("disk", text)
 
 
 def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
@@ -227,29 +195,25 @@ def check_images(engine: Engine, settings: Settings) -> Iterator[Finding]:
     try:
         lock = find_lock(settings)
     except LockError as error:
-        yield Finding(about="lock", text=str(error), mend="correct the file; git diff shows how")
+        yield Finding("lock", str(error), "correct the file; git diff shows how")
         return
     where = "the packaged one (no images.lock found)" if lock.is_default else str(lock.path)
-    yield Finding(about="lock", text=f"{where}: {len(lock.entries)} images")
+    yield Finding("lock", f"{where}: {len(lock.entries)} images")
     missing: list[str] = []
     other: list[str] = []
     for image in lock.entries.values():
         try:
-            found = find_image(engine.images, image, settings=settings)
+            found = find_image(engine.images.find, image, settings=settings)
         except EngineError as error:
             yield _refusal("images", str(error), paths=["/images"])
             return
         if found.info is None:
             (other if found.other else missing).append(image.reference.familiar)
-    parts = []
-    if missing:
-        parts.append(f"not on this machine: {', '.join(missing)}")
+    parts = [f"not on this machine: {', '.join(missing)}"] if missing else []
     if other:
         parts.append(f"here with other bytes than the locked ones: {', '.join(other)}")
-    if parts:
-        yield Finding(about="images", text="\n".join(parts), mend="python -m orchestrator pull")
-    else:
-        yield Finding(about="images", text="all here, with the locked bytes")
+    text = "\n".join(parts) or "all here, with the locked bytes"
+    yield Finding("images", text, "python -m orchestrator pull" if parts else "")
 
 
 def check_leftovers(engine: Engine) -> Finding:
@@ -264,7 +228,7 @@ def check_leftovers(engine: Engine) -> Finding:
         parts += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
         return _refusal("leftover", "\n".join(parts), paths=[f"/{kind}s" for kind in found.refused])
     mend = "python -m orchestrator reap" if left else ""
-    return Finding(about="leftover", text="\n".join(parts) or "none", mend=mend)
+    return Finding("leftover", "\n".join(parts) or "none", mend)
 
 
 def check_credentials() -> Iterator[Finding]:
@@ -278,14 +242,14 @@ def check_credentials() -> Iterator[Finding]:
         return
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
-        yield Finding(about="docker", text=text, mend=f"sudo chown -R $USER {path.parent}")
+        yield Finding("docker", text, f"sudo chown -R $USER {path.parent}")
         return
     except (ValueError, AttributeError, TypeError) as error:
         text = f"{path} is not what docker writes there: {error}"
-        yield Finding(about="docker", text=text, mend=f"mv {path} {path}.bad; docker login")
+        yield Finding("docker", text, f"mv {path} {path}.bad; docker login")
         return
     for helper in sorted(str(name) for name in helpers if name):
         program = f"docker-credential-{helper}"
         if shutil.which(program) is None:
             text = f"{path} names the credential helper {program}, which is not installed"
-            yield Finding(about="docker", text=text, mend=f"install {program}, or edit {path}")
+            yield Finding("docker", text, f"install {program}, or edit {path}")

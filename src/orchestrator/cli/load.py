@@ -36,9 +36,6 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
-
-    from orchestrator.images import LockedImage, LockFile
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,14 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     if loaded.noted and not lock.is_default:
         print(f"wrote {lock.path}: the digests by which {', '.join(loaded.noted)} is known here")
     print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
-    return _compare(images, lock)
-
-
-def _compare(images: Sequence[LockedImage], lock: LockFile) -> int:
     if lock.is_default:
         print(f"wrote {write_entries(lock, images)}: there was no images.lock")
-        return 0
-    if missing := sorted(lock.entries.keys() - {image.name for image in images}):
+    elif missing := sorted(lock.entries.keys() - {image.name for image in images}):
         text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
         print(f"orchestrator load: {text}", file=sys.stderr)
         return Failure.NOT_FOUND.value

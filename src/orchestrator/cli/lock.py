@@ -15,32 +15,25 @@ written, and the exit status is that of `pull` for the same failure.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import counted, table
 from orchestrator.engine import connect
-from orchestrator.errors import LockError
+from orchestrator.errors import EngineError, LockError
 from orchestrator.images import find_lock
 from orchestrator.images.failures import classify, exit_status
-from orchestrator.images.lock import (
-    ask,
-    cache_key,
-    empty_lock,
-    requested,
-    unpinned,
-    write_entries,
-)
-from orchestrator.images.lockfile import check_allowed
-from orchestrator.images.registry import open_registries
+from orchestrator.images.lock import NEW, requested, write_entries
+from orchestrator.images.lockfile import LockedImage, check_allowed, parse_lock
+from orchestrator.images.registry import Registries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from orchestrator.images import LockedImage, LockFile
-    from orchestrator.images.lock import Answer
+    from orchestrator.images import LockFile
 
 MOVED = 1
 
@@ -59,64 +52,62 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Add, update, compare or print the key."""
     settings = Settings.from_environment()
-    lock = _find(settings, creating=bool(arguments.names and not arguments.check))
+    path = settings.images_lock
+    if arguments.names and not arguments.check and path is not None and not path.exists():
+        lock = parse_lock(NEW.encode(), path=path)
+    else:
+        lock = find_lock(settings)
     if arguments.hash:
         if arguments.names:
             raise LockError("lock --hash takes no names: it speaks of the whole file")
-        print(cache_key(lock))
+        words = sorted(f"{entry.name} {entry}" for entry in lock.entries.values())
+        print(hashlib.sha256("\n".join(words).encode()).hexdigest())
         return 0
-    images = _wanted(arguments, lock)
+    if arguments.update or arguments.check:  # to ask what the tags stand for now
+        images = [
+            LockedImage(name=image.name, reference=image.reference.with_digest(None))
+            for image in lock.select(arguments.names)
+        ]
+    else:
+        images = requested(arguments.names, lock) if arguments.names else lock.select([])
     check_allowed(images, settings=settings)
     with contextlib.closing(connect(settings)) as engine:
-        registries = open_registries(engine, settings=settings)
-        answers = ask(registries, images, settings=settings, report=_report)
-        for image in (answer.now for answer in answers if answer.now):
-            if image.platforms and not image.on(registries.platform):
-                _report(
-                    f"{image.reference.familiar} is not made for {registries.platform}, which this "
-                    f"machine runs: it is for {', '.join(image.platforms)}"
-                )
-    return _check(answers, lock) if arguments.check else _write(answers, lock)
+        registries = Registries.open(engine, settings=settings)
+        answers = registries.ask(images, report=_report)
+    for image in answers:
+        if isinstance(image, LockedImage) and image.platforms and not image.on(registries.platform):
+            _report(
+                f"{image.reference.familiar} is not made for {registries.platform}, which this "
+                f"machine runs: it is for {', '.join(image.platforms)}"
+            )
+    if arguments.check:
+        return _check(images, answers, lock)
+    return _write(answers, lock)
 
 
-def _find(settings: Settings, *, creating: bool) -> LockFile:
-    path = settings.images_lock
-    if creating and path is not None and not path.exists():
-        return empty_lock(path)
-    return find_lock(settings)
-
-
-def _wanted(arguments: argparse.Namespace, lock: LockFile) -> list[LockedImage]:
-    if arguments.update or arguments.check:
-        return [unpinned(image) for image in lock.select(arguments.names)]
-    if arguments.names:
-        return requested(arguments.names, lock)
-    return lock.select([])
-
-
-def _check(answers: Sequence[Answer], lock: LockFile) -> int:
+def _check(
+    images: Sequence[LockedImage], answers: Sequence[LockedImage | EngineError], lock: LockFile
+) -> int:
     rows = [("ENTRY", "REFERENCE", "LOCKED", "REGISTRY", "")]
-    moved = 0
-    for answer in answers:
-        old = lock.entries[answer.image.name].digest
-        now = answer.now.digest if answer.now else None
-        moved += now is not None and now != old
+    for image, answer in zip(images, answers, strict=True):
+        old = lock.entries[image.name].digest
+        now = answer.digest if isinstance(answer, LockedImage) else None
         verdict = "unknown" if now is None else "same" if now == old else "MOVED"
-        name = answer.image.name
-        rows.append((name, answer.image.reference.familiar, _short(old), _short(now), verdict))
+        rows.append((image.name, image.reference.familiar, _short(old), _short(now), verdict))
     print(table(rows))
     if failed := _failures(answers):
         return failed
-    if moved:
+    if any(row[-1] == "MOVED" for row in rows):
         print("\n`python -m orchestrator lock --update` locks what the registry has now.")
-    return MOVED if moved else 0
+        return MOVED
+    return 0
 
 
-def _write(answers: Sequence[Answer], lock: LockFile) -> int:
+def _write(answers: Sequence[LockedImage | EngineError], lock: LockFile) -> int:
     if failed := _failures(answers):
         print("nothing was written", file=sys.stderr)
         return failed
-    images = [answer.now for answer in answers if answer.now]
+    images = [answer for answer in answers if isinstance(answer, LockedImage)]
     changed = [image for image in images if image != lock.entries.get(image.name)]
     if not changed:
         print(f"{lock.path}: nothing to change")
@@ -139,10 +130,10 @@ def _change(old: LockedImage | None, new: LockedImage) -> str:
     return f"{new.name}: {tag}{_short(old.digest)} -> {_short(new.digest)}, {platforms}"
 
 
-def _failures(answers: Sequence[Answer]) -> int:
-    errors = [answer.error for answer in answers if answer.error]
+def _failures(answers: Sequence[LockedImage | EngineError]) -> int:
+    errors = [answer for answer in answers if isinstance(answer, EngineError)]
     for error in errors:
-        print(f"orchestrator lock: {error}", file=sys.stderr)
+        _report(str(error))
     return exit_status(classify(error) for error in errors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -29,11 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    engine = connect(Settings.from_environment())
-    try:
+    with contextlib.closing(connect(Settings.from_environment())) as engine:
         found = inventory(engine)
-    finally:
-        engine.close()
     things = sorted(found.things, key=_order)
     print_refused(found.refused)
     if arguments.json:

@@ -21,6 +21,7 @@ exit status:
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import socket
 import sys
@@ -36,7 +37,7 @@ from orchestrator.images.display import Display, megabytes
 from orchestrator.images.failures import Retry, exit_status
 from orchestrator.images.lockfile import check_allowed
 from orchestrator.images.presence import find_image, in_place
-from orchestrator.images.pull import pull_images
+from orchestrator.images.pull import Puller
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.engine.api import ImageInfo
-    from orchestrator.engine.endpoint import Endpoint
     from orchestrator.images import LockedImage
     from orchestrator.images.presence import Presence
-    from orchestrator.images.pull import Pulled
 
 _TIMEOUT: Final = 5.0  # seconds
 _PIECE: Final = 1 << 16
@@ -79,17 +78,22 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{counted(len(images), 'image')}, all present")
         return 0
     with contextlib.closing(connect(settings)) as engine:
-        pulled = pull_images(
-            engine,
-            images,
+        puller = Puller(
+            engine=engine,
             settings=settings,
             display=Display(sys.stderr, quiet=arguments.quiet),
-            found=found,
-            platform=arguments.platform,
             retry=Retry(attempts=arguments.attempts),
         )
+        pulled = puller.pull_missing(images, found=found, platform=arguments.platform)
     if not arguments.quiet:
-        print(_totals(pulled, seconds=time.monotonic() - begun))
+        came = [one for one in pulled if one.came]
+        failed = sum(1 for one in pulled if one.failure)
+        present = len(pulled) - len(came) - failed
+        print(
+            f"{counted(len(pulled), 'image')}: {len(came)} pulled "
+            f"({megabytes(sum(one.size for one in came))}), {present} present, {failed} failed, "
+            f"in {time.monotonic() - begun:.1f} s"
+        )
     return exit_status(one.failure for one in pulled if one.failure)
 
 
@@ -100,55 +104,25 @@ def _found(images: Sequence[LockedImage], settings: Settings) -> Mapping[str, Pr
     daemon cannot be asked in this way: then it is asked once docker-py is there.
     """
     try:
-        lookup = LocalLookup(find_endpoint())
-        return {image.name: find_image(lookup, image, settings=settings) for image in images}
-    except EngineError:
+        path = find_endpoint().socket
+        if path is None:
+            return {}
+        find = functools.partial(_find, path)
+        return {image.name: find_image(find, image, settings=settings) for image in images}
+    except (EngineError, OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _totals(pulled: list[Pulled], *, seconds: float) -> str:
-    came = [one for one in pulled if one.came]
-    failed = sum(1 for one in pulled if one.failure)
-    present = len(pulled) - len(came) - failed
-    size = megabytes(sum(one.size for one in came))
-    return (
-        f"{counted(len(pulled), 'image')}: {len(came)} pulled ({size}), {present} present, "
-        f"{failed} failed, in {seconds:.1f} s"
-    )
+def _find(path: str, reference: str, /) -> ImageInfo | None:
+    """The image under a reference, digest or id, asked for in a few bytes through a unix socket.
 
-
-class LocalLookup:
-    """A quick look for images through the daemon's unix socket, without docker-py.
-
-    `pull` runs in front of every CI job and mostly finds everything in place. Importing docker-py
-    and requests would more than double its time, and even the standard library's HTTP client is a
-    third of it. Whatever is not plain here (a remote daemon, TLS, an error) is left to the engine.
+    Even the standard library's HTTP client would take a third of the time. With HTTP/1.0 the daemon
+    sends the body as it is and closes the connection. Any other answer is an exception here.
     """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._socket = endpoint.socket
-
-    def find(self, reference: str, /) -> ImageInfo | None:
-        """The image under a reference, digest or id, or None when it is not on this machine.
-
-        Raises:
-            EngineError: It cannot be told in this way.
-        """
-        if self._socket is None:
-            raise EngineError("the daemon is not behind a unix socket")
-        try:
-            head, _, body = _get(self._socket, f"/images/{reference}/json").partition(b"\r\n\r\n")
-            if head.split(b" ", 2)[1:2] == [b"404"]:
-                return None
-            return image_info(json.loads(body))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # also from another status
-            raise EngineError(f"no plain answer from {self._socket}: {error}") from error
-
-
-def _get(path: str, url: str) -> bytes:
-    """HTTP/1.0: the daemon sends the body as it is and closes the connection."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_TIMEOUT)
         client.connect(path)
-        client.sendall(f"GET {url} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
-        return b"".join(iter(lambda: client.recv(_PIECE), b""))
+        client.sendall(f"GET /images/{reference}/json HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(_PIECE), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return None if head.split(b" ", 2)[1:2] == [b"404"] else image_info(json.loads(body))

@@ -12,6 +12,7 @@ run that was asked for still owns something; 2 on a usage error or without a dae
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.engine.docker import Engine
-    from orchestrator.sessions import Owned, Spared
+    from orchestrator.sessions import Owned
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UUID_LENGTH: Final = 36
@@ -55,20 +56,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reap, and say what went, what stayed and why."""
-    engine = connect(Settings.from_environment())
-    try:
-        session = arguments.session and _full_id(engine, arguments.session)
+    with contextlib.closing(connect(Settings.from_environment())) as engine:
         selection = Selection(
             everything=arguments.all,
-            session=session,
+            session=arguments.session and _full_id(engine, arguments.session),
             run=arguments.run_id,
             older_than=arguments.older_than,
         )
         report = reap(engine, selection, dry_run=arguments.dry_run)
-    finally:
-        engine.close()
     if arguments.json:
-        print(json.dumps(_as_json(report, dry_run=arguments.dry_run), indent=2))
+        spared = {
+            kind: [{**as_json(one.thing), "reason": one.reason} for one in found]
+            for kind, found in (("kept", report.kept), ("failed", report.failed))
+        }
+        refused = {"refused": dict(report.refused)} if report.refused else {}
+        removed = [as_json(thing) for thing in report.removed]
+        found = {"dry_run": arguments.dry_run, "removed": removed, **spared, **refused}
+        print(json.dumps(found, indent=2))
     else:
         _print(report, dry_run=arguments.dry_run)
     asked_for = bool(arguments.session or arguments.run_id)
@@ -76,11 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def seconds(text: str) -> float:
-    """Read an age such as ``2h`` or ``1h30m``; a bare number is seconds.
-
-    Raises:
-        argparse.ArgumentTypeError: It is none.
-    """
+    """Read an age such as ``2h`` or ``1h30m``; a bare number is seconds."""
     if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[smhd])+|[0-9]+(\.[0-9]+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90s, 30m, 2h or 1d")
     parts = re.findall(r"([\d.]+)([smhd]?)", text)
@@ -126,20 +126,6 @@ def _described(thing: Owned) -> str:
     session = f"session {thing.session[:8]}" if thing.session else "no session"
     owner = f"owner {thing.owner}, {thing.process}"
     return f"{thing.kind} {thing.name} ({', '.join(filter(None, (whose, session, owner)))})"
-
-
-def _as_json(report: ReapReport, *, dry_run: bool) -> dict[str, Any]:
-    return {
-        "dry_run": dry_run,
-        "removed": [as_json(thing) for thing in report.removed],
-        "kept": [_spared_as_json(spared) for spared in report.kept],
-        "failed": [_spared_as_json(spared) for spared in report.failed],
-        **({"refused": dict(report.refused)} if report.refused else {}),
-    }
-
-
-def _spared_as_json(spared: Spared) -> dict[str, Any]:
-    return {**as_json(spared.thing), "reason": spared.reason}
 
 
 def as_json(thing: Owned) -> dict[str, Any]:

@@ -3,9 +3,9 @@
   save images.tar       also .tar.gz and .tar.zst, by the name's ending
   save FILE NAME...     only these entries
 
-The file is what `docker save` writes, with the lock entries in front; it appears when it is whole
-and verified. For an image that images.lock knows by the registry's digest alone, the registry is
-asked for what leads from that to the image. Exit status: that of `pull` for the same failure.
+The file is what `docker save` writes, with the lock entries in front; it appears when it is whole.
+For an image that images.lock knows by the registry's digest alone, the registry is asked for what
+leads from that to the image. Exit status: that of `pull` for the same failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
 from orchestrator.images.display import megabytes
 from orchestrator.images.failures import classify
-from orchestrator.images.registry import open_registries
+from orchestrator.images.registry import Registries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not images:
         raise LockError(f"{lock.path} has no entries: there is nothing to save")
     begun = time.monotonic()
+    patience = min(settings.engine_timeout, _PROOF_TIMEOUT)
     with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:
             size = save_images(
@@ -58,13 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
                 images,
                 arguments.file,
                 settings=settings,
-                open_registries=lambda: open_registries(
-                    engine,
-                    settings=replace(
-                        settings, engine_timeout=min(settings.engine_timeout, _PROOF_TIMEOUT)
-                    ),
+                open_registries=lambda: Registries.open(
+                    engine, settings=replace(settings, engine_timeout=patience)
                 ),
-                report=_report,
+                report=lambda line: print(f"orchestrator save: {line}", file=sys.stderr),
             )
         except EngineUnavailableError:
             raise
@@ -75,10 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     saved = f"saved {counted(len(images), 'image')}: {arguments.file}, {megabytes(size)}"
     print(f"{saved}, in {seconds:.1f} s")
     return 0
-
-
-def _report(line: str) -> None:
-    print(f"orchestrator save: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager

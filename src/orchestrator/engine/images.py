@@ -81,11 +81,6 @@ class Images:
 
         return until_stopped(steps(), cancellation, stopping=stopping)
 
-    def index_digest(self, reference: str, /) -> str:
-        """Have the daemon ask the registry what a reference stands for now."""
-        with self._pool.client(f"ask the registry for {reference}") as client:
-            return str(client.inspect_distribution(reference)["Descriptor"]["digest"])
-
     def tag(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
         repository, tag = _split(as_reference)

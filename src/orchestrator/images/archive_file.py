@@ -16,22 +16,21 @@ import posixpath
 import re
 import tarfile
 import zlib
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from orchestrator.errors import LockError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
 BLOBS: Final = "blobs/sha256/"  # where the OCI layout keeps what it names by digest
 _PIECE: Final = 1 << 20  # bytes
 _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = bytes(2 * _BLOCK)
-_BEHIND: Final = 4  # pieces that wait for their hash
 
 _LARGEST_HEADERS: Final = 4 << 20  # bytes of all PAX and long-name headers; a usual one has 1 KiB
 _LARGEST_DOCUMENT: Final = 4 << 20  # bytes; the distribution specification's limit
@@ -45,17 +44,17 @@ _UNPACKED_ALWAYS: Final = 1 << 30  # bytes
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_FOREIGN: Final = {  # what other formats begin with
-    "compressed with xz": b"\xfd7zXZ\0",
-    "compressed with bzip2": b"BZh",
-    "compressed with lz4": b"\x04\x22\x4d\x18",
-    "a zip file": b"PK\x03\x04",
-    "a 7z file": b"7z\xbc\xaf\x27\x1c",
-}
-_LONGEST_MAGIC: Final = 8
+_USTAR: Final = slice(257, 262)  # where a tar's first header says what it is
 _GZIP_LEVEL: Final = 3  # level 6 takes twice as long for a twentieth less
 _OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
 _FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_EXTENSIONS: Final = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_SIZE: Final = re.compile(rb"(?:^|\n)\d{1,3} size=(\d{1,19})\n")
 _BLOB: Final = re.compile(rf"{BLOBS}[0-9a-f]{{64}}")
 
 
@@ -78,29 +77,22 @@ class Contents:
     """What was found in an archive, by the normalised names of its members.
 
     Attributes:
-        digests: Member to the digest of its bytes; only documents' when layers are not hashed.
+        digests: Member to the digest of its bytes.
         documents: Members that are JSON or TOML, whole; the others have gone on.
         places: Member that has gone on to the name it has there.
         links: Member to the member it stands for; the classic store links layers it shares.
-        kept: Bytes of all documents.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
     documents: dict[str, bytes] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    kept: int = 0
 
     def member(self, name: str) -> str | None:
         """The member of this name, or the one that it links to directly; None without one."""
         name = posixpath.normpath(name)
         name = self.links.get(name, name)
-        return name if name in self.documents or name in self.places else None
-
-    def digest(self, member: str) -> str | None:
-        """A member's digest; the one in a blob's name where layers are not hashed."""
-        named = f"sha256:{member.removeprefix(BLOBS)}" if _BLOB.fullmatch(member) else None
-        return self.digests.get(member, named)
+        return name if name in self.digests else None
 
 
 def rewritten(
@@ -108,22 +100,12 @@ def rewritten(
     contents: Contents,
     *,
     name: str,
-    on_document: Callable[[str, bytes], None],
     finish: Callable[[], Iterable[tuple[str, bytes]]],
-    layers: bool = True,
 ) -> Iterator[bytes]:
     """Rewrite an archive as a tar of its layers, followed by the members that `finish` returns.
 
     Whoever reads it gets the end only when `finish` has agreed, so that a daemon loads nothing
-    from an archive that turns out to be wrong.
-
-    Args:
-        source: The tar, decompressed.
-        contents: Takes what was found.
-        name: The archive's name, for errors.
-        on_document: Called after each document; may raise.
-        finish: Called when all was read; gives the names and contents of the last members.
-        layers: Whether layers are hashed, and not only documents.
+    from an archive that turns out to be wrong. ``contents`` takes what was found.
 
     Raises:
         LockError: The archive is cut off, damaged, or not one of images.
@@ -132,9 +114,7 @@ def rewritten(
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher:
             for found, pieces in _members(source):
                 if found.isreg():
-                    yield from _file(found, pieces, contents, hasher if layers else None)
-                    if found.name in contents.documents:
-                        on_document(found.name, contents.documents[found.name])
+                    yield from _file(found, pieces, contents, hasher)
                 else:
                     contents.links[found.name] = found.linkname
     except tarfile.TarError as error:
@@ -160,10 +140,7 @@ def _header(path: str, size: int) -> bytes:
 
 
 def _file(
-    found: tarfile.TarInfo,
-    pieces: Iterator[bytes],
-    contents: Contents,
-    hasher: ThreadPoolExecutor | None,
+    found: tarfile.TarInfo, pieces: Iterator[bytes], contents: Contents, hasher: ThreadPoolExecutor
 ) -> Iterator[bytes]:
     """Keep a document in memory; pass on anything else, large files hashed by a second thread."""
     named = found.name.endswith((".json", ".lock"))
@@ -173,32 +150,29 @@ def _file(
         content = b"".join(pieces)
         digest.update(content)
         if named or content.startswith(b"{"):
-            contents.kept += len(content)
-            if contents.kept > _LARGEST_TOGETHER:
+            contents.documents[found.name] = content
+            if sum(map(len, contents.documents.values())) > _LARGEST_TOGETHER:
                 raise tarfile.ReadError(
                     f"its documents are more than {_LARGEST_TOGETHER >> 20} MiB"
                 )
-            contents.documents[found.name] = content
-            contents.digests[found.name] = f"sha256:{digest.hexdigest()}"
-            return
-        yield member(place, content)
+        else:
+            contents.places[found.name] = place
+            yield member(place, content)
     elif named:
         raise tarfile.ReadError(f"{found.name} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
     else:
+        contents.places[found.name] = place
         yield _header(place, found.size)
-        behind: deque[Future[None]] = deque()
+        hashed: Future[None] | None = None
         for piece in pieces:
-            if hasher is not None:  # hashing lets go of Python's lock
-                behind.append(hasher.submit(digest.update, piece))
-                if len(behind) > _BEHIND:
-                    behind.popleft().result()
+            if hashed:
+                hashed.result()
+            hashed = hasher.submit(digest.update, piece)  # hashing lets go of Python's lock
             yield piece
         yield bytes(-found.size % _BLOCK)
-        for update in behind:
-            update.result()
-    contents.places[found.name] = place
-    if hasher is not None:
-        contents.digests[found.name] = f"sha256:{digest.hexdigest()}"
+        if hashed:
+            hashed.result()
+    contents.digests[found.name] = f"sha256:{digest.hexdigest()}"
 
 
 def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
@@ -207,8 +181,7 @@ def _members(source: Readable) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes
     `tarfile` would take headers of any size, and end without a word at a damaged one.
     """
     names: set[str] = set()
-    headers = _Headers(source)
-    for count, member in enumerate(iter(headers.next, None)):
+    for count, member in enumerate(_headers(source)):
         if count >= _MOST_MEMBERS:
             raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} files")
         member.name = _normalised(member.name)
@@ -241,79 +214,28 @@ def _normalised(name: str) -> str:
     return path
 
 
-class _Headers:
-    """The headers of a tar, one after the other, bounded together."""
+def _headers(source: Readable) -> Iterator[tarfile.TarInfo]:
+    """The header of each member, in which a PAX header's size counts, for layers over 8 GiB.
 
-    def __init__(self, source: Readable) -> None:
-        self._source = source
-        self._left = _LARGEST_HEADERS
-
-    def next(self) -> tarfile.TarInfo | None:
-        """The next member's header, with its long-name extensions applied; None at the end."""
-        names: dict[str, str] = {}
-        while True:
-            block = b"".join(_exactly(self._source, _BLOCK))
-            if block == bytes(_BLOCK) and not names:
-                return None
-            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            if member.size < 0:
-                raise tarfile.ReadError("a size below zero")
-            if member.type not in _EXTENSIONS:
-                return _named(member, names)
-            self._left -= member.size + _BLOCK
-            if self._left < 0:
+    No archive of images has longer names than a plain header. What else extensions say is passed
+    over: no name of the archive goes on, and bytes count by their digest.
+    """
+    left, size = _LARGEST_HEADERS, None
+    while (block := b"".join(_exactly(source, _BLOCK))) != bytes(_BLOCK):
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if member.size < 0:
+            raise tarfile.ReadError("a size below zero")
+        if member.type in _EXTENSIONS:
+            left -= member.size + _BLOCK
+            if left < 0:
                 raise tarfile.ReadError(f"its headers are larger than {_LARGEST_HEADERS >> 20} MiB")
-            text = b"".join(_exactly(self._source, member.size))
-            b"".join(_exactly(self._source, -member.size % _BLOCK))
-            if key := _EXTENSIONS[member.type]:
-                names[key] = _text(text.partition(b"\0")[0])
-            elif member.type == tarfile.XHDTYPE:
-                names |= _records(text)
-
-
-def _named(member: tarfile.TarInfo, names: Mapping[str, str]) -> tarfile.TarInfo:
-    """Apply what extension headers say about the member that follows them."""
-    member.name = names.get("path", member.name)
-    member.linkname = names.get("linkpath", member.linkname)
-    if size := names.get("size"):
-        if not (size.isascii() and size.isdecimal() and len(size) <= len(str(1 << 63))):
-            raise tarfile.ReadError(f"{size[:20]!r} is no size")
-        member.size = int(size)
-    if any(key.startswith("GNU.sparse") for key in names):
-        raise tarfile.ReadError(f"{member.name[:_LONGEST_NAME]!r} has holes")
-    return member
-
-
-# What a header speaks of when it is about the one that follows. A global one counts for nobody.
-_EXTENSIONS: Final = {
-    tarfile.GNUTYPE_LONGNAME: "path",
-    tarfile.GNUTYPE_LONGLINK: "linkpath",
-    tarfile.XHDTYPE: "",
-    tarfile.XGLTYPE: "",
-}
-
-
-_KEYS: Final = (b"path", b"linkpath", b"size")
-
-
-def _records(text: bytes) -> dict[str, str]:
-    """What counts of a PAX header: pairs, each written as `LENGTH KEY=VALUE` and a newline."""
-    found = {}
-    begin = 0
-    while begin < len(text):
-        digits = text[begin : begin + 8].partition(b" ")[0]
-        end = begin + (int(digits) if digits.isdigit() else 0)
-        key, equals, value = text[begin + len(digits) + 1 : end - 1].partition(b"=")
-        if not equals or end > len(text) or text[end - 1 : end] != b"\n":
-            raise tarfile.ReadError("a header that cannot be read")
-        if key in _KEYS or key.startswith(b"GNU.sparse"):
-            found[_text(key)] = _text(value)
-        begin = end
-    return found
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+            text = b"".join(_exactly(source, member.size))
+            b"".join(_exactly(source, -member.size % _BLOCK))
+            if member.type == tarfile.XHDTYPE and (found := _SIZE.search(text)):
+                size = int(found[1])
+            continue
+        member.size, size = member.size if size is None else size, None
+        yield member
 
 
 def _exactly(source: Readable, size: int) -> Iterator[bytes]:
@@ -355,25 +277,20 @@ class _Source:
 
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[Readable]:
-    """Read an archive, decompressed as its first bytes say.
-
-    Raises:
-        LockError: It cannot be read, or is cut off or damaged; so does reading what is returned.
-    """
+    """Read an archive, decompressed as its first bytes say."""
     if path.is_fifo():
         raise LockError(f"{path} cannot be read: it is not a file")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))
-            magic = file.read(_LONGEST_MAGIC)
+            magic = file.read(_BLOCK)
             file.seek(0)
         except OSError as error:
             raise _unreadable(path, error) from error
         if not magic:
             raise LockError(f"{path} is empty")
-        for kind, beginning in _FOREIGN.items():
-            if magic.startswith(beginning):
-                raise LockError(f"{path} is {kind}; an archive is a .tar, .tar.gz or .tar.zst")
+        if not magic.startswith((_GZIP, _ZSTD)) and magic[_USTAR] != b"ustar":
+            raise LockError(f"{path} is cut off, damaged or not a .tar, .tar.gz or .tar.zst")
         stream: Readable = file
         damage: type[Exception] = EOFError
         if magic.startswith(_GZIP):
@@ -390,12 +307,7 @@ def _unreadable(path: Path, error: OSError) -> LockError:
 
 @contextlib.contextmanager
 def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
-    """Write to a file, compressed by the ending of its name: .gz, .tgz, .zst, .tzst, or not.
-
-    Raises:
-        LockError: The ending promises what is not written here, or nothing here can compress with
-            zstandard.
-    """
+    """Write to a file, compressed by the ending of its name: .gz, .tgz, .zst, .tzst, or not."""
     if name.endswith(_OTHERS):
         raise LockError(f"{name}: an archive is a .tar, .tar.gz or .tar.zst, by the name's ending")
     if name.endswith((".gz", ".tgz")):
@@ -405,11 +317,7 @@ def compressed(file: IO[bytes], *, name: str) -> Iterator[Writable]:
             yield stream
     elif name.endswith((".zst", ".tzst")):
         zstd = _zstd(name)
-        workers = zstd.CompressionParameter.nb_workers
-        options = {
-            zstd.CompressionParameter.checksum_flag: 1,
-            workers: min(1, workers.bounds()[1]),  # compresses while the daemon is read
-        }
+        options = {zstd.CompressionParameter.checksum_flag: 1}
         with zstd.open(file, "wb", options=options) as stream:
             yield stream
     else:

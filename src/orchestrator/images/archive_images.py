@@ -26,9 +26,6 @@ _INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
-_MOST_LINES: Final = 50  # of an error; a lock has fewer entries
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The digests that a manifest consists of."""
@@ -57,45 +54,10 @@ class ArchivedImage:
     manifest: Manifest | None
 
 
-def agreed_entries(
-    archived: Mapping[str, LockedImage], locked: Mapping[str, LockedImage], *, name: str
-) -> dict[str, LockedImage]:
-    """The entries of images.lock that an archive's own entries are about.
-
-    Raises:
-        DigestMismatchError: The lock has another digest, or no such entry; the message names each.
-    """
-    found, moved, unknown = {}, [], []
-    for entry in archived.values():
-        same = [other for other in locked.values() if other.reference == entry.reference]
-        found.update({other.name: other for other in same})
-        tag = entry.reference.tagged
-        rival = locked.get(entry.name) or next(
-            (other for other in locked.values() if other.reference.tagged == tag), None
-        )
-        if not same and rival:
-            moved.append(
-                f"{entry.name}: the archive has {entry.reference.familiar} {entry.digest}, "
-                f"images.lock wants {rival.reference.familiar} {rival.digest}"
-            )
-        elif not same:
-            unknown.append(
-                f"{entry.name}: the archive has {entry.reference.familiar} {entry.digest}, "
-                "which images.lock does not lock"
-            )
-    if moved or unknown:
-        lines = "\n  ".join((*moved, *unknown)[:_MOST_LINES])
-        raise DigestMismatchError(
-            f"{name} was saved for another images.lock; nothing was loaded:\n  {lines}\n"
-            "Save it again with the present one: python -m orchestrator save FILE"
-        )
-    return found
-
-
 def recognised_entries(
     contents: Contents, locked: Mapping[str, LockedImage], *, name: str
 ) -> dict[str, LockedImage]:
-    """The entries of images.lock whose images are in an archive that plain `docker save` wrote."""
+    """The entries of images.lock whose images are in an archive."""
     configs = {digest for _, digest, _ in _listed(contents, name)}
     proofs = _proofs(contents, locked)
     return {entry.name: entry for entry in locked.values() if configs & proofs[entry.name].keys()}
@@ -104,24 +66,19 @@ def recognised_entries(
 def check_images(
     contents: Contents, entries: Mapping[str, LockedImage], *, name: str
 ) -> list[ArchivedImage]:
-    """Check that every image of an archive is an entry's, and that every entry has one.
-
-    Raises:
-        DigestMismatchError: An image is not the locked one; the message names it.
-        LockError: The archive is damaged, or is no archive of images.
-    """
+    """Check that every image of an archive is an entry's, and that every entry has one."""
     proofs = _proofs(contents, entries)
     images = []
     for item, digest, config in _listed(contents, name):
         platform = _platform(config, name)
-        known = [
-            entry
-            for entry in entries.values()
-            if digest in proofs[entry.name] and _fits(entry, platform, digest)
-        ]
+        known = []
+        for entry in entries.values():
+            locked = entry.platforms.get(platform)  # where that is locked, no other is its config
+            if digest in proofs[entry.name] and (locked is None or locked.config == digest):
+                known.append(entry)
         tags = _tags(item, name)
         if not known or tags - {entry.reference.tagged for entry in known}:
-            _refuse(digest, tags, entries, name=name)
+            raise _refusal(digest, tags, entries, name=name)
         manifest = next((m for e in known if (m := proofs[e.name][digest])), None)
         images.append(
             ArchivedImage(
@@ -147,22 +104,18 @@ def _proofs(
     """By entry, the config digests that belong to it, each with the manifest that proves it."""
     documents = {contents.digests[name]: raw for name, raw in contents.documents.items()}
     steps: dict[str, Manifest | Sequence[str]] = {}  # each document is parsed once for all entries
-
-    def step(digest: str) -> Manifest | Sequence[str]:
-        if digest not in steps:
-            steps[digest] = _step(digest, documents)
-        return steps[digest]
-
     proofs = {}
     for entry in entries.values():
         found: dict[str, Manifest | None] = {p.config: None for p in entry.platforms.values()}
         seen: set[str] = set()
-        tops = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
-        left = [top for top in tops if top in documents]
+        left = [entry.digest, *(platform.manifest for platform in entry.platforms.values())]
         while left:
-            if (digest := left.pop()) not in seen:
+            digest = left.pop()
+            if digest in documents and digest not in seen:
                 seen.add(digest)
-                below = step(digest)
+                if digest not in steps:
+                    steps[digest] = _step(digest, documents[digest])
+                below = steps[digest]
                 if isinstance(below, Manifest):
                     found[below.config] = below
                 else:
@@ -171,17 +124,16 @@ def _proofs(
     return proofs
 
 
-def _step(digest: str, documents: Mapping[str, bytes]) -> Manifest | Sequence[str]:
-    """What a document leads to: it is a manifest, or an index of others that the archive has.
+def _step(digest: str, document: bytes) -> Manifest | Sequence[str]:
+    """What a document leads to: it is a manifest, or an index of others.
 
     Every step is proven by the one before, so what one says counts as it stands.
     """
-    match _loaded(documents[digest]):
+    match _loaded(document):
         case {"manifests": [*children]}:
-            return [d for d in dict.fromkeys(map(_digest, children)) if d in documents]
+            return list(dict.fromkeys(map(_digest, children)))
         case {"config": config, "layers": [*layers]} if found := _digest(config):
-            layers = [_digest(one) for one in layers]
-            return Manifest(digest=digest, config=found, layers=tuple(layers))
+            return Manifest(digest=digest, config=found, layers=tuple(map(_digest, layers)))
     return ()
 
 
@@ -194,7 +146,7 @@ def closing_members(
     image keeps its digest; that is written where it is whole.
     """
     needed = {image.config for image in images} | {
-        contents.digest(layer) for image in images for layer in image.layers
+        contents.digests[layer] for image in images for layer in image.layers
     }
     documents, places = {}, {}
     for member, raw in contents.documents.items():
@@ -218,16 +170,15 @@ def closing_members(
         for image in images
     ]
     yield "manifest.json", json.dumps(listed).encode()
-    tops = [
-        _top(documents, image.manifest, entries[entry])
-        for image in images
-        if image.manifest
-        and image.manifest.layers == tuple(contents.digest(layer) for layer in image.layers)
-        for entry in image.entries
-    ]
-    if len(tops) == sum(len(image.entries) for image in images):
-        yield "index.json", json.dumps({"schemaVersion": 2, "manifests": tops}).encode()
-        yield "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
+    tops = []
+    for image in images:
+        layers = tuple(contents.digests[layer] for layer in image.layers)
+        manifest = image.manifest
+        if not manifest or manifest.digest not in documents or manifest.layers != layers:
+            return
+        tops += [_top(documents, manifest, entries[entry]) for entry in image.entries]
+    yield "index.json", json.dumps({"schemaVersion": 2, "manifests": tops}).encode()
+    yield "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
 
 def _top(
@@ -263,22 +214,17 @@ def _listed(
     contents: Contents, name: str
 ) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
     """The images that the archive's manifest.json lists, each with its config and that's digest."""
-    raw = contents.documents.get("manifest.json")
-    if raw is None:
-        raise LockError(f"{name} is no whole archive of images: it has no manifest.json")
-    items = _loaded(raw)
+    items = _loaded(contents.documents.get("manifest.json", b""))
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise LockError(f"{name} is no archive of images: manifest.json is no list of them")
+        raise LockError(f"{name} is no whole archive of images: it has no manifest.json of them")
     seen: set[str] = set()
     for item in items:
-        member = contents.member(str(item.get("Config")))
-        digest = contents.digests.get(member or "", "")
-        if digest in seen:  # `docker save` gives one image all its tags
-            raise _disagreement(name, f"config {item['Config']!r:.200} is listed twice")
+        member = contents.member(str(item.get("Config"))) or ""
+        digest = contents.digests.get(member, "")
+        config = _loaded(contents.documents.get(member, b""))
+        if not isinstance(config, dict) or digest in seen:  # one image has all its tags
+            raise _disagreement(name, f"{item.get('Config')!r:.200} is no config, or listed twice")
         seen.add(digest)
-        config = _loaded(contents.documents.get(member or "", b""))
-        if not isinstance(config, dict):
-            raise _disagreement(name, f"{item.get('Config')!r:.200} is no config")
         yield item, digest, config
 
 
@@ -298,12 +244,6 @@ def _platform(config: Mapping[str, Any], name: str) -> str:
     return found
 
 
-def _fits(entry: LockedImage, platform: str, config: str) -> bool:
-    """Whether a config is the locked one of its platform, where that is locked."""
-    locked = entry.platforms.get(platform)
-    return locked is None or locked.config == config
-
-
 def _layers(
     contents: Contents,
     item: Mapping[str, Any],
@@ -314,16 +254,16 @@ def _layers(
     """The members of an image's layers, each proven by its config or by its manifest."""
     match item.get("Layers"), config.get("rootfs"):
         case [[*layers], {"diff_ids": [*diff_ids]}] if len(layers) == len(diff_ids):
-            members = [contents.member(str(layer)) for layer in layers]
+            same = manifest and len(manifest.layers) == len(layers)
+            packed = manifest.layers if manifest and same else diff_ids
         case _:
             raise _disagreement(name, "an image has not the layers of its config")
     found = []
-    packed = manifest.layers if manifest and len(manifest.layers) == len(diff_ids) else diff_ids
-    for layer, member, plain, compressed in zip(layers, members, diff_ids, packed, strict=True):
+    for layer, plain, compressed in zip(layers, diff_ids, packed, strict=True):
+        member = contents.member(str(layer))
         if member is None:
             raise _disagreement(name, f"there is no {layer!r:.200}")
-        digest = contents.digest(member)
-        if digest and digest not in (plain, compressed):
+        if contents.digests[member] not in (plain, compressed):
             tags = ", ".join(sorted(_tags(item, name)))
             raise LockError(
                 f"{name} is damaged: layer {layer!s:.200} of {tags or 'an image':.200} is not "
@@ -337,20 +277,21 @@ def _disagreement(name: str, what: str) -> LockError:
     return LockError(f"{name} is damaged: manifest.json and files disagree: {what}")
 
 
-def _refuse(config: str, tags: set[str], entries: Mapping[str, LockedImage], *, name: str) -> None:
+def _refusal(
+    config: str, tags: set[str], entries: Mapping[str, LockedImage], *, name: str
+) -> DigestMismatchError:
     called = f"{', '.join(sorted(tags)):.200}" or "an image without tag"
     entry = next((e for e in entries.values() if e.reference.tagged in tags), None)
-    if entry is None:
-        raise DigestMismatchError(
-            f"{name} holds {called} ({config}), which images.lock does not lock; nothing was loaded"
-        )
-    if not entry.platforms:
-        raise DigestMismatchError(
+    if entry and not entry.platforms:
+        text = (
             f"{entry.name}: images.lock knows {entry.reference.familiar} by the registry's digest "
-            f"alone, and {name} does not have what leads from that to {config}; nothing was "
-            "loaded. Note the digests of its platforms: python -m orchestrator lock"
+            f"alone, and {name} does not have what leads from that to {config}. Note the digests "
+            "of its platforms: python -m orchestrator lock"
         )
-    raise DigestMismatchError(
-        f"{entry.name}: {called} in {name} has config {config}, which is not locked for "
-        f"{entry.digest}; nothing was loaded"
-    )
+    else:
+        wanted = f", but {entry.digest} as entry {entry.name}" if entry else ""
+        text = (
+            f"{name} holds {called} ({config}), which images.lock does not lock{wanted}. Save it "
+            "again with the present one: python -m orchestrator save FILE"
+        )
+    return DigestMismatchError(f"{text}; nothing was loaded")

@@ -44,7 +44,6 @@ _PHRASES: Final = (
     (Failure.DISK, r"no space left on device|disk quota exceeded"),
     (Failure.MISMATCH, r"verification failed|unexpected digest|invalid digest"),
     (Failure.BUSY, r"toomanyrequests|too many requests|\b429\b|rate limit"),
-    (Failure.NETWORK, r"tls handshake timeout"),
     (Failure.UNTRUSTED, r"x509:|certificate|HTTP response to HTTPS client|\btls:"),
     (
         Failure.NOT_FOUND,
@@ -128,13 +127,7 @@ def exit_status(failures: Iterable[Failure]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How many attempts, and the pauses between them: about 15 seconds in all for five.
-
-    Attributes:
-        attempts: Attempts in all.
-        first_pause: Seconds before the second attempt; each further pause is twice as long.
-        longest_pause: Seconds.
-    """
+    """How many attempts, and the pauses between them in seconds: about 15 in all for five."""
 
     attempts: int = 5
     first_pause: float = 1.0
@@ -156,12 +149,8 @@ def retrying(
 ) -> T:
     """Call a function until it succeeds, fails for good or has no attempts left.
 
-    Args:
-        do: The function.
-        retry: How many attempts, and the pauses.
-        report: Takes one line about each failure that is followed by another try.
-        known: How an error's text begins that says nothing new to the reader of these lines.
-        stopping: Set when nobody waits for it any more: the failure at hand is the last.
+    ``report`` takes a line about each failure that is followed by another try, without ``known``,
+    which says nothing new to its reader. Once ``stopping`` is set, the failure at hand is the last.
 
     Raises:
         OrchestratorError: The last failure.

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import threading
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import EngineError, LockError
+from orchestrator.errors import LockError
 from orchestrator.files import replacing
 from orchestrator.images.lockfile import ENTRY_NAME, FILE_NAME, LockedImage, LockFile, parse_lock
 from orchestrator.images.reference import parse_reference
-from orchestrator.images.registry import concurrent_map, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from orchestrator.images.failures import Retry
     from orchestrator.images.lockfile import LockedPlatform
     from orchestrator.images.reference import Reference
-    from orchestrator.images.registry import Registries
-    from orchestrator.settings import Settings
 
 NEW: Final = (
     "# The images this project's tests run, by digest.\n"
@@ -34,57 +27,11 @@ NEW: Final = (
 _COMMENT: Final = re.compile("#.*")  # nothing else in a lock file may hold a #
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a registry said about one image.
-
-    Attributes:
-        image: The image as asked for.
-        now: The image as the registry has it, or None when it failed.
-        error: Why it failed, or None.
-    """
-
-    image: LockedImage
-    now: LockedImage | None
-    error: EngineError | None = None
-
-
-def ask(
-    registries: Registries,
-    images: Sequence[LockedImage],
-    *,
-    settings: Settings,
-    report: Callable[[str], None],
-    retry: Retry | None = None,
-) -> list[Answer]:
-    """Ask the registries for several images at once: by tag where there is no digest."""
-    stopping = threading.Event()
-
-    def one(image: LockedImage) -> Answer:
-        try:
-            now = look_up(
-                registries, image, settings=settings, report=report, retry=retry, stopping=stopping
-            )
-        except EngineError as error:
-            return Answer(image=image, now=None, error=error)
-        return Answer(image=image, now=now)
-
-    try:
-        return concurrent_map(one, images)
-    except BaseException:
-        stopping.set()
-        raise
-
-
 def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:
     """The images of ``lock REF…``, each ``REFERENCE`` or ``NAME=REFERENCE``, under their names.
 
     Without a name, the entry with the same repository is meant, or one is named after the last
     part of the repository.
-
-    Raises:
-        InvalidReferenceError: A reference cannot be read.
-        LockError: A name cannot be used, or belongs to another image.
     """
     found: dict[str, LockedImage] = {}
     for text in texts:
@@ -101,52 +48,18 @@ def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:
     return list(found.values())
 
 
-def unpinned(image: LockedImage) -> LockedImage:
-    """The image without its digest, to ask what its tag stands for now."""
-    return LockedImage(name=image.name, reference=image.reference.with_digest(None))
-
-
-def cache_key(lock: LockFile) -> str:
-    """A key for CI caches: changes when an image does, not with comments, order or layout."""
-    words = sorted(f"{entry.name} {entry}" for entry in lock.entries.values())
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
-
-
-def empty_lock(path: Path) -> LockFile:
-    """A lock file without entries that does not exist yet."""
-    return parse_lock(NEW.encode(), path=path)
-
-
 def write_entries(lock: LockFile, images: Sequence[LockedImage]) -> Path:
     """Write changed entries, and return where: the lock file, or a new one where none is.
 
-    The packaged lock is never written; what it has becomes the beginning of the new one.
-
-    Raises:
-        LockError: The file cannot be written, or tomlkit is missing, which changes an entry.
+    The packaged lock is never written; what it has becomes the beginning of the new one. A file is
+    written whole or not at all, with the permissions it had; a link stays one.
     """
-    if not lock.is_default:
-        write_lock(lock.path, edited(lock.text, path=lock.path, images=images), expected=lock.text)
-        return lock.path
-    path = Path.cwd() / FILE_NAME
-    write_lock(path, edited(NEW, path=path, images=images), expected=None)
-    return path
-
-
-def write_lock(path: Path, text: str, *, expected: str | None) -> None:
-    """Write a lock file, whole or not at all, with the permissions it had.
-
-    Args:
-        path: The file; where it is a link, what it leads to is written.
-        text: The new content.
-        expected: The content it was made from, or None for a file that is not there yet.
-
-    Raises:
-        LockError: It cannot be written, or somebody else changed it in the meantime.
-    """
+    path = Path.cwd() / FILE_NAME if lock.is_default else lock.path
+    text = edited(NEW if lock.is_default else lock.text, path=path, images=images)
     try:
-        found = path.read_text(encoding="utf-8") if path.exists() else None
-        if found is not None and found.replace("\r\n", "\n") != expected:
+        expected = None if lock.is_default else lock.text
+        found = path.read_text(encoding="utf-8") if path.exists() else expected
+        if found != expected and (found or "").replace("\r\n", "\n") != expected:
             raise LockError(f"{path} was changed by somebody else in the meantime; try again")
         with replacing(path) as file:
             file.write(text.encode())
@@ -155,20 +68,16 @@ def write_lock(path: Path, text: str, *, expected: str | None) -> None:
     except (OSError, ValueError) as error:  # ValueError: it is not text any more
         reason = getattr(error, "strerror", None) or error
         raise LockError(f"{path} cannot be written: {reason}") from error
+    return path
 
 
 def edited(text: str, *, path: Path, images: Iterable[LockedImage]) -> str:
-    """Change or add entries in the text of a lock file; comments stay where they are.
-
-    Raises:
-        LockError: The file is laid out in a way in which that cannot be done, or an entry is to be
-            changed and tomlkit is missing.
-    """
+    """Change or add entries in the text of a lock file; comments stay where they are."""
     entries = dict(parse_lock(text.encode(), path=path).entries)
     for image in images:
         old = entries.get(image.name)
         if old is None:
-            text = _added(text, image, names=list(entries))
+            text = _added(text, image)
         elif old != image:
             text = _changed(text, old, image)
         entries[image.name] = image
@@ -184,22 +93,14 @@ def edited(text: str, *, path: Path, images: Iterable[LockedImage]) -> str:
     return text
 
 
-def _added(text: str, image: LockedImage, *, names: list[str]) -> str:
-    """Insert an entry: by name where the file is sorted by name, else at the end."""
+def _added(text: str, image: LockedImage) -> str:
     lines = [f"[images.{image.name}]", f'reference = "{image.reference.tagged}"']
     lines += [f'digest = "{image.digest or ""}"']
     lines += [
         f'platforms."{name}" = {_inline(platform)}'
         for name, platform in sorted(image.platforms.items())
     ]
-    table = "\n".join(lines) + "\n"
-    after = next((name for name in names if name > image.name), None)
-    if after and names == sorted(names):
-        # the comment right above an entry belongs to it
-        header = re.search(rf"^(?:#.*\n)*\[images\.{after}\]", text, re.MULTILINE)
-        if header:
-            return f"{text[: header.start()]}{table}\n{text[header.start() :]}"
-    return f"{text.rstrip()}\n\n{table}"
+    return "\n".join([text.rstrip(), "", *lines, ""])
 
 
 def _inline(platform: LockedPlatform) -> str:

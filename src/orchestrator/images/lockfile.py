@@ -30,19 +30,13 @@ _LARGEST: Final = 1 << 20
 _LARGEST_ARCHIVED: Final = 1 << 18  # bytes; some hundred entries
 _LONGEST_ARCHIVED: Final = 1 << 10  # bytes of a line
 _MOST_DOTS: Final = 32  # in a line: those of a registry's name, or between a key's parts
-_HEADER: Final = re.compile(
-    r"""\s*\[\s*(?:images\s*\.\s*(["']?)([^"'\]\s.]+)\1\s*\]\s*(?:#.*)?$)?"""
-)
-_KEY: Final = re.compile(r"""\s*(["']?)([A-Za-z0-9_-]+)\1\s*[.=]""")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockedPlatform:
-    """The image that an entry stands for on one platform.
+    """An image on one platform: the digests of its manifest and of its config.
 
-    Attributes:
-        manifest: The digest of its manifest, or None when only the daemon was asked.
-        config: The digest of its config: Docker's image id, which survives ``docker load``.
+    The config's is the classic store's image id, which survives ``docker load``.
     """
 
     config: str
@@ -81,13 +75,7 @@ class LockedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class LockFile:
-    """A lock file that has been read.
-
-    Attributes:
-        path: Where it is.
-        text: Its text, comments and all.
-        entries: Entry name to image, in the order of the file.
-    """
+    """A lock file that has been read: its entries in the order of the file, and its whole text."""
 
     path: Path
     text: str
@@ -104,11 +92,7 @@ class LockFile:
         return next((e for e in self.entries.values() if e.reference.tagged == wanted), None)
 
     def select(self, names: Sequence[str], /) -> list[LockedImage]:
-        """The entries of these names; all of them when there are no names.
-
-        Raises:
-            LockError: There is no entry of that name.
-        """
+        """The entries of these names; all of them when there are no names."""
         if unknown := [name for name in names if name not in self.entries]:
             has = ", ".join(self.entries) or "no entries"
             raise LockError(f"{self.path} has no entry {unknown[0]!r}; it has {has}")
@@ -126,7 +110,10 @@ def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
     """
     if settings.images_lock is not None:
         return read_lock(settings.images_lock, named_by="ORCHESTRATOR_IMAGES_LOCK")
-    folder = _working_directory(start)
+    try:
+        folder = (start or Path.cwd()).resolve()
+    except (OSError, RuntimeError) as error:
+        raise LockError(f"the working directory cannot be read: {error}") from error
     for candidate in (folder, *folder.parents):
         path = candidate / FILE_NAME
         if path.is_file():
@@ -135,11 +122,7 @@ def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
 
 
 def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
-    """Read one lock file.
-
-    Raises:
-        LockError: It cannot be read or is malformed; the message has file, line and entry.
-    """
+    """Read one lock file; a LockError says why it cannot be read, with file, line or entry."""
     source = f" (named by {named_by})" if named_by else ""
     try:
         with path.open("rb") as file:
@@ -151,11 +134,7 @@ def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
 
 
 def parse_lock(raw: bytes, *, path: Path) -> LockFile:
-    """Parse and check the content of a lock file.
-
-    Raises:
-        LockError: It is malformed; the message has file, line and entry.
-    """
+    """Parse and check the content of a lock file."""
     if len(raw) > _LARGEST:
         raise LockError(f"{path} is larger than 1 MiB: that is no lock file")
     try:
@@ -167,27 +146,25 @@ def parse_lock(raw: bytes, *, path: Path) -> LockFile:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise LockError(_syntax(path, str(error))) from error
+        # the line goes to the front, where editors look for it
+        match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", str(error), re.DOTALL)
+        where = (
+            f"{path}:{match[2]}: {match[1]} (column {match[3]})" if match else f"{path}: {error}"
+        )
+        raise LockError(where) from error
     except (RecursionError, ValueError) as error:  # brackets without end, integers without end
         raise LockError(f"{path}: not TOML that can be read: {type(error).__name__}") from error
-    return LockFile(path=path, text=text, entries=_Check(path, text).document(document))
+    return LockFile(path=path, text=text, entries=_Check(path).document(document))
 
 
 def parse_archived_lock(raw: bytes, *, path: Path) -> LockFile:
-    """Parse the lock of an archive, which anybody may have written.
-
-    Raises:
-        LockError: It is malformed, or none that `save` writes.
-    """
+    """Parse the lock of an archive, which anybody may have written: what `save` writes is small."""
     if len(raw) > _LARGEST_ARCHIVED:
-        raise LockError(
-            f"{path} is larger than {_LARGEST_ARCHIVED >> 10} KiB: that is no lock file"
-        )
+        raise LockError(f"{path} is larger than {_LARGEST_ARCHIVED >> 10} KiB: no lock file")
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if len(line) > _LONGEST_ARCHIVED or line.count(b".") > _MOST_DOTS:
             raise LockError(
-                f"{path}:{number}: a line of {len(line)} bytes with {line.count(b'.')} dots; "
-                f"`save` writes at most {_LONGEST_ARCHIVED} with {_MOST_DOTS}"
+                f"{path}:{number}: a line of {len(line)} bytes: `save` writes none such"
             )
     return parse_lock(raw, path=path)
 
@@ -197,12 +174,9 @@ def resolve_image(
 ) -> LockedImage:
     """Find the image a service runs.
 
-    Args:
-        image: The name of an entry, a locked reference, or a reference with a digest; None takes
-            the entry of the service.
-        default: The service's own entry, such as ``"postgres"``.
-        lock: The lock file that counts.
-        settings: ``ORCHESTRATOR_UNLOCKED=allow`` lets through what is not locked, without digest.
+    ``image`` is the name of an entry, a locked reference, or a reference with a digest; None takes
+    the service's own entry, ``default``. ``ORCHESTRATOR_UNLOCKED=allow`` lets through what is not
+    locked.
 
     Raises:
         InvalidReferenceError: The reference cannot be read.
@@ -242,15 +216,16 @@ def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings
     name = default if image is None else image
     if name in lock.entries:
         return lock.entries[name]
-    packaged = _packaged(default) if image is None else None
+    packaged = read_lock(DEFAULT).entries.get(default) if image is None else None
     if image is None and packaged is None:
         raise ImageNotLockedError(
             f"{_place(lock)} has no entry {default!r}. "
             f"Add one: python -m orchestrator lock {default}=REFERENCE"
         )
     reference = packaged.reference.with_digest(None) if packaged else parse_reference(name)
-    if reference.digest:
-        return _by_digest(name, reference, lock)
+    if reference.digest:  # it needs no entry; one with the same digest knows its platforms
+        same = (e.platforms for e in lock.entries.values() if e.digest == reference.digest)
+        return LockedImage(name=name, reference=reference, platforms=next(same, {}))
     if entry := lock.find(reference):
         return entry
     if settings.unlocked == "allow":
@@ -262,117 +237,28 @@ def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings
     )
 
 
-def _by_digest(name: str, reference: Reference, lock: LockFile) -> LockedImage:
-    """A reference with a digest needs no entry; one with the same digest knows its platforms."""
-    same = (e for e in lock.entries.values() if e.digest == reference.digest)
-    entry = next(same, None)
-    return LockedImage(name=name, reference=reference, platforms=entry.platforms if entry else {})
-
-
-def _packaged(name: str) -> LockedImage | None:
-    return read_lock(DEFAULT).entries.get(name)
-
-
 def _place(lock: LockFile) -> str:
     return "the packaged lock (there is no images.lock)" if lock.is_default else str(lock.path)
-
-
-def _working_directory(start: Path | None) -> Path:
-    try:
-        return (start or Path.cwd()).resolve()
-    except (OSError, RuntimeError) as error:
-        raise LockError(f"the working directory cannot be read: {error}") from error
-
-
-def _syntax(path: Path, message: str) -> str:
-    """Move the line that `tomllib` appends to the front, where editors look for it."""
-    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
-    if match is None:
-        return f"{path}: {message}"
-    return f"{path}:{match[2]}: {match[1]} (column {match[3]})"
 
 
 class _Check:
     """Turns what `tomllib` read into entries, or says where it is wrong."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._text = text
 
     def document(self, document: dict[str, Any]) -> Mapping[str, LockedImage]:
-        if "version" not in document:
-            raise self._error("there is no version; expected 'version = 1' at the top")
-        version = document["version"]
+        version = document.get("version")
         if version != VERSION or isinstance(version, bool):
             raise self._error(
-                f"version is {version!r:.50}; this orchestrator reads version {VERSION}. "
-                "A newer one may be needed"
+                f"expected 'version = {VERSION}' at the top, not {version!r:.50}; a newer "
+                "orchestrator may be needed"
             )
-        if unknown := sorted(document.keys() - {"version", "images"}):
-            raise self._error(f"unknown key {unknown[0]!r}; expected version and [images.NAME]")
+        self._check_keys(document, {"version", "images"})
         images = document.get("images", {})
         if not isinstance(images, dict):
             raise self._error("images is not a table; expected [images.NAME]")
         entries = {name: self._entry(name, table) for name, table in images.items()}
-        self._check_agreement(entries)
-        return MappingProxyType(entries)
-
-    def _entry(self, name: str, table: Any) -> LockedImage:
-        if not ENTRY_NAME.fullmatch(name):
-            raise self._error("a name may hold letters, digits, '-' and '_'", name)
-        if not isinstance(table, dict):
-            raise self._error(f"expected a table [images.{name}]", name)
-        if unknown := sorted(table.keys() - {"reference", "digest", "platforms"}):
-            raise self._error(
-                f"unknown key {unknown[0]!r}; expected reference, digest, platforms",
-                name,
-                unknown[0],
-            )
-        for key in ("reference", "digest"):
-            if not isinstance(table.get(key), str):
-                what = "is missing" if key not in table else "is not text"
-                raise self._error(f"{key} {what}", name, key)
-        self._check_digest(table["digest"], "digest", name, "digest")
-        try:
-            reference = parse_reference(table["reference"])
-        except InvalidReferenceError as error:
-            raise self._error(str(error), name, "reference") from error
-        if reference.digest:
-            raise self._error("the digest goes into its own key", name, "reference")
-        return LockedImage(
-            name=name,
-            reference=reference.with_digest(table["digest"]),
-            platforms=self._platforms(name, table.get("platforms", {})),
-        )
-
-    def _platforms(self, name: str, table: Any) -> Mapping[str, LockedPlatform]:
-        if not isinstance(table, dict):
-            raise self._error("platforms is not a table", name, "platforms")
-        return MappingProxyType({key: self._platform(name, key, table[key]) for key in table})
-
-    def _platform(self, name: str, key: str, table: Any) -> LockedPlatform:
-        if not _PLATFORM.fullmatch(key):
-            raise self._error(
-                f"{key!r} is not a platform; expected one like 'linux/amd64'", name, "platforms"
-            )
-        if not isinstance(table, dict) or not table.keys() <= {"manifest", "config"}:
-            raise self._error(f"{key}: expected manifest and config", name, "platforms")
-        if "config" not in table:
-            raise self._error(f"{key}: config is missing", name, "platforms")
-        for part, digest in table.items():
-            self._check_digest(digest, f"{key}: {part}", name, "platforms")
-        return LockedPlatform(config=table["config"], manifest=table.get("manifest"))
-
-    def _check_digest(self, digest: Any, what: str, name: str, key: str) -> None:
-        if not is_digest(digest):
-            size = f" ({len(digest)} characters)" if isinstance(digest, str) else ""
-            raise self._error(
-                f"{what} is not a digest{size}; expected sha256: and 64 lower-case hex digits",
-                name,
-                key,
-            )
-
-    def _check_agreement(self, entries: dict[str, LockedImage]) -> None:
         seen: dict[str, LockedImage] = {}
         for entry in entries.values():
             other = seen.setdefault(entry.reference.tagged, entry)
@@ -382,25 +268,54 @@ class _Check:
                     "with another digest",
                     entry.name,
                 )
+        return MappingProxyType(entries)
 
-    def _error(self, message: str, entry: str | None = None, key: str | None = None) -> LockError:
-        line = _line(self._text, entry, key) if entry else None
-        place = f"{self._path}:{line}" if line else f"{self._path}"
+    def _entry(self, name: str, table: Any) -> LockedImage:
+        if not ENTRY_NAME.fullmatch(name):
+            raise self._error("a name may hold letters, digits, '-' and '_'", name)
+        if not isinstance(table, dict):
+            raise self._error(f"expected a table [images.{name}]", name)
+        self._check_keys(table, {"reference", "digest", "platforms"}, name)
+        self._check_digest(table.get("digest"), "digest", name)
+        try:
+            reference = parse_reference(table.get("reference", ""))
+        except InvalidReferenceError as error:
+            raise self._error(str(error), name) from error
+        if reference.digest:
+            raise self._error("the digest goes into its own key", name)
+        platforms = table.get("platforms", {})
+        if not isinstance(platforms, dict):
+            raise self._error("platforms is not a table", name)
+        return LockedImage(
+            name=name,
+            reference=reference.with_digest(table["digest"]),
+            platforms=MappingProxyType(
+                {key: self._platform(name, key, platforms[key]) for key in platforms}
+            ),
+        )
+
+    def _platform(self, name: str, key: str, table: Any) -> LockedPlatform:
+        if not _PLATFORM.fullmatch(key):
+            raise self._error(f"{key!r} is not a platform; expected one like 'linux/amd64'", name)
+        if not isinstance(table, dict) or not {"config"} <= table.keys() <= {"manifest", "config"}:
+            raise self._error(f"{key}: expected config and manifest", name)
+        for part, digest in table.items():
+            self._check_digest(digest, f"{key}: {part}", name)
+        return LockedPlatform(config=table["config"], manifest=table.get("manifest"))
+
+    def _check_keys(self, table: dict[str, Any], known: set[str], name: str | None = None) -> None:
+        if unknown := sorted(table.keys() - known):
+            raise self._error(
+                f"unknown key {unknown[0]!r}; expected {', '.join(sorted(known))}", name
+            )
+
+    def _check_digest(self, digest: Any, what: str, name: str) -> None:
+        if not is_digest(digest):
+            raise self._error(
+                f"{what} is {digest!r:.80}; expected sha256: and 64 lower-case hex digits",
+                name,
+            )
+
+    def _error(self, message: str, entry: str | None = None) -> LockError:
         where = f"entry {entry!r}: " if entry else ""
-        return LockError(f"{place}: {where}{message}")
-
-
-def _line(text: str, entry: str, key: str | None) -> int | None:
-    """The line, from 1, of a key of an entry, or of the entry where it has no such line.
-
-    `tomllib` keeps no positions. What this scan does not see, in an unusual layout, costs a line
-    number in an error, never a wrong reading.
-    """
-    header, inside = None, False
-    for number, line in enumerate(text.split("\n"), start=1):
-        if match := _HEADER.match(line):
-            inside = header is None and match[2] == entry
-            header = number if inside else header
-        elif inside and (match := _KEY.match(line)) and match[2] == key:
-            return number
-    return header
+        return LockError(f"{self._path}: {where}{message}")

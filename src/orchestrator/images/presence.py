@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import platform as this_machine
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DigestMismatchError
 from orchestrator.images.reference import mirrored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
     from orchestrator.images.lockfile import LockedImage
@@ -39,30 +41,26 @@ class Presence:
     platform: str | None = None
 
 
-class Lookup(Protocol):
-    """Finds images on the daemon: an engine, or the local lookup, which needs no docker-py."""
-
-    def find(self, reference: str, /) -> ImageInfo | None:
-        """The image under a reference, digest or id, or None."""
-
-
-def find_image(lookup: Lookup, image: LockedImage, *, settings: Settings) -> Presence:
+def find_image(
+    find: Callable[[str], ImageInfo | None], image: LockedImage, *, settings: Settings
+) -> Presence:
     """Look for an image: one question to the daemon when its tag is right, a few when it is not.
 
-    Args:
-        lookup: Asks the daemon.
-        image: The image to look for.
-        settings: Mirrors, under whose names it may be here.
+    ``find`` asks it: an engine's ``images.find``, or the local look-up, which needs no docker-py.
     """
     reference = image.reference
     other = None
     if reference.tag:
-        tagged = lookup.find(reference.tagged)
+        tagged = find(reference.tagged)
         if tagged and (not reference.digest or is_locked(tagged, image)):
             return Presence(info=tagged)
         other = tagged
-    for name in _other_names(image, settings):
-        found = lookup.find(name)
+    names = []
+    if image.digest:
+        names = [reference.pinned, mirrored(reference, settings=settings).pinned]
+        names += [locked.config for locked in image.platforms.values()]
+    for name in dict.fromkeys(names):
+        found = find(name)
         if found and is_locked(found, image):
             return Presence(info=found, other=other)
     return Presence(other=other)
@@ -71,23 +69,28 @@ def find_image(lookup: Lookup, image: LockedImage, *, settings: Settings) -> Pre
 def on_platform(
     engine: Engine, image: LockedImage, found: Presence, *, platform: str | None = None
 ) -> Presence:
-    """Narrow what was found to one platform, where an index stands for several images.
+    """Narrow what was found to one platform, the daemon's own unless another is given.
 
-    Args:
-        engine: Asked about itself only when the image is not made for this machine's processor,
-            which costs nothing to see; that happens after ``pull --platform``.
-        image: The image.
-        found: What `find_image` found.
-        platform: ``os/architecture[/variant]``; without it, the daemon's own.
+    An index stands for several images. The daemon is asked about itself only when the image here
+    is not made for this machine's processor, which costs nothing to see; that happens after
+    ``pull --platform``.
     """
-    if found.info is None:
+    info = found.info
+    if info is None:
         return replace(found, platform=platform)
-    if platform and _fits(found.info, image, platform):
+    if platform:
+        locked = image.on(platform)
+        same = (locked.config, locked.manifest, image.digest) if locked else ()
+        if info.id in same or (locked is None and platform_of(info) == platform):
+            return found
+    elif info.architecture == _own_architecture() or not image.platforms:
         return found
-    platform = platform or _platform_to_pull(engine, found.info, image)
-    if platform is None:
-        return found
-    locked = image.on(platform)
+    else:
+        about = engine.info()
+        platform = f"{about.os}/{about.architecture}"
+        locked = image.on(platform)
+        if info.architecture == about.architecture or locked is None:
+            return found
     beside = engine.images.find(locked.config) if locked else None
     return replace(found, info=beside, platform=platform)
 
@@ -137,26 +140,3 @@ def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
 def _own_architecture() -> str:
     machine = this_machine.machine().lower()
     return _MACHINES.get(machine, machine)
-
-
-def _platform_to_pull(engine: Engine, info: ImageInfo, image: LockedImage) -> str | None:
-    """The daemon's own platform, when the image here is for another one and the lock has it."""
-    if info.architecture == _own_architecture() or not image.platforms:
-        return None
-    about = engine.info()
-    own = f"{about.os}/{about.architecture}"
-    return own if info.architecture != about.architecture and image.on(own) else None
-
-
-def _fits(info: ImageInfo, image: LockedImage, platform: str) -> bool:
-    if locked := image.on(platform):
-        return info.id in (locked.config, locked.manifest, image.digest)
-    return platform_of(info) == platform
-
-
-def _other_names(image: LockedImage, settings: Settings) -> list[str]:
-    if not image.digest:
-        return []
-    names = [image.reference.pinned, mirrored(image.reference, settings=settings).pinned]
-    names += [locked.config for locked in image.platforms.values()]
-    return list(dict.fromkeys(names))

@@ -55,11 +55,7 @@ class Reference:
 
     @property
     def pinned(self) -> str:
-        """The reference by digest alone, as it is pulled.
-
-        Raises:
-            InvalidReferenceError: There is no digest.
-        """
+        """The reference by digest alone, as it is pulled."""
         if not self.digest:
             raise InvalidReferenceError(f"image reference {self} has no digest")
         return f"{self.name}@{self.digest}"
@@ -91,11 +87,7 @@ def parse_reference(text: str) -> Reference:
         InvalidReferenceError: It cannot be read; the message says which part is wrong.
     """
     if not isinstance(text, str):
-        raise InvalidReferenceError(
-            f"image reference {text!r} is not text; write it as 'postgres:15-alpine'"
-        )
-    if not text:
-        raise _invalid(text, "it is empty")
+        raise _invalid(text, "it is not text")
     if text != text.strip():
         raise _invalid(text, "it begins or ends with a blank")
     if "://" in text:
@@ -103,17 +95,43 @@ def parse_reference(text: str) -> Reference:
     rest, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _invalid(text, f"{digest!r} is not a digest; expected sha256: and 64 hex digits")
-    name, tag = _split_tag(rest)
-    if tag is not None and not _TAG.fullmatch(tag):
+    folder, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")  # a colon before the last slash belongs to a port
+    if colon and not _TAG.fullmatch(tag):
         raise _invalid(text, f"{tag!r} is not a tag; expected letters, digits, '_', '.', '-'")
-    registry, repository = _split_registry(name)
-    _check_name(text, registry, repository)
+    registry, repository = _split_name(text, f"{folder}{slash}{last}")
+    default = None if digest else "latest"
+    return Reference(
+        registry=registry, repository=repository, tag=tag or default, digest=digest or None
+    )
+
+
+def _split_name(text: str, name: str) -> tuple[str, str]:
+    registry, slash, repository = name.partition("/")
+    # As Docker reads it: a host has a dot or a port, is localhost, or has capital letters.
+    if not slash or not (re.search(r"[.:A-Z]", registry) or registry == "localhost"):
+        registry, repository = DOCKER_HUB, name
+    if not _REGISTRY.fullmatch(registry):
+        raise _invalid(text, f"{registry!r} is not a registry host")
+    for part in repository.split("/"):
+        if not _PART.fullmatch(part):
+            raise _invalid(
+                text,
+                f"{part!r} is no part of a repository's name, which has lower-case letters and "
+                "digits, with '.', '_', '__' or '-' between them",
+            )
+    if len(f"{registry}/{repository}") > _LONGEST_NAME:
+        raise _invalid(text, f"its name is longer than {_LONGEST_NAME} characters")
     if registry in _HUB_NAMES:
-        registry = DOCKER_HUB
-        repository = repository if "/" in repository else f"library/{repository}"
-    if tag is None and not digest:
-        tag = "latest"
-    return Reference(registry=registry, repository=repository, tag=tag, digest=digest or None)
+        return DOCKER_HUB, repository if "/" in repository else f"library/{repository}"
+    return registry, repository
+
+
+def _invalid(text: object, reason: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        f"image reference {text!r} cannot be read: {reason}. "
+        "Expected something like 'postgres:15-alpine' or 'ghcr.io/team/app:1.2'"
+    )
 
 
 def mirrored(reference: Reference, *, settings: Settings) -> Reference:
@@ -132,44 +150,3 @@ def mirrored(reference: Reference, *, settings: Settings) -> Reference:
         return reference
     registry, _, path = (target + reference.name.removeprefix(best)).partition("/")
     return replace(reference, registry=registry, repository=path)
-
-
-def _split_tag(rest: str) -> tuple[str, str | None]:
-    """A colon after the last slash begins the tag; one before it belongs to a port."""
-    head, slash, last = rest.rpartition("/")
-    last, colon, tag = last.partition(":")
-    return f"{head}{slash}{last}", tag if colon else None
-
-
-def _split_registry(name: str) -> tuple[str, str]:
-    first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        return first, rest
-    return DOCKER_HUB, name
-
-
-def _check_name(text: str, registry: str, repository: str) -> None:
-    if not _REGISTRY.fullmatch(registry):
-        raise _invalid(text, f"{registry!r} is not a registry host")
-    if not repository:
-        raise _invalid(text, "it names no repository")
-    for part in repository.split("/"):
-        if not part:
-            raise _invalid(text, "an empty part between slashes")
-        if part != part.lower():
-            raise _invalid(text, f"{part!r} must be lower case")
-        if not _PART.fullmatch(part):
-            raise _invalid(
-                text,
-                f"{part!r} may hold lower-case letters and digits, with '.', '_', '__' or '-' "
-                "between them",
-            )
-    if len(f"{registry}/{repository}") > _LONGEST_NAME:
-        raise _invalid(text, f"its name is longer than {_LONGEST_NAME} characters")
-
-
-def _invalid(text: str, reason: str) -> InvalidReferenceError:
-    return InvalidReferenceError(
-        f"image reference {text!r} cannot be read: {reason}. "
-        "Expected something like 'postgres:15-alpine' or 'ghcr.io/team/app:1.2'"
-    )
