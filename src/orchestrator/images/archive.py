@@ -17,7 +17,6 @@ from orchestrator.images.archive_file import member as file_in_tar
 from orchestrator.images.archive_images import (
     check_images,
     closing_members,
-    recognised_entries,
 )
 from orchestrator.images.lock import NEW, edited, write_entries
 from orchestrator.images.lockfile import (
@@ -124,20 +123,19 @@ def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Setting
             the lock file cannot be written.
         EngineError: The daemon failed.
     """
-    # The packaged lock is nobody's decision: without a lock file the archive's own entries count.
-    locked = None if lock.is_default else lock.entries
     contents, name = Contents(), str(path)
     entries: dict[str, LockedImage] = {}
     images: list[ArchivedImage] = []
     before: dict[str, ImageInfo | None] = {}
 
     def finish() -> Iterator[tuple[str, bytes]]:
-        if locked is not None:
-            entries.update(recognised_entries(contents, locked, name=name))
-        elif archived := contents.documents.get(MEMBER):
-            entries.update(parse_archived_lock(archived, path=path / MEMBER).entries)
+        known = lock.entries
+        if lock.is_default:  # nobody's decision: without a lock file the archive's own count
+            archived = contents.documents.get(MEMBER, b"version = 1")
+            known = parse_archived_lock(archived, path=path / MEMBER).entries
+        images.extend(check_images(contents, known, name=name))
+        entries.update({entry: known[entry] for image in images for entry in image.entries})
         check_allowed(entries.values(), settings=settings)
-        images.extend(check_images(contents, entries, name=name))
         tags = [entry.reference.tagged for entry in entries.values()]
         before.update(
             {name: engine.images.find(name) for name in (*tags, *(i.config for i in images))}
@@ -150,7 +148,7 @@ def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Setting
                 pass
         now = [_entry_now(engine, entry, images) for entry in entries.values()]
         noted = [entry for entry in now if entry != entries[entry.name]]
-        if noted and locked is not None:
+        if noted and not lock.is_default:
             write_entries(lock, noted)
     except BaseException:
         _restore(engine, before)

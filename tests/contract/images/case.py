@@ -29,9 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def docker_command(*arguments: str) -> str:
     """Call the docker command; what it prints."""
-    done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr or done.stdout}")
+    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 

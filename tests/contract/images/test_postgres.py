@@ -17,11 +17,11 @@ class PostgresImageTest(ImageTest):
 
     name = "postgres"
     configured: ClassVar[str]
-    trusting: ClassVar[str]
+    filed: ClassVar[str]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Have one server with all that can be configured, and one with next to nothing."""
+        """Have one server with all that can be configured, and one that reads that from files."""
         super().setUpClass()
         files = {
             "10-first.sql": b"create table steps(id serial, name text);",
@@ -41,8 +41,14 @@ class PostgresImageTest(ImageTest):
                 "PGDATA": "/var/lib/elsewhere",
             },
         )
-        cls.trusting = cls.start(
-            env={"POSTGRES_HOST_AUTH_METHOD": "trust", "POSTGRES_USER": "shop"}
+        secrets = {"user": b"shop\n", "password": b"secret\n", "db": b"orders\n", "args": b"-k\n"}
+        names = {"USER": "user", "PASSWORD": "password", "DB": "db", "INITDB_ARGS": "args"}
+        cls.filed = cls.start(
+            options=(cls.folder(secrets, "/run/secrets"),),
+            env={
+                "POSTGRES_HOST_AUTH_METHOD": "trust",
+                **{f"POSTGRES_{key}_FILE": f"/run/secrets/{name}" for key, name in names.items()},
+            },
         )
 
     def ready(self, container: str, user: str = "postgres") -> None:
@@ -84,46 +90,31 @@ class PostgresImageTest(ImageTest):
         query = "select string_agg(name, ' ' order by id) from steps"
         self.assertEqual("sh gz sql", self.asked(query))
 
-    def test_trust_needs_no_password(self) -> None:
-        """It lets every host in; the database is called as the user."""
-        self.ready(self.trusting, "shop")
-        address = self.execute(self.trusting, "hostname", "-i")
-        asks = ("psql", "-tA", "-h", address, "-U", "shop", "-w", "-c", "select current_database()")
-        self.assertEqual("shop", self.execute(self.trusting, *asks))
+    def test_files_and_trust(self) -> None:
+        """Each variable can be given as a file, by the name with _FILE; trust lets every host in.
 
-    def test_the_server_is_process_1_with_contrib(self) -> None:
-        """It belongs to user postgres, its encoding is UTF-8."""
-        encoding = self.sql(self.trusting, "show server_encoding", "shop", "shop")
-        self.assertEqual("UTF8", encoding)
-        self.assertEqual("postgres", self.execute(self.trusting, "stat", "-c", "%U", "/proc/1"))
+        The server is process 1 and belongs to user postgres, its encoding is UTF-8, it has contrib.
+        """
+        self.ready(self.filed, "shop")
+        address = self.execute(self.filed, "hostname", "-i")
+        shown = "current_database(), current_setting('data_checksums'), pg_client_encoding()"
+        asks = ("psql", "-tA", "-h", address, "-U", "shop", "-w", "-c", f"select {shown}", "orders")
+        self.assertEqual("orders|on|UTF8", self.execute(self.filed, *asks))
+        self.assertEqual("postgres", self.execute(self.filed, "stat", "-c", "%U", "/proc/1"))
         extensions = ("pg_trgm", "hstore", "uuid-ossp", "pgcrypto", "citext", "postgres_fdw")
         created = "; ".join(f'create extension "{extension}"' for extension in extensions)
-        self.sql(self.trusting, created, "shop", "shop")
-
-    def test_file_variants(self) -> None:
-        """Each variable can be given as a file by the name with _FILE."""
-        files = {"user": b"shop\n", "password": b"secret\n", "db": b"orders\n", "args": b"-k\n"}
-        names = {"USER": "user", "PASSWORD": "password", "DB": "db", "INITDB_ARGS": "args"}
-        env = {f"POSTGRES_{key}_FILE": f"/run/secrets/{file}" for key, file in names.items()}
-        container = self.start(options=(self.folder(files, "/run/secrets"),), env=env)
-        self.ready(container, "shop")
-        address = self.execute(container, "hostname", "-i")
-        asks = ("psql", "-tA", f"postgresql://shop:secret@{address}/orders")
-        self.assertEqual("on", self.execute(container, *asks, "-c", "show data_checksums"))
+        self.sql(self.filed, created, "shop", "orders")
 
     def test_what_is_wrong_ends_the_container(self) -> None:
         """With a message that names it; a command of one's own runs instead of the server."""
         password = {"POSTGRES_PASSWORD": "a"}
-        both = {**password, "POSTGRES_PASSWORD_FILE": "/etc/hostname"}
         broken = self.folder({"broken.sql": b"select * from nowhere;"}, INIT)
-        none, double, failing, version = (
+        none, failing, version = (
             self.start(),
-            self.start(env=both),
             self.start(env=password, options=(broken,)),
             self.start("postgres", "--version"),
         )
         self.assert_ends(none, "POSTGRES_PASSWORD", status=1)
-        self.assert_ends(double, "POSTGRES_PASSWORD_FILE", status=1)
         self.assert_ends(failing, 'relation "nowhere" does not exist')
         self.assert_ends(version, "(PostgreSQL) 15.", status=0)
 

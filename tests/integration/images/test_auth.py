@@ -83,20 +83,15 @@ class AuthTest(ImageTestCase):
         self.configure(auths={self.registry.host: {"auth": SECRET}})
         self.assert_works()
 
-    def test_helper(self) -> None:
-        """A credential helper of one registry is used."""
-        answer = json.dumps({"Username": USER, "Secret": PASSWORD})
-        self.helper("tests", "cat > /dev/null", f"echo '{answer}'")
-        self.configure(credHelpers={self.registry.host: "tests"})
-        self.assert_works()
-
-    def test_store(self) -> None:
-        """A credential store for every registry is used."""
+    def test_helpers(self) -> None:
+        """A credential helper of one registry is used, and a store for all of them."""
         answer = json.dumps({"Username": USER, "Secret": PASSWORD})
         all_of_them = json.dumps({self.registry.host: USER})
         self.helper("tests", f"[ $1 = list ] && echo '{all_of_them}' && exit", f"echo '{answer}'")
-        self.configure(credsStore="tests")
-        self.assert_works()
+        for config in ({"credHelpers": {self.registry.host: "tests"}}, {"credsStore": "tests"}):
+            with self.subTest(config):
+                self.configure(**config)
+                self.assert_works()
 
     def test_nobody(self) -> None:
         """Without credentials it is denied, and with wrong ones."""
@@ -105,16 +100,13 @@ class AuthTest(ImageTestCase):
             self.configure(auths=auths)
             self.assert_denied("")
 
-    def test_helper_is_missing(self) -> None:
-        """A helper that is not installed is named."""
-        self.configure(credHelpers={self.registry.host: "absent"})
-        self.assert_denied("docker-credential-absent")
-
     def test_helper_fails(self) -> None:
-        """A helper that fails is named with what it said."""
+        """A helper that is not installed is named, and one that fails, with what it said."""
         self.helper("tests", "echo the keychain is locked; exit 1")
-        self.configure(credHelpers={self.registry.host: "tests"})
-        self.assert_denied("the keychain is locked")
+        for name, text in (("absent", "credential-absent"), ("tests", "the keychain is locked")):
+            with self.subTest(name):
+                self.configure(credHelpers={self.registry.host: name})
+                self.assert_denied(text)
 
     def test_mirror(self) -> None:
         """The credentials of the mirror count, not those of the registry it stands in for."""

@@ -122,20 +122,16 @@ class DoctorTest(ImageTestCase):
             os.setegid(0)
             os.setgroups(groups)
 
-    def test_missing_images(self) -> None:
-        """Missing images are listed with the command that brings them."""
-        image = self.push()
-        self.write_lock(image)
-        self.assert_finds("images", image.reference.familiar, "python -m orchestrator pull")
-
     def test_other_bytes(self) -> None:
-        """So are images with other bytes than the locked ones."""
+        """Images that are missing or have other bytes are listed with the command that mends it."""
         other = self.push()
         image = self.push(repository=other.reference.repository, tag="2")
         list(self.engine.images.pull(other.reference.pinned))
         self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
-        self.write_lock(image)
-        self.assert_finds("images", "with other bytes", "python -m orchestrator pull")
+        missing = self.push(name="missing")
+        self.write_lock(image, missing)
+        text = f"this machine: {missing.reference.familiar}\nhere with other bytes"
+        self.assert_finds("images", text, "python -m orchestrator pull")
 
 
 class PrivateDaemonTest(ImageTestCase):

@@ -1,13 +1,13 @@
 """What a service does about its image before it starts."""
 
-import subprocess
-import sys
+import io
 import uuid
 from dataclasses import replace
 from unittest import mock
 
 from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images.display import Display
 from orchestrator.images.failures import Retry
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
@@ -19,23 +19,25 @@ class EnsureImageTest(ImageTestCase):
     """`ensure_image`."""
 
     def setUp(self) -> None:
-        """Collect what is reported."""
+        """Collect what is shown."""
         super().setUp()
-        self.lines: list[str] = []
+        self.shown = io.StringIO()
 
     def ensure(self, image: LockedImage, *, settings: Settings | None = None) -> str:
         """Ensure an image and return the id of what was found."""
-        return ensure_image(
-            self.engine, image, settings=settings or Settings(), report=self.lines.append
-        ).id
+        display = Display(self.shown)
+        return ensure_image(self.engine, image, settings=settings or Settings(), display=display).id
 
     def test_present_is_silent(self) -> None:
-        """A present image is found without a word, also where pulling is forbidden."""
-        image = self.push()
-        expected = self.ensure(image)
-        self.lines.clear()
-        self.assertEqual(expected, self.ensure(image, settings=Settings(pull="never")))
-        self.assertEqual([], self.lines)
+        """A missing image is pulled with a word, whatever its tag is now; then found silently."""
+        built = tiny_image()
+        image = self.push(built)
+        self.push(repository=image.reference.repository)
+        self.assertEqual(built.config, self.ensure(image))
+        self.assertIn(f"{image.reference.familiar}: pulled and verified", self.shown.getvalue())
+        self.shown.truncate(0)
+        self.assertEqual(built.config, self.ensure(image, settings=Settings(pull="never")))
+        self.assertEqual("", self.shown.getvalue().strip("\0"))
 
     def test_present_without_tag(self) -> None:
         """An image that was pulled by digest alone is found."""
@@ -59,28 +61,15 @@ class EnsureImageTest(ImageTestCase):
     def test_known_by_config(self) -> None:
         """An image whose registry digest the daemon lost is known by its locked config digest."""
         image = self.push()
-        list(self.engine.images.pull(image.reference.pinned))
+        self.ensure(image)
         config = next(iter(image.platforms.values())).config
-        self.engine.images.tag(config, as_reference=image.reference.tagged)
-        self.reload(image)
-        found = self.engine.images.find(image.reference.tagged)
-        assert found
-        self.assertEqual((), found.repo_digests)
-        self.assertEqual(config, self.ensure(image, settings=Settings(pull="never")))
-
-    def reload(self, image: LockedImage) -> None:
-        """Save and load, which loses the registry digest."""
         archive = b"".join(self.engine.images.save([image.reference.tagged]))
         for name in (image.reference.tagged, image.reference.pinned):
             self.engine.images.remove(name)
         list(self.engine.images.load([archive]))
-
-    def test_moved_tag(self) -> None:
-        """A tag that moved between lock and pull changes nothing: the digest counts."""
-        built = tiny_image()
-        image = self.push(built)
-        self.push(repository=image.reference.repository)
-        self.assertEqual(built.config, self.ensure(image))
+        found = self.engine.images.find(image.reference.tagged)
+        self.assertEqual((), found and found.repo_digests)
+        self.assertEqual(config, self.ensure(image, settings=Settings(pull="never")))
 
     def test_unlocked(self) -> None:
         """Without digest the tag counts: used when it is here, pulled when not."""
@@ -99,53 +88,29 @@ class EnsureImageTest(ImageTestCase):
         self.assertEqual(here.config, self.ensure(image))
 
 
-# What another process of a run does; it has no pauses between its tries.
-WORKER = """
-import sys
-from orchestrator.engine import connect
-from orchestrator.errors import EngineError
-from orchestrator.images import ensure_image
-from orchestrator.images.reference import parse_reference
-from orchestrator.images.failures import Retry
-from orchestrator.settings import Settings
-
-Retry.pause = lambda *_: 0.01
-settings = Settings(run=sys.argv[2])
-try:
-    ensure_image(connect(settings), parse_reference(sys.argv[1]), settings=settings, report=print)
-except EngineError as error:
-    print(error)
-"""
-
-
 class KnownFailuresTest(ImageTestCase):
-    """What failed for a run fails at once for its next class, and for its next worker."""
+    """What failed for a run fails at once for its next class."""
 
     def setUp(self) -> None:
         """Have a run, and no pauses."""
         super().setUp()
         self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
-        self.run_id = uuid.uuid4().hex
+        self.settings = Settings(run=uuid.uuid4().hex)
 
     def failing(self, image: str) -> tuple[str, int]:
         """Why an image cannot be had, and how often that was tried again."""
-        lines: list[str] = []
+        shown = io.StringIO()
         with self.assertRaises(EngineError) as caught:
             ensure_image(
                 self.engine,
-                parse_reference(image),
-                settings=Settings(run=self.run_id),
-                report=lines.append,
+                LockedImage(name=image, reference=parse_reference(image)),
+                settings=self.settings,
+                display=Display(shown),
             )
-        return str(caught.exception), sum("trying again" in line for line in lines)
-
-    def worker(self, image: str) -> str:
-        """What another process of the run prints."""
-        argv = [sys.executable, "-c", WORKER, image, self.run_id]
-        return subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+        return str(caught.exception), shown.getvalue().count("trying again")
 
     def test_registry_that_cannot_be_reached(self) -> None:
-        """It is tried for one image; the others know, in other processes too."""
+        """It is tried for one image; the others know, until the next run."""
         text, tried = self.failing("127.0.0.1:9/team/app:1")
         self.assertIn("connection refused", text)
         self.assertEqual(4, tried)
@@ -154,9 +119,8 @@ class KnownFailuresTest(ImageTestCase):
             text, "^127.0.0.1:9/team/other:1 is not tried again in this run: .*refused"
         )
         self.assertEqual(0, tried)
-        printed = self.worker("127.0.0.1:9/team/third:1")
-        self.assertIn("third:1 is not tried again in this run", printed)
-        self.assertNotIn("trying again in", printed)
+        self.settings = Settings(run=uuid.uuid4().hex)
+        self.assertEqual(4, self.failing("127.0.0.1:9/team/app:1")[1])
 
     def test_image_that_is_not_there(self) -> None:
         """That is known of this image only."""
@@ -164,16 +128,7 @@ class KnownFailuresTest(ImageTestCase):
         gone = f"{image.reference.name}:gone"
         self.assertNotIn("not tried again", self.failing(gone)[0])
         self.assertIn("not tried again in this run", self.failing(gone)[0])
-        self.assertEqual(
-            next(iter(image.platforms.values())).config,
-            ensure_image(
-                self.engine, image, settings=Settings(run=self.run_id), report=lambda _: None
-            ).id,
+        found = ensure_image(
+            self.engine, image, settings=self.settings, display=Display(io.StringIO())
         )
-
-    def test_nothing_outlives_the_run(self) -> None:
-        """When all its processes have ended, a run of the same name tries again."""
-        for _ in range(2):
-            printed = self.worker("127.0.0.1:9/team/app:1")
-            self.assertNotIn("not tried again", printed)
-            self.assertEqual(4, printed.count("trying again in"))
+        self.assertEqual(next(iter(image.platforms.values())).config, found.id)

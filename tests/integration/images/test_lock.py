@@ -130,27 +130,20 @@ class LockTest(ImageTestCase):
         foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
         path = self.write_lock(image)
         before = path.read_text()
-        for argv in ((image.reference.tagged,), ("--update",), ("--check",), ()):
-            with self.subTest(argv):
-                ran = self.command("lock", *argv, env=foreign)
-                self.assertEqual(2, ran.status, ran)
-                self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
+        for argv in ((image.reference.tagged,), ("--update",)):
+            ran = self.command("lock", *argv, env=foreign)
+            self.assertEqual(2, ran.status, ran)
+            self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
         self.assertEqual(before, path.read_text())
 
     def test_variable(self) -> None:
-        """ORCHESTRATOR_IMAGES_LOCK names the file also before it is there."""
+        """ORCHESTRATOR_IMAGES_LOCK names the file before it is there, but not its folder."""
         image = self.push()
-        other = self.folder / "ci.lock"
-        env = {"ORCHESTRATOR_IMAGES_LOCK": str(other)}
-        ran = self.command("lock", image.reference.tagged, env=env)
-        self.assertEqual(0, ran.status, ran)
-        self.assertEqual(image, read_lock(other).entries["app"])
-
-    def test_folder_is_not_there(self) -> None:
-        """The file that cannot be written is named, not a temporary one beside it."""
-        env = {"ORCHESTRATOR_IMAGES_LOCK": "no/images.lock"}
-        ran = self.command("lock", self.push().reference.tagged, env=env)
-        self.assertEqual(2, ran.status, ran)
+        for name, status in (("ci.lock", 0), ("no/images.lock", 2)):
+            env = {"ORCHESTRATOR_IMAGES_LOCK": name}
+            ran = self.command("lock", image.reference.tagged, env=env)
+            self.assertEqual(status, ran.status, ran)
+        self.assertEqual(image, read_lock(self.folder / "ci.lock").entries["app"])
         self.assertRegex(ran.err, r"no/images.lock cannot be written: No such file or directory\n$")
 
     def test_link(self) -> None:
@@ -170,23 +163,6 @@ class LockTest(ImageTestCase):
         self.assertEqual(0, self.command("lock", image.reference.tagged, env=env).status)
         self.assertEqual(image, self.locked())
 
-    def test_only_the_daemon_gets_through(self) -> None:
-        """Where only the daemon reaches the registry, what it has is all that is locked."""
-        image = self.push()
-        nowhere = "http://127.0.0.1:9"
-        env = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": ""}
-        env |= {name.lower(): value for name, value in env.items()}
-        ran = self.command("lock", image.reference.tagged, env=env)
-        self.assertEqual(0, ran.status, ran)
-        self.assertEqual(image.digest, self.locked().digest)
-        self.assertEqual({}, self.configs())
-        self.assertEqual(0, self.command("pull").status)
-        self.assertEqual(0, self.command("lock", env=env).status)
-        config = image.platforms["linux/amd64"].config
-        self.assertEqual({"linux/amd64": config}, self.configs())
-        self.assertEqual(0, self.command("lock").status)
-        self.assertEqual(image, self.locked())
-
     def test_no_image(self) -> None:
         """What a registry keeps beside images is not locked; the error says what it is."""
         config = "application/vnd.oci.image.config.v1+json"
@@ -194,40 +170,19 @@ class LockTest(ImageTestCase):
         cosign = "application/vnd.dev.cosign.simplesigning.v1+json"
         empty = "application/vnd.oci.empty.v1+json"
         for what, kind, layer in (
-            ("a Helm chart", helm, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
-            ("a signature", config, cosign),
-            ("an attestation", config, "application/vnd.in-toto+json"),
+            (helm, helm, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+            (cosign, config, cosign),
+            ("in-toto", config, "application/vnd.in-toto+json"),
             (empty, empty, "text/plain"),
+            ("its config names no", config, "application/vnd.oci.image.layer.v1.tar"),
         ):
-            artifact = artifact_of(b"{}", config=kind, layer=layer)
-            for images in ((artifact,), (artifact, tiny_image(platform="unknown/unknown"))):
-                with self.subTest(what, index=len(images) > 1):
-                    image = self.push(*images)
-                    ran = self.command("lock", image.reference.tagged)
-                    self.assertEqual(1, ran.status, ran)
-                    self.assertRegex(ran.err, f"no image that can be locked.*{re.escape(what)}")
-                    self.assertFalse(self.path.exists())
-
-    def test_strange_config(self) -> None:
-        """What has an image's manifest, but a config that is no JSON object, is no image."""
-        kinds = (
-            "application/vnd.oci.image.config.v1+json",
-            "application/vnd.oci.image.layer.v1.tar",
-        )
-        for about in (b"no JSON", b"[]"):
-            with self.subTest(about):
-                image = self.push(artifact_of(about, config=kinds[0], layer=kinds[1]))
+            artifact = artifact_of(b"no JSON", config=kind, layer=layer)
+            with self.subTest(what):
+                image = self.push(artifact)
                 ran = self.command("lock", image.reference.tagged)
                 self.assertEqual(1, ran.status, ran)
-                self.assertRegex(ran.err, "no image that can be locked: its config is not a JSON")
-
-    def test_artifact_beside_an_image(self) -> None:
-        """An index of an image and something else is the image."""
-        image = tiny_image()
-        chart = artifact_of(b"{}", config="application/vnd.cncf.helm.config.v1+json", layer="x")
-        locked = self.push(image, chart)
-        self.assertEqual(0, self.command("lock", locked.reference.tagged).status)
-        self.assertEqual({"linux/amd64": image.config}, self.configs())
+                self.assertRegex(ran.err, f"no image that can be locked.*{re.escape(what)}")
+                self.assertFalse(self.path.exists())
 
     def test_not_for_this_machine(self) -> None:
         """An image of other platforms is locked with a word about it; `pull` says no other."""
@@ -241,10 +196,6 @@ class LockTest(ImageTestCase):
             self.assertEqual(5, ran.status, ran)
             self.assertIn("not made for this machine", ran.err)
             self.assertNotIn("lock --update", ran.err)
-
-    def configs(self) -> dict[str, str]:
-        """Platform to config digest in the file."""
-        return {name: one.config for name, one in self.locked().platforms.items()}
 
 
 class CheckTest(ImageTestCase):
@@ -262,16 +213,6 @@ class CheckTest(ImageTestCase):
         self.assertNotEqual(key, self.command("lock", "--hash").out)
         self.assertEqual(64, len(key.strip()))
 
-    def test_same(self) -> None:
-        """Status 0 and a table when nothing has moved."""
-        image = self.push()
-        path = self.write_lock(image)
-        before = path.read_bytes()
-        ran = self.command("lock", "--check")
-        self.assertEqual(0, ran.status, ran)
-        self.assertRegex(ran.out, rf"app +{image.reference.tagged} +\w{{12}} +\w{{12}} +same")
-        self.assertEqual(before, path.read_bytes())
-
     def test_moved(self) -> None:
         """Status 1 when a tag has moved, and the command that locks what is there now."""
         image, other = self.push(), self.push(name="other")
@@ -280,7 +221,7 @@ class CheckTest(ImageTestCase):
         ran = self.command("lock", "--check")
         self.assertEqual(1, ran.status, ran)
         self.assertEqual(1, ran.out.count("MOVED"))
-        self.assertEqual(1, ran.out.count("same"))
+        self.assertRegex(ran.out, rf"other +{other.reference.tagged} +\w{{12}} +\w{{12}} +same")
         self.assertIn("lock --update", ran.out)
         self.assertEqual(0, self.command("lock", "--check", "other").status)
 

@@ -1,9 +1,9 @@
 """`python -m orchestrator pull` against a real registry."""
 
-import concurrent.futures
 import subprocess
 import sys
 
+from orchestrator.images import LockedImage
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 
@@ -43,23 +43,25 @@ class PullTest(ImageTestCase):
         ran = self.command("pull")
         self.assertEqual(0, ran.status, ran)
         self.assertIn("the tag moves here from sha256:", ran.err)
-        tagged = self.engine.images.find(image.reference.tagged)
-        assert tagged
-        self.assertEqual(next(iter(image.platforms.values())).config, tagged.id)
+        self.assert_here(image, next(iter(image.platforms.values())).config)
         self.assertIsNotNone(self.engine.images.find(other.reference.pinned))
+
+    def assert_here(self, image: LockedImage, config: str) -> None:
+        """An image's tag is this one."""
+        found = self.engine.images.find(image.reference.tagged)
+        self.assertEqual(config, found and found.id)
 
     def test_registry_not_allowed(self) -> None:
         """An entry from elsewhere than ORCHESTRATOR_REGISTRIES is refused, missing or present."""
         image = self.push()
         self.write_lock(image)
         foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
-        for _ in ("missing", "present"):
-            ran = self.command("pull", env=foreign)
-            self.assertEqual(2, ran.status, ran)
-            self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
-            self.assertIn("ORCHESTRATOR_REGISTRIES has registry.example.com/safe", ran.err)
-            ran = self.command("pull", env={"ORCHESTRATOR_REGISTRIES": self.registry.host})
-            self.assertEqual(0, ran.status, ran)
+        ran = self.command("pull", env=foreign)
+        self.assertEqual(2, ran.status, ran)
+        self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
+        ran = self.command("pull", env={"ORCHESTRATOR_REGISTRIES": self.registry.host})
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(2, self.command("pull", env=foreign).status)
 
     def test_names(self) -> None:
         """Names select entries; an unknown one is named."""
@@ -81,13 +83,9 @@ class PullTest(ImageTestCase):
             for _ in range(2):
                 ran = self.command("pull", *arguments)
                 self.assertEqual(0, ran.status, ran)
-                found = self.engine.images.find(image.reference.tagged)
-                assert found
-                self.assertEqual(expected.config, found.id)
+                self.assert_here(image, expected.config)
         self.assertEqual(0, self.command("pull").status)
-        found = self.engine.images.find(image.reference.tagged)
-        assert found
-        self.assertEqual(here.config, found.id)
+        self.assert_here(image, here.config)
 
     def test_unknown_platform(self) -> None:
         """A platform the index does not have is an error that says so."""
@@ -98,23 +96,18 @@ class PullTest(ImageTestCase):
 
     def test_two_at_once(self) -> None:
         """Two pulls at once both succeed."""
-        images = [self.push(tiny_image(layers=3), name=f"app{number}") for number in range(4)]
+        images = [self.push(tiny_image(layers=3), name=f"app{number}") for number in range(2)]
         self.write_lock(*images)
         argv = [sys.executable, "-m", "orchestrator", "pull", "--quiet"]
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            runs = [
-                pool.submit(subprocess.run, argv, capture_output=True, check=False)
-                for _ in range(2)
-            ]
-        for run in runs:
-            self.assertEqual((0, b"", b""), self.outcome(run.result()))
+        pulls = [
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for _ in range(2)
+        ]
+        for pull in pulls:
+            self.assertEqual((b"", None), pull.communicate())
+            self.assertEqual(0, pull.returncode)
         for image in images:
             self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
-
-    @staticmethod
-    def outcome(run: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:
-        """Status and output."""
-        return run.returncode, run.stdout, run.stderr
 
     def test_no_daemon(self) -> None:
         """Without a daemon there is one message, which says what to run, and status 2."""

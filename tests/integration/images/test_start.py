@@ -54,8 +54,8 @@ class StartTest(ImageTestCase):
         image = self.push()
         self.write_lock(image)
         _, printed = self.start(image.reference.tagged)  # it has no program, so it cannot run
-        self.assertIn(f"pulling {image.reference.familiar}, which is not on this machine", printed)
-        self.assertIn(f"pulled {image.reference.familiar}: ", printed)
+        self.assertIn(f"{image.reference.familiar}: pulling", printed)
+        self.assertIn(f"{image.reference.familiar}: pulled and verified", printed)
         self.assertTrue(self.present(image))
 
     def test_never(self) -> None:

@@ -20,6 +20,7 @@ from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.engine.api import ImageInfo
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
+from orchestrator.images.display import Display
 from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
@@ -44,7 +45,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.slow = Fault(path=f"/blobs/{layer}", drip=True, after=30)
         self.write_lock(self.image)
         self.stopping = threading.Event()
-        self.report: Callable[[str], None] = lambda _: None
+        self.display = Display(io.StringIO())
         pool = concurrent.futures.ThreadPoolExecutor(1)
         self.addCleanup(pool.shutdown)
         self.pool = pool
@@ -56,7 +57,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
             self.engine,
             self.image,
             settings=Settings(),
-            report=self.report,
+            display=self.display,
             stopping=self.stopping,
         )
 
@@ -90,7 +91,12 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.enterContext(mock.patch.object(Retry, "pause", return_value=STALLED))
         self.proxy.faults = [Fault(path="/manifests/", status=503, times=1000)]
         failed = threading.Event()
-        self.report = lambda line: failed.set() if "trying again" in line else None
+
+        def news(line: str) -> None:
+            if "trying again" in line:
+                failed.set()
+
+        self.enterContext(mock.patch.object(self.display, "news", news))
         pulling = self.ensure()
         self.assertTrue(failed.wait(DEADLINE))
         self.stopping.set()

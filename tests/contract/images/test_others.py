@@ -1,4 +1,4 @@
-"""The contracts of the images that speak Kafka's protocol beside apache/kafka: what they refuse.
+"""The contracts of the other images: of those that speak Kafka's protocol, what they refuse.
 
 That they work with what they accept, tests/integration/test_kafka_images.py shows.
 """
@@ -10,6 +10,9 @@ import unittest
 from typing import Any, ClassVar
 
 from tests.contract.images.case import ImageTest
+
+MODULES = "fcntl, heapq, itertools, os, pathlib, random, select, socket, struct, sys"
+PASSWORD = 'it\'s a "secret" \\ `word`'
 
 
 class RefusingTest(ImageTest):
@@ -42,19 +45,10 @@ class CpKafkaImageTest(RefusingTest):
         "KAFKA_ADVERTISED_LISTENERS": "OUT://localhost:9092",
     }
 
-    def test_declares_its_interface(self) -> None:
-        """Command, port and user."""
-        command, ports, user = self.config("Cmd", "ExposedPorts", "User")
-        self.assertEqual((["/etc/confluent/docker/run"], "appuser"), (command, user))
-        self.assertIn("9092/tcp", str(ports))
-
     def test_wants_its_variables_and_no_others(self) -> None:
         """A listener called SSL wants a key store by its own variables."""
         for changed, because in (
             ({"CLUSTER_ID": ""}, "CLUSTER_ID is required"),
-            ({"KAFKA_ADVERTISED_LISTENERS": ""}, "KAFKA_ADVERTISED_LISTENERS is required"),
-            ({"KAFKA_PROCESS_ROLES": ""}, "KAFKA_ZOOKEEPER_CONNECT is required"),
-            ({"KAFKA_PORT": "9092"}, "is deprecated"),
             (
                 {"KAFKA_ADVERTISED_LISTENERS": "SSL://localhost:9092"},
                 "KAFKA_SSL_KEYSTORE_FILENAME is required",
@@ -67,12 +61,6 @@ class KafkaNativeImageTest(RefusingTest):
     """apache/kafka-native: one executable instead of a JVM and its scripts."""
 
     name = "kafka-native"
-
-    def test_declares_its_interface(self) -> None:
-        """Command, port and user are those of apache/kafka."""
-        command, ports, user = self.config("Cmd", "ExposedPorts", "User")
-        self.assertEqual((["/etc/kafka/docker/run"], "appuser"), (command, user))
-        self.assertIn("9092/tcp", str(ports))
 
     def test_options_of_a_jvm_are_unknown(self) -> None:
         """What is passed on to it has to be a -D."""
@@ -113,18 +101,63 @@ class RedpandaImageTest(RefusingTest):
         told = [{"name": "out", "address": "0.0.0.0", "port": 9092}]  # noqa: S104
         self.refused("ADDR_ANY", node={"advertised_kafka_api": told})
 
-    def test_wants_to_rewrite_its_file(self) -> None:
-        """Whoever may not is refused."""
+    def test_security_has_to_fit_together(self) -> None:
+        """SCRAM is a family of mechanisms, the first user has a password, the file is its own."""
+        listeners = [{"name": "out", "port": 9092, "authentication_method": "sasl"}]
+        cluster: dict[str, object] = {"sasl_mechanisms": ["SCRAM-SHA-256"]}
+        self.refused("no family of mechanisms", node={"kafka_api": listeners}, cluster=cluster)
+        self.refused("RP_BOOTSTRAP_USER", env={"RP_BOOTSTRAP_USER": "admin"})
         self.refused("error writing to temporary file", user="redpanda")
 
-    def test_security_has_to_fit_together(self) -> None:
-        """SCRAM is a family of mechanisms, certificates need TLS, the first user a password."""
-        for method, mechanism, because in (
-            ("sasl", "SCRAM-SHA-256", "no family of mechanisms"),
-            ("mtls_identity", "SCRAM", "mtls_identity needs TLS"),
-        ):
-            listeners = [{"name": "out", "port": 9092, "authentication_method": method}]
-            cluster: dict[str, object] = {"sasl_mechanisms": [mechanism]}
-            self.refused(because, node={"kafka_api": listeners}, cluster=cluster)
-        for given in ("admin", "admin:secret:SCRAM"):
-            self.refused("RP_BOOTSTRAP_USER", env={"RP_BOOTSTRAP_USER": given})
+
+class MysqlImageTest(ImageTest):
+    """The contract of docker.io/library/mysql."""
+
+    name = "mysql"
+
+    def asks(self, statement: str, user: str = "root", password: str = PASSWORD) -> list[str]:
+        """Return the command of a client that comes over TCP, as other hosts do."""
+        login = [f"--user={user}", f"--password={password}"]
+        return ["mysql", "--host=127.0.0.1", *login, f"--execute={statement}", "shop"]
+
+    def test_refuses_to_start_without_a_password(self) -> None:
+        """The container ends, and says which variable it wants."""
+        self.assert_ends(self.start(), "MYSQL_ROOT_PASSWORD", status=1)
+
+    def test_makes_what_it_is_told(self) -> None:
+        """A database, a user for it, and what init files do, before TCP answers; then the server.
+
+        Passwords need no escaping, and arguments that begin with a dash are the server's.
+        """
+        files = {
+            "1.sql": b"create table first_one (id int);",
+            "2.sql": b"insert into first_one values (7);",
+        }
+        container = self.start(
+            "--max-connections=17",
+            options=(self.folder(files, "/docker-entrypoint-initdb.d"),),
+            env={
+                "MYSQL_ROOT_PASSWORD": PASSWORD,
+                "MYSQL_DATABASE": "shop",
+                "MYSQL_USER": "clerk",
+                "MYSQL_PASSWORD": "o'clock",
+            },
+        )
+        self.eventually(lambda: self.answers(container, *self.asks("select 1")), container)
+        rows = "select id, concat('cpu', 'la'), @@max_connections from first_one"
+        told = self.execute(container, *self.asks(rows, "clerk", "o'clock"))
+        self.assertEqual(["7", "cpula", "17"], told.splitlines()[-1].split())
+
+
+class PythonImageTest(ImageTest):
+    """The contract of docker.io/library/python, which `slowed` runs beside a service."""
+
+    name = "python"
+
+    def test_python3_is_on_the_path(self) -> None:
+        """As root, of a version that can read `slow_link.py`, with all that it imports."""
+        container = self.start("sleep", "60")
+        asks = f"import {MODULES}; socket.AF_NETLINK; print(os.getuid(), *sys.version_info[:2])"
+        user, *version = map(int, self.execute(container, "python3", "-c", asks).split())
+        self.assertEqual(0, user)
+        self.assertGreaterEqual(version, [3, 10])
