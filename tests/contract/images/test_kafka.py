@@ -30,7 +30,7 @@ class KafkaImageTest(ImageTest):
         self.assertEqual(expected, self.config("Cmd", "ExposedPorts", "User"))
 
     def test_broker(self) -> None:
-        """KAFKA_A_B becomes a.b, with ___ for a dash and __ for an underscore; CLUSTER_ID counts."""
+        """KAFKA_A_B becomes a.b, ___ a dash and __ an underscore; CLUSTER_ID counts."""
         extra = {
             "KAFKA_LOG_RETENTION_HOURS": "7",
             "KAFKA_A___B__C": "spelt",
