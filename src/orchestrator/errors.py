@@ -1,20 +1,4 @@
-"""Everything that can go wrong, as one tree.
-
-OrchestratorError
-├── DeclarationError              the test class is wrong
-│   └── InvalidReferenceError     an image reference cannot be read
-├── SettingsError                 an ORCHESTRATOR_* value is malformed
-├── EngineError                   the daemon said no
-│   └── EngineUnavailableError    no daemon can be used; the message says what to run
-├── LockError                     images.lock
-│   ├── ImageNotLockedError       the image has no entry and no digest
-│   └── DigestMismatchError       the image is not the one that was locked
-├── ServiceError                  one container
-│   ├── ServiceExitedError        it ended instead of becoming ready
-│   ├── ServiceNotReadyError      it did not become ready in time
-│   └── ServiceNotRunningError    it was used outside its life
-├── MissingDriverError            a Python driver is not installed
-└── ReapError                     something would not go away
+"""Everything that can go wrong, as one tree below `OrchestratorError`.
 
 Every error pickles with its attributes, so that parallel runners can carry it between processes.
 Errors of docker-py, requests and the drivers never appear on their own: they are causes
@@ -23,6 +7,7 @@ Errors of docker-py, requests and the drivers never appear on their own: they ar
 
 from __future__ import annotations
 
+import copyreg
 import re
 from typing import Any, Final
 
@@ -41,11 +26,7 @@ def printable(text: str, *, lines: bool = True) -> str:
     """Words from outside, as a terminal can be shown them: log lines, labels, a registry's answer.
 
     What would move the cursor, set a title or turn the text round is shown as Python writes it.
-
-    Args:
-        text: Any text.
-        lines: Whether it may have lines, tabs and colours; without, it is one line, also of a table
-            whose columns stand two spaces apart.
+    Without `lines`, it becomes one line without tabs, colours and double spaces.
     """
     if not lines:
         return " ".join(_IN_LINE.sub(_escaped, text).split())
@@ -66,14 +47,7 @@ class OrchestratorError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by state, not by constructor: subclasses take keyword arguments."""
-        return _rebuild, (type(self), self.args), self.__dict__
-
-
-def _rebuild(cls: type[OrchestratorError], args: tuple[Any, ...]) -> OrchestratorError:
-    """Make the error again without calling its constructor."""
-    error = cls.__new__(cls, *args)
-    error.args = args
-    return error
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class DeclarationError(OrchestratorError):
@@ -132,11 +106,12 @@ class ServiceError(OrchestratorError):
         logs: The last log lines of its container, secrets masked; empty when it wrote none.
     """
 
-    def __init__(self, message: str, *, service: str, logs: str = "") -> None:
-        tail = f"\nLast log lines of {service}:\n{_indent(logs)}" if logs else ""
-        super().__init__(f"{message}{tail}")
+    def __init__(self, message: str, *, service: str, logs: str = "", **attributes: object) -> None:
+        lines = "".join(f"\n    {line}" for line in printable(logs.rstrip()).split("\n"))
+        super().__init__(f"{message}\nLast log lines of {service}:{lines}" if logs else message)
         self.service = service
         self.logs = logs
+        vars(self).update(attributes)
 
 
 class ServiceExitedError(ServiceError):
@@ -147,12 +122,8 @@ class ServiceExitedError(ServiceError):
         oom_killed: Whether the kernel killed it for lack of memory.
     """
 
-    def __init__(
-        self, message: str, *, service: str, exit_code: int, oom_killed: bool, logs: str = ""
-    ) -> None:
-        super().__init__(message, service=service, logs=logs)
-        self.exit_code = exit_code
-        self.oom_killed = oom_killed
+    exit_code: int
+    oom_killed: bool
 
 
 class ServiceNotReadyError(ServiceError):
@@ -164,20 +135,9 @@ class ServiceNotReadyError(ServiceError):
         attempts: How often it was tried.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        service: str,
-        probe: str,
-        seconds: float,
-        attempts: int,
-        logs: str = "",
-    ) -> None:
-        super().__init__(message, service=service, logs=logs)
-        self.probe = probe
-        self.seconds = seconds
-        self.attempts = attempts
+    probe: str
+    seconds: float
+    attempts: int
 
 
 class ServiceNotRunningError(ServiceError):
@@ -190,7 +150,3 @@ class MissingDriverError(OrchestratorError):
 
 class ReapError(OrchestratorError):
     """Something could not be removed. The message says what was left behind, and why."""
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in printable(text.rstrip()).split("\n"))

@@ -22,8 +22,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         OSError: The file cannot be written.
     """
     path = Path(os.path.realpath(path))
-    # The name is known before the file is there, so that it is removed also when a signal ends the
-    # process in the moment in which it is made.
+    # Named before it is there, so that it is removed also when a signal comes as it is made.
     part = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with part.open("xb") as file:

@@ -8,6 +8,7 @@ import re
 import traceback
 import unittest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+from unittest import TestCase
 
 from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
 from orchestrator.services.compose import Compose, services_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.environment import Environment
 
-    _Base = unittest.TestCase
+    _Base = TestCase
 else:
     _Base = object
 
@@ -33,29 +34,25 @@ _FELL_THROUGH: Final = 70  # the exit status of a child that returned from its t
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
 
-class _SkippedAsAWhole:
+class _EveryTestIsSkipped:
     """Whether every test method of a class is skipped: unittest then runs no fixture of it.
 
     Asked for when the class runs, because class decorators still add tests to it. A class that is
     skipped itself has an attribute of its own in place of this.
     """
 
-    def __init__(self, value: Callable[[set[str]], object]) -> None:
-        self._value = value
-
-    def __get__(self, instance: object, cls: type[unittest.TestCase]) -> Any:
-        return self._value(_reasons_to_skip(cls))
+    def __get__(self, instance: object, cls: type[TestCase]) -> bool:
+        tests = [getattr(cls, name) for name in unittest.defaultTestLoader.getTestCaseNames(cls)]
+        return bool(tests) and all(getattr(test, "__unittest_skip__", False) for test in tests)
 
 
-def _reasons_to_skip(cls: type[unittest.TestCase]) -> set[str]:
-    """Why the tests of a class are skipped; empty unless every one is."""
-    reasons = set()
-    for name in unittest.defaultTestLoader.getTestCaseNames(cls):
-        method = getattr(cls, name)
-        if not getattr(method, "__unittest_skip__", False):
-            return set()
-        reasons.add(str(getattr(method, "__unittest_skip_why__", "")))
-    return reasons
+class _ReasonToSkip:
+    """The reason, where all tests have the same; else unittest takes that of each test."""
+
+    def __get__(self, instance: object, cls: type[TestCase]) -> str:
+        names = unittest.defaultTestLoader.getTestCaseNames(cls)
+        reasons = {getattr(getattr(cls, name), "__unittest_skip_why__", "") for name in names}
+        return str(reasons.pop()) if len(reasons) == 1 else ""
 
 
 class ServicesMixin(_Base):
@@ -74,13 +71,17 @@ class ServicesMixin(_Base):
     skipped starts none.
     """
 
-    __unittest_skip__ = _SkippedAsAWhole(bool)
-    # The reason, where all have the same; otherwise unittest takes that of each test.
-    __unittest_skip_why__ = _SkippedAsAWhole(lambda why: why.pop() if len(why) == 1 else "")
+    __unittest_skip__ = _EveryTestIsSkipped()
+    __unittest_skip_why__ = _ReasonToSkip()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_bases(cls)
+        order = cls.__mro__
+        if TestCase in order and order.index(TestCase) < order.index(ServicesMixin):
+            raise DeclarationError(
+                f"{cls.__qualname__}: put ServicesMixin before TestCase in the bases, as in "
+                f"class {cls.__name__}(ServicesMixin, unittest.TestCase)"
+            )
         declared = _declarations(cls)
         services = {name: it for name, it in declared.items() if isinstance(it, Service)}
         _check_aliases(cls, services)
@@ -139,8 +140,10 @@ class ServicesMixin(_Base):
             raise DeclarationError(_why_not_set_up(type(self)))
         states = OwnStack()
         states.pin()  # Ctrl-C makes unittest forget it: the session then removes the servers whole
-        self.addCleanup(_close, states)
-        isolation = environment.isolated(_test_name(self._testMethodName))
+        self.addCleanup(_end, states.close)
+        # A short name that every server accepts, different for every run of every test.
+        readable = re.sub(r"[^a-zA-Z0-9_]", "_", self._testMethodName)[:_NAME_LENGTH]
+        isolation = environment.isolated(f"{readable}-{os.urandom(3).hex()}")
         try:
             handles = states.enter_context(isolation)
         except OrchestratorError as error:
@@ -200,25 +203,21 @@ def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
     setattr(cls, HANDLES, environment.handles)
 
 
-def _close(states: contextlib.ExitStack) -> None:
+def _end(stop: Callable[[], None]) -> None:
+    """Undo something; the last error has those before it as notes."""
     try:
-        states.close()
+        stop()
     except OrchestratorError as error:
-        raise _with_earlier_errors(error) from error.__cause__
-
-
-def _with_earlier_errors(error: OrchestratorError) -> OrchestratorError:
-    """The last error of a tear-down, with those before it as notes."""
-    before = error.__context__
-    while isinstance(before, OrchestratorError):
-        if before is not error.__cause__:
-            error.add_note(f"{type(before).__name__}: {before}")
-        before = before.__context__
-    return _without_frames(error)
+        before = error.__context__
+        while isinstance(before, OrchestratorError):
+            if before is not error.__cause__:
+                error.add_note(f"{type(before).__name__}: {before}")
+            before = before.__context__
+        raise _without_frames(error) from error.__cause__
 
 
 def _without_frames(error: OrchestratorError) -> OrchestratorError:
-    """The error without our tracebacks: its message has what went wrong, and they would bury it."""
+    """The error without our tracebacks, which would bury its message."""
     if error.__cause__ is not None:
         error.__cause__.__context__ = error.__cause__.__traceback__ = None
     return error.with_traceback(None)
@@ -228,43 +227,24 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     for name in (_ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
-    try:
-        environment.stop()
-    except OrchestratorError as error:
-        raise _with_earlier_errors(error) from error.__cause__
-
-
-def _check_bases(cls: type) -> None:
-    order = cls.__mro__
-    if unittest.TestCase in order and order.index(unittest.TestCase) < order.index(ServicesMixin):
-        raise DeclarationError(
-            f"{cls.__qualname__}: put ServicesMixin before TestCase in the bases, as in "
-            f"class {cls.__name__}(ServicesMixin, unittest.TestCase)"
-        )
+    _end(environment.stop)
 
 
 def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
-    seen: dict[str, str] = {}
-    owners: dict[Service, str] = {}
+    seen: dict[object, str] = {}
     for alias, service in services.items():
         check_alias(alias)
-        if hasattr(unittest.TestCase, alias):
+        if hasattr(TestCase, alias):
             raise DeclarationError(
                 f"{cls.__qualname__}: {alias!r} cannot name a service, because unittest's TestCase "
                 "has that name itself"
             )
-        other = seen.setdefault(alias.lower(), alias)
-        if other != alias:
-            raise DeclarationError(
-                f"{cls.__qualname__}: the services {other!r} and {alias!r} have one alias; host "
-                "names do not tell upper from lower case"
-            )
-        other = owners.setdefault(service, alias)
-        if other != alias:
-            raise DeclarationError(
-                f"{cls.__qualname__}: {other!r} and {alias!r} are the same declaration; a service "
-                "has one alias, so write it out twice for two servers"
-            )
+        for key, why in (
+            (alias.lower(), "have one alias; host names do not tell upper from lower case"),
+            (service, "are the same declaration; write it out twice for two servers"),
+        ):
+            if (other := seen.setdefault(key, alias)) != alias:
+                raise DeclarationError(f"{cls.__qualname__}: {other!r} and {alias!r} {why}")
 
 
 def _why_not_set_up(cls: type) -> str:
@@ -281,12 +261,6 @@ def _why_not_set_up(cls: type) -> str:
                 f"services of {cls.__qualname__} were not started. Call it first."
             )
     return f"The services of {cls.__qualname__} were not started: its setUpClass was not called."
-
-
-def _test_name(method: str) -> str:
-    """A short name that every server accepts, different for every run of every test."""
-    readable = re.sub(r"[^a-zA-Z0-9_]", "_", method)[:_NAME_LENGTH]
-    return f"{readable}-{os.urandom(3).hex()}"
 
 
 class _Handles(dict[Service, Service]):

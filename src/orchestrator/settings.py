@@ -1,13 +1,15 @@
 """``ORCHESTRATOR_*``: the environment variables, read when first needed, checked on reading."""
 
+# ruff: noqa: RUF009 - what is called in `Settings` makes a field
+
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import SettingsError
 
@@ -21,72 +23,6 @@ _IMAGE_NAME = re.compile(r"[\w.:\[\]-]+(/[\w.-]+)*", re.ASCII)
 _HOST_NAME = re.compile(r"[\w.-]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the environment asks for. README has the table for users.
-
-    Attributes:
-        images_lock: The lock file to use instead of the one found by walking up.
-        unlocked: ``"refuse"`` or ``"allow"`` images that are not locked.
-        pull: ``"missing"`` pulls an image that is not there; ``"never"`` refuses.
-        registry_mirror: Pairs of a name's beginning and what replaces it: where images come from
-            instead of their own registry. Digests are checked all the same.
-        registries: What images may come from: beginnings of names such as ``ghcr.io/acme``; empty
-            for anything that is locked.
-        skip_without_docker: Skip test classes, instead of failing them, when there is no daemon.
-        run: The run id shared by the workers of one run; None starts a run of one's own.
-        host: The address at which published ports are reached, when the guess is wrong.
-        subnets: Where explicit subnets come from when Docker's own pools are used up.
-        engine_timeout: Seconds the daemon has for one answer.
-        log_lines: How many log lines of each service a failure shows.
-        logs: The folder that keeps the whole log of every service, or None.
-        timeline: The page that shows what the start of each class waited for, or None.
-    """
-
-    images_lock: Path | None = None
-    unlocked: str = "refuse"
-    pull: str = "missing"
-    registry_mirror: tuple[tuple[str, str], ...] = ()
-    registries: tuple[str, ...] = ()
-    skip_without_docker: bool = False
-    run: str | None = None
-    host: str | None = None
-    subnets: ipaddress.IPv4Network = SUBNETS
-    engine_timeout: float = 60.0
-    log_lines: int = 50
-    logs: Path | None = None
-    timeline: Path | None = None
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the variables that are set; an empty value counts as not set.
-
-        Raises:
-            SettingsError: A value cannot be used; the message names the variable.
-        """
-        environ = os.environ if environ is None else environ
-        values = {
-            name: _read(environ, name, parse)
-            for name, parse in _PARSERS.items()
-            if environ.get(PREFIX + name.upper())
-        }
-        return cls(**values)  # type: ignore[arg-type]  # each parser returns its field's type
-
-
-def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], object]) -> object:
-    variable = PREFIX + name.upper()
-    try:
-        return parse(environ[variable])
-    except ValueError as error:
-        value = _without_password(environ[variable])
-        raise SettingsError(f"{variable}={value!r} cannot be used: {error}") from None
-
-
-def _without_password(value: str) -> str:
-    """Hide what stands before an @ in an address: it may be a password, and errors are logged."""
-    return re.sub(r"[^\s,=/]+@", "***@", value)
-
-
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -97,17 +33,16 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 
 def _flag(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if text.lower() not in words:
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
         raise ValueError("expected 1 or 0")
-    return words[text.lower()]
+    return text.lower() in ("1", "true", "yes")
 
 
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise ValueError("expected a number of seconds") from None
+        seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise ValueError("expected a positive number of seconds")
     return seconds
@@ -123,9 +58,9 @@ def _network(text: str) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError:
-        raise ValueError("expected an IPv4 range such as 10.216.0.0/14") from None
-    if network.prefixlen > _NARROWEST_RANGE:
-        raise ValueError("expected a range of at least 256 addresses (/24 or larger)")
+        network = None
+    if network is None or network.prefixlen > _NARROWEST_RANGE:
+        raise ValueError("expected an IPv4 range of /24 or larger, such as 10.216.0.0/14")
     return network
 
 
@@ -134,14 +69,11 @@ def _mirrors(text: str) -> tuple[tuple[str, str], ...]:
     for item in re.split(r"[\s,]+", text.strip(" ,")):
         name, equals, mirror = item.rpartition("=")
         name, mirror = name if equals else "docker.io", mirror.rstrip("/")
-        for part in (name, mirror):
-            if "://" in part or "@" in part:
-                raise ValueError(
-                    "expected names such as mirror.example.com/hub, without scheme and without "
-                    "credentials; `docker login` keeps those"
-                )
-            if not _IMAGE_NAME.fullmatch(part):
-                raise ValueError("expected MIRROR or PREFIX=MIRROR, several separated by commas")
+        if not _IMAGE_NAME.fullmatch(name) or not _IMAGE_NAME.fullmatch(mirror):
+            raise ValueError(
+                "expected MIRROR or PREFIX=MIRROR, several separated by commas, without scheme and "
+                "credentials (`docker login` keeps those)"
+            )
         if pairs.setdefault(name, mirror) != mirror:
             raise ValueError(f"{name} has two mirrors")
     return tuple(pairs.items())
@@ -170,18 +102,44 @@ def _host(text: str) -> str:
     return host
 
 
-_PARSERS: dict[str, Callable[[str], object]] = {
-    "images_lock": Path,
-    "unlocked": _choice("refuse", "allow"),
-    "pull": _choice("missing", "never"),
-    "registry_mirror": _mirrors,
-    "registries": _registries,
-    "skip_without_docker": _flag,
-    "run": str,
-    "host": _host,
-    "subnets": _network,
-    "engine_timeout": _seconds,
-    "log_lines": _count,
-    "logs": Path,
-    "timeline": Path,
-}
+def _setting(parse: Callable[[str], object], default: object) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment asks for; README's table tells what each variable does."""
+
+    images_lock: Path | None = _setting(Path, None)
+    unlocked: str = _setting(_choice("refuse", "allow"), "refuse")
+    pull: str = _setting(_choice("missing", "never"), "missing")
+    # Beginnings of names, and what replaces them.
+    registry_mirror: tuple[tuple[str, str], ...] = _setting(_mirrors, ())
+    registries: tuple[str, ...] = _setting(_registries, ())  # empty for any
+    skip_without_docker: bool = _setting(_flag, False)  # noqa: FBT003 - the default
+    run: str | None = _setting(str, None)  # None starts a run of one's own
+    host: str | None = _setting(_host, None)
+    subnets: ipaddress.IPv4Network = _setting(_network, SUBNETS)
+    engine_timeout: float = _setting(_seconds, 60.0)
+    log_lines: int = _setting(_count, 50)
+    logs: Path | None = _setting(Path, None)
+    timeline: Path | None = _setting(Path, None)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the variables that are set; an empty value counts as not set.
+
+        Raises:
+            SettingsError: A value cannot be used; the message names the variable.
+        """
+        environ, values = os.environ if environ is None else environ, {}
+        for item in fields(cls):
+            variable = PREFIX + item.name.upper()
+            if text := environ.get(variable):
+                try:
+                    values[item.name] = item.metadata["parse"](text)
+                except ValueError as error:
+                    shown = re.sub(r"[^\s,=/]+@", "***@", text)  # it may be a password
+                    message = f"{variable}={shown!r} cannot be used: {error}"
+                    raise SettingsError(message) from None
+        return cls(**values)

@@ -32,13 +32,8 @@ def expand(text: str, variables: Mapping[str, str], *, required: bool = False) -
     ``:-`` and ``-`` give a default, ``:+`` and ``+`` another value for what is set, ``:?`` and
     ``?`` the error for what is not. With the colon, an empty value counts as none.
 
-    Args:
-        text: The text.
-        variables: Name to value.
-        required: Whether a variable without value or default is an error, and not empty.
-
     Raises:
-        VariableError: A variable has no value, or a dollar begins none.
+        VariableError: A dollar begins no variable, or one has no value that is `required`.
     """
     return _VARIABLE.sub(lambda match: _value(match, variables, required=required), text)
 

@@ -13,7 +13,12 @@ from concurrent import futures
 from orchestrator import Redis, ServicesMixin
 from orchestrator.engine import Endpoint, connect
 from orchestrator.environment import launch
-from orchestrator.environment.context import create_private_network, free_port
+from orchestrator.environment.context import (
+    PREFIX,
+    create_private_network,
+    free_port,
+    free_subnets,
+)
 from orchestrator.errors import EngineError
 from orchestrator.settings import SUBNETS, Settings
 from tests.faults.private_daemon import PrivateDaemon
@@ -23,11 +28,9 @@ from tests.support.classes import LeakCheckedTestCase
 class TakenPortTest(LeakCheckedTestCase):
     """Another process took the chosen port between our look and the container's start."""
 
-    def setUp(self) -> None:
-        """Take a port."""
-        super().setUp()
-        taken = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-        self.port = taken.getsockname()[1]
+    def test_another_one_is_chosen_so_many_times(self) -> None:
+        """Then the daemon's own words name the port."""
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
 
         class Contended(ServicesMixin, unittest.TestCase):
             cache = Redis()
@@ -35,22 +38,29 @@ class TakenPortTest(LeakCheckedTestCase):
             def test_it(self) -> None:
                 self.assertTrue(self.cache.client.ping())
 
-        self.contended = Contended
+        ports = [taken, free_port("127.0.0.1")]
+        with unittest.mock.patch.object(launch, "free_port", side_effect=ports):
+            self.assert_passes(Contended)
+        with unittest.mock.patch.object(launch, "free_port", return_value=taken):
+            self.assert_error(Contended, "EngineError", str(taken))
 
-    def test_it_is_replaced(self) -> None:
-        """Another one is chosen."""
-        choices = [self.port]
 
-        def choose(bind_address: str) -> int:
-            return choices.pop() if choices else free_port(bind_address)
+class SubnetsTest(unittest.TestCase):
+    """Subnets come from the pool and overlap nothing."""
 
-        with unittest.mock.patch.object(launch, "free_port", choose):
-            self.assert_passes(self.contended)
+    def test_every_free_subnet_of_the_pool_is_offered_once(self) -> None:
+        """Neither a taken one nor a part of a larger taken range."""
+        pool = ipaddress.IPv4Network("10.9.0.0/24")
+        taken = [ipaddress.IPv4Network("10.9.0.0/25"), ipaddress.IPv4Network("10.9.0.224/28")]
+        expected = [ipaddress.IPv4Network(f"10.9.0.{start}/{PREFIX}") for start in (128, 160, 192)]
+        self.assertEqual(expected, sorted(free_subnets(pool, taken=taken)))
+        self.assertEqual([], list(free_subnets(pool, taken=[ipaddress.IPv4Network("10.0.0.0/8")])))
 
-    def test_one_that_stays_taken_is_told_after_bounded_attempts(self) -> None:
-        """The daemon's own words name the port."""
-        with unittest.mock.patch.object(launch, "free_port", return_value=self.port):
-            self.assert_error(self.contended, "EngineError", str(self.port))
+    def test_processes_begin_at_different_places(self) -> None:
+        """Those that choose at once seldom choose the same."""
+        pool = ipaddress.IPv4Network("10.0.0.0/12")
+        first = {next(free_subnets(pool, taken=[])) for _ in range(20)}
+        self.assertGreater(len(first), 15)
 
 
 class ManyNetworksTest(unittest.TestCase):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 import unittest
 from typing import Any
 
@@ -87,44 +85,27 @@ class ProbesTest(ServicesMixin, unittest.TestCase):
 
 
 class FailedStartTest(LeakCheckedTestCase):
-    """A class whose service does not become ready."""
+    """A class whose service does not become ready; another that waits for it is not started."""
 
-    def assert_told(self, service: Service, *expected: str) -> None:
-        """Start a class with the service and another that waits for it."""
-
-        class Fails(ServicesMixin, unittest.TestCase):
-            base = service
-            app = Redis(depends_on=["base"])
-
-            def test_it(self) -> None: ...
-
-        text = self.assert_error(Fails, *expected)
-        self.assertNotRegex(text, r"\bapp\b")  # which was not started
-
-    def test_a_proxy_without_a_server_is_not_ready(self) -> None:
-        """Where nothing listens the deadline passes; it is told with probe and attempts."""
-        mute = Container(
-            image="redis", command=["sleep", "60"], ports=[6379], startup_timeout=0.5, probe=Tcp()
-        )
-        self.assert_told(
-            mute, "ServiceNotReadyError: base is not ready", "Tcp(main port)", "attempts"
-        )
-
-    def test_a_command_that_hangs_is_bounded_by_startup_timeout(self) -> None:
-        """It ends in the ordinary error, which names it, and with its container."""
-        before = threading.active_count()
-        hung = Container(image="redis", probe=Exec(["sleep", "600"]), startup_timeout=0.5)
-        self.assert_told(hung, "Exec(sleep, 1 arguments)", "still runs")
-        deadline = time.monotonic() + 30
-        while threading.active_count() > before:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
-
-    def test_a_service_removed_by_somebody_else_is_told(self) -> None:
-        """A container that vanishes while it starts is not waited for."""
+    def test_each_is_told_with_probe_and_attempts(self) -> None:
+        """Where nothing listens; where a command hangs; where somebody removes the container."""
 
         def remove(service: Container) -> bool:
             service.running.engine.remove_container(service.running.container)
             return False
 
-        self.assert_told(Container(image="redis", probe=Call(remove)), "removed by somebody else")
+        options: dict[str, Any] = {"command": ["sleep", "60"], "ports": [1], "startup_timeout": 0.5}
+        for probe, expected in (
+            (Tcp(), ("ServiceNotReadyError: base is not ready", "Tcp(port=None)", "attempts")),
+            (Exec(["sleep", "600"]), ("Exec(sleep, 1 arguments)", "still runs")),
+            (Call(remove), ("removed by somebody else",)),
+        ):
+
+            class Fails(ServicesMixin, unittest.TestCase):
+                base = Container(image="redis", probe=probe, **options)
+                app = Redis(depends_on=[base])
+
+                def test_it(self) -> None: ...
+
+            with self.subTest(repr(probe)):
+                self.assertNotRegex(self.assert_error(Fails, *expected), r"\bapp\b")

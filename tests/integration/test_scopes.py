@@ -8,8 +8,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from orchestrator import Container, Postgres, Redis, ServicesMixin
-from orchestrator.errors import DeclarationError
+from orchestrator import Container, Redis, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -30,16 +29,16 @@ SHARED = """
             asked = self.shell.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
             self.assertIn("PONG", asked.output.splitlines())
 
+    class FirstTest(Base): ...
+
     class KillTest(Base):
         shell = None
         def test_it(self):
+            self.assertEqual({self.cache.container_id}, SEEN)
+            SEEN.clear()
             self.cache.kill()
 
-    class FirstTest(Base): ...
-
-    class SecondTest(Base):
-        def test_one_server_serves_all(self):
-            self.assertEqual({self.cache.container_id}, SEEN)
+    class SecondTest(Base): ...
 """
 
 
@@ -80,7 +79,7 @@ class TestScopeTest(LeakCheckedTestCase):
         self.assertEqual(["here\nhere\n"], logs)
 
     def test_a_server_that_does_not_start_is_its_tests_error(self) -> None:
-        """The class's services go on; the test is told, and nothing is left."""
+        """The test is told, and nothing is left."""
 
         class Broken(ServicesMixin, unittest.TestCase):
             cache = Redis(scope="test", command=["sh", "-c", "exit 3"])
@@ -88,14 +87,6 @@ class TestScopeTest(LeakCheckedTestCase):
             def test_it(self) -> None: ...
 
         self.assert_error(Broken, "cache exited with exit code 3")
-
-    def test_a_longer_life_cannot_depend_on_a_shorter_one(self) -> None:
-        """A class's service that waits for a test's is refused at once."""
-        with self.assertRaisesRegex(DeclarationError, "does not live as long"):
-
-            class Upside(ServicesMixin, unittest.TestCase):
-                cache = Redis(scope="test")
-                db = Postgres(depends_on=[cache])
 
 
 class ProcessScopeTest(ProcessTestCase):
@@ -109,9 +100,7 @@ class ProcessScopeTest(ProcessTestCase):
         """
         self.environ["ORCHESTRATOR_LOGS"] = str(self.folder / "logs")
         self.write("test_shared.py", SHARED)
-        classes = [f"test_shared.{name}Test" for name in ("Kill", "First", "Second")]
-        _, output = self.run_python("-W", "error", "-m", "unittest", "-v", *classes)
-        for test in ("First", "Second"):
-            self.assertIn(f"test_it (test_shared.{test}Test.test_it) ... ok", output)
-        self.assertIn("one_server_serves_all (test_shared.SecondTest", output)
+        classes = [f"test_shared.{name}Test" for name in ("First", "Kill", "Second")]
+        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", *classes)
+        self.assertEqual((0, 3), (status, output.count("... ok")), output)
         self.assertIn("Ready to accept", (self.folder / "logs/process/cache.log").read_text())

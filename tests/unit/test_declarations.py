@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unittest
-from pathlib import Path
 from typing import Any, assert_type
 
 from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
@@ -19,17 +18,13 @@ BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Postgres, {"memory": 1024}),
     (Postgres, {"cpus": 0}),
     (Postgres, {"startup_timeout": -1}),
-    (Postgres, {"startup_timeout": float("nan")}),
     (Postgres, {"files": {"relative": b""}}),
     (Postgres, {"files": {"/a": 1}}),
     (Postgres, {"scope": "forever"}),
     (Postgres, {"depends_on": "db"}),
     (Postgres, {"image": "Postgres 15"}),
-    (Postgres, {"image": "postgres@sha256:12"}),
-    (Redis, {"files": {"/": b"x"}}),
     (Redis, {"files": {"/etc/": b"x"}}),
     (Redis, {"maxmemory": "some"}),
-    (Redis, {"maxmemory_policy": "allkeys"}),
     (Redis, {"isolation": "schema"}),
     (Redis, {"settings": ["save"]}),
     (Kafka, {"security": "none"}),
@@ -39,15 +34,11 @@ BAD_OPTIONS: list[tuple[type[Service], dict[str, Any]]] = [
     (Container, {}),
     (Container, {"image": "a", "ports": 80}),
     (Container, {"image": "a", "ports": [80, "80/tcp"]}),
-    (Container, {"image": "a", "ports": ["http"]}),
     (Container, {"image": "a", "ports": [0]}),
     (Container, {"image": "a", "ports": [80], "probe": "tcp"}),
     (Container, {"image": "a", "ports": [80], "probe": Tcp}),
-    (Container, {"image": "a", "ports": {80: 8080}}),
     (Container, {"image": "a", "ports": ["8080:80"]}),
     (Container, {"image": "a", "probe": Tcp()}),
-    (Container, {"image": "a", "ports": ["53/udp"], "probe": Tcp()}),
-    (Container, {"image": "a", "ports": [80], "probe": Tcp(81)}),
     (Container, {"image": "a", "ports": [80], "probe": All(Exec(["true"]), Http("/", port=81))}),
 ]
 
@@ -65,29 +56,21 @@ class DeclarationTest(unittest.TestCase):
                 self.assertIn(service.__name__, str(raised.exception))
                 self.assertIn(option, str(raised.exception))
 
-    def test_an_unknown_option_suggests_the_right_one(self) -> None:
-        """A typing mistake is told with what was probably meant."""
+    def test_options_are_given_by_name(self) -> None:
+        """A typing mistake is told with what was probably meant; later, nothing can be changed."""
         with self.assertRaisesRegex(DeclarationError, "no option 'isolaton'; did you mean 'isola"):
             Postgres(isolaton="schema")  # type: ignore[call-arg]
-
-    def test_an_option_without_its_name_is_an_error(self) -> None:
-        """Options are given by name."""
         with self.assertRaisesRegex(DeclarationError, "by name only"):
             Postgres("schema")  # type: ignore[call-arg]
+        with self.assertRaises(AttributeError):
+            Postgres().database = "other"  # type: ignore[misc]
 
     def test_the_part_of_a_log_that_is_asked_for_is_checked(self) -> None:
         """The daemon would give all of it for a wrong number."""
-        for name, value in (("tail", -1), ("tail", "5"), ("since", 3.5)):
-            with (
-                self.subTest(f"{name}={value!r}"),
-                self.assertRaisesRegex(DeclarationError, rf"logs\({name}={value!r}\)"),
-            ):
-                Redis().logs(**{name: value})  # type: ignore[arg-type]
-
-    def test_a_declaration_is_frozen(self) -> None:
-        """A declaration cannot be changed after it was made."""
-        with self.assertRaises(AttributeError):
-            Postgres().database = "other"  # type: ignore[misc]
+        with self.assertRaisesRegex(DeclarationError, r"logs\(tail=-1\)"):
+            Redis().logs(tail=-1)
+        with self.assertRaisesRegex(DeclarationError, r"logs\(since=3\.5\)"):
+            Redis().logs(since=3.5)  # type: ignore[arg-type]
 
     def test_a_password_stays_out_of_repr_and_message(self) -> None:
         """Not even a wrong secret is shown."""
@@ -99,7 +82,7 @@ class DeclarationTest(unittest.TestCase):
 
     def test_what_a_class_cannot_have_is_refused(self) -> None:
         """Names that are no host names, or unittest's own; dependencies that cannot be met."""
-        same = Redis()
+        same, short = Redis(), Redis(scope="test")
         bodies: dict[str, dict[str, Any]] = {
             "'db' and 'DB' have one alias": {"db": Postgres(), "DB": Redis()},
             "same declaration": {"first": same, "second": same},
@@ -107,6 +90,7 @@ class DeclarationTest(unittest.TestCase):
             "'localhost' cannot name a service": {"localhost": Redis()},
             "'run' cannot name a service.*TestCase": {"run": Redis()},
             "depends on 'db', which is not a service": {"cache": Redis(depends_on=["db"])},
+            "does not live as long": {"one": short, "two": Redis(depends_on=[short])},
             "in a circle": {"one": Redis(depends_on=["two"]), "two": Redis(depends_on=["one"])},
         }
         for words, body in bodies.items():
@@ -120,29 +104,21 @@ class DeclarationTest(unittest.TestCase):
             class Late(unittest.TestCase, ServicesMixin):  # type: ignore[misc]
                 db = Redis()
 
-    def test_a_service_that_no_class_declares_says_so_in_words(self) -> None:
-        """A declaration in a module or a function has no name, and is not running either."""
-        with self.assertRaisesRegex(
-            ServiceNotRunningError,
-            r"^This Postgres is not running.*no test class declares it",
-        ):
-            _ = Postgres().port
-
-    def test_a_service_that_does_not_run_tells_of_the_mixin(self) -> None:
-        """A class without ServicesMixin starts nothing."""
+    def test_a_service_that_does_not_run_says_what_is_missing(self) -> None:
+        """A class without ServicesMixin starts nothing; nor does a declaration in no class."""
 
         class Plain(unittest.TestCase):
             cache = Redis()
 
         with self.assertRaisesRegex(ServiceNotRunningError, r"Plain\.cache .* ServicesMixin"):
             _ = Plain.cache.port
+        words = "^This Postgres is not running.*no test class declares it"
+        with self.assertRaisesRegex(ServiceNotRunningError, words):
+            _ = Postgres().port
 
     def test_a_wrong_variable_is_named(self) -> None:
         """In a long `env` one looks for it otherwise."""
-        env: Any = {"HOST": "db", "PORT": 5432}
-        with self.assertRaisesRegex(DeclarationError, "cannot set PORT to 5432.*such as '5432'"):
-            Redis(env=env)
-        env = {"HOST": "db", "PORT": None}
+        env: Any = {"HOST": "db", "PORT": None}
         with self.assertRaisesRegex(DeclarationError, "cannot set PORT to None: leave it out"):
             Redis(env=env)
 
@@ -179,10 +155,3 @@ class DeclarationTest(unittest.TestCase):
             cache = None  # type: ignore[assignment]
 
         self.assertEqual({"db": Changed.__dict__["db"]}, declared_services(Changed))
-
-    def test_an_unreadable_file_is_told_when_the_class_starts(self) -> None:
-        """A file that is not there is named."""
-        from orchestrator.services.options import read_file
-
-        with self.assertRaisesRegex(DeclarationError, r"cannot read '/nowhere/x\.sql'"):
-            read_file(Postgres(), "init", Path("/nowhere/x.sql"))

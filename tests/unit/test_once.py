@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import unittest
+import unittest.mock
 import warnings
 from concurrent import futures
+from typing import Any
 
-from orchestrator.services.once import ProcessLock, locked_property
+from orchestrator.errors import MissingDriverError
+from orchestrator.services.once import ProcessLock, driver, load_early, locked_property
+from orchestrator.services.postgres import setup
 
 
 class Handle:
@@ -61,46 +66,15 @@ class OnceTest(unittest.TestCase):
             slow.go_on.set()
             self.assertEqual("made", waiting.result())
 
-    def test_what_failed_is_made_anew(self) -> None:
-        """An error is not kept."""
-        tries: list[int] = []
-
-        class Flaky:
-            @locked_property
-            def client(self) -> str:
-                tries.append(1)
-                if len(tries) == 1:
-                    raise LookupError
-                return "made"
-
-        handle = Flaky()
-        with self.assertRaises(LookupError):
-            _ = handle.client
-        self.assertEqual("made", handle.client)
-
 
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
 class ProcessLockTest(unittest.TestCase):
     """A child never waits for a thread that was left in its parent."""
 
-    def assert_ends_well(self, child: int) -> None:
-        """Wait for a child, and expect that it has said so."""
-        _, status = os.waitpid(child, 0)
-        self.assertEqual(0, os.waitstatus_to_exitcode(status))
-
-    def fork(self) -> int:
-        """Fork; a child that hangs is ended."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads are the point here
-            child = os.fork()
-        if not child:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)
-        return child
-
-    def test_a_child_may_take_what_another_thread_held_at_the_fork(self) -> None:
-        """That thread does not exist in the child, and could never let go."""
-        lock, held, over = ProcessLock(), threading.Event(), threading.Event()
+    def test_a_child_may_take_what_was_held_at_the_fork(self) -> None:
+        """By another thread, which does not exist in it, or by the one that forks."""
+        lock, mine = ProcessLock(), ProcessLock()
+        held, over = threading.Event(), threading.Event()
 
         def hold() -> None:
             with lock.held():
@@ -112,18 +86,48 @@ class ProcessLockTest(unittest.TestCase):
         self.addCleanup(thread.join)
         self.addCleanup(over.set)
         held.wait(10)
-        child = self.fork()
+        with mine.held(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads are the point here
+            child = os.fork()
         if not child:
-            with lock.held():
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            with lock.held(), mine.held():
                 os._exit(0)
-        self.assert_ends_well(child)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status))
 
-    def test_a_thread_that_forks_while_it_holds_may_let_go_in_both_processes(self) -> None:
-        """A migration that forks is such a one."""
-        lock = ProcessLock()
-        with lock.held():
-            child = self.fork()
-        if not child:
-            with lock.held():
-                os._exit(0)
-        self.assert_ends_well(child)
+
+class MissingTest(unittest.TestCase):
+    """The error is a command that mends it."""
+
+    def test_what_an_extra_brings_is_installed_by_the_extra(self) -> None:
+        """So that its version fits."""
+        gone = {"redis": None}
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, r"install 'unittest-orchestrator\[redis\]'"),
+        ):
+            driver("redis", extra="redis")
+
+    def test_alembic_is_installed_by_its_own_name(self) -> None:
+        """No extra brings it: only whoever has migrations of that kind needs it."""
+        gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
+        engine = unittest.mock.MagicMock()
+        config = unittest.mock.MagicMock(attributes={})
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
+        ):
+            setup.run_migration(config, engine=engine, async_engine=lambda: engine)
+
+
+class EarlyTest(unittest.TestCase):
+    """Drivers are imported while the containers start."""
+
+    def test_what_is_missing_is_told_to_whoever_needs_it(self) -> None:
+        """Not before; the others are imported all the same."""
+        with unittest.mock.patch.dict(sys.modules, {"redis": None}):
+            sys.modules.pop("colorsys", None)
+            load_early(["redis", "colorsys"])
+            self.assertTrue("colorsys" in sys.modules)

@@ -50,8 +50,8 @@ class TcpTest(unittest.TestCase):
 class PollTest(unittest.TestCase):
     """The one loop with a deadline."""
 
-    def test_the_first_answer_that_is_true_ends_it(self) -> None:
-        """Answers that are false, and errors that are to be retried, are asked again."""
+    def test_it_ends_with_a_true_answer_an_error_or_the_deadline(self) -> None:
+        """What is false, or an error to be retried, is asked again; the last one counts."""
         answers: Iterator[int | KeyError] = iter([0, KeyError("not yet"), 0, 7, 8])
 
         def ask() -> int:
@@ -64,19 +64,11 @@ class PollTest(unittest.TestCase):
             return isinstance(error, KeyError)
 
         self.assertEqual(7, poll(ask, timeout=60, interval=0, retry_on=retry))
-
-    def test_after_the_deadline_the_last_answer_or_error_counts(self) -> None:
-        """It is asked once at least."""
         self.assertEqual("", poll(str, timeout=0))
         with self.assertRaises(StopIteration):
             poll(lambda: next(iter(())), timeout=0, retry_on=lambda _: True)
-
-    def test_another_error_ends_it_at_once(self) -> None:
-        """Only what means "not yet" is retried."""
-        tries: list[int] = []
-        with self.assertRaises(AttributeError):
-            poll(lambda: tries.append(1) or tries.missing, timeout=60)  # type: ignore[attr-defined, func-returns-value]
-        self.assertEqual([1], tries)
+        with self.assertRaises(StopIteration):
+            poll(lambda: next(iter(())), timeout=60)
 
 
 class HopelessProbeTest(unittest.TestCase):
@@ -105,13 +97,11 @@ class WrongProbeTest(unittest.TestCase):
         make: Any
         for make, words in (
             (lambda: Exec("redis-cli ping"), "Exec.'redis-cli ping'.*a list of arguments"),
-            (lambda: Exec([]), "Exec.*a list of arguments"),
             (lambda: Exec(["kill", 1]), "Exec.*a list of arguments"),  # type: ignore[list-item]
             (lambda: LogLine("ready ("), "LogLine.*no regular expression"),
             (lambda: LogLine("ready", times=0), "LogLine.times=0.*a count"),
             (lambda: Http("http://localhost/health"), "Http.*a path"),
             (lambda: Http(status="ok"), "Http.status='ok'"),  # type: ignore[arg-type]
-            (lambda: Http(timeout=0), "Http.timeout=0.*seconds"),
             (lambda: Http(timeout="5"), "Http.timeout='5'"),  # type: ignore[arg-type]
             (lambda: Call(42), "Call.42.*a function"),  # type: ignore[arg-type]
             (lambda: All(Tcp), "All.*expected probes such as"),  # type: ignore[arg-type]
@@ -124,30 +114,18 @@ class WrongProbeTest(unittest.TestCase):
 class HungProbeTest(unittest.TestCase):
     """A probe that never comes back is bounded by the deadline, too."""
 
-    def setUp(self) -> None:
-        """Have a target that runs, and something to hang on until the test is over."""
-        self.released = threading.Event()
-        self.addCleanup(self.released.set)
-        state = SimpleNamespace(ended=False)
-        self.target: Any = SimpleNamespace(alias="web", state=lambda: state, logs=lambda **_: "")
-
-    def hang(self, _: Any) -> None:
-        """Come back when the test is over."""
-        self.released.wait(60)
-
     def test_a_function_that_hangs_is_left_behind(self) -> None:
-        """Its error is the deadline's, and says that the function still runs."""
-        with self.assertRaisesRegex(ServiceNotReadyError, "hang.*still runs"):
-            wait_until_ready(Call(self.hang), self.target, timeout=0.1)
-        self.assertFalse(self.released.is_set())
-
-    def test_nobody_waits_for_a_hung_probe_whose_class_has_failed(self) -> None:
-        """Another service's failure is told at once."""
-        hangs = threading.Event()
+        """At the deadline, whose error says so, or at once when another service has failed."""
+        hangs, released = threading.Event(), threading.Event()
+        self.addCleanup(released.set)
+        state = SimpleNamespace(ended=False)
+        target: Any = SimpleNamespace(alias="web", state=lambda: state, logs=lambda **_: "")
 
         def hang(_: Any) -> None:
             hangs.set()
-            self.released.wait(60)
+            released.wait(60)
 
-        wait_until_ready(Call(hang), self.target, timeout=60, cancelled=hangs.is_set)
-        self.assertFalse(self.released.is_set())
+        with self.assertRaisesRegex(ServiceNotReadyError, "hang.*still runs"):
+            wait_until_ready(Call(hang), target, timeout=0.1)
+        wait_until_ready(Call(hang), target, timeout=60, cancelled=hangs.is_set)
+        self.assertFalse(released.is_set())

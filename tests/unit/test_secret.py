@@ -44,5 +44,4 @@ class MaskTest(unittest.TestCase):
     def test_what_is_no_word_is_hidden_everywhere(self) -> None:
         """Random passwords, and declared ones that look like it, are secret in any place."""
         for secret in ("hunter2!", "correcthorsebatterystaple", "9f86d081884c7d65"):
-            with self.subTest(secret):
-                self.assertEqual("said *** aloud", masked(f"said {secret} aloud", [secret]))
+            self.assertEqual("said *** aloud", masked(f"said {secret} aloud", [secret]))

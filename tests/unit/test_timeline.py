@@ -4,34 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import unittest
-from html.parser import HTMLParser
 from pathlib import Path
 
 from orchestrator.environment.timeline import CLASS, Span, Timeline, add_to_page
-
-
-class Page(HTMLParser):
-    """What a browser would find in the page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.titles: list[str] = []
-        self.text = ""
-        self.sources: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep titles of bars, and what would be loaded from elsewhere."""
-        values = dict(attrs)
-        if tag == "i" and values.get("title"):
-            self.titles.append(str(values["title"]))
-        self.sources += [str(values[name]) for name in ("src", "href") if name in values]
-        if tag == "script":
-            self.sources.append("script")
-
-    def handle_data(self, data: str) -> None:
-        """Keep the text."""
-        self.text += data
 
 
 def timeline(name: str = "shop.CheckoutTest") -> Timeline:
@@ -48,24 +23,6 @@ def timeline(name: str = "shop.CheckoutTest") -> Timeline:
     return found
 
 
-class TimelineTest(unittest.TestCase):
-    """`Timeline`."""
-
-    def test_a_span_is_recorded_also_when_it_fails(self) -> None:
-        """What failed took its time, too."""
-        found = Timeline(test_class="a", needs={"db": []})
-        with self.assertRaises(ZeroDivisionError), found.span("db", "probe"):
-            _ = 1 / 0
-        [span] = found.spans
-        self.assertEqual(("db", "probe"), (span.row, span.phase))
-        self.assertGreaterEqual(span.ended, span.began)
-
-    def test_a_service_shows_what_it_waited_for(self) -> None:
-        """From the beginning until its own first step."""
-        first = timeline().rows()["web"][0]
-        self.assertEqual(("waits for db", 0.0, 2.0), (first.phase, first.began, first.ended))
-
-
 class PageTest(unittest.TestCase):
     """`add_to_page`."""
 
@@ -78,12 +35,12 @@ class PageTest(unittest.TestCase):
     def test_every_span_is_a_bar_that_tells_its_time(self) -> None:
         """Beside the names of class and services, with nothing to load from elsewhere."""
         add_to_page(self.path, timeline(), run="1", error=None)
-        page = Page(self.path)
+        text = self.path.read_text()
         for title in ("network: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
-            self.assertTrue(any(title in found for found in page.titles), page.titles)
-        for text in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", "db"):
-            self.assertIn(text, page.text)
-        self.assertEqual([], page.sources)
+            self.assertIn(f'title="{title}', text)
+        for part in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", ">db<"):
+            self.assertIn(part, text)
+        self.assertNotRegex(text, "<script|src=|href=|url\\(|@import")
 
     def test_classes_of_one_run_share_a_page(self) -> None:
         """Whichever process they come from; another run begins a new one."""
@@ -98,11 +55,7 @@ class PageTest(unittest.TestCase):
         """What the error says is text, not markup."""
         error = "<b>db exited</b>\nlog: \x1b[31m\u202e\x07"
         add_to_page(self.path, timeline(), run="1", error=error)
-        told = "<b>db exited</b>\nlog: \\x1b[31m\\u202e\\x07"
-        self.assertIn(f"failed after 2.50 s: {told}", Page(self.path).text)
-
-    def test_a_start_that_failed_before_anything_was_recorded_is_shown(self) -> None:
-        """There are no bars then."""
-        empty = Timeline(test_class="a.A", needs={})
-        add_to_page(self.path, empty, run="1", error="no daemon")
-        self.assertIn("failed after 0.00 s: no daemon", Page(self.path).text)
+        told = "&lt;b&gt;db exited&lt;/b&gt;\nlog: \\x1b[31m\\u202e\\x07"
+        self.assertIn(f"failed after 2.50 s: {told}", self.path.read_text())
+        add_to_page(self.path, Timeline(test_class="a.A", needs={}), run="1", error="no daemon")
+        self.assertIn("failed after 0.00 s: no daemon", self.path.read_text())  # without bars

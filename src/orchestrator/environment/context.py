@@ -1,8 +1,4 @@
-"""`StartContext`: what the services of one class share, and everything that was made for them.
-
-Also what goes with each of them from here on: the thread that follows its log, the file that keeps
-the log, the helper container beside it, the class's network and the ports on this machine.
-"""
+"""`StartContext`: what the services of one class share, and everything that was made for them."""
 
 from __future__ import annotations
 
@@ -17,13 +13,13 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec
 from orchestrator.engine.endpoint import routes
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
-from orchestrator.images import ensure_image, find_lock, resolve_image
+from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack
 from orchestrator.services.secret import masked
 from orchestrator.sessions import Thing, remove_things
@@ -35,11 +31,11 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.docker import Engine
     from orchestrator.environment.timeline import Timeline
+    from orchestrator.images.lockfile import LockFile
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
-_NO_SPAN: Final = contextlib.nullcontext()
 _REMOVAL: Final = 15.0  # seconds for what the daemon refuses to remove at first
 _LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 _RESTART: Final = 0.2  # seconds between two looks at a container that may be started again
@@ -48,35 +44,26 @@ _HELPER_PIDS: Final = 16
 _UNFIT: Final = re.compile(r"[^\w.<>-]")  # for a file name; <locals> stands in many
 _LONGEST_NAME: Final = 200  # bytes; file systems end at 255
 _log: Final = logging.getLogger("orchestrator.environment")
-
-# Of the class's network.
 PREFIX: Final = 27  # 29 containers beside the gateway; a class has a handful
 _ATTEMPTS: Final = 64
 # What daemons since 20.10 say: the first when the default pools end (about 30 networks), the
 # others when somebody else took the subnet between our look and our create.
-_USED_UP: Final = ("could not find an available", "all predefined address pools")
-_OVERLAP: Final = ("overlaps with other one", "pool overlaps", "invalid pool request")
+_USED_UP: Final = re.compile(r"(?i)could not find an available|all predefined address pools")
+_OVERLAP: Final = re.compile(r"(?i)overlaps with other one|pool overlaps|invalid pool request")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartContext:
-    """Where the services of one class are started; it removes what was made there.
-
-    Attributes:
-        test_class: The class's full name; empty for what outlives it.
-        network: The name of its network.
-        stopping: Set when nobody waits for the start any more.
-        bound: Every service that was given a container, ready or not.
-        timeline: Where the start is recorded, or None.
-    """
+    """Where the services of one class are started; it removes what was made there."""
 
     engine: Engine
     session: Session
     settings: Settings
-    test_class: str
+    lock: LockFile
+    test_class: str  # its full name; empty for what outlives it
     network: str
-    stopping: threading.Event = field(default_factory=threading.Event)
-    bound: list[Service] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
+    bound: list[Service] = field(default_factory=list)  # what has a container, ready or not
     timeline: Timeline | None = None
     _followers: list[threading.Thread] = field(default_factory=list)
     _made: list[tuple[str, str]] = field(default_factory=list)  # kind and name of each
@@ -89,7 +76,7 @@ class StartContext:
 
     def span(self, row: str, phase: str) -> AbstractContextManager[None]:
         """Record in the timeline, if there is one, how long the block takes."""
-        return _NO_SPAN if self.timeline is None else self.timeline.span(row, phase)
+        return self.timeline.span(row, phase) if self.timeline else contextlib.nullcontext()
 
     def follow(self, handle: Service) -> None:
         """Give the container's log to the logger that is declared, until it is removed."""
@@ -104,26 +91,21 @@ class StartContext:
         """What everything made here is labelled with."""
         return self.session.labels(test_class=self.test_class or None, service=service, scope=scope)
 
-    def creating_container(self, name: str) -> AbstractContextManager[None]:
-        """Stands around the call that creates a container, which `clear` removes from then on."""
-        return self._creating("container", name)
+    @contextlib.contextmanager
+    def creating(self, kind: str, name: str) -> Iterator[None]:
+        """Stands around the call that creates something, which `clear` removes from then on."""
+        self._made.append((kind, name))
+        with self.session.creating(kind, name):
+            yield
 
     def create_network(self) -> None:
         """Create the network, which `clear` removes from then on."""
-        with self.span(CLASS, "network"), self._creating("network", self.network):
-            create_private_network(
-                self.engine,
-                self.network,
-                labels=self.labels(scope="class"),
-                pool=self.settings.subnets,
-            )
+        labels, pool = self.labels(scope="class"), self.settings.subnets
+        with self.span(CLASS, "network"), self.creating("network", self.network):
+            create_private_network(self.engine, self.network, labels=labels, pool=pool)
 
     def remove_container(self, name: str) -> None:
-        """Remove one container before the rest.
-
-        Raises:
-            ReapError: It would not go.
-        """
+        """Remove one container before the rest."""
         self._remove([("container", name)])
         self._made.remove(("container", name))
 
@@ -144,73 +126,43 @@ class StartContext:
 
         A file that cannot be written is logged, not raised: the services still have to go.
         """
-        if self.settings.logs is None:
+        if (folder := self.settings.logs) is None:
             return
         for handle in self.bound:
             try:
-                text, name = handle.logs(), self.test_class
-                write_log(self.settings.logs, test_class=name, alias=handle.alias, text=text)
+                text, alias = handle.logs(), handle.alias
+                write_log(folder, test_class=self.test_class, alias=alias, text=text)
             except (OrchestratorError, OSError) as error:
                 _log.warning("the log of %s was not kept: %s", handle.alias, error)
 
     @contextlib.contextmanager
     def helper_container(
-        self,
-        beside: str,
-        /,
-        *,
-        entry: str,
-        command: Sequence[str],
-        files: Mapping[str, bytes],
-        capabilities: Sequence[str],
-        devices: Sequence[str],
+        self, beside: str, /, *, entry: str, files: Mapping[str, bytes], **more: Any
     ) -> Iterator[str]:
-        """Run a container in the network namespace of another while the block runs; its name.
+        """Run an entry of images.lock in the network namespace of a container; its name.
 
-        It may do there what the other has no right to.
-
-        Args:
-            beside: The other container.
-            entry: The entry of images.lock that it runs.
-            command: What it runs.
-            files: Container path to content.
-            capabilities: What its process may do there.
-            devices: Devices of the daemon's machine it may use.
-
-        Raises:
-            LockError: The image is not locked.
-            EngineError: It could not be started.
+        It may do there what that container has no right to.
         """
-        settings = self.settings
-        locked = resolve_image(None, default=entry, lock=find_lock(settings), settings=settings)
-        image = ensure_image(self.engine, locked, settings=settings)
+        locked = resolve_image(None, default=entry, lock=self.lock, settings=self.settings)
+        image = ensure_image(self.engine, locked, settings=self.settings)
         name = self.session.name("helper")
         spec = ContainerSpec(
             name=name,
             image=image.id,
             labels=self.labels(scope="test"),
-            entrypoint=command[:1],
-            command=command[1:],
             joins=beside,
             user="0",
-            capabilities=capabilities,
-            devices=devices,
             memory=_HELPER_MEMORY,
             pids=_HELPER_PIDS,
+            **more,
         )
         with OwnStack() as undo:
-            with self.creating_container(name):
+            with self.creating("container", name):
                 undo.callback(self.remove_container, name)
                 self.engine.create_container(spec)
             self.engine.put_files(name, files)
             self.engine.start_container(name)
             yield name
-
-    @contextlib.contextmanager
-    def _creating(self, kind: str, name: str) -> Iterator[None]:
-        self._made.append((kind, name))
-        with self.session.creating(kind, name):
-            yield
 
     def _remove(self, made: Sequence[tuple[str, str]]) -> None:
         things = [Thing(kind, name, name) for kind, name in made]
@@ -225,33 +177,22 @@ class StartContext:
             )
 
 
-def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> Path:
-    """Add to the file of one service of one test class; returns its path.
-
-    What belongs to no class has the folder ``process``.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path = folder / _folder_name(test_class or "process") / f"{alias}.log"
+def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> None:
+    """Add to the file of one service of one test class; what belongs to none is in ``process``."""
+    whole = test_class or "process"
+    # A class made with type() may be called anything; this is one folder below.
+    name = _UNFIT.sub("_", whole).encode()[:_LONGEST_NAME].decode(errors="ignore")
+    if name != whole or not name.strip("."):
+        name += f"-{hashlib.sha256(whole.encode(errors='replace')).hexdigest()[:8]}"
+    path = folder / name / f"{alias}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
-    return path
-
-
-def _folder_name(test_class: str) -> str:
-    """A class's name as one folder below: a class made with ``type()`` may be called anything."""
-    name = _UNFIT.sub("_", test_class).encode()[:_LONGEST_NAME].decode(errors="ignore")
-    if name == test_class and name.strip("."):
-        return name
-    return f"{name}-{hashlib.sha256(test_class.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _follow(handle: Service) -> None:
     """Log each line of a container, secrets masked, until it is gone; a restart does not end it."""
-    running, last = handle.running, ""
-    to = handle.log_to
+    running, last, to = handle.running, "", handle.log_to
     logger = to if isinstance(to, logging.Logger) else logging.getLogger(to)
     try:
         while (state := handle.state()) is not None:
@@ -260,8 +201,7 @@ def _follow(handle: Service) -> None:
                 continue
             for at, line in running.engine.follow_logs(running.container, after=last):
                 last = at
-                text = printable(masked(line, handle.secrets()))
-                logger.info("%s: %s", running.alias, text)
+                logger.info("%s: %s", running.alias, printable(masked(line, handle.secrets())))
             last = last or "0"
     except EngineError as error:
         _log.debug("the log of %s ends here: %s", running.alias, error)
@@ -270,21 +210,11 @@ def _follow(handle: Service) -> None:
 def create_private_network(
     engine: Engine, name: str, *, labels: Mapping[str, str], pool: ipaddress.IPv4Network
 ) -> str:
-    """Create a bridge network and return its id.
-
-    Args:
-        engine: The daemon.
-        name: The network's name.
-        labels: Its labels.
-        pool: Where explicit subnets come from when Docker's own address pools are used up.
-
-    Raises:
-        EngineError: The daemon refused, or the pool is used up too.
-    """
+    """Create a bridge network: its id. With Docker's address pools used up, from this one."""
     try:
         return engine.create_network(name, labels=labels)
     except EngineError as error:
-        if not _says(error, _USED_UP):
+        if not _USED_UP.search(str(error)):
             raise
     of_daemon = [ipaddress.IPv4Network(subnet) for subnet in engine.subnets() if ":" not in subnet]
     taken = [*(route.destination for route in routes() if not route.is_default), *of_daemon]
@@ -292,7 +222,7 @@ def create_private_network(
         try:
             return engine.create_network(name, labels=labels, subnet=str(subnet))
         except EngineError as error:
-            if not _says(error, _OVERLAP):
+            if not _OVERLAP.search(str(error)):
                 raise
     raise EngineError(
         f"No free subnet for network {name}: Docker's address pools are used up, and so is {pool}. "
@@ -301,19 +231,10 @@ def create_private_network(
     )
 
 
-def _says(error: EngineError, phrases: tuple[str, ...]) -> bool:
-    message = str(error).lower()
-    return any(phrase in message for phrase in phrases)
-
-
 def free_subnets(
     pool: ipaddress.IPv4Network, *, taken: Iterable[ipaddress.IPv4Network]
 ) -> Iterator[ipaddress.IPv4Network]:
-    """Subnets of the pool that overlap nothing taken, from a random place onwards.
-
-    Many processes choose at once: a random start makes them meet seldom, and whoever meets
-    another takes the next one.
-    """
+    """Subnets that overlap nothing taken; from a random place on, as many choose at once."""
     busy = [network for network in taken if network.overlaps(pool)]
     step = 1 << (32 - PREFIX)
     count = pool.num_addresses // step
@@ -326,16 +247,11 @@ def free_subnets(
 
 
 def free_port(bind_address: str) -> int:
-    """A port that was free on an address of this machine a moment ago.
-
-    It is chosen before the container is created, so that it never changes. Somebody may take it
-    before the daemon publishes it: creating the container is retried then.
-    """
+    """A port that was free a moment ago; chosen before the create, it never changes."""
     family = socket.AF_INET6 if ":" in bind_address else socket.AF_INET
     with socket.socket(family) as listener:
         try:
             listener.bind((bind_address, 0))
         except OSError:  # the address is the daemon's machine's, not ours: any port is a guess
             listener.bind(("", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])

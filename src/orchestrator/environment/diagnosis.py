@@ -12,7 +12,7 @@ from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from orchestrator.services.service import Service
 
@@ -20,10 +20,7 @@ _INFO_TIMEOUT: Final = 5.0  # seconds
 
 
 class Diagnosis:
-    """Makes the notes of one test, one for each error or failure in it.
-
-    A daemon that does not answer is waited for once.
-    """
+    """Makes the notes of one test: one for each error; a silent daemon is waited for once."""
 
     def __init__(self) -> None:
         self._since = datetime.now(UTC)
@@ -35,35 +32,29 @@ class Diagnosis:
         return "\n".join(printable(self._describe(handle, lines=lines)) for handle in handles)
 
     def _describe(self, handle: Service, *, lines: int) -> str:
-        logs = self._answer(lambda: handle.logs(tail=lines, since=self._since).rstrip())
+        logs = f"(not asked again: {self._silence})"
+        if not self._silence:
+            try:
+                logs = handle.logs(tail=lines, since=self._since).rstrip()
+            except OrchestratorError as error:
+                logs = str(error)
+                if isinstance(error, EngineError) and error.status is None:
+                    self._silence = logs
         if self._silence:
             return f"{handle.alias}: the Docker daemon does not answer\n    {logs}"
         text = logs.replace("\n", "\n    ") or "(nothing logged during this test)"
         return f"{handle.alias}{_container_problem(handle)}: {summary(handle)}\n    {text}"
 
-    def _answer(self, ask: Callable[[], str]) -> str:
-        if self._silence:
-            return f"(not asked again: {self._silence})"
-        try:
-            return ask()
-        except OrchestratorError as error:
-            if isinstance(error, EngineError) and error.status is None:
-                self._silence = str(error)
-            return str(error)
-
 
 def summary(handle: Service) -> str:
     """A service's `info` in one line, secrets masked; or why it does not answer.
 
-    A frozen server never answers, and drivers wait for ever: the one who waits is a thread, which
-    ends with the server.
+    A frozen server never answers, and drivers wait for ever: here a thread does, which ends with
+    the server.
     """
     answer: list[str] = []
-    asking = threading.Thread(
-        target=lambda: answer.append(_info(handle)),
-        name=f"orchestrator-ask-{handle.alias}",
-        daemon=True,
-    )
+    name = f"orchestrator-ask-{handle.alias}"
+    asking = threading.Thread(target=lambda: answer.append(_info(handle)), name=name, daemon=True)
     asking.start()
     asking.join(_INFO_TIMEOUT)
     return printable(answer[0]) if answer else f"no answer within {_INFO_TIMEOUT:g} s"
@@ -80,7 +71,7 @@ def _info(handle: Service) -> str:
 
 
 def _container_problem(handle: Service) -> str:
-    """How the container ended, or lost a process: it often is why the test failed."""
+    """How the container ended, or lost a process."""
     try:
         state = handle.state()
     except OrchestratorError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import dataclasses
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Final
+import weakref
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment.context import StartContext
@@ -14,19 +18,18 @@ from orchestrator.environment.launch import (
     launch,
     release,
     source_of,
-    start_all,
     translate_errors,
 )
-from orchestrator.environment.shared import process_scope
 from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
-from orchestrator.services.once import OwnStack
-from orchestrator.services.service import needed
+from orchestrator.services.hooks import host_names
+from orchestrator.services.once import OwnStack, load_early
+from orchestrator.services.service import in_order, join, needed
 from orchestrator.sessions import own_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
     from orchestrator.services.options import Scope
@@ -60,7 +63,6 @@ class Environment:
         self._settings = settings
         self._ending = OwnStack()
         self._timeline: Timeline | None = None
-        self._run = ""
 
     def start(self) -> None:
         """Create the network and every container at once; return when all services are ready.
@@ -74,7 +76,7 @@ class Environment:
         try:
             self.handles = self._start()
         except BaseException as error:
-            self._show_timeline(error)
+            self._show_timeline(f"{type(error).__name__}: {error}")
             try:
                 self.stop()
             except OrchestratorError as left:
@@ -84,45 +86,41 @@ class Environment:
         names = ", ".join(self._services)
         _log.info("%s: %s ready in %.2f s", self._test_class, names, time.monotonic() - began)
 
-    def _show_timeline(self, error: BaseException | None) -> None:
+    def _show_timeline(self, error: str | None) -> None:
         """Add to the page that was asked for; what cannot be written is logged, not raised."""
         if self._timeline is None or self._settings.timeline is None:
             return
-        why = None if error is None else f"{type(error).__name__}: {error}"
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", self._session.run if self._session else "")
         try:
-            add_to_page(self._settings.timeline, self._timeline, run=self._run, error=why)
+            add_to_page(self._settings.timeline, self._timeline, run=run, error=error)
         except OSError as failed:
             _log.warning("the timeline was not written: %s", failed)
 
     def _start(self) -> Mapping[Service, Service]:
-        if self._settings.timeline is not None:
+        settings = self._settings
+        if settings.timeline is not None:
             needs = {alias: needed(alias, self._services) for alias in self._services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
         self._ending.pin()
         endpoint = find_endpoint()
-        engine = connect(self._settings, endpoint=endpoint)
+        engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
-        self._engine = engine
-        lock = find_lock(self._settings)  # before anything is made: the cheapest of mistakes
-        self._sources = {
-            alias: source_of(service, lock=lock, settings=self._settings)
-            for alias, service in self._services.items()
-        }
+        lock = find_lock(settings)
+        for service in self._services.values():  # before anything is made: the cheapest of mistakes
+            source_of(service, lock=lock, settings=settings)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
-            session = own_session(engine, endpoint=endpoint, settings=self._settings)
-        self._session = session
-        self._context = StartContext(
+            session = self._session = own_session(engine, endpoint=endpoint, settings=settings)
+        self._context = context = StartContext(
             engine=engine,
             session=session,
-            settings=self._settings,
+            settings=settings,
+            lock=lock,
             test_class=self._test_class,
             network=session.name("network"),
             timeline=self._timeline,
         )
-        self._run = os.environ.get("PYTEST_XDIST_TESTRUNUID", session.run)
-        aliases = self._aliases("class", "process")
-        network = self._context.create_network
-        return self._launch(aliases, self._context, ending=self._ending, network=network)
+        network = context.create_network
+        return self._launch(("class", "process"), context, ending=self._ending, network=network)
 
     @property
     def daemon_answered(self) -> bool:
@@ -130,43 +128,51 @@ class Environment:
         asked = (self._engine, self._session)
         return any(one is not None and one.answered for one in asked)
 
-    def _launch_for_test(self, states: OwnStack) -> Mapping[Service, Service]:
-        """Start what lives as long as one test; the stack removes it."""
-        aliases = self._aliases("test")
-        if not aliases:
-            return {}
-        context = self._context.for_test()
-        return self._launch(aliases, context, ending=states, network=lambda: None)
-
     def _launch(
         self,
-        aliases: Collection[str],
+        scopes: tuple[Scope, ...],
         context: StartContext,
         *,
         ending: contextlib.ExitStack,
         network: Callable[[], None],
     ) -> Mapping[Service, Service]:
-        """Start some services; `ending` keeps their logs and removes whatever was made of them."""
+        """Start some services side by side, each after those it depends on.
+
+        `ending` keeps their logs, and removes whatever was made of them.
+        """
+        aliases = [name for name, service in self._services.items() if service.scope in scopes]
         ending.callback(context.clear)
         ending.callback(context.keep_logs)
+        drivers = [name for alias in aliases for name in self._services[alias].client_modules]
+        running: dict[str, futures.Future[Service]] = {}
+        with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
+            networking = pool.submit(network)
+            pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
 
-        def start(alias: str, await_network: Callable[[], None]) -> Service:
-            declaration, source = self._services[alias], self._sources[alias]
-            if declaration.scope == "process":
-                shared = process_scope(context.session, settings=self._settings)
-                with context.span(alias, "shared"):
-                    shared.start(declaration, alias, source=source, stopping=context.stopping)
-                await_network()
-                joined = shared.joined(declaration, alias, network=context.network)
-                return ending.enter_context(joined)
-            handle = launch(declaration, alias, context, source=source, await_network=await_network)
-            ending.callback(release, handle)
-            return handle
+            def start(alias: str) -> Service:
+                for other in needed(alias, self._services):
+                    if other in running:
+                        running[other].result()
+                declaration = self._services[alias]
+                if declaration.scope == "process":
+                    with context.span(alias, "shared"):
+                        shared = _shared_by_process(declaration, alias, context)
+                    networking.result()
+                    return _joined(shared, alias, context, ending=ending)
+                handle = launch(declaration, alias, context, await_network=networking.result)
+                ending.callback(release, handle)
+                return handle
 
-        return start_all(self._services, aliases, network=network, start=start, context=context)
-
-    def _aliases(self, *scopes: Scope) -> Collection[str]:
-        return [alias for alias, service in self._services.items() if service.scope in scopes]
+            try:
+                for alias in [name for name in in_order(self._services) if name in aliases]:
+                    running[alias] = pool.submit(start, alias)
+                steps: list[futures.Future[Any]] = [networking, *running.values()]
+                for step in futures.wait(steps, return_when=futures.FIRST_EXCEPTION).done:
+                    step.result()
+            except BaseException:
+                context.stopping.set()  # the others are not waited for
+                raise
+        return {self._services[alias]: started.result() for alias, started in running.items()}
 
     def stop(self) -> None:
         """Remove everything; safe to call twice.
@@ -175,7 +181,7 @@ class Environment:
             ReapError: Something would not go.
         """
         self.handles = {}
-        self._ending.pop_all().close()
+        self._ending.close()
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Mapping[Service, Service]]:
@@ -185,7 +191,10 @@ class Environment:
             ServiceError: A service could not give or drop it, for instance because it ended.
         """
         with OwnStack() as states:
-            handles = {**self.handles, **self._launch_for_test(states)}
+            handles = {**self.handles}
+            if any(service.scope == "test" for service in self._services.values()):
+                context = self._context.for_test()
+                handles |= self._launch(("test",), context, ending=states, network=lambda: None)
             yield {
                 declaration: states.enter_context(_state(handle, test))
                 for declaration, handle in handles.items()
@@ -209,3 +218,64 @@ def _state(handle: Service, test: str) -> Iterator[Service]:
             what += " (the test restarted it: isolated() must drop by a new connection)"
         with contextlib.suppress(ServiceExitedError), translate_errors(handle, what):
             isolation.__exit__(None, None, None)
+
+
+# Services with scope="process": one server for each declaration, whichever class needs it first. It
+# stands on a network of its own, and joins that of every class that declares it.
+
+_SHARED: Final[weakref.WeakKeyDictionary[Session, dict[Service, StartContext]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Where each was started; a forked child has a session, and so services, of its own."""
+
+
+def _shared_by_process(declaration: Service, alias: str, context: StartContext) -> Service:
+    """The one server of a declaration: started unless an earlier class did and it still runs."""
+    running = _SHARED.setdefault(context.session, {})
+    if declaration in running:
+        handle = running[declaration].bound[-1]
+        state = handle.state()
+        if state is not None and not state.ended:
+            return handle
+        _end_shared(running.pop(declaration), remove=True)
+    own = dataclasses.replace(
+        context.for_test(),
+        engine=connect(context.settings, endpoint=context.session.endpoint),
+        test_class="",
+        network=context.session.name(f"process-{alias}"),
+        stopping=context.stopping,
+    )
+    try:
+        own.create_network()
+        handle = launch(declaration, alias, own, await_network=lambda: None)
+    except BaseException:
+        _end_shared(own, remove=True)
+        raise
+    running[declaration] = own
+    atexit.register(_end_shared, own, remove=False)  # the session removes the containers after us
+    return handle
+
+
+def _end_shared(own: StartContext, *, remove: bool) -> None:
+    if os.getpid() != own.session.owner.pid:
+        return  # a forked child shares our connections
+    with contextlib.closing(own.engine):
+        for handle in own.bound:
+            with contextlib.suppress(OrchestratorError):  # it may have ended long ago
+                release(handle)
+        own.keep_logs()
+        if remove:
+            own.clear()
+
+
+def _joined(
+    shared: Service, alias: str, context: StartContext, *, ending: contextlib.ExitStack
+) -> Service:
+    """A class's handle of a shared server, reachable by alias on the class's network."""
+    runtime, network = shared.running, context.network
+    runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
+    ending.callback(runtime.engine.disconnect_network, network, container=runtime.container)
+    networks = (*runtime.networks, network)
+    joined = join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))
+    ending.callback(release, joined)  # what the class opened through it
+    return joined

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import secrets
 import time
-from concurrent import futures
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import ContainerSpec
 from orchestrator.engine.images import pack_context
@@ -23,16 +20,15 @@ from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import exited
 from orchestrator.services.container import Build, Container
 from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
-from orchestrator.services.once import ProcessLock, load_early
+from orchestrator.services.once import ProcessLock
 from orchestrator.services.options import read_file
 from orchestrator.services.secret import masked
-from orchestrator.services.service import bind, in_order, needed
+from orchestrator.services.service import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from orchestrator.engine.api import ImageInfo
-    from orchestrator.engine.images import BuildContext
     from orchestrator.environment.context import StartContext
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile
@@ -47,87 +43,21 @@ _LAST_LINES: Final = 30  # of a build that failed
 _build_lock: Final = ProcessLock()  # two services of one folder are one build
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildSource:
-    """An image that is built, from images that are locked."""
-
-    build: Build
-    lock: LockFile
-
-
-def start_all(
-    services: Mapping[str, Service],
-    aliases: Collection[str],
-    *,
-    network: Callable[[], None],
-    start: Callable[[str, Callable[[], None]], Service],
-    context: StartContext,
-) -> Mapping[Service, Service]:
-    """Start some of a class's services side by side, each after those it depends on.
-
-    Args:
-        services: All services of the class, by alias.
-        aliases: Those to start; the others run already.
-        network: Makes their network, meanwhile.
-        start: Starts one of them, given its alias and what awaits the network.
-        context: Told to stop at the first failure, so that the others are not waited for.
-
-    Returns:
-        Declaration to handle.
-
-    Raises:
-        OrchestratorError: The first failure.
-    """
-    running: dict[str, futures.Future[Service]] = {}
-    with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
-        networking = pool.submit(network)
-        # Importing takes a tenth of a second each, in which the containers start anyway.
-        pool.submit(load_early, [m for alias in aliases for m in services[alias].client_modules])
-
-        def run(alias: str) -> Service:
-            for other in needed(alias, services):
-                if other in running:
-                    running[other].result()
-            return start(alias, networking.result)
-
-        try:
-            for alias in in_order(services):
-                if alias in aliases:
-                    running[alias] = pool.submit(run, alias)
-            steps: list[futures.Future[Any]] = [networking, *running.values()]
-            done, _ = futures.wait(steps, return_when=futures.FIRST_EXCEPTION)
-            for step in steps:
-                if step in done:
-                    step.result()
-        except BaseException:
-            context.stopping.set()
-            raise
-    return {services[alias]: future.result() for alias, future in running.items()}
-
-
 def launch(
-    declaration: Service,
-    alias: str,
-    context: StartContext,
-    *,
-    source: LockedImage | BuildSource,
-    await_network: Callable[[], None],
+    declaration: Service, alias: str, context: StartContext, *, await_network: Callable[[], None]
 ) -> Service:
     """Create, start and probe one service, and prepare it for its class.
 
-    Args:
-        declaration: What the class declares.
-        alias: Its name there.
-        context: Where it is made.
-        source: Where its image comes from.
-        await_network: Returns when the network exists; the container is created meanwhile.
-
-    Raises:
-        OrchestratorError: It did not become ready; the container is left for `context.clear`.
+    The container is created while the network is awaited. When it does not become ready, it is left
+    for `context.clear`.
     """
     began = time.monotonic()
     with context.span(alias, "image"):
-        image = ensure(source, context)
+        source = source_of(declaration, lock=context.lock, settings=context.settings)
+        if isinstance(source, Build):
+            image = _ensure_built(source, context)
+        else:
+            image = str(source), _ensure_pulled(source, context).id
     handle = _start(declaration, alias, context, image=image, await_network=await_network)
     with context.span(alias, "probe"):
         await_ready(handle, cancelled=context.stopping.is_set)
@@ -143,26 +73,16 @@ def launch(
 
 
 def release(handle: Service) -> None:
-    """Close what a handle opened.
-
-    Raises:
-        ServiceError: A driver could not close its connections.
-    """
+    """Close what a handle opened."""
     with translate_errors(handle, "could not close its connections"):
         handle.release()
 
 
 @contextlib.contextmanager
 def translate_errors(handle: Service, what: str) -> Iterator[None]:
-    """Turn what a driver raises in the block into a ServiceError, or say that the server ended.
+    """Turn what a driver raises in the block into a ServiceError that says what did not work.
 
-    Args:
-        handle: The service that the driver speaks to.
-        what: What did not work, as in ``"could not be prepared"``.
-
-    Raises:
-        ServiceExitedError: The server has ended; that is why.
-        ServiceError: The driver raised something else; or the server is frozen.
+    Or that the server has ended, or is frozen, which is why.
     """
     try:
         yield
@@ -204,7 +124,7 @@ def _start(
         )
         handle = bind(declaration, runtime, image=image_name)
         context.bound.append(handle)
-        with context.span(alias, "create"), context.creating_container(runtime.container):
+        with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(_spec(handle, context, image=image[1]))
         written, links = {**handle.server_files(), **files}, handle.server_links()
         if written or links:
@@ -250,35 +170,23 @@ def _spec(handle: Service, context: StartContext, *, image: str) -> ContainerSpe
     )
 
 
-def source_of(service: Service, *, lock: LockFile, settings: Settings) -> LockedImage | BuildSource:
+def source_of(service: Service, *, lock: LockFile, settings: Settings) -> LockedImage | Build:
     """Where a service's image comes from; nothing is asked of the engine yet.
 
     Raises:
         LockError: It is not locked.
     """
     if isinstance(service, Container) and isinstance(service.build, Build):
-        return BuildSource(build=service.build, lock=lock)
+        return service.build
     return resolve_image(service.image, default=service.lock_entry, lock=lock, settings=settings)
 
 
-def ensure(source: LockedImage | BuildSource, context: StartContext) -> tuple[str, str]:
-    """Have an image on the engine, pulled or built if it is missing: its name, and its id.
-
-    Raises:
-        OrchestratorError: It could not be pulled or built.
-    """
-    if isinstance(source, BuildSource):
-        return _ensure_built(source, context)
-    return str(source), _ensure_pulled(source, context).id
-
-
-def _ensure_built(source: BuildSource, context: StartContext) -> tuple[str, str]:
-    """Build an image, unless this process did so before with the same content."""
-    build = source.build
+def _ensure_built(build: Build, context: StartContext) -> tuple[str, str]:
+    """Build an image, unless this process did so before with the same content: name and id."""
     folder = Path(build.folder)
     try:
         text = (folder / build.dockerfile).read_text(encoding="utf-8")
-        text = with_images(text, lambda image: _base(image, source, context), args=build.args)
+        text = with_images(text, lambda image: _base(image, context), args=build.args)
         packed = pack_context(
             folder,
             dockerfile=build.dockerfile,
@@ -290,42 +198,37 @@ def _ensure_built(source: BuildSource, context: StartContext) -> tuple[str, str]
         ) from error
     except DeclarationError as error:
         raise DeclarationError(f"{folder / build.dockerfile}: {error}") from None
-    asked = [packed.digest, build.dockerfile, sorted(build.args.items()), build.target]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    asked = (packed.digest, build.dockerfile, sorted(build.args.items()), build.target)
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
     name = f"orchestrator/built:{digest[:24]}-{context.session.id[:8]}"
+    images = context.engine.images
+    output: list[str] = []
     with packed.tar, _build_lock.held():
-        found = context.engine.images.find(name)
-        if found is None:
-            _build(build, packed, name, context)
-            found = context.engine.images.find(name)
+        if images.find(name) is None:
+            lines = images.build(
+                packed.tar,
+                name=name,
+                dockerfile=build.dockerfile,
+                args=build.args,
+                target=build.target,
+                labels=context.session.labels(scope="process"),
+                stopping=context.stopping,
+            )
+            try:
+                with context.session.creating("image", name):
+                    output.extend(lines)
+            except EngineError as error:
+                last = "\n".join(output[-_LAST_LINES:])
+                raise EngineError(f"{error}\n{last}", status=error.status) from None
+        found = images.find(name)
     if found is None:
         raise EngineError(f"{name}, built from {folder}, was removed by somebody else")
     return name, found.id
 
 
-def _build(build: Build, packed: BuildContext, name: str, context: StartContext) -> None:
-    output: list[str] = []
-    try:
-        with context.session.creating("image", name):
-            output.extend(
-                context.engine.images.build(
-                    packed.tar,
-                    name=name,
-                    dockerfile=build.dockerfile,
-                    args={**build.args},
-                    target=build.target,
-                    labels=context.session.labels(scope="process"),
-                    stopping=context.stopping,
-                )
-            )
-    except EngineError as error:
-        last = "\n".join(output[-_LAST_LINES:])
-        raise EngineError(f"{error}\n{last}", status=error.status) from None
-
-
-def _base(image: str, source: BuildSource, context: StartContext) -> str:
+def _base(image: str, context: StartContext) -> str:
     """A locked base, by a name under which the engine has exactly those bytes."""
-    locked = resolve_image(image, default="", lock=source.lock, settings=context.settings)
+    locked = resolve_image(image, default="", lock=context.lock, settings=context.settings)
     info = _ensure_pulled(locked, context)
     pinned = locked.reference.pinned if locked.digest else ""
     return pinned if pinned in info.repo_digests else info.id

@@ -24,7 +24,6 @@ CLASS: Final = ""
 """The row of what the class as a whole waits for."""
 _STYLE: Final = Path(__file__).with_name("timeline.css")
 _TICKS: Final = 5
-_SHOWN: Final = 0.01  # seconds; what is shorter is in the title of its bar only
 _PHASES: Final = {
     "waits": "another service",
     "session": "own a session",
@@ -50,16 +49,9 @@ _HEAD: Final = """<!doctype html>
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """One thing that took time.
+    """One thing that took time, in seconds from the beginning of the class's start."""
 
-    Attributes:
-        row: The service's alias, or `CLASS`.
-        phase: What was done, such as ``"probe"``.
-        began: Seconds from the beginning of the class's start.
-        ended: The same.
-    """
-
-    row: str
+    row: str  # the service's alias, or `CLASS`
     phase: str
     began: float
     ended: float
@@ -67,16 +59,10 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """The start of one class.
-
-    Attributes:
-        test_class: Its full name.
-        needs: Alias to the aliases it waits for.
-        spans: What took time, in the order it ended.
-    """
+    """The start of one class."""
 
     test_class: str
-    needs: Mapping[str, Sequence[str]]
+    needs: Mapping[str, Sequence[str]]  # alias to the aliases it waits for
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     spans: list[Span] = field(default_factory=list)
     _zero: float = field(default_factory=time.monotonic)
@@ -116,7 +102,11 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
         OSError: It cannot be written.
     """
     style = _STYLE.read_text(encoding="utf-8")
-    head = _HEAD.format(run=_escaped(run), style=style, legend=_legend()).encode()
+    legend = "".join(
+        f'<span><i class="{phase}"></i>{phase}: {meaning}</span>'
+        for phase, meaning in _PHASES.items()
+    )
+    head = _HEAD.format(run=_escaped(run), style=style, legend=legend).encode()
     piece = _section(timeline, error=error).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -128,24 +118,19 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
         file.write(piece)
 
 
-def _legend() -> str:
-    return "".join(
-        f'<span><i class="{phase}"></i>{phase}: {meaning}</span>'
-        for phase, meaning in _PHASES.items()
-    )
-
-
 def _section(timeline: Timeline, *, error: str | None) -> str:
     whole = timeline.seconds or 1.0
-    rows = timeline.rows()
     last = max(timeline.spans, key=lambda span: span.ended, default=None)
     marks = "".join(
         f'<span style="left:{100 * tick / _TICKS:g}%">{whole * tick / _TICKS:.2f}</span>'
         for tick in range(_TICKS + 1)
     )
     lines = [
-        _row(row or "class", spans, whole=whole, last=last is not None and last.row == row)
-        for row, spans in rows.items()
+        f'<div class="row"><span{" class=last" if last and last.row == row else ""}>'
+        f"{_escaped(row or 'class')}</span>"
+        f'<div class="track">{"".join(_bar(span, whole=whole) for span in spans)}</div>'
+        f"<span>{max(span.ended for span in spans):.2f} s</span></div>"
+        for row, spans in timeline.rows().items()
         if spans
     ]
     return (
@@ -161,24 +146,9 @@ def _summary(timeline: Timeline, *, last: Span | None, error: str | None) -> str
     if error is not None:
         text = f"{at}: failed after {timeline.seconds:.2f} s: {error}"
         return f'<p class="failed">{_escaped(text)}</p>'
-    if last is None or last.row == CLASS:
-        return f"<p>{at}: {timeline.seconds:.2f} s</p>"
-    parts = ", ".join(
-        f"{_escaped(span.phase)} {span.ended - span.began:.2f} s"
-        for span in timeline.rows()[last.row]
-        if span.ended - span.began >= _SHOWN
-    )
-    name = _escaped(last.row)
-    return f"<p>{at}: ready after {timeline.seconds:.2f} s; the last was {name}: {parts}</p>"
-
-
-def _row(name: str, spans: Sequence[Span], *, whole: float, last: bool) -> str:
-    bars = "".join(_bar(span, whole=whole) for span in spans)
-    ended = max(span.ended for span in spans)
-    label = f"<span{' class=last' if last else ''}>{_escaped(name)}</span>"
-    return (
-        f'<div class="row">{label}<div class="track">{bars}</div><span>{ended:.2f} s</span></div>'
-    )
+    name = last.row if last else CLASS
+    was = f"; the last was {_escaped(name)}" if name != CLASS else ""
+    return f"<p>{at}: ready after {timeline.seconds:.2f} s{was}</p>"
 
 
 def _bar(span: Span, *, whole: float) -> str:

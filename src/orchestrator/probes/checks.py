@@ -1,7 +1,8 @@
-"""The probes: each asks a server once. And what a probe is, and what it may see of a service."""
+"""The probes: each asks a server once."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,34 +25,20 @@ class NotReadyError(Exception):
 
 
 class Target(Protocol):
-    """What a probe may see of a service."""
+    """What a probe may see of a service; `Service` explains each."""
 
+    # ruff: noqa: D102 - the docstrings are the service's
     @property
-    def alias(self) -> str:
-        """The service's name in its class."""
-
+    def alias(self) -> str: ...
     @property
-    def host(self) -> str:
-        """Where its ports are published."""
-
+    def host(self) -> str: ...
     @property
-    def port(self) -> int:
-        """Its main port, as published."""
-
-    def port_of(self, container_port: int) -> int:
-        """Where a container port is published."""
-
-    def logs(self, tail: int | None = None) -> str:
-        """What the container wrote."""
-
-    def exec(self, argv: Sequence[str]) -> ExecResult:
-        """Run a command in the container."""
-
-    def state(self) -> ContainerState | None:
-        """The container now."""
-
-    def why_ended(self) -> str:
-        """What the log of an ended server tells of the reason; empty if nothing."""
+    def port(self) -> int: ...
+    def port_of(self, container_port: int) -> int: ...
+    def logs(self, tail: int | None = None) -> str: ...
+    def exec(self, argv: Sequence[str]) -> ExecResult: ...
+    def state(self) -> ContainerState | None: ...
+    def why_ended(self) -> str: ...
 
 
 class Probe(Protocol):
@@ -101,9 +88,6 @@ class Tcp:
             if hung_up:
                 raise NotReadyError("the connection was closed at once")
 
-    def __str__(self) -> str:
-        return f"Tcp({self.port or 'main port'})"
-
 
 @dataclass(frozen=True)
 class Http:
@@ -123,28 +107,22 @@ class Http:
 
     def __post_init__(self) -> None:
         good = isinstance(self.path, str) and self.path.startswith("/")
-        expected = "a path such as '/health'; host and port are the service's"
-        _check(good, f"Http({self.path!r})", expected)
+        _check(good, f"Http({self.path!r})", "a path such as '/health', without host and port")
         _check(type(self.status) is int, f"Http(status={self.status!r})", "one such as 200")
         good = isinstance(self.timeout, (int, float)) and self.timeout > 0
         _check(good, f"Http(timeout={self.timeout!r})", "seconds, above 0")
 
     def check(self, target: Target) -> None:
-        """Ask once."""
+        """Ask once; any other status is "not yet"."""
         import http.client  # not at import: it brings ssl and email along
 
         port = target.port if self.port is None else target.port_of(self.port)
         connection = http.client.HTTPConnection(target.host, port, timeout=self.timeout)
-        try:
+        with contextlib.closing(connection):
             connection.request("GET", self.path)
             status = connection.getresponse().status
-        finally:
-            connection.close()
         if status != self.status:
             raise NotReadyError(f"status {status} instead of {self.status}")
-
-    def __str__(self) -> str:
-        return f"Http({self.path})"
 
 
 @dataclass(frozen=True)
@@ -156,8 +134,7 @@ class Exec:
     def __post_init__(self) -> None:
         words = [] if isinstance(self.argv, (str, bytes)) else list(self.argv)
         good = bool(words) and all(isinstance(word, str) for word in words)
-        expected = "a list of arguments such as ['pg_isready', '--quiet']"
-        _check(good, f"Exec({self.argv!r})", expected)
+        _check(good, f"Exec({self.argv!r})", "a list of arguments such as ['pg_isready', '-q']")
 
     def check(self, target: Target) -> None:
         """Run the command once."""
@@ -165,7 +142,7 @@ class Exec:
         if result.exit_code != 0:
             raise NotReadyError(f"exit code {result.exit_code}: {result.output.strip()[-200:]}")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         # Only the command's name: arguments may hold passwords.
         return f"Exec({self.argv[0]}, {len(self.argv) - 1} arguments)"
 
@@ -200,9 +177,6 @@ class LogLine:
         if seen < self.times:
             raise NotReadyError(f"{seen} of {self.times} log lines match")
 
-    def __str__(self) -> str:
-        return f"LogLine({self.pattern!r})"
-
 
 @dataclass(frozen=True)
 class Healthcheck:
@@ -214,14 +188,9 @@ class Healthcheck:
         if state is None:
             raise NotReadyError("the container is gone")
         if state.health is None:
-            raise DeclarationError(
-                f"{target.alias}: the image has no HEALTHCHECK; use another probe"
-            )
+            raise DeclarationError(f"{target.alias}: its image has no HEALTHCHECK")
         if state.health != "healthy":
             raise NotReadyError(f"the container is {state.health}")
-
-    def __str__(self) -> str:
-        return "Healthcheck()"
 
 
 @dataclass(frozen=True)
@@ -241,7 +210,7 @@ class Call:
         if self.function(target) is False:
             raise NotReadyError("the function returned False")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"Call({getattr(self.function, '__qualname__', self.function)})"
 
 
@@ -260,9 +229,6 @@ class All:
         """Try each once."""
         for probe in self.probes:
             probe.check(target)
-
-    def __str__(self) -> str:
-        return f"All({', '.join(map(str, self.probes))})"
 
 
 def _check(good: bool, probe: str, expected: str) -> None:  # noqa: FBT001 - what is checked

@@ -38,27 +38,18 @@ def poll(
     """Ask until the answer is true, or the time is over; the last answer, which may be false.
 
     Args:
-        ask: What is called, at least once.
+        ask: What is called, at least once; its errors are raised, unless they are retried.
         timeout: Seconds after which it is not asked again.
         interval: Seconds between two calls.
         retry_on: Which errors mean "not yet"; the last of them is raised when the time is over.
-
-    Raises:
-        Exception: What `ask` raised, if not to be retried, or when the time is over.
     """
     import tenacity  # not at import: declaring services must load no third-party module
-
-    def last(state: tenacity.RetryCallState) -> Answer:
-        assert state.outcome is not None  # noqa: S101 - it was asked
-        answer: Answer = state.outcome.result()
-        return answer
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_delay(timeout),
         wait=tenacity.wait_fixed(interval),
-        retry=tenacity.retry_if_exception(retry_on)
-        | tenacity.retry_if_result(lambda answer: not answer),
-        retry_error_callback=last,
+        retry=tenacity.retry_if_exception(retry_on) | tenacity.retry_if_not_result(bool),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     return retrying(ask)
 
@@ -66,13 +57,7 @@ def poll(
 def wait_until_ready(
     probe: Probe, target: Target, *, timeout: float, cancelled: Callable[[], bool] = lambda: False
 ) -> None:
-    """Try a probe until it succeeds.
-
-    Args:
-        probe: What to try.
-        target: The service to try it on.
-        timeout: Seconds it has.
-        cancelled: Says when nobody waits any more; then this returns early.
+    """Try a probe until it succeeds, or nobody waits any more (`cancelled`).
 
     Raises:
         ServiceExitedError: The container ended; raised at once, not at the deadline.
@@ -80,29 +65,33 @@ def wait_until_ready(
         ServiceNotReadyError: The deadline passed; the probe's last error is the cause.
     """
     started = time.monotonic()
-    liveness = _Liveness(target)
-    attempts = 0
+    attempts, next_look = 0, 0.0
 
     def attempt() -> bool:
-        nonlocal attempts
+        nonlocal attempts, next_look
         if not cancelled():
             attempts += 1
             try:
                 probe.check(target)
             except Exception:
-                liveness.check()
+                if time.monotonic() >= next_look:  # an inspect costs 3 ms
+                    next_look = time.monotonic() + _LIVENESS_INTERVAL
+                    _check_alive(target)
                 raise
         return True
 
+    def temporary(error: BaseException) -> bool:
+        return isinstance(error, Exception) and not isinstance(error, _FINAL)
+
     def try_probe() -> None:
-        poll(attempt, timeout=timeout, retry_on=_is_temporary)
+        poll(attempt, timeout=timeout, retry_on=temporary)
 
     try:
         _bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
     except _FINAL:
         raise
     except Exception as error:
-        liveness.check(now=True)
+        _check_alive(target)
         error.with_traceback(None)  # the loop's frames say nothing
         seconds = time.monotonic() - started
         raise ServiceNotReadyError(
@@ -116,16 +105,18 @@ def wait_until_ready(
         ) from error
 
 
+def _check_alive(target: Target) -> None:
+    state = target.state()
+    if state is None or state.ended:
+        raise exited(target, state) from None
+
+
 def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
     """The error that says how a container ended; without a state, that somebody removed it."""
     alias = target.alias
     if state is None:
-        return ServiceExitedError(
-            f"{alias}: its container was removed by somebody else",
-            service=alias,
-            exit_code=-1,
-            oom_killed=False,
-        )
+        text = f"{alias}: its container was removed by somebody else"
+        return ServiceExitedError(text, service=alias, exit_code=-1, oom_killed=False)
     return ServiceExitedError(
         f"{alias} {how_it_ended(state)}{_also(target.why_ended())}",
         service=alias,
@@ -145,16 +136,8 @@ def _also(error: str) -> str:
     return f": {error}" if error else ""
 
 
-def _is_temporary(error: BaseException) -> bool:
-    return isinstance(error, Exception) and not isinstance(error, _FINAL)
-
-
 def _bounded(work: Callable[[], object], *, timeout: float, cancelled: Callable[[], bool]) -> None:
-    """Do something in a thread, because a probe that hangs cannot be ended, only left behind.
-
-    Raises:
-        NotReadyError: It hangs.
-    """
+    """Do something in a thread, because a probe that hangs cannot be ended, only left behind."""
     from concurrent import futures  # not at import: most of a run's processes wait for nothing
 
     outcome: futures.Future[object] = futures.Future()
@@ -174,20 +157,3 @@ def _bounded(work: Callable[[], object], *, timeout: float, cancelled: Callable[
             return
         if left <= 0:
             raise NotReadyError("nothing, and still runs")
-
-
-class _Liveness:
-    """Asks the daemon now and then whether the container still runs; an inspect costs 3 ms."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._next = 0.0
-
-    def check(self, *, now: bool = False) -> None:
-        """Raise `ServiceExitedError` when the container has ended."""
-        if not now and time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LIVENESS_INTERVAL
-        state = self._target.state()
-        if state is None or state.ended:
-            raise exited(self._target, state) from None

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from orchestrator.errors import MissingDriverError
 
@@ -20,10 +20,9 @@ Made = TypeVar("Made")
 
 
 class ProcessLock:
-    """A reentrant lock that a forked child does not find locked.
+    """A reentrant lock that a forked child does not find locked: it has one of its own.
 
-    What another thread holds when a process forks would stay locked in the child for ever, because
-    that thread is not there to let go. So a child has a lock of its own.
+    What another thread holds at the fork would stay locked in the child, where that thread is not.
     """
 
     def __init__(self) -> None:
@@ -37,10 +36,7 @@ class ProcessLock:
 
 
 class OwnStack(contextlib.ExitStack):
-    """An exit stack that only the process which made it unwinds; in a forked child it does nothing.
-
-    A pickle or a deep copy of it is empty.
-    """
+    """An exit stack that does nothing in a forked child; a pickle or deep copy of it is empty."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,25 +63,23 @@ class OwnStack(contextlib.ExitStack):
         if os.getpid() != self._owner:
             self.pin()
             return False
-        self._unpin()
-        return bool(super().__exit__(kind, error, trace))
+        try:
+            return bool(super().__exit__(kind, error, trace))
+        finally:
+            if self._pinned:
+                self._pinned = False
+                _api().Py_DecRef(self)
 
     def pop_all(self) -> Self:
         """Hand everything to a new stack; nothing in a forked child."""
         if os.getpid() != self._owner:
             self.pin()
             return type(self)()
-        self._unpin()
         return super().pop_all()
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         """Be pickled with nothing in it."""
         return type(self), ()
-
-    def _unpin(self) -> None:
-        if self._pinned:
-            self._pinned = False
-            _api().Py_DecRef(self)
 
 
 def _api() -> Any:
@@ -109,16 +103,10 @@ class locked_property(Generic[Made]):  # noqa: N801 - a decorator, as functools.
         self._name = make.__name__
         self.__doc__ = make.__doc__
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type) -> Made: ...
-
-    def __get__(self, instance: object | None, owner: type) -> Self | Made:
+    def __get__(self, instance: object | None, owner: type) -> Made:
         """Make it; from then on Python finds it in the object itself, and does not ask us."""
         if instance is None:
-            return self
+            return self  # type: ignore[return-value]  # of no use to anybody but help()
         kept = vars(instance)
         lock: ProcessLock = kept.setdefault(f"{self._name}, being made", ProcessLock())
         with lock.held():
@@ -134,12 +122,8 @@ _importing: Final = ProcessLock()
 def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
     """Import a driver, without the warnings about deprecated Python in its own code.
 
-    Args:
-        module: Its name.
-        extra: Our extra that brings it; without one the user chose it, and installs it by its name.
-
     Raises:
-        MissingDriverError: It is not installed; the message says what to install.
+        MissingDriverError: It is not installed: `extra` of ours brings it, or else its own name.
     """
     if sys.modules.get(module) is not None:
         return importlib.import_module(module)

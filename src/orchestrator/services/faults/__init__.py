@@ -82,7 +82,8 @@ def slowed(
     with running.helper(
         running.container,
         entry=LOCK_ENTRY,
-        command=["python3", "-u", _PROGRAM, *(repr(float(it)) for it in (latency, jitter, loss))],
+        entrypoint=["python3", "-u", _PROGRAM],
+        command=[repr(float(each)) for each in (latency, jitter, loss)],
         files={_PROGRAM: _SLOW_LINK.read_bytes()},
         capabilities=["NET_ADMIN", "NET_RAW"],
         devices=["/dev/net/tun"],
