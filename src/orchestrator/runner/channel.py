@@ -40,9 +40,9 @@ class WorkerEnd:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = moved_up(descriptor)
-        self._identity = _identity(self._descriptor)
+        self._identity = identity(self._descriptor)
         self._owner = os.getpid()
-        self._received = bytearray()
+        self._received = b""
         self._lock = Lock()  # a test may report from threads
         os.register_at_fork(after_in_child=self._close_in_child)
 
@@ -85,22 +85,15 @@ class WorkerEnd:
             if not chunk:
                 return None
             self._received += chunk
-        line, _, rest = bytes(self._received).partition(b"\n")
-        self._received = bytearray(rest)
+        line, _, self._received = self._received.partition(b"\n")
         return decode(line)
 
     def _check(self) -> None:
-        if not self._is_open():
+        if identity(self._descriptor) != self._identity:
             raise ChannelLostError("the descriptor of the runner's socket was closed")
 
-    def _is_open(self) -> bool:
-        try:
-            return _identity(self._descriptor) == self._identity
-        except OSError:
-            return False
-
     def _close_in_child(self) -> None:
-        if self._is_open():  # not so in a child of a child
+        if identity(self._descriptor) == self._identity:  # not so in a child of a child
             unpatched.close(self._descriptor)
 
 
@@ -110,55 +103,41 @@ class ParentEnd:
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self._socket = end
-        self._received = bytearray()
-        self._outgoing = bytearray()
-
-    def fileno(self) -> int:
-        """The descriptor, for a selector."""
-        return self._socket.fileno()
-
-    @property
-    def unsent(self) -> bool:
-        """Whether something waits to be sent: select for writing."""
-        return bool(self._outgoing)
+        self._received = b""
+        self.unsent = b""  # while there is some: select for writing
+        self.fileno = end.fileno  # for a selector
+        self.close = end.close
 
     def send(self, message: Message) -> None:
         """Queue a message and send what the socket takes."""
-        self._outgoing += encode(message)
+        self.unsent += encode(message)
         self.flush()
 
     def flush(self) -> None:
         """Send what the socket takes; a dead worker is noticed on the reading side."""
         try:
-            while self._outgoing:
-                sent = self._socket.send(self._outgoing)
-                del self._outgoing[:sent]
+            while self.unsent:
+                self.unsent = self.unsent[self._socket.send(self.unsent) :]
         except BlockingIOError:
             pass
         except OSError:
-            self._outgoing.clear()
+            self.unsent = b""
 
     def read(self, *, lost: Callable[[], object]) -> Iterator[Message]:
         """Every complete message that has arrived; calls ``lost`` after the last one ever."""
-        ended = False
+        ended = True
         try:
             while chunk := self._socket.recv(_CHUNK):
                 self._received += chunk
-            ended = True
         except BlockingIOError:
-            pass
+            ended = False
         except OSError:
-            ended = True
-        *lines, rest = bytes(self._received).split(b"\n")
-        self._received = bytearray(rest)
+            pass
+        *lines, self._received = self._received.split(b"\n")
         for line in lines:
             yield decode(line)
         if ended:
             lost()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 def moved_up(descriptor: int) -> int:
@@ -172,6 +151,10 @@ def moved_up(descriptor: int) -> int:
     return moved
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = unpatched.fstat(descriptor)
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Which file or socket a descriptor is; None when it is closed."""
+    try:
+        status = unpatched.fstat(descriptor)
+    except OSError:
+        return None
     return status.st_dev, status.st_ino

@@ -20,10 +20,9 @@ from orchestrator.runner.results import Test, Unit
 from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.runner.options import Options
-    from orchestrator.services.service import Service
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
@@ -77,55 +76,30 @@ class PlainSuites:
 def collect(options: Options, suites: PlainSuites) -> dict[str, Loaded]:
     """Load what the arguments name, the way unittest does, as units by key.
 
-    A suite that overrides how its tests are run is a unit, and counts as one test.
-
-    Args:
-        options: What to load.
-        suites: Gets to know the other suites.
+    A suite that overrides how its tests are run is a unit, and counts as one test; ``suites`` gets
+    to know the others.
 
     Raises:
         Exception: Whatever the loader raises; a module that cannot be imported is usually no
             exception but a failing test, as in unittest.
     """
+    loader = unittest.TestLoader()
+    if options.keep:
+        loader.testNamePatterns = list(options.keep)
+    tests: Iterator[Any]
+    if options.names:
+        named = (_named(loader, name, options.pattern, suites) for name in options.names)
+        tests = itertools.chain.from_iterable(named)
+    else:
+        tests = suites.flat(loader.discover(options.start, options.pattern, options.top))
     grouped: dict[str, list[Any]] = defaultdict(list)
-    for test in _load(options, suites.flat):
+    for test in tests:
         grouped[_key(test, grouped)].append(test)
     return {key: _loaded(key, tests) for key, tests in grouped.items()}
 
 
-def class_name(cls: type) -> str:
-    """A class as reports name it."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def owner_of(test: Any) -> str:
-    """What reports group a test by: its class, and for doctests, which share one, the file."""
-    name = class_name(type(test))
-    source = _source(test)
-    return f"{name} ({source})" if source else name
-
-
-def is_suite(test: Any) -> bool:
-    """Whether unittest takes something for a suite."""
-    try:
-        iter(test)
-    except TypeError:
-        return False
-    return True
-
-
-def _load(options: Options, flat: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
-    loader = unittest.TestLoader()
-    if options.keep:
-        loader.testNamePatterns = list(options.keep)
-    if not options.names:
-        yield from flat(loader.discover(options.start, options.pattern, options.top))
-    for name in options.names:
-        yield from _named(loader, name, pattern=options.pattern, flat=flat)
-
-
 def _named(
-    loader: unittest.TestLoader, name: str, *, pattern: str, flat: Callable[[Any], Iterator[Any]]
+    loader: unittest.TestLoader, name: str, pattern: str, suites: PlainSuites
 ) -> Iterator[Any]:
     """What a name stands for; in a folder unittest would find nothing, and be content.
 
@@ -133,14 +107,17 @@ def _named(
     """
     folder = Path(name)
     if not (folder.is_dir() and (len(folder.parts) != 1 or _unknown(name))):
-        tests = list(flat(loader.loadTestsFromNames([_dotted(name)])))
+        tests = list(suites.flat(loader.loadTestsFromNames([_dotted(name)])))
         yield from tests
         folder = Path(name.replace(".", os.sep))
         module = sys.modules.get(name)
         says_itself = hasattr(module, "load_tests") or not hasattr(module, "__path__")
         if tests or says_itself or not folder.is_dir():
             return
-    yield from flat(loader.discover(str(folder), pattern, str(_top_of(folder))))
+    top = folder  # to import from: the first one upwards that is no package
+    while (top / "__init__.py").is_file():
+        top = top.resolve().parent
+    yield from suites.flat(loader.discover(str(folder), pattern, str(top)))
 
 
 def _unknown(name: str) -> bool:
@@ -151,29 +128,12 @@ def _unknown(name: str) -> bool:
         return False
 
 
-def _top_of(folder: Path) -> Path:
-    """The folder to import from: the first one upwards that is no package."""
-    while (folder / "__init__.py").is_file():
-        folder = folder.resolve().parent
-    return folder
-
-
 def _dotted(name: str) -> str:
     """A path of a Python file as the module's name; anything else unchanged."""
-    path = Path(name)
-    if not (path.is_file() and name.lower().endswith(".py")):
-        return name
-    relative = os.path.relpath(path)
-    if relative.startswith(os.pardir):
-        return name
-    return os.path.normpath(relative)[: -len(".py")].replace(os.sep, ".")
-
-
-def _runs_as_usual(suite: Any) -> bool:
-    return isinstance(suite, unittest.TestSuite) and all(
-        getattr(type(suite), name) is usual and name not in vars(suite)
-        for name, usual in _USUAL.items()
-    )
+    inside = not (relative := os.path.relpath(name)).startswith(os.pardir)
+    if inside and name.lower().endswith(".py") and Path(name).is_file():
+        return relative[: -len(".py")].replace(os.sep, ".")
+    return name
 
 
 def _key(test: Any, taken: Mapping[str, object]) -> str:
@@ -187,15 +147,6 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
     if any(hasattr(module, fixture) for fixture in _MODULE_FIXTURES):
         return cls.__module__
     return owner_of(test)
-
-
-def _source(test: Any) -> str:
-    """The file of a doctest, or the module of a function; for other tests, nothing."""
-    if type(test).__module__ == "doctest" and hasattr(test, "_dt_test"):
-        return _relative(str(test._dt_test.filename))  # noqa: SLF001 - there is no public way
-    if type(test) is unittest.FunctionTestCase:
-        return str(test._testFunc.__module__)  # type: ignore[attr-defined]  # noqa: SLF001 - the same
-    return ""
 
 
 def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
@@ -219,6 +170,25 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
     return Loaded(unit=unit, tests=tuple(tests))
 
 
+# Suites
+
+
+def is_suite(test: Any) -> bool:
+    """Whether unittest takes something for a suite."""
+    try:
+        iter(test)
+    except TypeError:
+        return False
+    return True
+
+
+def _runs_as_usual(suite: Any) -> bool:
+    return isinstance(suite, unittest.TestSuite) and all(
+        getattr(type(suite), name) is usual and name not in vars(suite)
+        for name, usual in _USUAL.items()
+    )
+
+
 def _leaves(test: Any) -> Iterator[Any]:
     """The tests in a suite."""
     if not is_suite(test):
@@ -234,9 +204,24 @@ def _parts(suite: Any) -> Sequence[Any]:
     return parts
 
 
+# Tests in the words of reports
+
+
 def described(test: Any) -> Test:
-    """A test in the words of reports."""
+    """A test as reports know it."""
     return Test(id=_id(test), owner=owner_of(test), title=title_of(test))
+
+
+def class_name(cls: type) -> str:
+    """A class as reports name it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def owner_of(test: Any) -> str:
+    """What reports group a test by: its class, and for doctests, which share one, the file."""
+    name = class_name(type(test))
+    source = _source(test)
+    return f"{name} ({source})" if source else name
 
 
 def title_of(test: Any) -> str:
@@ -252,6 +237,15 @@ def title_of(test: Any) -> str:
 
 def _id(test: Any) -> str:
     return owner_of(test) if is_suite(test) or not hasattr(test, "id") else str(test.id())
+
+
+def _source(test: Any) -> str:
+    """The file of a doctest, or the module of a function; for other tests, nothing."""
+    if type(test).__module__ == "doctest" and hasattr(test, "_dt_test"):
+        return _relative(str(test._dt_test.filename))  # noqa: SLF001 - there is no public way
+    if type(test) is unittest.FunctionTestCase:
+        return str(test._testFunc.__module__)  # type: ignore[attr-defined]  # noqa: SLF001 - the same
+    return ""
 
 
 def _file(test: Any) -> str | None:
@@ -283,24 +277,14 @@ def memory_of_services(cls: type) -> tuple[int, ...]:
     return tuple(int(service.memory or service.usual_memory) for service in services)
 
 
-def facts_of_services(cls: type) -> dict[str, str]:
-    """What a report tells about the running services of a class, as ``alias.fact``."""
-    return {
-        f"{alias}.{name}": str(value)
-        for alias, service in _running(cls)
-        for name, value in (("image", service.image), ("container", service.container_id[:12]))
-    }
-
-
-def secrets_of_services(cls: type) -> tuple[str, ...]:
-    """What must not be shown of the running services' logs."""
-    return tuple(secret for _, service in _running(cls) for secret in service.secrets())
-
-
-def _running(cls: type) -> Iterator[tuple[str, Service]]:
-    handles = vars(cls).get(HANDLES)
-    if not handles:
-        return
-    for alias, declared in declared_services(cls).items():
+def services_of(cls: type) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What a report tells about a class's running services, and what no log may show."""
+    handles = vars(cls).get(HANDLES) or {}
+    facts: dict[str, str] = {}
+    secrets: list[str] = []
+    for alias, declared in declared_services(cls).items() if handles else ():
         if service := handles.get(declared):
-            yield alias, service
+            facts[f"{alias}.image"] = str(service.image)
+            facts[f"{alias}.container"] = service.container_id[:12]
+            secrets += service.secrets()
+    return facts, tuple(secrets)

@@ -30,67 +30,45 @@ _KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: s
 _LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
 
 
-def crash(worker: WorkerHandle, *, status: int | None, logs: str = "", trace: str = "") -> Problem:
-    """The problem of the test, or of the fixture, at which a worker died or hung.
+def crash(worker: WorkerHandle, *, status: int | None, logs: str = "") -> Problem:
+    """The error of the test, or of the fixture, at which a worker hung or died.
 
     Args:
         worker: The worker, as it was then.
-        status: Its exit status; None when it was interrupted and has torn down.
+        status: Its exit status; None when it hung, was interrupted and has torn down.
         logs: What the logs of its services said.
-        trace: Where it was interrupted, as a traceback.
     """
-    title = _place(worker)
-    where = _first_line(worker.running or title)
-    if worker.ending is Ending.TIMEOUT:
-        kind, said = "TimedOut", f"{where} hung: {_too_long(worker)}"
-    elif status is None:
-        kind, said = (
-            "Interrupted",
-            f"KeyboardInterrupt in {where}: it ends the run, as under unittest",
-        )
+    hung = worker.ending is Ending.TIMEOUT
+    fixture = (worker.hung_at if hung else "") or worker.phase
+    if worker.test is not None:
+        title = worker.test.title
     else:
-        kind = "Crashed"
-        said = (
-            f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} in {where}"
-        )
-    text = f"{said}\n"
-    if kind == "Interrupted":
-        text += f"\n{trace}"
-    text = _with_output(text, worker, since=worker.began)
-    if logs:
-        text += f"\n{logs}\n"
-    return _error(title, kind, said, text)
+        title = fixture or (worker.unit.unit.key if worker.unit else "collection")
+    where = (worker.running or title).partition("\n")[0]
+    if hung or status is None:
+        return _error(worker, title, f"{where} hung: {_too_long(worker)}", worker.began, logs)
+    said = f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} in {where}"
+    return _error(worker, title, said, worker.began, logs)
 
 
 def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
-    """The problem of a worker that ended otherwise than it was told to, when it ran no unit.
-
-    Args:
-        worker: The worker.
-        status: Its exit status, which is not 0.
-        logs: What the logs of its services said.
-    """
+    """The error of a worker that ended otherwise than it was told to, when it ran no unit."""
+    last = f", {worker.owner}" if worker.owner else ""
     said = (
         f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} after its last "
-        f"class{f', {worker.owner}' if worker.owner else ''} (did a test leave an exit handler or "
-        "a thread behind?)"
+        f"class{last} (did a test leave an exit handler or a thread behind?)"
     )
-    text = _with_output(f"{said}\n", worker, since=worker.shown)
-    if logs:
-        text += f"\n{logs}\n"
-    return _error(f"exit (worker {worker.number})", "Crashed", said, text)
+    return _error(worker, f"exit (worker {worker.number})", said, worker.shown, logs)
 
 
 def overtime(worker: WorkerHandle) -> Problem:
-    """The problem of a class that took too long, and went on before it could be interrupted.
+    """The error of a class that took too long, and went on before it could be interrupted.
 
     It is the class's: the test that hung went on to an outcome of its own.
     """
-    hung = worker.hung_test
-    where = worker.hung_at if hung is None else _first_line(hung.title)
+    where = worker.hung_test.name if worker.hung_test else worker.hung_at
     said = f"{where} hung for a while: {_too_long(worker)}"
-    text = _with_output(f"{said}\n", worker, since=worker.shown)
-    return _error(f"timeout ({worker.owner})", "TimedOut", said, text)
+    return _error(worker, f"timeout ({worker.owner})", said, worker.shown)
 
 
 def failed_start(worker: WorkerHandle, *, status: int) -> str:
@@ -100,29 +78,18 @@ def failed_start(worker: WorkerHandle, *, status: int) -> str:
         said = f"Collecting the tests took more than {seconds}"
     else:
         said = f"A worker {_how_it_ended(worker, status)} while it collected the tests"
-    return _with_output(f"{said}\n", worker, since=Written())
+    return _with_output(said, worker, since=Written())
 
 
-def from_outside(worker: WorkerHandle, status: int | None) -> bool:
-    """Whether somebody else ended a worker: that proves nothing against the code it ran.
-
-    Args:
-        worker: The worker.
-        status: Its exit status; None when it was interrupted and has torn down.
-    """
-    outside = (None, -signal.SIGKILL, -signal.SIGTERM)
-    return worker.ending is Ending.NONE and status in outside
+def from_outside(worker: WorkerHandle, status: int) -> bool:
+    """Whether somebody else killed a worker: that proves nothing against the code it ran."""
+    return worker.ending is Ending.NONE and status in (-signal.SIGKILL, -signal.SIGTERM)
 
 
-def _error(title: str, kind: str, message: str, text: str) -> Problem:
-    return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=message, text=text)
-
-
-def _place(worker: WorkerHandle) -> str:
-    """Where a worker is: the test, else the fixture, else the unit."""
-    if worker.test is not None:
-        return worker.test.title
-    return worker.phase or (worker.unit.unit.key if worker.unit else "collection")
+def _error(worker: WorkerHandle, title: str, said: str, since: Written, logs: str = "") -> Problem:
+    text = _with_output(said, worker, since=since) + (f"\n{logs}\n" if logs else "")
+    kind = "TimedOut" if worker.ending is Ending.TIMEOUT else "Crashed"
+    return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=said, text=text)
 
 
 def _too_long(worker: WorkerHandle) -> str:
@@ -142,17 +109,17 @@ def _how_it_ended(worker: WorkerHandle, status: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def _with_output(text: str, worker: WorkerHandle, *, since: Written) -> str:
-    """A text with the end of what a worker has written."""
-    lines = str(worker.output.read(since)).rstrip().splitlines()[-_LAST_LINES:]
-    if not lines:
-        return text
-    tail = "\n".join(f"    {line}" for line in lines)
-    return f"{text}\nLast output of the worker:\n{tail}\n"
-
-
-def _first_line(title: str) -> str:
-    return title.partition("\n")[0]
+def _with_output(said: str, worker: WorkerHandle, *, since: Written) -> str:
+    """A line with the stacks that a worker has dumped, and the end of what it has written."""
+    text = f"{said}\n"
+    for heading, shown in (
+        ("Its stacks:", worker.output.read_stacks().strip()),
+        ("Last output of the worker:", str(worker.output.read(since)).rstrip()),
+    ):
+        if shown:
+            tail = "\n".join(shown.splitlines()[-_LAST_LINES:])
+            text += f"\n{heading}\n{textwrap.indent(tail, '    ')}\n"
+    return text
 
 
 class CrashLogs:
@@ -182,15 +149,7 @@ class CrashLogs:
             self._found(self._engine)  # opens a connection, which is kept
 
     def take(self, *, pid: int, secrets: Sequence[str]) -> str:
-        """Save and remove what one dead worker left.
-
-        Args:
-            pid: Its process id, not yet reused.
-            secrets: What to mask.
-
-        Returns:
-            The last lines of each service, and what went wrong.
-        """
+        """Save and remove what one dead worker, not yet reaped, left; returns what to say."""
         from orchestrator.sessions import remove_session
 
         self.prepare()

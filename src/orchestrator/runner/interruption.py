@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import threading
-from os import close, fstat, getpid, killpg, pipe
+from os import close, getpid, killpg, pipe
 from pathlib import Path
 from select import poll
 from signal import pthread_kill, pthread_sigmask
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.runner.channel import moved_up
+from orchestrator.runner.channel import identity, moved_up
 from orchestrator.runner.messages import INTERRUPT
 
 if TYPE_CHECKING:
@@ -28,17 +28,10 @@ if TYPE_CHECKING:
     from orchestrator.runner.options import Timeouts
 
 _SIGNALS: Final = signal.valid_signals()
-_HANDLED: Final = frozenset(  # by tests, with handlers that raise; asking for all takes 0.7 ms
-    {
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGALRM,
-        signal.SIGVTALRM,
-        signal.SIGPROF,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    }
+# By tests, with handlers that raise; asking for all signals takes 0.7 ms.
+_HANDLED: Final = frozenset(
+    getattr(signal, f"SIG{name}")
+    for name in ("INT", "TERM", "HUP", "ALRM", "VTALRM", "PROF", "USR1", "USR2")
 )
 _SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _TASKS: Final = Path("/proc/self/task")
@@ -49,13 +42,10 @@ class Interruption:
     """Raises KeyboardInterrupt in the main thread when the parent interrupts this worker, once.
 
     What is torn down after it is not interrupted again; the parent can still kill.
-
-    Attributes:
-        came: Whether it came already, or is not to come any more.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = False  # or is not to come any more
         self._held = False
         self._owner = getpid()
         signal.signal(INTERRUPT, self._on_signal)
@@ -102,18 +92,21 @@ class Watch:
 
     def __init__(self, lifeline: int, timeouts: Timeouts) -> None:
         self._lifeline = lifeline
-        self._identity = _identity(lifeline)
+        self._identity = identity(lifeline)
         self._timeouts = timeouts
         self._main = threading.main_thread().ident or 0
         self._alone = False
         self._thread: int | None = None
         self._wake = -1
-        _be_woken_by_the_parents_death()
+        if sys.platform == "linux":  # a stopped process is continued at its parent's death
+            import ctypes
+
+            ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGCONT)
         self._begin()
         os.register_at_fork(before=self._pause, after_in_parent=self._begin)
 
     def _begin(self) -> None:
-        if self._thread is not None or _identity(self._lifeline) != self._identity:
+        if self._thread is not None or identity(self._lifeline) != self._identity:
             return  # where a test has closed it, the socket says between two tests what it would
         waking, wake = pipe()
         self._wake = moved_up(wake)
@@ -150,20 +143,3 @@ class Watch:
             pthread_kill(self._main, INTERRUPT)
             sleep(self._timeouts.teardown)
             killpg(0, signal.SIGKILL)
-
-
-def _be_woken_by_the_parents_death() -> None:
-    """A stopped process is continued by the kernel (Linux only): else it could not watch."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGCONT)
-
-
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    try:
-        status = fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

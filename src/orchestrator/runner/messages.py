@@ -43,28 +43,19 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """First message: what to collect and how to run it.
-
-    Attributes:
-        report: Whether to answer with every unit, or only that they are there.
-    """
+    """First message: what to collect and how to run it."""
 
     options: Options
-    report: bool
+    report: bool  # whether to answer with every unit, or only that they are there
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunUnit:
-    """Run one unit.
-
-    Attributes:
-        ids: Every test of the unit as the parent knows them; anything else here is a fault.
-        order: The ordinals (places in ``ids``) to run, in this order.
-    """
+    """Run one unit."""
 
     unit: str
-    ids: tuple[str, ...]
-    order: tuple[int, ...]
+    ids: tuple[str, ...]  # of every test, as the parent knows them; anything else is a fault
+    order: tuple[int, ...]  # the ordinals (places in ids) to run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +87,7 @@ class NotCollected:
 
 @dataclass(frozen=True, kw_only=True)
 class FixtureBegan:
-    """A class or module fixture starts, such as ``setUpClass (module.Class)``.
-
-    Attributes:
-        written: How much the worker had written by then.
-    """
+    """A class or module fixture starts, such as ``setUpClass (module.Class)``."""
 
     name: str
     owner: str
@@ -117,63 +104,37 @@ class FixtureFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class ServicesUp:
-    """The services of a class are up.
-
-    Attributes:
-        facts: ``alias.fact`` to its value, such as the image's digest.
-        secrets: What to mask in their logs.
-    """
+    """The services of a class are up."""
 
     owner: str
-    facts: dict[str, str]
-    secrets: tuple[str, ...]
+    facts: dict[str, str]  # alias.fact to its value, such as the image's digest
+    secrets: tuple[str, ...]  # to mask in their logs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """A test starts: a collected one, or another that a collected one runs.
+    """A test starts: a collected one, or another that a collected one runs."""
 
-    Attributes:
-        ordinal: Of the collected one.
-        title: Of the one that starts.
-        written: How much the worker had written by then.
-    """
-
-    ordinal: int
-    title: str
+    ordinal: int  # of the collected one
+    title: str  # of the one that starts
     written: Written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """What a collected test brought: as a rule, one record.
-
-    Attributes:
-        records: One for each time that it, or another test that it ran, ended.
-        over: Whether that was all of it.
-    """
+    """What a collected test brought: a record for each time that it, or one that it ran, ended."""
 
     ordinal: int
     records: tuple[Record, ...]
-    over: bool
+    over: bool  # whether that was all of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The unit is over, fixtures included; the worker is free unless it was interrupted.
+    """The unit is over, fixtures included; the worker is free unless it was interrupted."""
 
-    Attributes:
-        seconds: The wall time of each class, its fixtures included.
-        stopped: Why tests were left over (``"stop"``, ``"failfast"``, ``"interrupt"``), or empty;
-            ``"mismatch"`` when this worker knows other tests than the parent, and ran none.
-        place: The fixture that was interrupted, or empty when it was a test.
-        trace: Where it was interrupted, as a traceback.
-    """
-
-    seconds: dict[str, float]
-    stopped: str
-    place: str
-    trace: str
+    seconds: dict[str, float]  # wall time of each class, its fixtures included
+    stopped: str  # why tests were left over: stop, failfast, interrupt, mismatch; or empty
 
 
 Message: TypeAlias = (

@@ -8,12 +8,9 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from orchestrator.errors import OrchestratorError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 QUIET, NORMAL, VERBOSE = 0, 1, 2
 _DISCOVERY: Final = ("start", "pattern", "top")
@@ -36,28 +33,18 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long the parent waits for a worker before it takes the next, harder step, in seconds.
+    """How long the parent waits for a worker before it takes the next, harder step, in seconds."""
 
-    Attributes:
-        unit_class: For each test class, or None for as long as it takes (``--timeout``).
-        finish: For the running test, after the first Ctrl-C, or when the parent is gone; then it is
-            interrupted.
-        teardown: For tearDownClass and clean-ups after an interrupt; then the worker is killed.
-        leave: For the exit of a worker that has nothing more to do; then it is killed.
-        dump: For the stacks of a hung worker to be written.
-        collect: For collecting the tests, when ``unit_class`` gives less; see `collecting`.
-    """
-
-    unit_class: float | None = None
-    finish: float = 10.0
-    teardown: float = 20.0
-    leave: float = 20.0
-    dump: float = 0.3
-    collect: float = 10.0
+    unit_class: float | None = None  # for each test class (--timeout)
+    finish: float = 10.0  # for the running test, after the first Ctrl-C or the parent's death
+    teardown: float = 20.0  # for tearDownClass and clean-ups after an interrupt
+    leave: float = 20.0  # for the exit of a worker that has nothing more to do
+    dump: float = 0.3  # for the stacks of a hung worker to be written
+    collect: float = 10.0  # for collecting, at least: a limit for quick classes is none for imports
 
     @property
     def collecting(self) -> float | None:
-        """How long a worker may collect: a limit for quick classes is none for slow imports."""
+        """How long a worker may collect."""
         return None if self.unit_class is None else max(self.unit_class, self.collect)
 
     def urgent(self) -> Timeouts:
@@ -67,36 +54,26 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line asks for; the workers are given it, too.
+    """What the command line asks for; the workers are given it, too."""
 
-    Attributes:
-        names: Dotted names or paths of tests; empty for discovery.
-        top: The top-level directory, or None for the start directory.
-        keep: ``-k`` patterns; a test that matches any of them runs.
-        jobs: How many workers, or None for as many as CPUs and memory allow.
-        shuffle: The seed to shuffle by, ``""`` for a fresh one, or None for no shuffling.
-        durations: How many of the slowest tests to list, 0 for all, or None.
-        rerun_crashed: Whether the unfinished tests of a crashed class run once more.
-    """
-
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # dotted names or paths of tests; empty for discovery
     start: str = "."
     pattern: str = "test*.py"
     top: str | None = None
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # -k patterns; a test that matches any of them runs
     verbosity: int = NORMAL
     failfast: bool = False
     buffer: bool = False
     tb_locals: bool = False
-    durations: int | None = None
-    jobs: int | None = None
+    durations: int | None = None  # how many of the slowest tests to list, 0 for all
+    jobs: int | None = None  # None for as many as CPUs and memory allow
     timeouts: Timeouts = field(default_factory=Timeouts)
-    shuffle: str | None = None
+    shuffle: str | None = None  # the seed, or "" for a fresh one
     shard: Shard | None = None
     junit: str | None = None
     logs: str | None = None
     timeline: str | None = None
-    rerun_crashed: bool = True
+    rerun_crashed: bool = True  # whether the unfinished tests of a crashed class run once more
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -111,13 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="name",
         help="test modules, classes, methods, files or folders; discovery when there is none",
     )
-    _add_unittest(parser.add_argument_group("as in unittest"))
-    _add_discovery(parser.add_argument_group("discovery, as in unittest"))
-    _add_parallel(parser.add_argument_group("parallel runs"))
-
-
-def _add_unittest(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("as in unittest").add_argument
     add("-v", "--verbose", dest="verbosity", action="store_const", const=VERBOSE, default=NORMAL)
     add("-q", "--quiet", dest="verbosity", action="store_const", const=QUIET)
     add("--locals", dest="tb_locals", action="store_true", help="show local variables")
@@ -125,56 +96,26 @@ def _add_unittest(group: argparse._ArgumentGroup) -> None:
     add("-f", "--failfast", action="store_true", help="stop on the first failure or error")
     add("-c", "--catch", action="store_true", help="accepted; Ctrl-C always ends with a report")
     add("-b", "--buffer", action="store_true", help="show output of failing tests only")
-    add(
-        "-k",
-        dest="keep",
-        action="append",
-        metavar="PATTERN",
-        type=_pattern,
-        help="only tests whose name matches",
-    )
-
-
-def _add_discovery(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
+    text = "only tests whose name matches"
+    add("-k", dest="keep", action="append", metavar="PATTERN", type=_pattern, help=text)
+    add = parser.add_argument_group("discovery, as in unittest").add_argument
     add("-s", "--start-directory", dest="start", metavar="START", help="where to start ('.')")
     add("-p", "--pattern", dest="pattern", metavar="PATTERN", help="file names ('test*.py')")
     add("-t", "--top-level-directory", dest="top", metavar="TOP", help="top of the project")
-
-
-def _add_parallel(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "-j",
-        "--jobs",
-        type=_jobs,
-        metavar="N",
-        help="worker processes; auto (the default): what CPUs and memory allow",
-    )
+    add = parser.add_argument_group("parallel runs").add_argument
+    text = "worker processes; auto (the default): what CPUs and memory allow"
+    add("-j", "--jobs", type=_jobs, metavar="N", help=text)
     add("--junit", type=_file, metavar="FILE", help="write a JUnit XML report")
     add("--timeout", type=_seconds, metavar="SECONDS", help="the time each test class has")
-    add(
-        "--shuffle",
-        nargs="?",
-        const="",
-        type=_seed,
-        metavar="SEED",
-        help="random order of classes and tests; the seed is printed",
-    )
+    text = "random order of classes and tests; the seed is printed"
+    add("--shuffle", nargs="?", const="", type=_seed, metavar="SEED", help=text)
     add("--shard", type=_shard, metavar="K/N", help="run the K-th of N parts of the classes")
     add("--logs", type=_folder, metavar="DIR", help="keep the logs of every class's services")
-    add(
-        "--timeline",
-        type=_file,
-        metavar="FILE.html",
-        help="write a page that shows what the start of each class waited for",
-    )
-    add(
-        "--rerun-crashed",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="run what a crash left over once more (the default)",
-    )
+    text = "write a page that shows what the start of each class waited for"
+    add("--timeline", type=_file, metavar="FILE.html", help=text)
+    text = "run what a crash left over once more (the default)"
+    switch = argparse.BooleanOptionalAction
+    add("--rerun-crashed", action=switch, default=True, help=text)
 
 
 def parsed(arguments: argparse.Namespace) -> Options:
@@ -183,22 +124,20 @@ def parsed(arguments: argparse.Namespace) -> Options:
     Raises:
         UsageError: They contradict each other.
     """
-    said = {name: value for name, value in vars(arguments).items() if value is not None}
-    said |= {"keep": tuple(arguments.keep or ()), **_selection(said)}
-    said["timeouts"] = Timeouts(unit_class=arguments.timeout)
-    return Options(**{it.name: said[it.name] for it in fields(Options) if it.name in said})
-
-
-def _selection(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Names, or where to discover them: by options, or by place behind the word."""
+    said: dict[str, Any] = {
+        name: value for name, value in vars(arguments).items() if value is not None
+    }
     names = tuple(said["names"])
     if names and names[0].lower() == "discover":
         if len(names) > len(_DISCOVERY) + 1:
             raise UsageError(f"discover takes start, pattern and top, not {len(names) - 1} values")
-        return {"names": (), **dict(zip(_DISCOVERY, names[1:], strict=False))}
-    if names and any(place in said for place in _DISCOVERY):
+        said |= dict(zip(_DISCOVERY, names[1:], strict=False))
+        names = ()
+    elif names and any(place in said for place in _DISCOVERY):
         raise UsageError("-s, -p and -t belong to discovery: leave the names out, or them")
-    return {"names": names}
+    said |= {"names": names, "keep": tuple(said.get("keep", ()))}
+    said["timeouts"] = Timeouts(unit_class=arguments.timeout)
+    return Options(**{it.name: said[it.name] for it in fields(Options) if it.name in said})
 
 
 def _pattern(text: str) -> str:
@@ -206,17 +145,17 @@ def _pattern(text: str) -> str:
     return text if "*" in text else f"*{text}*"
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
+    return int(text)
+
+
 def _jobs(text: str) -> int | None:
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a number of workers, or auto, not {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
     return int(text)
 
 

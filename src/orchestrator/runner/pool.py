@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.runner.messages import Message
-    from orchestrator.runner.options import Options
+    from orchestrator.runner.options import Options, Timeouts
     from orchestrator.runner.results import UnitResult
 
 _TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
@@ -29,24 +29,17 @@ class Interrupts:
     """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes a selector; also when a child ends.
 
     Handlers only count: nothing is raised in the middle of the parent's work.
-
-    Attributes:
-        count: How many of them came.
-        urgent: Whether it was not Ctrl-C alone: who sends SIGTERM sends SIGKILL soon.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.urgent = False
+        self.urgent = False  # whether it was not Ctrl-C alone: who sends SIGTERM sends SIGKILL soon
         self._ours, self._theirs = socket.socketpair()
         self._ours.settimeout(0)
         self._theirs.settimeout(0)
         self._previous: dict[int, Any] = {}
         self._wakeup = -1
-
-    def fileno(self) -> int:
-        """The descriptor that becomes readable on a signal."""
-        return self._ours.fileno()
+        self.fileno = self._ours.fileno  # becomes readable on a signal
 
     def drain(self) -> None:
         """Forget that the selector was woken; the count stays."""
@@ -119,30 +112,29 @@ class WorkerPool:
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         worker.channel.send(Setup(options=self._options, report=report))
 
-    def hurry(self) -> None:
+    def hurry(self) -> Timeouts:
         """Have little time for every ending from now on."""
         self.timeouts = self.timeouts.urgent()
         for worker in self.workers:
             worker.timeouts = self.timeouts
+        return self.timeouts
 
     def running(self) -> list[UnitResult]:
         """The units that run."""
         return [worker.unit for worker in self.workers if worker.unit is not None]
-
-    def staying(self) -> list[WorkerHandle]:
-        """The workers that are there to run more."""
-        return [worker for worker in self.workers if worker.stays]
 
     def events(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
         """Wait for something to happen; a message of None means that the worker has died.
 
         Every message a worker sent comes before its death.
         """
+        due = [step for worker in self.workers if (step := worker.next_step) is not None]
         for worker in self.workers:
             if worker.connected:
                 unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
                 self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
-        ready = self._selector.select(self._seconds_to_wait())
+        now = time.monotonic()
+        ready = self._selector.select(max(0.0, min([_TICK, *(step - now for step in due)])))
         self._interrupts.drain()
         dead = [worker for worker in self.workers if worker.ended()]
         for key, _ in ready:
@@ -170,7 +162,3 @@ class WorkerPool:
                 yield worker, message
         except MessageError:
             lost()
-
-    def _seconds_to_wait(self) -> float:
-        due = [step for worker in self.workers if (step := worker.next_step) is not None]
-        return max(0.0, min([_TICK, *(step - time.monotonic() for step in due)]))

@@ -1,13 +1,13 @@
-"""The worker's test result: it formats on the spot and reports every outcome to the parent."""
+"""The worker's test result: what unittest puts into it, reported to the parent as records."""
 
 from __future__ import annotations
 
 import unittest
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
-from orchestrator.runner.entries import Execution, Note, cut, light, message_of, note_of, parts
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from orchestrator.runner.messages import Message, Written
+    from orchestrator.runner.options import Options
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
 
 _LONGEST_TEXT: Final = 1 << 20
+_LONGEST_MESSAGE: Final = 2000
 _LISTS: Final = {
     "errors": Outcome.ERROR,
     "failures": Outcome.FAILURE,
@@ -32,42 +34,100 @@ _LISTS: Final = {
     "skipped": Outcome.SKIPPED,
     "expectedFailures": Outcome.EXPECTED_FAILURE,
 }
+_PROBLEMS: Final = (Outcome.ERROR, Outcome.FAILURE, Outcome.UNEXPECTED_SUCCESS)
+_WORST_FIRST: Final = list(Outcome)
+_ErrorHolder: Any = unittest.suite._ErrorHolder  # type: ignore[attr-defined]  # a fixture's error
+
+
+class _Trace(str):
+    """A formatted traceback that knows what was raised."""
+
+    __slots__ = ("kind", "message")
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What stands for a test in the result's lists once it has run."""
+
+    name: str
+
+    def id(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(kw_only=True)
+class _Execution:
+    """One run of a test, from ``startTest`` to ``stopTest``."""
+
+    test: Any
+    started: float = 0.0
+    seconds: float = 0.0
+    passed: bool = False
+    entries: list[tuple[Outcome, Any]] = field(default_factory=list)
+
+    def record(self, standing: set[int]) -> Record:
+        """How it ended: by the worst of its entries that are still in the lists."""
+        entries = [(outcome, entry) for outcome, entry in self.entries if id(entry) in standing]
+        outcomes = [outcome for outcome, _ in entries]
+        outcome = min(outcomes, key=_WORST_FIRST.index, default=Outcome.OK)
+        reasons = [_parts(entry)[1] for outcome, entry in entries if outcome is Outcome.SKIPPED]
+        return Record(
+            test=described(self.test),
+            outcome=outcome,
+            problems=tuple(_problem(*entry) for entry in entries if entry[0] in _PROBLEMS),
+            reason=next(filter(None, reasons), "") if outcome is Outcome.SKIPPED else "",
+            skips=len(reasons),
+            seconds=self.seconds,
+        )
 
 
 class Result(unittest.TestResult):
-    """Turns unittest's calls into messages.
+    """What counts is what stands in its lists (``failures`` …), as in a whole run of unittest.
 
-    What counts is what a whole run of unittest would count. A test may end more than once, or run
-    others: each end is a record of its own, and all of them belong to the collected test that runs.
-    Its outcome is the worst of what was added to it (a failing body and a failing tearDown,
-    subtests). And the lists (``failures`` …) have the last word: a test that retries itself takes
-    out what it added, another puts something in.
+    Whatever a test or a fixture puts there, through a method or by hand, is its own; what a test
+    that retries itself takes out again is not. A test may end more than once, or run others: each
+    end is a record of its own, and all of them belong to the collected test that runs.
 
     It copes with calls out of step: Python 3.12.1 does not call ``startTest`` for a skipped test
     but does call ``stopTest``; Django adds errors to tests that never start.
+
+    Args:
+        report: Where messages go.
+        options: The run's.
+        written: How much the worker has written.
+        streams: Its stdout and stderr, whatever a test has left in their place.
+        asked: Whether the parent asked for the interrupt that has just come.
     """
 
     def __init__(
         self,
         report: Callable[[Message], None],
+        options: Options,
         *,
         written: Callable[[], Written],
         streams: tuple[TextIO, TextIO],
+        asked: Callable[[], bool],
     ) -> None:
         super().__init__()
-        self._original_stdout, self._original_stderr = streams  # whatever a test has left there
+        self.failfast = options.failfast
+        self.buffer = options.buffer
+        self.tb_locals = options.tb_locals
+        self._original_stdout, self._original_stderr = streams
         self.stopped = ""
         self.cut_short: Any = None  # the test that an interrupt ended
         self.fixture: tuple[str, str] = ("", "")  # name, owner
-        self._failed_fixtures: dict[str, str] = {}  # owner -> why its tests cannot run
-        self._skipped_fixtures: dict[str, str] = {}
-        self._report = report
-        self._written = written
+        self._report, self._written, self._asked = report, written, asked
+        self._not_ready: dict[str, tuple[Outcome, str]] = {}  # owner: why its tests cannot run
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
-        self._open: list[Execution] = []
-        self._ended: list[Execution] = []
-        self._known_entries: list[Any] = []  # the entries of the lists that are known
+        self._open: list[_Execution] = []
+        self._ended: list[_Execution] = []
+        self._known: dict[int, Any] = {}  # the entries that have been seen, by identity
 
     def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
         """Run a collected test, or a suite that runs its tests itself.
@@ -78,52 +138,65 @@ class Result(unittest.TestResult):
             added: Takes what has been added to suites since: it runs, too, as part of this test.
 
         Raises:
-            KeyboardInterrupt: It was interrupted; what it is about is in ``cut_short``.
+            KeyboardInterrupt: It was interrupted.
         """
         self._ordinal, self._collected, before = ordinal, test, self.testsRun
+        self._report(Began(ordinal=ordinal, title="", written=self._written()))
         try:
-            self._report(Began(ordinal=ordinal, title="", written=self._written()))
             test(self)
             while more := added():
                 unittest.TestSuite(more)(self)
         except KeyboardInterrupt:
-            unfinished = self._open or [it for it in self._ended if not it.notes]
-            self.cut_short = unfinished[-1].test if unfinished else test
             raise
         except BaseException:  # noqa: BLE001 - of a run() of its own; unittest would end here
             self.addError(test, unpatched.exc_info())
         self._ended += self._open
         self._open = []
-        self._take_over_foreign_entries()
+        self.see()
         if not self._ended and not is_suite(test):
-            self._ended.append(Execution(test=test))
-            if self.testsRun == before:  # a test may have a result of its own, and add it to ours
-                self._ended[0].reason = "its run() passed over it"
-                self._ended[0].notes.append(Note(outcome=Outcome.NOT_RUN))
+            if self.testsRun == before:  # else it had a result of its own, and added that to ours
+                self._leave_out(test, Outcome.NOT_RUN, "its run() passed over it")
+                return
+            self._ended.append(_Execution(test=test))
         self._report_ended(over=True)
-        self._forget()
 
     def leave_out(self, ordinal: int, test: Any) -> None:
         """Report a test whose class or module fixture has failed, or skips it."""
-        owner = owner_of(test)
-        failed = self._first(self._failed_fixtures, owner)
-        skipped = self._first(self._skipped_fixtures, owner)
-        if failed is None and skipped is not None:
-            outcome, reason = Outcome.SKIPPED, skipped
-        else:
-            outcome, reason = Outcome.NOT_RUN, failed or "its fixture failed"
+        self._ordinal = ordinal
+        module = ""  # a module fixture stands for every class of the unit
+        reasons = self._not_ready
+        reason = reasons.get(owner_of(test)) or reasons.get(module)
+        self._leave_out(test, *(reason or (Outcome.NOT_RUN, "its fixture failed")))
+
+    def _leave_out(self, test: Any, outcome: Outcome, reason: str) -> None:
         skips = int(outcome is Outcome.SKIPPED)
         record = Record(test=described(test), outcome=outcome, reason=reason, skips=skips)
-        self._report(Ended(ordinal=ordinal, records=(record,), over=True))
-
-    def _first(self, reasons: dict[str, str], owner: str) -> str | None:
-        module = ""  # a module fixture stands for every class of the unit
-        return reasons.get(owner, reasons.get(module))
+        assert self._ordinal is not None  # noqa: S101 - for the type checker
+        self._report(Ended(ordinal=self._ordinal, records=(record,), over=True))
+        self._forget()
 
     def halt(self, why: str) -> None:
         """Run no further test."""
         self.stopped = self.stopped or why
         self.shouldStop = True
+
+    def interrupted(self) -> None:
+        """What a KeyboardInterrupt has ended is an error, unless the parent asked for it."""
+        self.halt("interrupt")
+        if self._ordinal is not None:
+            self.see()
+            unfinished = self._open or [it for it in self._ended if not (it.passed or it.entries)]
+            self.cut_short = unfinished[-1].test if unfinished else self._collected
+        if self._asked():
+            self._forget()
+        elif self._ordinal is None:
+            self.addError(_ErrorHolder(self.fixture[0]), unpatched.exc_info())
+            self.see()
+        else:
+            self.addError(self.cut_short, unpatched.exc_info())
+            self.see()
+            self._ended += self._open
+            self._report_ended(over=True)
 
     # What unittest calls
 
@@ -136,15 +209,17 @@ class Result(unittest.TestResult):
         super().startTest(test)
         if self._ordinal is not None and test is not self._collected:
             if not self._open and is_suite(self._collected):
-                self._take_over_foreign_entries()
+                self.see()
                 self._report_ended(over=False)  # a suite may take long: report what is done
             title = title_of(test)
             self._report(Began(ordinal=self._ordinal, title=title, written=self._written()))
-        self._open.append(Execution(test=test, started=unpatched.now()))
+        self._open.append(_Execution(test=test, started=unpatched.now()))
 
     def stopTest(self, test: Any) -> None:
         """Note that it ended."""
         super().stopTest(test)
+        if self._ordinal is not None:
+            self.see()
         for execution in reversed(self._open):
             if execution.test is test:
                 execution.seconds = unpatched.now() - execution.started
@@ -153,91 +228,62 @@ class Result(unittest.TestResult):
                 return
 
     def addSuccess(self, test: Any) -> None:
-        """Note a success."""
+        """Note a success: there is no list of them."""
         super().addSuccess(test)
-        self._add(test, Note(outcome=Outcome.OK))
-
-    def addError(self, test: Any, err: ExcInfo) -> None:
-        """Note an error of a test or of a fixture."""
-        super().addError(test, err)
-        self._note(test, test, Outcome.ERROR, err, self.errors[-1])
-
-    def addFailure(self, test: Any, err: ExcInfo) -> None:
-        """Note a failure."""
-        super().addFailure(test, err)
-        self._note(test, test, Outcome.FAILURE, err, self.failures[-1])
-
-    def addSubTest(self, test: Any, subtest: Any, err: ExcInfo | None) -> None:
-        """Note a subtest that failed; one that passed is part of its test."""
-        super().addSubTest(test, subtest, err)
-        if err is None or err[0] is None:
-            return
-        if issubclass(err[0], test.failureException):
-            self._note(test, subtest, Outcome.FAILURE, err, self.failures[-1])
-        else:
-            self._note(test, subtest, Outcome.ERROR, err, self.errors[-1])
-
-    def addSkip(self, test: Any, reason: str) -> None:
-        """Note a skip of a test, a subtest or a whole fixture."""
-        super().addSkip(test, reason)
-        if self._ordinal is None:
-            self._skipped_fixtures[self.fixture[1]] = reason
-            return
-        execution = self._execution_of(test)
-        execution.notes.append(Note(outcome=Outcome.SKIPPED, entry=self.skipped[-1]))
-        execution.reason = execution.reason or str(reason)
-
-    def addExpectedFailure(self, test: Any, err: ExcInfo) -> None:
-        """Note a failure that was expected."""
-        super().addExpectedFailure(test, err)
-        entry = self.expectedFailures[-1]
-        self._add(test, Note(outcome=Outcome.EXPECTED_FAILURE, entry=entry))
-
-    def addUnexpectedSuccess(self, test: Any) -> None:
-        """Note a success that should have been a failure."""
-        super().addUnexpectedSuccess(test)
-        self._add(test, note_of(Outcome.UNEXPECTED_SUCCESS, self.unexpectedSuccesses[-1]))
-
-    def addDuration(self, test: Any, elapsed: float) -> None:
-        """Python 3.12 and later measure too; ours covers every version."""
-
-    # What this runner adds
-
-    def _add(self, test: Any, note: Note) -> None:
-        """Note an outcome of a test; what a fixture says is in the lists."""
         if self._ordinal is not None:
-            self._execution_of(test).notes.append(note)
+            self._execution_of(test).passed = True
 
-    def _execution_of(self, test: Any) -> Execution:
-        """The execution of a test; of a subtest, the one that runs."""
+    def _exc_info_to_string(self, err: ExcInfo, test: Any) -> str:
+        """Format a traceback; an exception that cannot be shown is still reported."""
+        kind = err[0].__qualname__ if err[0] else "Exception"
+        try:
+            text = _Trace(super()._exc_info_to_string(err, test))  # type: ignore[misc]
+        except Exception as broken:  # noqa: BLE001 - the failure must reach the report
+            problem = type(broken).__qualname__
+            text = _Trace(f"{kind} (its traceback cannot be formatted: {problem})\n")
+        try:
+            message = str(err[1])
+        except Exception:  # noqa: BLE001 - of a user's exception
+            message = "(the message cannot be shown)"
+        text.kind, text.message = kind, message
+        return text
+
+    # What is in the lists
+
+    def see(self) -> None:
+        """Give what is new in the lists to the run of the test, or to the fixture, it is of."""
+        for outcome, entry in self._new():
+            test, reason = _parts(entry)
+            if self._ordinal is not None and not isinstance(test, _ErrorHolder):
+                self._execution_of(test).entries.append((outcome, entry))
+                continue
+            name, owner = self.fixture
+            if self._ordinal is not None:  # of a suite that a test, or one of its own making, runs
+                name, _, place = str(test).partition(" (")
+                owner = place.removesuffix(")") if name.endswith("Class") else ""
+            elif outcome is Outcome.SKIPPED:
+                self._not_ready.setdefault(owner, (outcome, reason))
+            elif name.startswith("setUp"):
+                self._not_ready.setdefault(owner, (Outcome.NOT_RUN, f"{name} failed"))
+            if outcome in _PROBLEMS:
+                self._report(FixtureFailed(problem=_problem(outcome, entry), owner=owner))
+
+    def _new(self) -> Iterator[tuple[Outcome, Any]]:
+        for name, outcome in _LISTS.items():
+            for entry in list(getattr(self, name)):
+                if id(entry) not in self._known:
+                    self._known[id(entry)] = entry
+                    yield outcome, entry
+
+    def _execution_of(self, test: Any) -> _Execution:
+        """The latest run of a test; of a subtest, the one that is open."""
         for execution in [*reversed(self._open), *reversed(self._ended)]:
             if execution.test is test:
                 return execution
         if self._open:
             return self._open[-1]
-        self._ended.append(Execution(test=test))  # it reports without having started
+        self._ended.append(_Execution(test=test))  # it reports without having started
         return self._ended[-1]
-
-    def _note(
-        self, test: Any, about: Any, outcome: Outcome, err: ExcInfo, entry: tuple[Any, str]
-    ) -> None:
-        problem = Problem(
-            outcome=outcome,
-            title=title_of(about),
-            kind=err[0].__qualname__ if err[0] else "Exception",
-            message=message_of(err[1]),
-            text=cut(entry[1], _LONGEST_TEXT),
-        )
-        if self._ordinal is not None and not _is_fixture(test):
-            self._add(test, Note(outcome=outcome, entry=entry, problem=problem))
-            return
-        self._known_entries.append(entry)
-        name, owner = self.fixture
-        if self._ordinal is not None:  # of a suite that a test, or a suite of its own making, runs
-            name, owner = problem.title, _class_of_fixture(problem.title)
-        elif name.startswith("setUp"):
-            self._failed_fixtures[owner] = f"{name} failed"
-        self._report(FixtureFailed(problem=problem, owner=owner))
 
     def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
@@ -245,9 +291,21 @@ class Result(unittest.TestResult):
             return
         standing = {id(entry) for name in _LISTS for entry in getattr(self, name)}
         records = tuple(execution.record(standing) for execution in self._ended)
-        self._known_entries += [note.entry for it in self._ended for note in it.notes if note.entry]
         self._ended = []
         self._report(Ended(ordinal=self._ordinal, records=records, over=over))
+        if over:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Put names for the tests in the lists: they are kept alive no longer, but still count."""
+        self._ordinal = self._collected = None
+        self._open, self._ended, self._known = [], [], {}
+        for name in _LISTS:
+            entries = getattr(self, name)
+            entries[:] = map(_light, entries)
+            self._known |= {id(entry): entry for entry in entries}
+
+    # Outside of tests
 
     def unit_ended(self, *, left_over: Sequence[Any]) -> None:
         """Report what makes a run of unittest fail without being an outcome of a test.
@@ -256,16 +314,14 @@ class Result(unittest.TestResult):
             left_over: Tests that were added to a suite and have not run.
         """
         self.stopTestRun()
-        self.fixture_ended()
-        if not self.wasSuccessful() and not (
-            self.failures or self.errors or self.unexpectedSuccesses
-        ):
-            self._apart("wasSuccessful()", "a test made the result's wasSuccessful() return false")
+        self.see()
+        lists = self.failures or self.errors or self.unexpectedSuccesses
+        if not self.wasSuccessful() and not lists:
+            self._fail("wasSuccessful()", "a test made the result's wasSuccessful() return false")
         for test in left_over:
-            self._apart(title_of(test), "it was added to a suite by a fixture, and has not run")
+            self._fail(title_of(test), "it was added to a suite by a fixture, and has not run")
 
-    def _apart(self, title: str, message: str) -> None:
-        """Report an error that is neither a test's nor raised by a fixture."""
+    def _fail(self, title: str, message: str) -> None:
         problem = Problem(
             outcome=Outcome.ERROR,
             title=title,
@@ -275,54 +331,44 @@ class Result(unittest.TestResult):
         )
         self._report(FixtureFailed(problem=problem, owner=self.fixture[1]))
 
-    def fixture_ended(self) -> None:
-        """Report what a fixture has put into the lists without calling any method."""
-        for _, note in self._foreign_entries():
-            self._known_entries.append(note.entry)
-            if note.problem is not None:
-                self._report(FixtureFailed(problem=note.problem, owner=self.fixture[1]))
 
-    def _take_over_foreign_entries(self) -> None:
-        """Note what a test has put into the lists without calling any method of the result."""
-        for test, note in self._foreign_entries():
-            execution = self._execution_of(test)
-            execution.notes.append(note)
-            execution.reason = execution.reason or parts(note.entry)[1]
-
-    def _foreign_entries(self) -> Iterator[tuple[Any, Note]]:
-        """What is in the lists and not yet known, with the test that it is of."""
-        executions = [*self._ended, *self._open]
-        known = {id(note.entry) for it in executions for note in it.notes}
-        known |= set(map(id, self._known_entries))
-        for name, outcome in _LISTS.items():
-            for entry in list(getattr(self, name)):
-                if id(entry) not in known:
-                    yield parts(entry)[0], note_of(outcome, entry)
-
-    def _forget(self) -> None:
-        """Put names for the tests in the lists: they are kept alive no longer, but still count."""
-        self._ordinal = self._collected = None
-        self._known_entries = []
-        for name in _LISTS:
-            entries = [light(entry) for entry in getattr(self, name)]
-            setattr(self, name, entries)
-            self._known_entries += entries
-
-    def _exc_info_to_string(self, err: ExcInfo, test: Any) -> str:
-        """Format a traceback; an exception that cannot be shown is still reported."""
-        try:
-            return str(super()._exc_info_to_string(err, test))  # type: ignore[misc]  # not in the stubs
-        except Exception as broken:  # noqa: BLE001 - the failure must reach the report
-            name = err[0].__qualname__ if err[0] else "an exception"
-            return f"{name} (its traceback cannot be formatted: {type(broken).__qualname__})\n"
+def _parts(entry: Any) -> tuple[Any, str]:
+    """The test and the text of an entry; whoever puts in something else has no text."""
+    if isinstance(entry, tuple) and len(entry) == len(("test", "text")):
+        test, text = entry
+        return test, text if isinstance(text, _Trace) else str(text)
+    return entry, ""
 
 
-def _is_fixture(test: Any) -> bool:
-    """Whether an error is of a class or module: what stands for these counts as no test."""
-    return isinstance(test, unittest.suite._ErrorHolder)  # type: ignore[attr-defined]
+def _light(entry: Any) -> Any:
+    """An entry with a name for its test."""
+    test, *rest = entry if isinstance(entry, tuple) else (entry,)
+    if isinstance(test, _Past):
+        return entry
+    return (_Past(str(test)), *rest) if rest else _Past(str(test))
 
 
-def _class_of_fixture(title: str) -> str:
-    """``module.Class`` of ``setUpClass (module.Class)``; nothing for a module's."""
-    name, _, owner = title.partition(" (")
-    return owner.removesuffix(")") if name.endswith("Class") else ""
+def _problem(outcome: Outcome, entry: Any) -> Problem:
+    test, text = _parts(entry)
+    if outcome is Outcome.UNEXPECTED_SUCCESS:
+        kind = "UnexpectedSuccess"
+        message = "the test is marked as an expected failure and passed"
+    elif isinstance(text, _Trace):
+        kind, message = text.kind, text.message
+    else:
+        kind, _, message = text.rstrip().rpartition("\n")[2].partition(": ")
+    return Problem(
+        outcome=outcome,
+        title=title_of(test),
+        kind=kind,
+        message=_cut(message, _LONGEST_MESSAGE),
+        text=_cut(text, _LONGEST_TEXT),
+    )
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text without the middle of it, where it is too long."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n… {len(text) - longest} characters left out …\n{text[-half:]}"

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How a test ended. Each time it ends, it is in exactly one of these."""
+    """How a test ended, the worst first. Each time it ends, it is in exactly one of these."""
 
-    OK = "ok"
-    FAILURE = "failure"
+    NOT_RUN = "not run"
     ERROR = "error"
+    FAILURE = "failure"
+    UNEXPECTED_SUCCESS = "unexpected success"
     SKIPPED = "skipped"
     EXPECTED_FAILURE = "expected failure"
-    UNEXPECTED_SUCCESS = "unexpected success"
-    NOT_RUN = "not run"
+    OK = "ok"
 
 
 class Status(IntEnum):
@@ -38,69 +38,49 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """A collected test.
-
-    Attributes:
-        owner: Its class, as ``module.Class``: what reports and durations are kept by.
-        title: ``str(test)``, and its docstring's first line below it where there is one.
-    """
+    """A collected test."""
 
     id: str
-    owner: str
-    title: str
+    owner: str  # its class, as module.Class: what reports and durations are kept by
+    title: str  # str(test), and its docstring's first line below it where there is one
+
+    @property
+    def name(self) -> str:
+        """Its title without the docstring."""
+        return self.title.partition("\n")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What one worker runs in one piece: a class, a module with module fixtures, or a suite.
+    """What one worker runs in one piece: a class, a module with module fixtures, or a suite."""
 
-    Attributes:
-        key: ``module.Class`` or ``module``.
-        files: The source file of each class, relative to the working directory where possible.
-        services: The bytes of memory that each service of each class may use.
-    """
-
-    key: str
+    key: str  # module.Class, or the module
     tests: tuple[Test, ...]
-    files: dict[str, str] = field(default_factory=dict)
-    services: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # of each class, relative if possible
+    services: dict[str, tuple[int, ...]] = field(default_factory=dict)  # memory, by class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One failure or error as the report shows it.
-
-    Attributes:
-        outcome: ``FAILURE``, ``ERROR`` or ``UNEXPECTED_SUCCESS``.
-        title: What failed, in unittest's words; a subtest has its own.
-        kind: The exception's class name.
-        message: The exception's message, cut to its first lines.
-        text: The formatted traceback.
-    """
+    """One failure, error or unexpected success as the report shows it."""
 
     outcome: Outcome
-    title: str
-    kind: str
-    message: str
-    text: str
+    title: str  # what failed, in unittest's words; a subtest has its own
+    kind: str  # the exception's class
+    message: str  # what it says, cut where that is very long
+    text: str  # the traceback
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """How one test ended.
-
-    Attributes:
-        reason: Why it was skipped or did not run.
-        seconds: Its wall time with its own set-up and tear-down.
-        skips: How often it was skipped: each subtest may be.
-    """
+    """How one test ended."""
 
     test: Test
     outcome: Outcome
     problems: tuple[Problem, ...] = ()
-    reason: str = ""
-    seconds: float = 0.0
-    skips: int = 0
+    reason: str = ""  # why it was skipped or did not run
+    seconds: float = 0.0  # wall time, with its own set-up and tear-down
+    skips: int = 0  # how often it was skipped: each subtest may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,30 +104,18 @@ class Output:
 
 @dataclass(kw_only=True)
 class UnitResult:
-    """What is known so far of one unit.
-
-    Attributes:
-        order: The ordinals (places in ``unit.tests``) in the order they are to run.
-        records: What each test brought so far, by ordinal: one for each time that it, or another
-            test that it ran, ended.
-        over: The ordinals that bring nothing more.
-        fixtures: What failed outside of any test, with the class it belongs to.
-        seconds: The wall time of each class.
-        outputs: What each class printed; a module's fixtures print under the unit's key.
-        facts: What is known of each class's services.
-        crashes: How often the unit was cut short; ``fixture_crashes`` by a fixture.
-    """
+    """What is known so far of one unit."""
 
     unit: Unit
-    order: Sequence[int]
-    records: dict[int, list[Record]] = field(default_factory=dict)
-    over: set[int] = field(default_factory=set)
-    fixtures: list[tuple[str, Problem]] = field(default_factory=list)
-    seconds: Counter[str] = field(default_factory=Counter)
-    outputs: dict[str, Output] = field(default_factory=dict)
-    facts: dict[str, dict[str, str]] = field(default_factory=dict)
-    crashes: int = 0
-    fixture_crashes: int = 0
+    order: Sequence[int]  # the places in unit.tests, in the order they are to run
+    records: dict[int, list[Record]] = field(default_factory=dict)  # by place: one for each end
+    over: set[int] = field(default_factory=set)  # the places that bring nothing more
+    fixtures: list[tuple[str, Problem]] = field(default_factory=list)  # with the class
+    seconds: Counter[str] = field(default_factory=Counter)  # wall time of each class
+    outputs: dict[str, Output] = field(default_factory=dict)  # by class; a module's by the key
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)  # of each class's services
+    crashes: int = 0  # how often it was cut short
+    fixture_crashes: int = 0  # how often by a fixture
 
     @property
     def open(self) -> list[int]:
@@ -157,11 +125,7 @@ class UnitResult:
     def record(
         self, ordinal: int, records: Sequence[Record], *, over: bool = True
     ) -> Sequence[Record]:
-        """Add what a test brought; nothing when it was over already (the first end counts).
-
-        Returns:
-            What was added.
-        """
+        """Add what a test brought, and return it; nothing when it was over already."""
         if ordinal in self.over or not 0 <= ordinal < len(self.unit.tests):
             return ()
         if over:
@@ -170,14 +134,10 @@ class UnitResult:
         return records
 
     def not_run(self, reason: str, *, only: int | None = None) -> list[Record]:
-        """Record that the tests without an outcome, or one of them, will have none.
-
-        Returns:
-            What was added.
-        """
+        """Record, and return, that the tests without an outcome, or one of them, have none."""
         added: list[Record] = []
         for ordinal in self.open:
-            if only is None or ordinal == only:
+            if only in (None, ordinal):
                 test = self.unit.tests[ordinal]
                 record = Record(test=test, outcome=Outcome.NOT_RUN, reason=reason)
                 added += self.record(ordinal, (record,))
@@ -191,21 +151,13 @@ class UnitResult:
 
 @dataclass(kw_only=True)
 class Results:
-    """What a run leaves for the reports.
+    """What a run leaves for the reports."""
 
-    Attributes:
-        units: In collected order; none until the tests are collected.
-        started: Seconds since the epoch.
-        seconds: The wall time.
-        status: The exit status.
-        trouble: Why the tests could not be collected, or empty.
-    """
-
-    units: list[UnitResult] = field(default_factory=list)
-    started: float = 0.0
-    seconds: float = 0.0
+    units: list[UnitResult] = field(default_factory=list)  # as collected; none until then
+    started: float = 0.0  # seconds since the epoch
+    seconds: float = 0.0  # wall time
     status: Status = Status.OK
-    trouble: str = ""
+    trouble: str = ""  # why the tests could not be collected
 
     def records(self) -> Iterator[Record]:
         """Every record, in collected order."""

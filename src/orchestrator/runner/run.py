@@ -55,6 +55,7 @@ _OWN_FAILED_STARTS: Final = 2  # but not for a module that ends the process by i
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _AS_ASKED: Final = (Ending.STOP, Ending.INTERRUPT, Ending.KILL)
 _SECOND: Final = 2
+_KEPT_OPTIONS: Final = ("logs", "timeline")  # places that the workers know from their environment
 
 
 def run_tests(options: Options) -> int:
@@ -98,24 +99,18 @@ def _run(options: Options, text: Text, *, interrupts: Interrupts) -> Results:
 def _environ(options: Options, *, run_id: str) -> dict[str, str]:
     """The workers' environment.
 
-    They share the run's label, and the hash seed: tests generated from a set are collected in
-    the same order everywhere.
+    They share the hash seed: tests generated from a set are collected in the same order everywhere.
     """
     hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
     environ = {"PYTHONHASHSEED": hash_seed, **os.environ, "ORCHESTRATOR_RUN": run_id}
-    if options.logs is not None:
-        environ["ORCHESTRATOR_LOGS"] = str(Path(options.logs).absolute())
-    if options.timeline is not None:
-        environ["ORCHESTRATOR_TIMELINE"] = str(Path(options.timeline).absolute())
+    for name in _KEPT_OPTIONS:
+        if (path := getattr(options, name)) is not None:
+            environ[f"ORCHESTRATOR_{name.upper()}"] = str(Path(path).absolute())
     return environ
 
 
 class Run:
-    """The state of one run, and what follows from everything that happens in it.
-
-    Attributes:
-        results: What is known so far; without a unit until the tests are collected.
-    """
+    """The state of one run, and what follows from everything that happens in it."""
 
     def __init__(
         self,
@@ -219,8 +214,7 @@ class Run:
     def _finished(self, worker: WorkerHandle, unit: UnitResult, message: Finished) -> None:
         unit.seconds.update(message.seconds)
         if message.stopped == "interrupt":
-            worker.phase = message.place or worker.phase
-            self._cut_short(worker, unit, status=None, trace=message.trace)
+            self._cut_short(worker, unit, status=None)
         elif message.stopped == "mismatch":
             self._not_run(unit, "it was collected differently")
         elif worker.ending is Ending.TIMEOUT:  # it got through in the last moment
@@ -289,7 +283,7 @@ class Run:
                 worker.run(unit)
             elif not self._schedule:
                 worker.leave()
-        staying = self._pool.staying()
+        staying = [worker for worker in self._pool.workers if worker.stays]
         busy = sum(worker.unit is not None for worker in staying)
         if self._options.jobs is None and staying and self._schedule.seconds < _WORTH_A_WORKER:
             return  # by the time another one is here, the work is done
@@ -297,20 +291,14 @@ class Run:
             self._pool.start(report=False)
 
     def _start_failed(self, worker: WorkerHandle, *, status: int, trouble: str) -> None:
-        """Go on without a worker that could not collect; when there is no other, give up.
-
-        Args:
-            worker: The worker.
-            status: Its exit status; a negative one is a signal.
-            trouble: What to say when the run cannot go on.
-        """
+        """Go on without a worker that could not collect; when there is no other, give up."""
         self._failed_starts += 1
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
         tries = _OWN_FAILED_STARTS if by_itself and self._schedule is None else _FAILED_STARTS
         if self._failed_starts < tries:
             if self._schedule is None:
                 self._pool.start(report=True)
-        elif others := len(self._pool.staying()):
+        elif others := sum(it.stays for it in self._pool.workers):
             self._jobs = others  # go on with those that did start
         else:
             self.results.trouble = trouble
@@ -345,13 +333,7 @@ class Run:
         worker.close()
 
     def _cut_short(
-        self,
-        worker: WorkerHandle,
-        unit: UnitResult,
-        *,
-        status: int | None,
-        logs: str = "",
-        trace: str = "",
+        self, worker: WorkerHandle, unit: UnitResult, *, status: int | None, logs: str = ""
     ) -> None:
         """A unit ended before its time: a test or a fixture is the error, the rest runs again.
 
@@ -360,34 +342,41 @@ class Run:
             unit: The unit.
             status: The worker's exit status; None when it was interrupted and has torn down.
             logs: What the logs of its services said.
-            trace: Where it was interrupted.
         """
         unit.crashes += 1
         if worker.ending in _AS_ASKED:
             self._not_run(unit, "interrupted", only=worker.ordinal)
-            return
+        elif status is None and worker.ending is Ending.NONE:  # it has told the error itself
+            if not self._interrupted:
+                self._text.note("Interrupted by a test: no other test starts")
+            self._interrupted = True
+            self._stop("interrupted", limited=True)
+        else:
+            self._blame(worker, unit, status=status, logs=logs)
+            if unit.open and not self._stopped:
+                self._run_again(unit)
+
+    def _blame(
+        self, worker: WorkerHandle, unit: UnitResult, *, status: int | None, logs: str
+    ) -> None:
+        """Record the test or the fixture at which a worker hung or died."""
         if worker.ending is Ending.TIMEOUT and worker.test is not worker.hung_test:
             # What hung went on when it was looked at, and the interrupt hit something else.
             self._fixture_failed(unit, worker.owner, crash_reports.overtime(worker))
-        else:
-            problem = crash_reports.crash(worker, status=status, logs=logs, trace=trace)
-            if worker.test is None or worker.ordinal is None:
-                unit.fixture_crashes += not crash_reports.from_outside(worker, status)
-                self._fixture_failed(unit, worker.owner, problem)
-            else:
-                record = Record(
-                    test=worker.test,
-                    outcome=Outcome.ERROR,
-                    problems=(problem,),
-                    seconds=time.monotonic() - worker.since,
-                )
-                self._show(unit.record(worker.ordinal, (record,)))
-        if status is None and worker.ending is Ending.NONE and not self._interrupted:
-            self._interrupted = True
-            self._stop("interrupted", limited=True)
-            self._text.note("Interrupted by a test: no other test starts")
-        if unit.open and not self._stopped:
-            self._run_again(unit)
+            return
+        problem = crash_reports.crash(worker, status=status, logs=logs)
+        if worker.test is None or worker.ordinal is None:
+            from_outside = status is not None and crash_reports.from_outside(worker, status)
+            unit.fixture_crashes += not from_outside
+            self._fixture_failed(unit, worker.owner, problem)
+            return
+        record = Record(
+            test=worker.test,
+            outcome=Outcome.ERROR,
+            problems=(problem,),
+            seconds=time.monotonic() - worker.since,
+        )
+        self._show(unit.record(worker.ordinal, (record,)))
 
     def _run_again(self, unit: UnitResult) -> None:
         if not self._options.rerun_crashed:
@@ -402,37 +391,31 @@ class Run:
     def _act_on_interrupts(self) -> None:
         """First: finish and tear down. Second: interrupt and tear down. Third: kill.
 
-        SIGTERM and SIGHUP leave little time for each, and none after that.
+        SIGTERM and SIGHUP leave little time for each, and none after that. What was done is said
+        when it is done: whoever reads it may rely on it.
         """
+        timeouts, asked = self._pool.timeouts, self._interrupts.count
         if self._interrupts.urgent and self._kill_at is None:
-            self._pool.hurry()
-            timeouts = self._pool.timeouts
+            timeouts = self._pool.hurry()
             self._kill_at = time.monotonic() + timeouts.finish + timeouts.teardown
-        if self._interrupts.count > self._asked:
-            self._asked = self._interrupts.count
-            self._interrupt(self._asked)
+        if asked > self._asked:
+            first, self._asked, self._interrupted = not self._asked, asked, True
+            running = len(self._pool.running())
+            self._stop("interrupted", limited=True)
+            if first:
+                self._text.note(
+                    f"Interrupted: {running} running test{'s'[: running != 1]} may finish "
+                    f"({timeouts.finish:g} s); Ctrl-C again interrupts them, a third one kills"
+                )
+            if asked == _SECOND:
+                for worker in self._pool.workers:
+                    worker.interrupt()
+                self._text.note("Interrupted again: running tests are interrupted and torn down")
+            elif asked > _SECOND:
+                self._kill_at = time.monotonic()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             for worker in self._pool.workers:
                 worker.kill()
-
-    def _interrupt(self, count: int) -> None:
-        """Act on an interrupt, then say so: whoever reads that may rely on it."""
-        running = len(self._pool.running())
-        self._interrupted = True
-        self._stop("interrupted", limited=True)
-        for worker in self._pool.workers:
-            if count == _SECOND:
-                worker.interrupt()
-            elif count > _SECOND:
-                worker.kill()
-        if count == 1:
-            self._text.note(
-                f"Interrupted: {running} running test{'s'[: running != 1]} may finish "
-                f"({self._pool.timeouts.finish:g} s); Ctrl-C again interrupts them, a third one "
-                "kills"
-            )
-        elif count == _SECOND:
-            self._text.note("Interrupted again: running tests are interrupted and torn down")
 
     def _stop(self, reason: str, *, limited: bool = False) -> None:
         """Start no further test; limited, do not wait for the running ones for ever."""

@@ -12,13 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.collect import (
-    class_name,
-    facts_of_services,
-    is_suite,
-    owner_of,
-    secrets_of_services,
-)
+from orchestrator.runner.collect import class_name, is_suite, owner_of, services_of
 from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
@@ -28,24 +22,11 @@ if TYPE_CHECKING:
     from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.result import Result
 
-    class _Suite(unittest.TestSuite):
-        """The hooks that the type stubs leave out."""
-
-        def _get_previous_module(self, result: Any) -> str | None: ...
-        def _handleModuleFixture(self, test: Any, result: Any) -> None: ...
-        def _handleClassSetUp(self, test: Any, result: Any) -> None: ...
-        def _tearDownPreviousClass(self, test: Any, result: Any) -> None: ...
-        def _handleModuleTearDown(self, result: Any) -> None: ...
-        def _createClassOrModuleLevelException(
-            self, result: Any, exc: BaseException, method_name: str, parent: str, info: Any = None
-        ) -> None: ...
-else:
-    _Suite = unittest.TestSuite
-
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
+_TestSuite: Any = unittest.TestSuite  # its hooks are not in the type stubs
 
 
-class UnitSuite(_Suite):
+class UnitSuite(_TestSuite):  # type: ignore[misc]
     """The tests of one unit, run once.
 
     Args:
@@ -67,12 +48,8 @@ class UnitSuite(_Suite):
     ) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
-        self.interrupted_at = ""
         self._waiting = tests
-        self._report = report
-        self._between = between
-        self._written = written
-        self._added = added
+        self._report, self._between, self._written, self._added = report, between, written, added
         self._class_started = unpatched.now()
         self._standing_class: type | None = None
         self._owner = ""  # its name
@@ -87,8 +64,7 @@ class UnitSuite(_Suite):
         try:
             self.run(result)
         except KeyboardInterrupt:
-            self.interrupted_at = "" if result.cut_short else result.fixture[0]
-            result.halt("interrupt")
+            result.interrupted()
             self._abandon(result)
             raise
 
@@ -165,8 +141,8 @@ class UnitSuite(_Suite):
             cls._classSetupFailed = True
         if not getattr(cls, "_classSetupFailed", False):
             self._standing_class, self._owner = cls, owner
-            if facts := facts_of_services(cls):
-                secrets = secrets_of_services(cls)
+            facts, secrets = services_of(cls)
+            if facts:
                 self._report(ServicesUp(owner=owner, facts=facts, secrets=secrets))
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
@@ -211,10 +187,9 @@ class UnitSuite(_Suite):
                 result, error, fixture, parent, info=unpatched.exc_info()
             )
             cleanups()
-        result.fixture_ended()
+        result.see()
 
 
 def _class_cleanups(cls: Any) -> Callable[[], object]:
-    nothing: Callable[[], object] = lambda: None  # noqa: E731 - a default for foreign classes
-    cleanups: Callable[[], object] = getattr(cls, "doClassCleanups", nothing)
+    cleanups: Callable[[], object] = getattr(cls, "doClassCleanups", tuple)
     return cleanups

@@ -31,15 +31,11 @@ def _copy_of(module: str) -> Any:
 
 # freezegun looks through every module for the clocks themselves: a partial is none
 now: Final[Callable[[], float]] = partial(time.perf_counter)
-"""Seconds on a clock that only differences are taken of."""
-
+# ASCII only; a dataclass becomes an object of its fields
 to_json: Final[Callable[[object], str]] = (
     _copy_of("json.encoder").JSONEncoder(separators=(",", ":"), default=vars).encode
 )
-"""ASCII only; a dataclass becomes an object of its fields."""
-
 from_json: Final[Callable[[str], Any]] = _copy_of("json.decoder").JSONDecoder().decode
-
 close: Final = os.close
 exc_info: Final = sys.exc_info
 exit_at_once: Final = os._exit

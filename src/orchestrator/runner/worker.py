@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+_OLD_ASSERTS: Final = r"Please use assert\w+ instead."
+_SHOWN: Final = 3
 
 
 class Worker:
@@ -65,13 +67,15 @@ class Worker:
         """Collect and run until there is nothing more to do."""
         if not self._collected():
             return
-        _warn_as_unittest_does()  # once all is imported: a module's own filters come second
+        if not sys.warnoptions:  # as unittest does; a module's own filters come second
+            warnings.simplefilter("default")
+            warnings.filterwarnings("module", category=DeprecationWarning, message=_OLD_ASSERTS)
         try:
             while not self._leaving:
                 message = self._channel.receive()
                 if not isinstance(message, RunUnit):  # Stop, Leave, or no parent any more
                     for result in self._results:  # a thread may have put something in since
-                        result.fixture_ended()
+                        result.see()
                     return
                 self._run(message)
         finally:
@@ -97,13 +101,24 @@ class Worker:
     def _run(self, order: RunUnit) -> None:
         try:
             tests = _matched(self._units.pop(order.unit, None), order)
-        except LookupError as error:
-            self._refuse(order, str(error))
+        except LookupError as error:  # run nothing
+            problem = Problem(
+                outcome=Outcome.ERROR,
+                title=f"collection of {order.unit}",
+                kind="CollectedDifferently",
+                message=str(error),
+                text=str(error),
+            )
+            self._channel.send(FixtureFailed(problem=problem, owner=""))
+            self._channel.send(Finished(seconds={}, stopped="mismatch"))
             return
-        result = Result(self._send, written=self._written, streams=self._streams)
-        result.failfast = self._options.failfast
-        result.buffer = self._options.buffer
-        result.tb_locals = self._options.tb_locals
+        result = Result(
+            self._send,
+            self._options,
+            written=self._written,
+            streams=self._streams,
+            asked=lambda: self._interruption.came,
+        )
         suite = UnitSuite(
             tests,
             report=self._send,
@@ -112,33 +127,14 @@ class Worker:
             added=self._suites.added,
         )
         self._results.append(result)
-        trace = ""
         try:
             suite.run_unit(result)
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt:
             self._leaving = True
-            trace = _trace(error)
-        self._flush()
-        self._channel.send(
-            Finished(
-                seconds=suite.seconds,
-                stopped=result.stopped,
-                place=suite.interrupted_at,
-                trace=trace,
-            )
-        )
-
-    def _refuse(self, order: RunUnit, text: str) -> None:
-        """Run nothing of a unit: the parent was told of other tests than are known here."""
-        problem = Problem(
-            outcome=Outcome.ERROR,
-            title=f"collection of {order.unit}",
-            kind="CollectedDifferently",
-            message=text,
-            text=text,
-        )
-        self._channel.send(FixtureFailed(problem=problem, owner=""))
-        self._channel.send(Finished(seconds={}, stopped="mismatch", place="", trace=""))
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # a test closed or replaced it
+                stream.flush()
+        self._channel.send(Finished(seconds=suite.seconds, stopped=result.stopped))
 
     def _check_for_stop(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
@@ -159,11 +155,6 @@ class Worker:
             if not self._interruption.came:
                 self._interruption.over()
                 raise KeyboardInterrupt from None
-
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # a test closed or replaced it
-                stream.flush()
 
     def _written(self) -> Written:
         """How much this worker has written to its output so far."""
@@ -186,19 +177,17 @@ def _matched(loaded: Loaded | None, order: RunUnit) -> deque[tuple[int, Any]]:
     """
     if loaded is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
-    ids = [_comparable(test.id) for test in loaded.unit.tests]
-    wanted = list(map(_comparable, order.ids))
     here: dict[str, list[Any]] = defaultdict(list)
-    for id_, test in zip(ids, loaded.tests, strict=True):
-        here[id_].append(test)
-    if sorted(ids) != sorted(wanted):
-        there = set(wanted)
+    for known, test in zip(loaded.unit.tests, loaded.tests, strict=True):
+        here[_comparable(known.id)].append(test)
+    there = list(map(_comparable, order.ids))
+    if sorted(there) != sorted(id_ for id_, tests in here.items() for _ in tests):
         raise LookupError(
             f"{order.unit} holds {len(loaded.tests)} tests in this worker and {len(order.ids)} in "
-            f"the one that collected first; only here: {_some(set(here) - there)}; "
-            f"only there: {_some(there - set(here))}. Tests must be collected the same each time"
+            f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
+            f"there: {_some(set(there) - set(here))}. Tests must be collected the same each time"
         )
-    tests = [here[id_].pop(0) for id_ in wanted]
+    tests = [here[id_].pop(0) for id_ in there]
     return deque((ordinal, tests[ordinal]) for ordinal in order.order)
 
 
@@ -208,32 +197,22 @@ def _comparable(id_: str) -> str:
 
 
 def _some(ids: set[str]) -> str:
-    few = 3
-    shown = ", ".join(sorted(ids)[:few]) or "none"
-    return f"{shown} and {len(ids) - few} more" if len(ids) > few else shown
-
-
-def _trace(error: BaseException) -> str:
-    """A traceback without the frames of unittest and of this runner."""
-    trace = error.__traceback__
-    while trace is not None and (
-        "__unittest" in trace.tb_frame.f_globals or trace.tb_frame.f_globals is globals()
-    ):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace, chain=False))
+    shown = ", ".join(sorted(ids)[:_SHOWN]) or "none"
+    return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve the parent.
 
     Args:
-        argv: The descriptor of the socket to the parent, and that of the parent's lifeline.
+        argv: The descriptors of the socket to the parent, of the parent's lifeline, and of the file
+            for stacks.
     """
-    faulthandler.enable()
-    faulthandler.register(DUMP, all_threads=True, chain=False)
+    end, lifeline, stacks = map(int, argv)
+    channel, lifeline, stacks = WorkerEnd(end), moved_up(lifeline), moved_up(stacks)
+    faulthandler.enable(stacks)
+    faulthandler.register(DUMP, stacks, all_threads=True, chain=False)
     sys.argv[1:] = []
-    channel = WorkerEnd(int(argv[0]))
-    lifeline = moved_up(int(argv[1]))
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
@@ -245,15 +224,6 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
-
-
-def _warn_as_unittest_does() -> None:
-    if not sys.warnoptions:
-        warnings.simplefilter("default")
-        warnings.filterwarnings("module", category=DeprecationWarning, message=_OLD_ASSERTS)
-
-
-_OLD_ASSERTS: Final = r"Please use assert\w+ instead."
 
 
 if __name__ == "__main__":

@@ -48,62 +48,45 @@ class Ending(Enum):
 
 
 class WorkerHandle:
-    """A worker, in a session (and so a process group) of its own.
-
-    Attributes:
-        unit: The unit it runs.
-        ordinal: The test that began and has not ended, or None.
-        phase: The last fixture that began, such as ``setUpClass (module.Class)``.
-        owner: The class it is at; empty in a module's fixtures.
-        since: When the class began, on the monotonic clock; ``deadline`` is when it is too late.
-        running: The title of what runs in the test, where that is not the collected test itself.
-        began: How much it had written when the test began; ``shown`` is how much is reported.
-        ending: Why the parent is ending it; ``killed`` tells that it had to.
-        hung_test: The test that ran when it timed out; ``hung_at`` is the last fixture then.
-        served: Whether it ever ran a class with services.
-        secrets: What is masked in the logs of its services.
-        connected: Whether its socket is open.
-        output: What it writes.
-    """
+    """A worker, in a session (and so a process group) of its own."""
 
     def __init__(self, *, number: int, environ: Mapping[str, str], timeouts: Timeouts) -> None:
         self.number = number
         self.timeouts = timeouts
         self.state = State.COLLECTING
-        self.unit: UnitResult | None = None
-        self.ordinal: int | None = None
-        self.phase = self.owner = self.running = ""
-        self.began = self.shown = Written()
-        self.ending = Ending.NONE
-        self.killed = False
-        self.hung_test: Test | None = None
-        self.hung_at = ""
-        self.served = False
-        self.secrets: tuple[str, ...] = ()
+        self.unit: UnitResult | None = None  # that it runs
+        self.ordinal: int | None = None  # of the test that began and has not ended
+        self.running = ""  # the title of what that test runs, where that is another one
+        self.phase = ""  # the last fixture that began, such as setUpClass (module.Class)
+        self.owner = ""  # the class it is at; empty in a module's fixtures
+        self.began = self.shown = Written()  # at the test's begin; what is reported already
+        self.ending = Ending.NONE  # why the parent is ending it
+        self.killed = False  # whether it had to
+        self.hung_test: Test | None = None  # that ran when the time was up
+        self.hung_at = ""  # the last fixture then
+        self.served = False  # whether it ever ran a class with services
+        self.secrets: tuple[str, ...] = ()  # to mask in the logs of its services
         self.connected = True
         self.output = OutputFiles()
         self._steps: deque[tuple[float, Callable[[], None]]] = deque()
-        self.deadline: float | None = None
+        self._deadline: float | None = None
         self._start_clock(timeouts.collecting)
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
+        passed = (theirs.fileno(), lifeline, self.output.stacks)
         with theirs, os.fdopen(lifeline):
-            module = ("-u", "-m", "orchestrator.runner.worker", str(theirs.fileno()), str(lifeline))
+            module = ("-u", "-m", "orchestrator.runner.worker", *map(str, passed))
             self._popen = subprocess.Popen(
                 [sys.executable, *_interpreter_flags(), *module],
                 stdin=subprocess.DEVNULL,
                 stdout=self.output.out,
                 stderr=self.output.err,
-                pass_fds=[theirs.fileno(), lifeline],
+                pass_fds=passed,
                 start_new_session=True,
                 env=dict(environ),
             )
+        self.pid = self._popen.pid  # also the id of its process group
         self.channel = ParentEnd(ours)
-
-    @property
-    def pid(self) -> int:
-        """The process id, and the id of its group."""
-        return self._popen.pid
 
     @property
     def test(self) -> Test | None:
@@ -130,7 +113,7 @@ class WorkerHandle:
 
     def release(self) -> None:
         """It is done with its unit, or with collecting."""
-        self.unit = self.ordinal = self.deadline = None
+        self.unit = self.ordinal = self._deadline = None
         if self.state in (State.COLLECTING, State.RUNNING):
             self.state = State.IDLE
 
@@ -139,15 +122,15 @@ class WorkerHandle:
         self._start_clock(self.timeouts.unit_class)
 
     def _start_clock(self, seconds: float | None) -> None:
-        self.since = time.monotonic()
-        self.deadline = None if seconds is None else self.since + seconds
+        self.since = time.monotonic()  # when the class began
+        self._deadline = None if seconds is None else self.since + seconds
 
     # Endings: a row of steps, each harder than the one before
 
     def leave(self) -> None:
         """Let it exit, if it is not on its way already."""
         self.state = State.LEAVING
-        self.deadline = None
+        self._deadline = None
         self.channel.send(Leave())
         self._plan((self.timeouts.leave, self._kill))
 
@@ -179,7 +162,7 @@ class WorkerHandle:
 
     def advance(self, now: float) -> None:
         """Take the steps that are due."""
-        if self.deadline is not None and self.deadline <= now:
+        if self._deadline is not None and self._deadline <= now:
             self._time_out()
         while self._steps and self._steps[0][0] <= now:
             self._steps.popleft()[1]()
@@ -188,8 +171,8 @@ class WorkerHandle:
     def next_step(self) -> float | None:
         """When something is due, on the monotonic clock."""
         due = [when for when, _ in self._steps]
-        if self.deadline is not None:
-            due.append(self.deadline)
+        if self._deadline is not None:
+            due.append(self._deadline)
         return min(due, default=None)
 
     def _time_out(self) -> None:
@@ -203,7 +186,7 @@ class WorkerHandle:
             self._plan((self.timeouts.dump, self._interrupt), (self.timeouts.teardown, self._kill))
 
     def _ended_by(self, why: Ending) -> None:
-        self.deadline = None
+        self._deadline = None
         # A harder ending does not hide the reason of the first one, except that stopping is none.
         if self.ending in (Ending.NONE, Ending.STOP):
             self.ending = why
@@ -229,17 +212,13 @@ class WorkerHandle:
 
     def ended(self) -> bool:
         """Whether it has ended; it stays a zombie until `reap`, so its pid cannot be reused."""
-        if self._popen.returncode is not None:
-            return True
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self.pid, options) is not None
+        return (
+            self._popen.returncode is not None or os.waitid(os.P_PID, self.pid, options) is not None
+        )
 
     def reap(self) -> int:
-        """Kill what is left of its group, and take its exit status.
-
-        Returns:
-            The status; a negative one is the signal that killed it.
-        """
+        """Kill what is left of its group; returns its status, negative for a signal."""
         self._kill_group()
         return self._popen.wait()
 
@@ -264,20 +243,17 @@ class WorkerHandle:
 
 
 class OutputFiles:
-    """A worker's stdout and stderr: two unlinked files that the parent reads by offset.
+    """A worker's stdout, stderr and dumped stacks: unlinked files that the parent reads by offset.
 
     There is no pipe that a grandchild could hold open, and raw writes are captured like prints.
-
-    Attributes:
-        out: The descriptor that is the worker's stdout; ``err`` is its stderr.
     """
 
     def __init__(self) -> None:
-        self.out, self.err = _unlinked_file(), _unlinked_file()
+        self.out, self.err, self.stacks = (_unlinked_file() for _ in range(3))
 
     def written(self) -> Written:
         """How much is there."""
-        return Written(out=os.fstat(self.out).st_size, err=os.fstat(self.err).st_size)
+        return Written(out=_size(self.out), err=_size(self.err))
 
     def read(self, start: Written, end: Written | None = None) -> Output:
         """What was written between two moments; of very much, the end."""
@@ -285,6 +261,10 @@ class OutputFiles:
         return Output(
             out=_read(self.out, start.out, end.out), err=_read(self.err, start.err, end.err)
         )
+
+    def read_stacks(self) -> str:
+        """The stacks that it wrote because it hung or died."""
+        return _read(self.stacks, 0, _size(self.stacks))
 
     def stdout(self, start: Written, end: Written) -> Iterator[bytes]:
         """All that was written to stdout between two moments, as it is."""
@@ -295,8 +275,12 @@ class OutputFiles:
 
     def close(self) -> None:
         """Drop them."""
-        os.close(self.out)
-        os.close(self.err)
+        for file in (self.out, self.err, self.stacks):
+            os.close(file)
+
+
+def _size(file: int) -> int:
+    return os.fstat(file).st_size
 
 
 def _read(file: int, start: int, end: int) -> str:
