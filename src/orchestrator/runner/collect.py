@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import itertools
 import os
 import sys
 import unittest
 import weakref
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,14 +38,6 @@ _USUAL: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """A unit with its live tests, in collected order; classes are never interleaved."""
-
-    unit: Unit
-    tests: tuple[Any, ...]
-
-
 class PlainSuites:
     """The suites whose tests are run one by one: a test may add more to one that somebody holds."""
 
@@ -73,8 +63,8 @@ class PlainSuites:
         return more
 
 
-def collect(options: Options, suites: PlainSuites) -> dict[str, Loaded]:
-    """Load what the arguments name, the way unittest does, as units by key.
+def collect(options: Options, suites: PlainSuites) -> list[tuple[Unit, Sequence[Any]]]:
+    """Load what the arguments name, the way unittest does, as units with their live tests.
 
     A suite that overrides how its tests are run is a unit, and counts as one test; ``suites`` gets
     to know the others.
@@ -95,7 +85,7 @@ def collect(options: Options, suites: PlainSuites) -> dict[str, Loaded]:
     grouped: dict[str, list[Any]] = defaultdict(list)
     for test in tests:
         grouped[_key(test, grouped)].append(test)
-    return {key: _loaded(key, tests) for key, tests in grouped.items()}
+    return [_unit(key, tests) for key, tests in grouped.items()]
 
 
 def _named(
@@ -149,7 +139,7 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
     return owner_of(test)
 
 
-def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
+def _unit(key: str, tests: Sequence[Any]) -> tuple[Unit, Sequence[Any]]:
     """Bring the tests of each class together, so that its fixtures run once."""
     classes = list(dict.fromkeys(type(test) for test in tests))
     tests = sorted(tests, key=lambda test: classes.index(type(test)))  # stable
@@ -167,7 +157,7 @@ def _loaded(key: str, tests: Sequence[Any]) -> Loaded:
             if (memory := memory_of_services(cls))
         },
     )
-    return Loaded(unit=unit, tests=tuple(tests))
+    return unit, tests
 
 
 # Suites
@@ -251,10 +241,7 @@ def _source(test: Any) -> str:
 def _file(test: Any) -> str | None:
     if type(test).__module__ == "doctest":
         return _source(test)
-    try:
-        path = inspect.getsourcefile(type(test))
-    except (TypeError, OSError):
-        return None
+    path = getattr(sys.modules.get(type(test).__module__), "__file__", None)
     return None if path is None else _relative(path)
 
 

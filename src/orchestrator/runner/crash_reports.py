@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError, printable
-from orchestrator.runner.messages import LOST_CONTACT, Written
+from orchestrator.runner.messages import LOST_CONTACT
 from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.worker_handle import Ending
 from orchestrator.services.secret import masked
@@ -38,17 +38,14 @@ def crash(worker: WorkerHandle, *, status: int | None, logs: str = "") -> Proble
         status: Its exit status; None when it hung, was interrupted and has torn down.
         logs: What the logs of its services said.
     """
-    hung = worker.ending is Ending.TIMEOUT
-    fixture = (worker.hung_at if hung else "") or worker.phase
-    if worker.test is not None:
-        title = worker.test.title
-    else:
-        title = fixture or (worker.unit.unit.key if worker.unit else "collection")
+    title = worker.test.title if worker.test else worker.phase
+    title = title or (worker.unit.unit.key if worker.unit else "collection")
     where = (worker.running or title).partition("\n")[0]
-    if hung or status is None:
-        return _error(worker, title, f"{where} hung: {_too_long(worker)}", worker.began, logs)
+    if worker.ending is Ending.TIMEOUT or status is None:
+        seconds = f"{worker.timeouts.unit_class:g} s (--timeout)"
+        return _error(worker, title, f"{where} hung: its class took more than {seconds}", logs)
     said = f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} in {where}"
-    return _error(worker, title, said, worker.began, logs)
+    return _error(worker, title, said, logs)
 
 
 def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
@@ -58,17 +55,7 @@ def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
         f"worker {worker.number} (pid {worker.pid}) {_how_it_ended(worker, status)} after its last "
         f"class{last} (did a test leave an exit handler or a thread behind?)"
     )
-    return _error(worker, f"exit (worker {worker.number})", said, worker.shown, logs)
-
-
-def overtime(worker: WorkerHandle) -> Problem:
-    """The error of a class that took too long, and went on before it could be interrupted.
-
-    It is the class's: the test that hung went on to an outcome of its own.
-    """
-    where = worker.hung_test.name if worker.hung_test else worker.hung_at
-    said = f"{where} hung for a while: {_too_long(worker)}"
-    return _error(worker, f"timeout ({worker.owner})", said, worker.shown)
+    return _error(worker, f"exit (worker {worker.number})", said, logs)
 
 
 def failed_start(worker: WorkerHandle, *, status: int) -> str:
@@ -78,22 +65,13 @@ def failed_start(worker: WorkerHandle, *, status: int) -> str:
         said = f"Collecting the tests took more than {seconds}"
     else:
         said = f"A worker {_how_it_ended(worker, status)} while it collected the tests"
-    return _with_output(said, worker, since=Written())
+    return _with_output(said, worker)
 
 
-def from_outside(worker: WorkerHandle, status: int) -> bool:
-    """Whether somebody else killed a worker: that proves nothing against the code it ran."""
-    return worker.ending is Ending.NONE and status in (-signal.SIGKILL, -signal.SIGTERM)
-
-
-def _error(worker: WorkerHandle, title: str, said: str, since: Written, logs: str = "") -> Problem:
-    text = _with_output(said, worker, since=since) + (f"\n{logs}\n" if logs else "")
+def _error(worker: WorkerHandle, title: str, said: str, logs: str = "") -> Problem:
+    text = _with_output(said, worker) + (f"\n{logs}\n" if logs else "")
     kind = "TimedOut" if worker.ending is Ending.TIMEOUT else "Crashed"
     return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=said, text=text)
-
-
-def _too_long(worker: WorkerHandle) -> str:
-    return f"its class took more than {worker.timeouts.unit_class:g} s (--timeout)"
 
 
 def _how_it_ended(worker: WorkerHandle, status: int) -> str:
@@ -109,12 +87,12 @@ def _how_it_ended(worker: WorkerHandle, status: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def _with_output(said: str, worker: WorkerHandle, *, since: Written) -> str:
+def _with_output(said: str, worker: WorkerHandle) -> str:
     """A line with the stacks that a worker has dumped, and the end of what it has written."""
     text = f"{said}\n"
     for heading, shown in (
         ("Its stacks:", worker.output.read_stacks().strip()),
-        ("Last output of the worker:", str(worker.output.read(since)).rstrip()),
+        ("Last output of the worker:", str(worker.output.read(worker.shown)).rstrip()),
     ):
         if shown:
             tail = "\n".join(shown.splitlines()[-_LAST_LINES:])

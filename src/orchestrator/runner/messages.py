@@ -60,12 +60,7 @@ class RunUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """Finish the test that runs, tear down, run no other."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leave:
-    """Exit; there is nothing more to run."""
+    """Finish the test that runs, if there is one, tear down, and exit."""
 
 
 # From a worker to the parent
@@ -73,16 +68,10 @@ class Leave:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The tests are loaded. ``units`` is empty unless the parent asked for the report."""
+    """The tests are loaded; or loading them raised, and the worker exits."""
 
-    units: tuple[Unit, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotCollected:
-    """Loading the tests raised; the worker exits."""
-
-    text: str
+    units: tuple[Unit, ...] = ()  # empty unless the parent asked for the report
+    trouble: str = ""  # the traceback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +80,7 @@ class FixtureBegan:
 
     name: str
     owner: str
-    written: Written
+    written: Written  # by then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +105,7 @@ class Began:
     """A test starts: a collected one, or another that a collected one runs."""
 
     ordinal: int  # of the collected one
-    title: str  # of the one that starts
-    written: Written
+    title: str  # of the one that starts, where that is another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +129,7 @@ Message: TypeAlias = (
     Setup
     | RunUnit
     | Stop
-    | Leave
     | Collected
-    | NotCollected
     | FixtureBegan
     | FixtureFailed
     | ServicesUp

@@ -73,7 +73,6 @@ class Options:
     junit: str | None = None
     logs: str | None = None
     timeline: str | None = None
-    rerun_crashed: bool = True  # whether the unfinished tests of a crashed class run once more
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +112,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--logs", type=_folder, metavar="DIR", help="keep the logs of every class's services")
     text = "write a page that shows what the start of each class waited for"
     add("--timeline", type=_file, metavar="FILE.html", help=text)
-    text = "run what a crash left over once more (the default)"
-    switch = argparse.BooleanOptionalAction
-    add("--rerun-crashed", action=switch, default=True, help=text)
 
 
 def parsed(arguments: argparse.Namespace) -> Options:
@@ -141,40 +137,37 @@ def parsed(arguments: argparse.Namespace) -> Options:
 
 
 def _pattern(text: str) -> str:
-    """A ``-k`` without a star matches anywhere, as in unittest."""
-    return text if "*" in text else f"*{text}*"
+    return text if "*" in text else f"*{text}*"  # matches anywhere, as in unittest
+
+
+def _wrong(expected: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}, not {text!r}")
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
+    if not re.fullmatch("[0-9]+", text):
+        raise _wrong("a whole number", text)
     return int(text)
 
 
 def _jobs(text: str) -> int | None:
     if text == "auto":
         return None
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a number of workers, or auto, not {text!r}")
+    if not re.fullmatch("0*[1-9][0-9]*", text):
+        raise _wrong("a number of workers, or auto", text)
     return int(text)
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
-    return seconds
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise _wrong("a number of seconds", text)
 
 
 def _seed(text: str) -> str:
-    if text and not (text.isascii() and text.isdigit()):  # empty: argparse checks const, too
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number, not {text!r}; "
-            "write --shuffle behind the names, or --shuffle=SEED"
-        )
+    if not re.fullmatch("[0-9]*", text):  # empty: argparse checks const, too
+        raise _wrong("a whole number (--shuffle=SEED, or write --shuffle behind the names)", text)
     return text
 
 
@@ -182,9 +175,7 @@ def _shard(text: str) -> Shard:
     found = re.fullmatch("([0-9]+)/([0-9]+)", text)
     number, count = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(
-            f"expected K/N with K from 1 to N, such as 2/4, not {text!r}"
-        )
+        raise _wrong("K/N with K from 1 to N, such as 2/4", text)
     return Shard(number=number, count=count)
 
 

@@ -26,10 +26,7 @@ _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes a selector; also when a child ends.
-
-    Handlers only count: nothing is raised in the middle of the parent's work.
-    """
+    """Counts Ctrl-C, SIGTERM and SIGHUP, and wakes a selector; also when a child ends."""
 
     def __init__(self) -> None:
         self.count = 0

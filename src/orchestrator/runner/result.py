@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-    from orchestrator.runner.messages import Message, Written
+    from orchestrator.runner.messages import Message
     from orchestrator.runner.options import Options
 
     ExcInfo: TypeAlias = (
@@ -95,13 +96,6 @@ class Result(unittest.TestResult):
 
     It copes with calls out of step: Python 3.12.1 does not call ``startTest`` for a skipped test
     but does call ``stopTest``; Django adds errors to tests that never start.
-
-    Args:
-        report: Where messages go.
-        options: The run's.
-        written: How much the worker has written.
-        streams: Its stdout and stderr, whatever a test has left in their place.
-        asked: Whether the parent asked for the interrupt that has just come.
     """
 
     def __init__(
@@ -109,7 +103,6 @@ class Result(unittest.TestResult):
         report: Callable[[Message], None],
         options: Options,
         *,
-        written: Callable[[], Written],
         streams: tuple[TextIO, TextIO],
         asked: Callable[[], bool],
     ) -> None:
@@ -120,8 +113,8 @@ class Result(unittest.TestResult):
         self._original_stdout, self._original_stderr = streams
         self.stopped = ""
         self.cut_short: Any = None  # the test that an interrupt ended
-        self.fixture: tuple[str, str] = ("", "")  # name, owner
-        self._report, self._written, self._asked = report, written, asked
+        self.fixture = ("", "")  # name, owner
+        self._report, self._asked = report, asked
         self._not_ready: dict[str, tuple[Outcome, str]] = {}  # owner: why its tests cannot run
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
@@ -130,18 +123,9 @@ class Result(unittest.TestResult):
         self._known: dict[int, Any] = {}  # the entries that have been seen, by identity
 
     def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
-        """Run a collected test, or a suite that runs its tests itself.
-
-        Args:
-            ordinal: Of the test.
-            test: The test.
-            added: Takes what has been added to suites since: it runs, too, as part of this test.
-
-        Raises:
-            KeyboardInterrupt: It was interrupted.
-        """
+        """Run a collected test, or a suite that runs its tests itself; then, what was ``added``."""
         self._ordinal, self._collected, before = ordinal, test, self.testsRun
-        self._report(Began(ordinal=ordinal, title="", written=self._written()))
+        self._report(Began(ordinal=ordinal, title=""))
         try:
             test(self)
             while more := added():
@@ -150,29 +134,26 @@ class Result(unittest.TestResult):
             raise
         except BaseException:  # noqa: BLE001 - of a run() of its own; unittest would end here
             self.addError(test, unpatched.exc_info())
-        self._ended += self._open
-        self._open = []
         self.see()
-        if not self._ended and not is_suite(test):
-            if self.testsRun == before:  # else it had a result of its own, and added that to ours
-                self._leave_out(test, Outcome.NOT_RUN, "its run() passed over it")
-                return
+        if self._ended or self._open or is_suite(test):
+            self._report_ended(over=True)
+        elif self.testsRun != before:  # it had a result of its own, and added that to ours
             self._ended.append(_Execution(test=test))
-        self._report_ended(over=True)
+            self._report_ended(over=True)
+        else:
+            self._leave_out(test, Outcome.NOT_RUN, "its run() passed over it")
 
     def leave_out(self, ordinal: int, test: Any) -> None:
         """Report a test whose class or module fixture has failed, or skips it."""
-        self._ordinal = ordinal
-        module = ""  # a module fixture stands for every class of the unit
-        reasons = self._not_ready
-        reason = reasons.get(owner_of(test)) or reasons.get(module)
+        self._ordinal, reasons = ordinal, self._not_ready
+        # "": a module fixture stands for every class of the unit
+        reason = reasons.get(owner_of(test)) or reasons.get("")
         self._leave_out(test, *(reason or (Outcome.NOT_RUN, "its fixture failed")))
 
     def _leave_out(self, test: Any, outcome: Outcome, reason: str) -> None:
         skips = int(outcome is Outcome.SKIPPED)
         record = Record(test=described(test), outcome=outcome, reason=reason, skips=skips)
-        assert self._ordinal is not None  # noqa: S101 - for the type checker
-        self._report(Ended(ordinal=self._ordinal, records=(record,), over=True))
+        self._report(Ended(ordinal=self._ordinal or 0, records=(record,), over=True))
         self._forget()
 
     def halt(self, why: str) -> None:
@@ -195,7 +176,6 @@ class Result(unittest.TestResult):
         else:
             self.addError(self.cut_short, unpatched.exc_info())
             self.see()
-            self._ended += self._open
             self._report_ended(over=True)
 
     # What unittest calls
@@ -211,8 +191,7 @@ class Result(unittest.TestResult):
             if not self._open and is_suite(self._collected):
                 self.see()
                 self._report_ended(over=False)  # a suite may take long: report what is done
-            title = title_of(test)
-            self._report(Began(ordinal=self._ordinal, title=title, written=self._written()))
+            self._report(Began(ordinal=self._ordinal, title=title_of(test)))
         self._open.append(_Execution(test=test, started=unpatched.now()))
 
     def stopTest(self, test: Any) -> None:
@@ -241,11 +220,9 @@ class Result(unittest.TestResult):
         except Exception as broken:  # noqa: BLE001 - the failure must reach the report
             problem = type(broken).__qualname__
             text = _Trace(f"{kind} (its traceback cannot be formatted: {problem})\n")
-        try:
-            message = str(err[1])
-        except Exception:  # noqa: BLE001 - of a user's exception
-            message = "(the message cannot be shown)"
-        text.kind, text.message = kind, message
+        text.kind, text.message = kind, "(the message cannot be shown)"
+        with suppress(Exception):
+            text.message = str(err[1])
         return text
 
     # What is in the lists
@@ -287,12 +264,10 @@ class Result(unittest.TestResult):
 
     def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
-        if self._ordinal is None:
-            return
         standing = {id(entry) for name in _LISTS for entry in getattr(self, name)}
-        records = tuple(execution.record(standing) for execution in self._ended)
-        self._ended = []
-        self._report(Ended(ordinal=self._ordinal, records=records, over=over))
+        ended, self._ended = [*self._ended, *(self._open if over else ())], []
+        records = tuple(execution.record(standing) for execution in ended)
+        self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
         if over:
             self._forget()
 
@@ -308,11 +283,7 @@ class Result(unittest.TestResult):
     # Outside of tests
 
     def unit_ended(self, *, left_over: Sequence[Any]) -> None:
-        """Report what makes a run of unittest fail without being an outcome of a test.
-
-        Args:
-            left_over: Tests that were added to a suite and have not run.
-        """
+        """Report what makes a run of unittest fail without being an outcome of a test."""
         self.stopTestRun()
         self.see()
         lists = self.failures or self.errors or self.unexpectedSuccesses
@@ -334,9 +305,9 @@ class Result(unittest.TestResult):
 
 def _parts(entry: Any) -> tuple[Any, str]:
     """The test and the text of an entry; whoever puts in something else has no text."""
-    if isinstance(entry, tuple) and len(entry) == len(("test", "text")):
-        test, text = entry
-        return test, text if isinstance(text, _Trace) else str(text)
+    if isinstance(entry, tuple) and entry:
+        text = entry[-1]
+        return entry[0], text if isinstance(text, _Trace) else str(text)
     return entry, ""
 
 

@@ -24,7 +24,6 @@ from orchestrator.runner.messages import (
     Finished,
     FixtureBegan,
     FixtureFailed,
-    NotCollected,
     ServicesUp,
 )
 from orchestrator.runner.pool import Interrupts, WorkerPool
@@ -51,11 +50,9 @@ if TYPE_CHECKING:
 
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
-_OWN_FAILED_STARTS: Final = 2  # but not for a module that ends the process by itself
+_BY_ITSELF: Final = 3  # what the end of a process by itself counts for
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
-_AS_ASKED: Final = (Ending.STOP, Ending.INTERRUPT, Ending.KILL)
 _SECOND: Final = 2
-_KEPT_OPTIONS: Final = ("logs", "timeline")  # places that the workers know from their environment
 
 
 def run_tests(options: Options) -> int:
@@ -67,7 +64,7 @@ def run_tests(options: Options) -> int:
     """
     text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
-        results = _run(options, text, interrupts=interrupts)
+        results = Run(options, text, interrupts).work()
         text.summary(results, durations=options.durations)
         if options.junit is not None:
             from orchestrator.runner.reports import junit  # most runs need no XML
@@ -80,22 +77,6 @@ def run_tests(options: Options) -> int:
     return results.status
 
 
-def _run(options: Options, text: Text, *, interrupts: Interrupts) -> Results:
-    run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
-    clock = time.perf_counter()
-    with (
-        closing(CrashLogs(run=run_id, folder=options.logs)) as crash_logs,
-        WorkerPool(
-            options, environ=_environ(options, run_id=run_id), interrupts=interrupts
-        ) as pool,
-    ):
-        run = Run(options, pool, text, interrupts=interrupts, crash_logs=crash_logs)
-        run.work()
-    run.close()
-    run.results.seconds = time.perf_counter() - clock
-    return run.results
-
-
 def _environ(options: Options, *, run_id: str) -> dict[str, str]:
     """The workers' environment.
 
@@ -103,7 +84,7 @@ def _environ(options: Options, *, run_id: str) -> dict[str, str]:
     """
     hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
     environ = {"PYTHONHASHSEED": hash_seed, **os.environ, "ORCHESTRATOR_RUN": run_id}
-    for name in _KEPT_OPTIONS:
+    for name in ("logs", "timeline"):
         if (path := getattr(options, name)) is not None:
             environ[f"ORCHESTRATOR_{name.upper()}"] = str(Path(path).absolute())
     return environ
@@ -112,26 +93,13 @@ def _environ(options: Options, *, run_id: str) -> dict[str, str]:
 class Run:
     """The state of one run, and what follows from everything that happens in it."""
 
-    def __init__(
-        self,
-        options: Options,
-        pool: WorkerPool,
-        text: Text,
-        *,
-        interrupts: Interrupts,
-        crash_logs: CrashLogs,
-    ) -> None:
+    def __init__(self, options: Options, text: Text, interrupts: Interrupts) -> None:
         self.results = Results(started=time.time())
         self._options = options
-        self._pool = pool
         self._text = text
         self._interrupts = interrupts
-        self._crash_logs = crash_logs
         self._history = History(Path.cwd())
         self._recorded = self._history.read().seconds
-        self._seed = options.shuffle
-        if self._seed == "":
-            self._seed = str(random.randrange(1, 10**6))  # noqa: S311 - to be repeated, no secret
         self._schedule: Schedule | None = None  # until the tests are collected
         self._jobs = 1
         self._failed_starts = 0
@@ -140,26 +108,35 @@ class Run:
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
         self._kill_at: float | None = None
+        run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
+        self._crash_logs = CrashLogs(run=run_id, folder=options.logs)
+        environ = _environ(options, run_id=run_id)
+        self._pool = WorkerPool(options, environ=environ, interrupts=interrupts)
 
-    def work(self) -> None:
-        """Run the tests, until no worker is left."""
-        self._pool.start(report=True)
-        while self._pool.workers:
-            for worker, message in self._pool.events():
-                self._handle(worker, message)
-            self._act_on_interrupts()
-            self._assign()
-            if any(running.unit.services for running in self._pool.running()):
-                self._crash_logs.prepare()
-            self._text.tick(self._pool.workers)
-
-    def close(self) -> None:
-        """Record what did not run, and remember how long the rest took."""
+    def work(self) -> Results:
+        """Run the tests; when this returns, no worker is left."""
+        clock = time.perf_counter()
+        with closing(self._crash_logs), self._pool:
+            self._pool.start(report=True)
+            while self._pool.workers:
+                self._go_on()
         for unit in self.results.units:
             unit.not_run(self._stopped or "the run ended early")
         if not self._options.keep:  # a part of a class says nothing about the whole
             self._history.record(self.results.class_seconds())
         self.results.status = self._status()
+        self.results.seconds = time.perf_counter() - clock
+        return self.results
+
+    def _go_on(self) -> None:
+        """Wait for something to happen, and do what follows from it."""
+        for worker, message in self._pool.events():
+            self._handle(worker, message)
+        self._act_on_interrupts()
+        self._assign()
+        if any(running.unit.services for running in self._pool.running()):
+            self._crash_logs.prepare()
+        self._text.tick(self._pool.workers)
 
     def _status(self) -> Status:
         if self._interrupted:
@@ -179,72 +156,77 @@ class Run:
         if message is None:
             self._ended(worker)
         elif isinstance(message, Collected):
-            self._collected(worker, message.units)
-        elif isinstance(message, NotCollected):
-            self._not_collected(worker, message.text)
-        elif unit is None:  # it speaks of a unit that it has left
-            if isinstance(message, FixtureFailed):
-                self._fixture_failed(self._apart(worker), "", message.problem)
-        elif isinstance(message, Finished):
-            self._finished(worker, unit, message)
-        else:
+            self._collected(worker, message)
+        elif isinstance(message, FixtureFailed):
+            self._fixture_failed(unit or self._apart(worker), message.owner, message.problem)
+        elif unit is not None:  # else it speaks of one that it has left
             self._follow(worker, unit, message)
 
     def _follow(self, worker: WorkerHandle, unit: UnitResult, message: Message) -> None:
-        """Note where a worker is in its unit, and what it has found out."""
-        if isinstance(message, Began):
+        """Note where a worker is in its unit, and what it has found out.
+
+        What ran when the time was up is the error, also where it goes on when it is looked at.
+        """
+        in_time = worker.ending is not Ending.TIMEOUT
+        if isinstance(message, Began) and in_time:
             worker.ordinal, worker.running = message.ordinal, message.title
-            worker.began = message.written
-        elif isinstance(message, Ended):
-            if message.over:
+        elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):
+            if message.over and in_time:
                 worker.ordinal = None
             self._show(unit.record(message.ordinal, message.records, over=message.over))
-        elif isinstance(message, FixtureBegan):
+        elif isinstance(message, FixtureBegan) and in_time:
             if message.owner != worker.owner:
-                self._output(worker, unit, until=message.written)
+                self._output(worker, until=message.written)
                 worker.owner = message.owner
                 worker.class_began()
             worker.phase = message.name
-        elif isinstance(message, FixtureFailed):
-            self._fixture_failed(unit, message.owner, message.problem)
         elif isinstance(message, ServicesUp):
             unit.facts[message.owner] = message.facts
             worker.secrets = message.secrets
+        elif isinstance(message, Finished):
+            self._finished(worker, unit, message)
 
     def _finished(self, worker: WorkerHandle, unit: UnitResult, message: Finished) -> None:
         unit.seconds.update(message.seconds)
-        if message.stopped == "interrupt":
+        if message.stopped == "mismatch":
+            self._show(unit.not_run("it was collected differently"))
+        elif message.stopped == "interrupt" or worker.ending is Ending.TIMEOUT:
             self._cut_short(worker, unit, status=None)
-        elif message.stopped == "mismatch":
-            self._not_run(unit, "it was collected differently")
-        elif worker.ending is Ending.TIMEOUT:  # it got through in the last moment
-            self._fixture_failed(unit, worker.owner, crash_reports.overtime(worker))
-        if message.stopped in ("interrupt", "stop") or worker.ending is Ending.TIMEOUT:
             worker.leave()
-        self._leave_unit(worker, unit)
+        elif message.stopped == "stop":
+            worker.leave()
+        self._output(worker)
+        worker.release()
 
-    def _collected(self, worker: WorkerHandle, units: Sequence[Unit]) -> None:
+    def _collected(self, worker: WorkerHandle, message: Collected) -> None:
+        if message.trouble:
+            worker.leave()
+            if self._schedule is None or worker.ending is Ending.NONE:  # nobody interrupted it
+                self.results.trouble = message.trouble
+            if self._schedule is not None and worker.ending is Ending.NONE:
+                self._start_failed(worker, status=0, trouble=message.trouble)
+            return
         if worker.ending is not Ending.NONE:  # too late: an import swallowed the interrupt
             worker.kill()
             return
         self._failed_starts = 0
         worker.release()
-        start, worker.shown = worker.shown, worker.output.written()
-        if self._schedule is None:  # what imports print is shown once
-            if printed := worker.output.read(start, worker.shown):
-                stdout = worker.output.stdout(start, worker.shown)
-                self._text.output("collection", printed.err, stdout=stdout)
-            self._plan(units)
+        if self._schedule is None:
+            self._output(worker, title="collection")
+            self._plan(message.units)
+        else:  # what imports print is shown once
+            worker.shown = worker.output.written()
 
     def _plan(self, units: Sequence[Unit]) -> None:
         """The tests are known: decide what runs, and in which order."""
-        shard, seed = self._options.shard, self._seed
+        shard, seed = self._options.shard, self._options.shuffle
         if shard is not None:
             everything = len(units)
             units, plan = schedule.in_shard(units, shard, self._history)
             self._sharded_away = everything - len(units)
             self._text.note(f"Shard {shard}: {len(units)} of {everything} classes (plan {plan})")
         if seed is not None:
+            seed = seed or str(random.randrange(1, 10**6))  # noqa: S311 - no secret
             self._text.note(f"Shuffle seed: {seed} (repeat with --shuffle={seed})")
         self.results.units = [
             UnitResult(
@@ -261,14 +243,6 @@ class Run:
             budget=schedule.memory_budget() if self._options.jobs is None else None,
         )
         self._text.planned(self.results)
-
-    def _not_collected(self, worker: WorkerHandle, text: str) -> None:
-        worker.leave()
-        if self._schedule is None:
-            self.results.trouble = text
-        elif worker.ending is Ending.NONE:  # else it was interrupted, and nobody needs it
-            self.results.trouble = text
-            self._start_failed(worker, status=0, trouble=text)
 
     # Who does what
 
@@ -292,10 +266,9 @@ class Run:
 
     def _start_failed(self, worker: WorkerHandle, *, status: int, trouble: str) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
-        self._failed_starts += 1
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
-        tries = _OWN_FAILED_STARTS if by_itself and self._schedule is None else _FAILED_STARTS
-        if self._failed_starts < tries:
+        self._failed_starts += _BY_ITSELF if by_itself else 1
+        if self._failed_starts < _FAILED_STARTS:
             if self._schedule is None:
                 self._pool.start(report=True)
         elif others := sum(it.stays for it in self._pool.workers):
@@ -313,18 +286,16 @@ class Run:
             logs = self._crash_logs.take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
             self._cut_short(worker, unit, status=status, logs=logs)
-            self._leave_unit(worker, unit)
-        elif worker.state is State.COLLECTING and worker.ending not in _AS_ASKED:
+            self._output(worker)
+            worker.release()
+        elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             trouble = crash_reports.failed_start(worker, status=status)
             self._start_failed(worker, status=status, trouble=trouble)
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
             self._fixture_failed(self._apart(worker), "", problem)
-        rest = worker.output.read(worker.shown)
-        # Every worker imports the same modules: what that prints is shown once, by the first.
-        if rest and worker.state is not State.COLLECTING:
-            stdout = worker.output.stdout(worker.shown, worker.output.written())
-            self._text.output(f"worker {worker.number}, at its exit", rest.err, stdout=stdout)
+        if worker.state is not State.COLLECTING:
+            self._output(worker, title=f"worker {worker.number}, at its exit")
         if worker.killed and worker.ending is Ending.NONE:
             self._text.note(
                 f"worker {worker.number} did not exit within {worker.timeouts.leave:g} s after its "
@@ -344,46 +315,28 @@ class Run:
             logs: What the logs of its services said.
         """
         unit.crashes += 1
-        if worker.ending in _AS_ASKED:
-            self._not_run(unit, "interrupted", only=worker.ordinal)
-        elif status is None and worker.ending is Ending.NONE:  # it has told the error itself
+        if worker.ending is Ending.ASKED:
+            self._show(unit.not_run("interrupted", only=worker.ordinal))
+            return
+        if status is None and worker.ending is Ending.NONE:  # it has told the error itself
             if not self._interrupted:
                 self._text.note("Interrupted by a test: no other test starts")
             self._interrupted = True
             self._stop("interrupted", limited=True)
-        else:
-            self._blame(worker, unit, status=status, logs=logs)
-            if unit.open and not self._stopped:
-                self._run_again(unit)
-
-    def _blame(
-        self, worker: WorkerHandle, unit: UnitResult, *, status: int | None, logs: str
-    ) -> None:
-        """Record the test or the fixture at which a worker hung or died."""
-        if worker.ending is Ending.TIMEOUT and worker.test is not worker.hung_test:
-            # What hung went on when it was looked at, and the interrupt hit something else.
-            self._fixture_failed(unit, worker.owner, crash_reports.overtime(worker))
             return
         problem = crash_reports.crash(worker, status=status, logs=logs)
         if worker.test is None or worker.ordinal is None:
-            from_outside = status is not None and crash_reports.from_outside(worker, status)
-            unit.fixture_crashes += not from_outside
+            unit.fixture_crashes += 1
             self._fixture_failed(unit, worker.owner, problem)
-            return
-        record = Record(
-            test=worker.test,
-            outcome=Outcome.ERROR,
-            problems=(problem,),
-            seconds=time.monotonic() - worker.since,
-        )
-        self._show(unit.record(worker.ordinal, (record,)))
-
-    def _run_again(self, unit: UnitResult) -> None:
-        if not self._options.rerun_crashed:
-            self._not_run(unit, "its worker crashed (--no-rerun-crashed)")
-        elif unit.fixture_crashes > 1 or unit.crashes > _CRASHES:
-            self._not_run(unit, f"its worker crashed {unit.crashes} times")
-        elif self._schedule is not None:
+        else:
+            seconds = time.monotonic() - worker.since
+            record = Record(
+                test=worker.test, outcome=Outcome.ERROR, problems=(problem,), seconds=seconds
+            )
+            self._show(unit.record(worker.ordinal, (record,)))
+        if unit.fixture_crashes > 1 or unit.crashes > _CRASHES:
+            self._show(unit.not_run(f"its worker crashed {unit.crashes} times"))
+        elif unit.open and not self._stopped and self._schedule is not None:
             self._schedule.put_back(unit)
 
     # Ending early
@@ -423,7 +376,7 @@ class Run:
         if self._schedule is not None:
             self._schedule.clear()
         for worker in self._pool.workers:
-            if worker.state is State.RUNNING:
+            if worker.unit is not None:
                 worker.stop(limited=limited)
             elif worker.state is State.COLLECTING:
                 worker.interrupt()
@@ -433,8 +386,8 @@ class Run:
     def _show(self, records: Sequence[Record]) -> None:
         for record in records:
             self._text.ended(record)
-            if record.problems:
-                self._fail()
+        if any(record.problems for record in records):
+            self._fail()
 
     def _fixture_failed(self, unit: UnitResult, owner: str, problem: Problem) -> None:
         """Something failed outside of any test of a class."""
@@ -442,30 +395,26 @@ class Run:
         self._text.fixture_failed(problem)
         self._fail()
 
+    def _fail(self) -> None:
+        if self._options.failfast and not self._stopped:
+            self._stop("-f stopped the run")  # running tests take the time they need
+
     def _apart(self, worker: WorkerHandle) -> UnitResult:
         """Where to record what goes wrong in a worker when it runs no unit."""
         apart = UnitResult(unit=Unit(key=f"worker {worker.number}", tests=()), order=())
         self.results.units.append(apart)
         return apart
 
-    def _not_run(self, unit: UnitResult, reason: str, *, only: int | None = None) -> None:
-        """The tests without an outcome, or one of them, will have none."""
-        self._show(unit.not_run(reason, only=only))
-
-    def _fail(self) -> None:
-        if self._options.failfast and not self._stopped:
-            self._stop("-f stopped the run")  # running tests take the time they need
-
-    def _output(self, worker: WorkerHandle, unit: UnitResult, *, until: Written) -> None:
-        """Keep and show what a class has printed since the last time, up to some moment."""
+    def _output(
+        self, worker: WorkerHandle, *, until: Written | None = None, title: str = ""
+    ) -> None:
+        """Show what was printed since the last time; what a class has printed is kept, too."""
+        until = until or worker.output.written()
         if output := worker.output.read(worker.shown, until):
-            owner = worker.owner or unit.unit.key
-            unit.outputs[owner] = unit.outputs.get(owner, Output()) + output
+            if worker.unit is not None:
+                title = worker.owner or worker.unit.unit.key
+                kept = worker.unit.outputs
+                kept[title] = kept.get(title, Output()) + output
             stdout = worker.output.stdout(worker.shown, until)
-            self._text.output(owner, output.err, stdout=stdout)
+            self._text.output(title, output.err, stdout=stdout)
         worker.shown = until
-
-    def _leave_unit(self, worker: WorkerHandle, unit: UnitResult) -> None:
-        """A worker is done with its unit, for better or worse."""
-        self._output(worker, unit, until=worker.output.written())
-        worker.release()

@@ -9,10 +9,10 @@ import math
 import os
 import random
 from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from orchestrator.files import replacing
 
@@ -23,19 +23,12 @@ if TYPE_CHECKING:
     from orchestrator.runner.results import Unit, UnitResult
 
 FOLDER: Final = ".orchestrator"
-_VERSION: Final = 1
 _PLANS_KEPT: Final = 16
 _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0
 _SHARE: Final = 0.8  # of the free memory: the workers themselves need some, and everyone else
 _MEMINFO: Final = Path("/proc/meminfo")
-_CGROUP_LIMITS: Final = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
+_CGROUP: Final = Path("/sys/fs/cgroup")  # of version 2: this process's own, in a container
 
 
 class Schedule:
@@ -45,8 +38,7 @@ class Schedule:
         units: The units.
         recorded: How many seconds each class took last time.
         seed: What to shuffle by, or None for the longest first.
-        budget: Bytes that all services together may use: a unit starts only when its own fit
-            beside those of the units that run. One that needs more than that runs alone.
+        budget: Bytes that all services together may use; a unit that needs more runs alone.
     """
 
     def __init__(
@@ -129,75 +121,11 @@ def shuffled(unit: Unit, seed: str) -> list[int]:
     return [ordinal for group in groups for ordinal in group]
 
 
-# Shards
-
-
-@dataclass(kw_only=True)
-class Plan:
-    """Which shard each unit belongs to, fixed until every shard of it has started.
-
-    The shards of one set must agree although each of them records durations: the first one that
-    starts decides for all.
-
-    Attributes:
-        shards: Unit key to shard number, from 1.
-        started: The shards that have started.
-    """
-
-    shards: dict[str, int]
-    started: set[int] = field(default_factory=set)
-
-
-def in_shard(units: Sequence[Unit], shard: Shard, history: History) -> tuple[list[Unit], str]:
-    """The units of one shard, and the name of the plan they come from.
-
-    Shards with the same plan name fit together: each unit is in exactly one of them.
-    """
-    tests = "\n".join(sorted(f"{unit.key} {test.id}" for unit in units for test in unit.tests))
-    name = f"{shard.count}:{_digest(tests)[:16]}"
-    with history.changing() as past:
-        plan = past.plans.pop(name, None)
-        if (
-            plan is None
-            or set(plan.shards) != {unit.key for unit in units}
-            or plan.started >= set(range(1, shard.count + 1))  # a whole set: this begins the next
-        ):
-            plan = _planned(units, shard.count, past.seconds)
-        plan.started.add(shard.number)
-        past.plans[name] = plan
-    printed = _digest(repr(sorted(plan.shards.items())))[:8]
-    return [unit for unit in units if plan.shards[unit.key] == shard.number], printed
-
-
-def _planned(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -> Plan:
-    """Longest first, each into the shard that has least so far."""
-    loads = [0.0] * count
-    shards = {}
-    known = estimates(units, recorded)
-    for key in sorted(known, key=lambda key: (-known[key], key)):
-        lightest = loads.index(min(loads))
-        loads[lightest] += known[key]
-        shards[key] = lightest + 1
-    return Plan(shards=shards)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-
-
 # What earlier runs left
 
 
-@dataclass(kw_only=True)
-class Past:
-    """What earlier runs left: seconds by class and shard plans by name."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    plans: dict[str, Plan] = field(default_factory=dict)
-
-
 class History:
-    """How long each class took last time, kept in ``.orchestrator/`` of a folder between runs.
+    """What runs leave in ``.orchestrator/`` for the next: classes' times, shards' plans.
 
     A cache: whatever is wrong with the file, the run goes on without it. Parallel writers merge
     under a lock, and readers never see half a file.
@@ -209,24 +137,23 @@ class History:
 
     def read(self) -> Past:
         """What earlier runs left; nothing when the file is missing or damaged."""
-        try:
-            return _checked(json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return Past()
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return Past.of(json.loads(self._path.read_text(encoding="utf-8")))
+        return Past()
 
     @contextmanager
     def changing(self) -> Iterator[Past]:
         """Read, let the caller change, write; other runs wait. Failing to write is no error."""
-        with suppress(OSError):
-            self._folder.mkdir(exist_ok=True)
-            ignore = self._folder / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n", encoding="utf-8")
-        with self._locked():
+        with ExitStack() as stack:
+            with suppress(OSError):  # a read-only checkout: nothing will be written anyway
+                self._folder.mkdir(exist_ok=True)
+                if not (ignore := self._folder / ".gitignore").exists():
+                    ignore.write_text("*\n", encoding="utf-8")
+                fcntl.flock(stack.enter_context((self._folder / "lock").open("a")), fcntl.LOCK_EX)
             past = self.read()
             yield past
-            with suppress(OSError):
-                self._write(past)
+            with suppress(OSError), replacing(self._path) as file:
+                file.write(json.dumps(vars(past), indent=1, sort_keys=True).encode())
 
     def record(self, seconds: Mapping[str, float]) -> None:
         """Merge new figures with the old: the mean of both, so that one slow run fades."""
@@ -236,48 +163,86 @@ class History:
             for key, new in seconds.items():
                 past.seconds[key] = round((past.seconds.get(key, new) + new) / 2, 4)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            lock = (self._folder / "lock").open("a")
-        except OSError:  # a read-only checkout: nothing will be written anyway
-            yield
-            return
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
-    def _write(self, past: Past) -> None:
-        plans = list(past.plans.items())[-_PLANS_KEPT:]
-        body = {
-            "version": _VERSION,
-            "seconds": dict(sorted(past.seconds.items())),
-            "plans": {
-                name: {"shards": plan.shards, "started": sorted(plan.started)}
-                for name, plan in plans
-            },
-        }
-        with replacing(self._path) as file:
-            file.write(json.dumps(body, indent=1).encode())
+@dataclass(kw_only=True)
+class Past:
+    """What stands in the file."""
+
+    version: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)  # of each class
+    plans: list[Plan] = field(default_factory=list)  # the latest last
+
+    @classmethod
+    def of(cls, body: Any) -> Past:
+        """Take what can be used of what was read: a hand or a crash may have changed it.
+
+        Raises:
+            Exception: There is nothing that can be used.
+        """
+        past = cls()
+        if body["version"] == past.version:
+            past.seconds = {
+                str(key): float(value)
+                for key, value in body["seconds"].items()
+                if isinstance(value, int | float) and 0 <= value < math.inf
+            }
+            past.plans = list(map(_plan, body["plans"]))
+        return past
 
 
-def _checked(body: Any) -> Past:
-    """Take what can be used of what was read: a hand or a crash may have changed it."""
-    if body["version"] != _VERSION:
-        return Past()
-    seconds = {
-        str(key): float(value)
-        for key, value in body["seconds"].items()
-        if isinstance(value, int | float) and 0 <= value < math.inf
-    }
-    plans = {
-        str(name): Plan(
-            shards={str(key): int(shard) for key, shard in plan["shards"].items()},
-            started={int(shard) for shard in plan["started"]},
-        )
-        for name, plan in body["plans"].items()
-    }
-    return Past(seconds=seconds, plans=plans)
+# Shards
+
+Plan: TypeAlias = dict[str, Any]
+"""Which shard each unit is in, until every shard of the set has started.
+
+The shards of one set must agree although each of them records durations: the first one that starts
+decides for all. A plan has a ``name``, by the tests that it is of, the number of each unit's shard
+in ``shards``, and the numbers of those that have ``started``.
+"""
+
+
+def _plan(body: Any) -> Plan:
+    shards = {str(key): int(number) for key, number in body["shards"].items()}
+    return {"name": str(body["name"]), "shards": shards, "started": list(map(int, body["started"]))}
+
+
+def in_shard(units: Sequence[Unit], shard: Shard, history: History) -> tuple[list[Unit], str]:
+    """The units of one shard, and the name of the plan they come from.
+
+    Shards with the same plan name fit together: each unit is in exactly one of them.
+    """
+    tests = "\n".join(sorted(f"{unit.key} {test.id}" for unit in units for test in unit.tests))
+    name = f"{shard.count}:{_digest(tests)[:16]}"
+    with history.changing() as past:
+        known = [plan for plan in past.plans if plan["name"] == name]
+        others = [plan for plan in past.plans if plan["name"] != name]
+        plan = known[0] if known else {"shards": {}, "started": []}
+        if (
+            plan["shards"].keys() != {unit.key for unit in units}
+            or {*plan["started"]} >= {*range(1, shard.count + 1)}  # this begins the next set
+        ):
+            shards = _balanced(units, shard.count, past.seconds)
+            plan = {"name": name, "shards": shards, "started": []}
+        plan["started"].append(shard.number)
+        past.plans = [*others, plan][-_PLANS_KEPT:]
+    printed = _digest(repr(sorted(plan["shards"].items())))[:8]
+    return [unit for unit in units if plan["shards"][unit.key] == shard.number], printed
+
+
+def _balanced(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -> dict[str, int]:
+    """Longest first, each into the shard that has least so far."""
+    loads = [0.0] * count
+    shards = {}
+    known = estimates(units, recorded)
+    for key in sorted(known, key=lambda key: (-known[key], key)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += known[key]
+        shards[key] = lightest + 1
+    return shards
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 # This machine
@@ -285,14 +250,13 @@ def _checked(body: Any) -> Past:
 
 def cpus() -> int:
     """The CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory_budget() -> int | None:
     """Bytes that all services together may use, or None when this cannot be known."""
-    known = [free for free in (_free_memory(), *map(_free_in_group, _CGROUP_LIMITS)) if free]
+    known = [free for free in (_free_memory(), _free_in_group()) if free is not None]
     return int(min(known) * _SHARE) if known else None
 
 
@@ -306,8 +270,8 @@ def _free_memory() -> int | None:
     return None
 
 
-def _free_in_group(files: tuple[Path, Path]) -> int | None:
-    limit, usage = files
+def _free_in_group() -> int | None:
     with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-        return max(0, int(limit.read_text()) - int(usage.read_text()))
+        limit, usage = (int((_CGROUP / f"memory.{it}").read_text()) for it in ("max", "current"))
+        return max(0, limit - usage)
     return None

@@ -22,8 +22,6 @@ from orchestrator.runner.messages import (
     Collected,
     Finished,
     FixtureFailed,
-    Leave,
-    NotCollected,
     RunUnit,
     Setup,
     Stop,
@@ -36,8 +34,8 @@ from orchestrator.runner.suite import UnitSuite
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.runner.collect import Loaded
     from orchestrator.runner.messages import Message
+    from orchestrator.runner.results import Unit
 
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
@@ -56,7 +54,7 @@ class Worker:
         self._interruption = interruption
         self._setup = setup
         self._options = setup.options
-        self._units: dict[str, Loaded] = {}
+        self._units: dict[str, tuple[Unit | None, Sequence[Any]]] = {}
         self._suites = PlainSuites()
         self._leaving = False
         self._results: list[Result] = []  # the last one is of the unit that runs
@@ -73,7 +71,7 @@ class Worker:
         try:
             while not self._leaving:
                 message = self._channel.receive()
-                if not isinstance(message, RunUnit):  # Stop, Leave, or no parent any more
+                if not isinstance(message, RunUnit):  # Stop, or no parent any more
                     for result in self._results:  # a thread may have put something in since
                         result.see()
                     return
@@ -83,24 +81,26 @@ class Worker:
 
     def _collected(self) -> bool:
         try:
-            self._units = collect(self._options, self._suites)
+            units = collect(self._options, self._suites)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
-            self._channel.send(NotCollected(text=traceback.format_exc()))
+            self._channel.send(Collected(trouble=traceback.format_exc()))
             return False
         self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
-        units = tuple(loaded.unit for loaded in self._units.values())
-        if any(unit.services for unit in units):
+        self._units = {unit.key: (unit, tests) for unit, tests in units}
+        if any(unit.services for unit, _ in units):
             from orchestrator.sessions import supervised  # plain suites need none of this
 
             # Its containers outlive this worker until the parent has read their logs.
             timeouts = self._options.timeouts
             supervised(self._lifeline, grace=timeouts.finish + timeouts.teardown)
-        self._channel.send(Collected(units=units if self._setup.report else ()))
+        reported = tuple(unit for unit, _ in units) if self._setup.report else ()
+        self._channel.send(Collected(units=reported))
         return True
 
     def _run(self, order: RunUnit) -> None:
         try:
-            tests = _matched(self._units.pop(order.unit, None), order)
+            unit, tests = self._units.pop(order.unit, (None, ()))
+            waiting = _matched(unit, tests, order)
         except LookupError as error:  # run nothing
             problem = Problem(
                 outcome=Outcome.ERROR,
@@ -115,12 +115,11 @@ class Worker:
         result = Result(
             self._send,
             self._options,
-            written=self._written,
             streams=self._streams,
             asked=lambda: self._interruption.came,
         )
         suite = UnitSuite(
-            tests,
+            waiting,
             report=self._send,
             between=self._check_for_stop,
             written=self._written,
@@ -141,7 +140,7 @@ class Worker:
         if self._leaving or not self._channel.pending():
             return
         message = self._channel.receive()
-        if message is None or isinstance(message, Stop | Leave):
+        if message is None or isinstance(message, Stop):
             self._leaving = True
             self._results[-1].halt("stop")
 
@@ -158,37 +157,33 @@ class Worker:
 
     def _written(self) -> Written:
         """How much this worker has written to its output so far."""
-        out, err = map(_size, self._outputs)
+        try:
+            out, err = (unpatched.fstat(descriptor).st_size for descriptor in self._outputs)
+        except OSError:  # a test closed it
+            return Written()
         return Written(out=out, err=err)
 
 
-def _size(descriptor: int) -> int:
-    try:
-        return unpatched.fstat(descriptor).st_size
-    except OSError:  # a test closed it
-        return 0
-
-
-def _matched(loaded: Loaded | None, order: RunUnit) -> deque[tuple[int, Any]]:
+def _matched(unit: Unit | None, tests: Sequence[Any], order: RunUnit) -> deque[tuple[int, Any]]:
     """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
 
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
-    if loaded is None:
+    if unit is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
     here: dict[str, list[Any]] = defaultdict(list)
-    for known, test in zip(loaded.unit.tests, loaded.tests, strict=True):
+    for known, test in zip(unit.tests, tests, strict=True):
         here[_comparable(known.id)].append(test)
     there = list(map(_comparable, order.ids))
-    if sorted(there) != sorted(id_ for id_, tests in here.items() for _ in tests):
+    if sorted(there) != sorted(_comparable(known.id) for known in unit.tests):
         raise LookupError(
-            f"{order.unit} holds {len(loaded.tests)} tests in this worker and {len(order.ids)} in "
+            f"{order.unit} holds {len(tests)} tests in this worker and {len(order.ids)} in "
             f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
             f"there: {_some(set(there) - set(here))}. Tests must be collected the same each time"
         )
-    tests = [here[id_].pop(0) for id_ in there]
-    return deque((ordinal, tests[ordinal]) for ordinal in order.order)
+    ordered = [here[id_].pop(0) for id_ in there]
+    return deque((ordinal, ordered[ordinal]) for ordinal in order.order)
 
 
 def _comparable(id_: str) -> str:

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import ParentEnd
-from orchestrator.runner.messages import DUMP, INTERRUPT, Leave, RunUnit, Stop, Written
+from orchestrator.runner.messages import DUMP, INTERRUPT, RunUnit, Stop, Written
 from orchestrator.runner.results import Output
 
 if TYPE_CHECKING:
@@ -38,13 +38,11 @@ class State(Enum):
 
 
 class Ending(Enum):
-    """Why the parent is ending a worker."""
+    """Why the parent interrupts or kills a worker: the first reason counts."""
 
     NONE = auto()
     TIMEOUT = auto()
-    STOP = auto()
-    INTERRUPT = auto()
-    KILL = auto()
+    ASKED = auto()
 
 
 class WorkerHandle:
@@ -55,15 +53,13 @@ class WorkerHandle:
         self.timeouts = timeouts
         self.state = State.COLLECTING
         self.unit: UnitResult | None = None  # that it runs
-        self.ordinal: int | None = None  # of the test that began and has not ended
+        self.ordinal: int | None = None  # of the test that runs, or ran when the time was up
         self.running = ""  # the title of what that test runs, where that is another one
         self.phase = ""  # the last fixture that began, such as setUpClass (module.Class)
         self.owner = ""  # the class it is at; empty in a module's fixtures
-        self.began = self.shown = Written()  # at the test's begin; what is reported already
-        self.ending = Ending.NONE  # why the parent is ending it
-        self.killed = False  # whether it had to
-        self.hung_test: Test | None = None  # that ran when the time was up
-        self.hung_at = ""  # the last fixture then
+        self.shown = Written()  # what is reported already of its output
+        self.ending = Ending.NONE
+        self.killed = False
         self.served = False  # whether it ever ran a class with services
         self.secrets: tuple[str, ...] = ()  # to mask in the logs of its services
         self.connected = True
@@ -75,9 +71,11 @@ class WorkerHandle:
         lifeline, self._lifeline = os.pipe()
         passed = (theirs.fileno(), lifeline, self.output.stacks)
         with theirs, os.fdopen(lifeline):
+            # -W, -X and their like; multiprocessing starts its children with the same function
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
             module = ("-u", "-m", "orchestrator.runner.worker", *map(str, passed))
             self._popen = subprocess.Popen(
-                [sys.executable, *_interpreter_flags(), *module],
+                [sys.executable, *flags, *module],
                 stdin=subprocess.DEVNULL,
                 stdout=self.output.out,
                 stderr=self.output.err,
@@ -90,7 +88,7 @@ class WorkerHandle:
 
     @property
     def test(self) -> Test | None:
-        """The collected test that began and has not ended."""
+        """The collected test that runs, or ran when the time was up."""
         if self.unit is None or self.ordinal is None:
             return None
         return self.unit.unit.tests[self.ordinal]
@@ -106,7 +104,6 @@ class WorkerHandle:
         self.served |= bool(unit.unit.services)
         self.state = State.RUNNING
         self.ordinal, self.phase, self.owner = None, "", ""
-        self.began = self.output.written()
         self.class_began()
         ids = tuple(test.id for test in unit.unit.tests)
         self.channel.send(RunUnit(unit=unit.unit.key, ids=ids, order=tuple(unit.open)))
@@ -131,12 +128,12 @@ class WorkerHandle:
         """Let it exit, if it is not on its way already."""
         self.state = State.LEAVING
         self._deadline = None
-        self.channel.send(Leave())
+        self.channel.send(Stop())
         self._plan((self.timeouts.leave, self._kill))
 
     def stop(self, *, limited: bool) -> None:
-        """Let it finish its test and tear down; limited, not for ever."""
-        self._ended_by(Ending.STOP)
+        """Let it finish its test, tear down and exit; limited, not for ever."""
+        self.state = State.LEAVING
         self.channel.send(Stop())
         if limited:
             self._plan(
@@ -145,7 +142,6 @@ class WorkerHandle:
 
     def interrupt(self) -> None:
         """Interrupt its test and let it tear down."""
-        self._ended_by(Ending.INTERRUPT)
         self._interrupt()
         self._plan((self.timeouts.teardown, self._kill))
 
@@ -157,7 +153,7 @@ class WorkerHandle:
 
     def kill(self) -> None:
         """End it now, and its process group with it."""
-        self._ended_by(Ending.KILL)
+        self._ended_by(Ending.ASKED)
         self._kill()
 
     def advance(self, now: float) -> None:
@@ -178,7 +174,6 @@ class WorkerHandle:
     def _time_out(self) -> None:
         """Have it write its stacks, then interrupt it."""
         self._ended_by(Ending.TIMEOUT)
-        self.hung_test, self.hung_at = self.test, self.phase
         self._signal(DUMP)
         if self.state is State.COLLECTING:  # nothing to tear down yet
             self._plan((self.timeouts.dump, self._kill))
@@ -187,8 +182,7 @@ class WorkerHandle:
 
     def _ended_by(self, why: Ending) -> None:
         self._deadline = None
-        # A harder ending does not hide the reason of the first one, except that stopping is none.
-        if self.ending in (Ending.NONE, Ending.STOP):
+        if self.ending is Ending.NONE:
             self.ending = why
 
     def _plan(self, *steps: tuple[float, Callable[[], None]]) -> None:
@@ -199,8 +193,7 @@ class WorkerHandle:
             self._steps.append((when, step))
 
     def _interrupt(self) -> None:
-        if self.ending is Ending.STOP:
-            self.ending = Ending.INTERRUPT
+        self._ended_by(Ending.ASKED)
         self._signal(INTERRUPT)
 
     def _kill(self) -> None:
@@ -253,18 +246,18 @@ class OutputFiles:
 
     def written(self) -> Written:
         """How much is there."""
-        return Written(out=_size(self.out), err=_size(self.err))
+        out, err = (os.fstat(file).st_size for file in (self.out, self.err))
+        return Written(out=out, err=err)
 
     def read(self, start: Written, end: Written | None = None) -> Output:
         """What was written between two moments; of very much, the end."""
         end = end or self.written()
-        return Output(
-            out=_read(self.out, start.out, end.out), err=_read(self.err, start.err, end.err)
-        )
+        out, err = _read(self.out, start.out, end.out), _read(self.err, start.err, end.err)
+        return Output(out=out, err=err)
 
     def read_stacks(self) -> str:
         """The stacks that it wrote because it hung or died."""
-        return _read(self.stacks, 0, _size(self.stacks))
+        return _read(self.stacks, 0, os.fstat(self.stacks).st_size)
 
     def stdout(self, start: Written, end: Written) -> Iterator[bytes]:
         """All that was written to stdout between two moments, as it is."""
@@ -277,10 +270,6 @@ class OutputFiles:
         """Drop them."""
         for file in (self.out, self.err, self.stacks):
             os.close(file)
-
-
-def _size(file: int) -> int:
-    return os.fstat(file).st_size
 
 
 def _read(file: int, start: int, end: int) -> str:
@@ -297,10 +286,3 @@ def _unlinked_file() -> int:
             os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
             0o600,
         )
-
-
-def _interpreter_flags() -> list[str]:
-    """``-W``, ``-X`` and their like, as this interpreter was given them."""
-    # multiprocessing starts its children with the same function; there is no public one
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    return flags

@@ -1,7 +1,7 @@
 # ruff: noqa: T201, S311 - a script that prints a table, and dice that need not be secret
 """Random SIGKILL, SIGSEGV, SIGTERM and SIGSTOP to workers, run after run; ``ci/chaos`` calls it.
 
-A table shows each run; the last line sums up what was lost, hung or left, which must be nothing.
+A row shows each run; the last line sums up what was lost, hung or left, which must be nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 import uuid
 from collections import Counter
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
@@ -27,60 +26,39 @@ from orchestrator.engine.api import Label
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sized
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP)
-PER_CLASS: Final = 25
+COLUMNS: Final = ("ok", "error", "not-run", "lost", "doubled", "processes", "resources", "hung")
 HANG: Final = 300.0
 GRACE: Final = 15.0
 TAG: Final = "ORCHESTRATOR_CHAOS_TAG"
-PLAIN: Final = """
-class Plain{number}(unittest.TestCase):
+SUITE: Final = """
+import random, time, unittest
+from orchestrator import Redis, ServicesMixin
+
+class Plain(unittest.TestCase):
     @classmethod
     def setUpClass(cls): time.sleep(0.05)
-"""
-SERVED: Final = """
-class Served{number}(ServicesMixin, unittest.TestCase):
+
+class Served(ServicesMixin, unittest.TestCase):
     cache = Redis(memory="64m")
+
+def plain(self): time.sleep(random.uniform(0, 0.02))
+def served(self):
+    self.assertIsNone(self.cache.client.get("key"))
+    self.cache.client.set("key", "value")
+    time.sleep(random.uniform(0, 0.2))
+
+def load_tests(loader, tests, pattern):
+    suite = unittest.TestSuite()
+    for base, body, classes, size in ((Plain, plain, {plain}, 25), (Served, served, {served}, 10)):
+        for number in range(classes):
+            tests = {{f"test_{{it:03}}": body for it in range(size)}} | {{"__module__": __name__}}
+            cls = type(f"{{base.__name__}}{{number}}", (base,), tests)
+            suite.addTests(loader.loadTestsFromTestCase(cls))
+    return suite
 """
-TEST: Final = """
-    def test_{number:03}(self): time.sleep(random.uniform(0, 0.02))
-"""
-TEST_WITH_SERVICE: Final = """
-    def test_{number:03}(self):
-        self.assertIsNone(self.cache.client.get("key"))
-        self.cache.client.set("key", "value")
-        time.sleep(random.uniform(0, 0.2))
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """The suite that is run: where it is, and the ids of its tests."""
-
-    folder: Path
-    expected: frozenset[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one run came to."""
-
-    status: int | None
-    seconds: float
-    sent: Counter[str]
-    outcomes: Counter[str]
-    lost: int
-    doubled: int
-    processes: int
-    resources: int
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing was lost, hung, reported wrong, or left behind."""
-        clean = not (self.lost or self.doubled or self.processes or self.resources)
-        failed = bool(self.outcomes["error"] or self.outcomes["not-run"])
-        return clean and self.status == int(failed)
 
 
 def main() -> int:
@@ -92,90 +70,69 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
-    print(f"seed {arguments.seed}", flush=True)
     chance = random.Random(arguments.seed)
+    plain, served = -(-arguments.tests // 25), arguments.services
+    expected = {f"Plain{n}.test_{it:03}" for n in range(plain) for it in range(25)}
+    expected |= {f"Served{n}.test_{it:03}" for n in range(served) for it in range(10)}
+    headings = [*(number.name for number in SIGNALS), *COLUMNS, "status", "seconds"]
+    print(f"seed {arguments.seed}\n{''.join(f'{word:>10}' for word in headings)}", flush=True)
+    total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="orchestrator-chaos-") as folder:
-        suite = write(Path(folder), tests=arguments.tests, served=arguments.services)
-        print(HEADING, flush=True)
-        results = []
-        for number in range(1, arguments.runs + 1):
-            results.append(run(suite, jobs=arguments.jobs, chance=chance))
-            print(row(number, results[-1]), flush=True)
-            for line in (suite.folder / "log").read_text().splitlines():
-                if line.startswith("Not run:"):
-                    print(f"    {line}", flush=True)
-    return summary(results)
+        (Path(folder) / "test_chaos.py").write_text(SUITE.format(plain=plain, served=served))
+        for _ in range(arguments.runs):
+            row = run(Path(folder), expected, jobs=arguments.jobs, chance=chance)
+            print("".join(f"{row[word]:>10}" for word in headings), flush=True)
+            total += row
+    print(
+        f"{arguments.runs} runs, {sum(total[it.name] for it in SIGNALS)} signals, "
+        f"{sum(total[it] for it in COLUMNS[:3])} results: {total['lost'] + total['doubled']} lost, "
+        f"{total['hung']} hung, {total['processes'] + total['resources']} left behind, "
+        f"{total['unsound']} unsound"
+    )
+    return 1 if total["unsound"] else 0
 
 
-def write(folder: Path, *, tests: int, served: int) -> Suite:
-    """Write the suite: many small classes, and some with a server of their own."""
-    plain = -(-tests // PER_CLASS)
-    parts = ["import random, time, unittest\nfrom orchestrator import Redis, ServicesMixin\n"]
-    expected = set()
-    for template, test, count, size in (
-        (PLAIN, TEST, plain, PER_CLASS),
-        (SERVED, TEST_WITH_SERVICE, served, 10),
-    ):
-        name = template.split()[1].partition("{")[0]
-        for number in range(count):
-            parts.append(template.format(number=number))
-            parts += [test.format(number=it) for it in range(size)]
-            expected |= {f"test_chaos.{name}{number}.test_{it:03}" for it in range(size)}
-    (folder / "test_chaos.py").write_text("".join(parts), encoding="utf-8")
-    return Suite(folder=folder, expected=frozenset(expected))
-
-
-def run(suite: Suite, *, jobs: int, chance: random.Random) -> Result:
-    """Run the suite once while its workers are being killed."""
+def run(folder: Path, expected: set[str], *, jobs: int, chance: random.Random) -> Counter[str]:
+    """Run the suite once while its workers are being killed; what it came to."""
     run_id, tag = str(uuid.uuid4()), uuid.uuid4().hex
-    report = suite.folder / "junit.xml"
+    report = folder / "junit.xml"
     report.unlink(missing_ok=True)
-    began = time.monotonic()
-    sent: Counter[str] = Counter()
-    with (suite.folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "orchestrator", "test"),
-                *("-j", str(jobs), "--timeout", "10", "--junit", str(report)),
-            ],
-            cwd=suite.folder,
+    began, row = time.monotonic(), Counter[str]()
+    options = ["-j", str(jobs), "--timeout", "10", "--junit", str(report)]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "test", *options],
+            cwd=folder,
             env=os.environ | {"ORCHESTRATOR_RUN": run_id, TAG: tag},
             stdout=log,
             stderr=log,
-        )
-        status = harass(process, tag, sent, chance)
-    seconds = time.monotonic() - began
-    at_once = left(run_id) if status is not None else ["hung"]
-    outcomes, seen = read(report)
-    return Result(
-        status=status,
-        seconds=seconds,
-        sent=sent,
-        outcomes=outcomes,
-        lost=len(suite.expected - seen.keys()),
-        doubled=sum(count > 1 for count in seen.values()),
-        processes=len(survivors(tag)),
-        resources=len(at_once),
-    )
-
-
-def harass(
-    process: subprocess.Popen[bytes], tag: str, sent: Counter[str], chance: random.Random
-) -> int | None:
-    """Kill a random worker every now and then, until the run ends; None when it hung."""
-    deadline = time.monotonic() + HANG
-    while time.monotonic() < deadline:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(chance.uniform(0.2, 1.2))
-        victims = [pid for pid, command in tagged(tag) if b"orchestrator.runner" in command]
-        if victims:
-            number = chance.choice(SIGNALS)
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(victims), number)
-                sent[number.name] += 1
-    process.kill()
-    process.wait()
-    return None
+        ) as process,
+    ):
+        while process.poll() is None and time.monotonic() - began < HANG:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.2, 1.2))
+            victims = [pid for pid, command in tagged(tag) if b"orchestrator.runner" in command]
+            if victims and process.returncode is None:
+                number = chance.choice(SIGNALS)
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(victims), number)
+                    row[number.name] += 1
+        row["hung"] = int(process.returncode is None)
+        process.kill()
+    row["seconds"] = round(time.monotonic() - began)
+    row["resources"] = await_none(lambda: left(run_id))
+    row["processes"] = await_none(lambda: tagged(tag))
+    for pid, _ in tagged(tag):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    seen = read(report, row)
+    row["status"] = process.returncode
+    row["lost"] = len(expected - seen.keys())
+    row["doubled"] = sum(count > 1 for count in seen.values())
+    wrong = any(row[word] for word in COLUMNS[3:])
+    row["unsound"] = int(wrong or row["status"] != bool(row["error"] or row["not-run"]))
+    return row
 
 
 def tagged(tag: str) -> list[tuple[int, bytes]]:
@@ -189,76 +146,32 @@ def tagged(tag: str) -> list[tuple[int, bytes]]:
     return found
 
 
-def survivors(tag: str) -> list[tuple[int, bytes]]:
-    """The processes of a run that are there some time after it."""
-    deadline = time.monotonic() + GRACE
-    while (found := tagged(tag)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for pid, _ in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return found
-
-
-def left(run_id: str) -> Sequence[str]:
-    """What the daemon still has of a run some time after it: watchdogs may be at work."""
-    deadline = time.monotonic() + GRACE
+def left(run_id: str) -> Sized:
+    """What the daemon has of a run."""
     with closing(connect(Settings.from_environment())) as engine:
-        while found := engine.labelled({Label.RUN: run_id}):
-            if time.monotonic() > deadline:
-                return [thing.name for thing in found]
-            time.sleep(0.1)
-    return []
+        return engine.labelled({Label.RUN: run_id})
 
 
-def read(report: Path) -> tuple[Counter[str], Counter[str]]:
-    """How many tests ended in each outcome, and how often each test was reported."""
-    outcomes: Counter[str] = Counter()
+def await_none(look: Callable[[], Sized]) -> int:
+    """How much is there some time after a run: watchdogs may be at work."""
+    deadline = time.monotonic() + GRACE
+    while (count := len(look())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return count
+
+
+def read(report: Path, row: Counter[str]) -> Counter[str]:
+    """Count outcomes into a row; how often each test was reported."""
     seen: Counter[str] = Counter()
-    if not report.exists():
-        return outcomes, seen
-    for case in ET.parse(report).iter("testcase"):
+    for case in ET.parse(report).iter("testcase") if report.exists() else ():
         skipped = case.find("skipped")
         if case.find("error") is not None or case.find("failure") is not None:
-            outcomes["error"] += 1
+            row["error"] += 1
         else:
-            outcomes["ok" if skipped is None else skipped.get("type", "")] += 1
+            row["ok" if skipped is None else skipped.get("type", "")] += 1
         if case.get("name", "").startswith("test_"):
-            seen[f"{case.get('classname')}.{case.get('name')}"] += 1
-    return outcomes, seen
-
-
-HEADING: Final = (
-    f"{'run':>3} {'KILL':>5} {'SEGV':>5} {'TERM':>5} {'STOP':>5} {'ok':>6} {'error':>6} "
-    f"{'not run':>7} {'lost':>5} {'twice':>5} {'procs':>5} {'docker':>6} "
-    f"{'status':>6} {'seconds':>7}"
-)
-
-
-def row(number: int, result: Result) -> str:
-    """One line of the table."""
-    sent = " ".join(f"{result.sent[name.name]:>5}" for name in SIGNALS)
-    status = "hung" if result.status is None else str(result.status)
-    return (
-        f"{number:>3} {sent} {result.outcomes['ok']:>6} {result.outcomes['error']:>6} "
-        f"{result.outcomes['not-run']:>7} {result.lost:>5} {result.doubled:>5} "
-        f"{result.processes:>5} {result.resources:>6} {status:>6} {result.seconds:>7.1f}"
-    )
-
-
-def summary(results: Sequence[Result]) -> int:
-    """Say what all runs came to."""
-    signals = sum(result.sent.total() for result in results)
-    tests = sum(result.outcomes.total() for result in results)
-    lost = sum(result.lost + result.doubled for result in results)
-    hung = sum(result.status is None for result in results)
-    remains = sum(result.processes + result.resources for result in results)
-    wrong = sum(not result.sound for result in results)
-    print(
-        f"{len(results)} runs, {signals} signals, {tests} results: "
-        f"{lost} lost, {hung} hung, {remains} left behind, {wrong} unsound"
-    )
-    return 1 if wrong else 0
+            seen[f"{case.get('classname', '').partition('.')[2]}.{case.get('name')}"] += 1
+    return seen
 
 
 if __name__ == "__main__":

@@ -105,42 +105,17 @@ class CrashTest(RunnerTestCase):
 
     def test_death_at_the_exit(self) -> None:
         """A worker that dies after its last test is an error of its own."""
-        for last, said in (
-            ("atexit.register(os.kill, os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
-            ("threading.Thread(target=exit_when_over).start()", "exited with status 3"),
-        ):
-            with self.subTest(last):
-                self.write(
-                    test_exit=f"""
-                    import atexit, threading
-                    def exit_when_over():
-                        threading.main_thread().join()
-                        os._exit(3)
-                    class A(unittest.TestCase):
-                        def test_a(self): {last}
-                    """
-                )
-                ran = self.run_suite()
-                self.assertEqual({"A.test_a": "ok", "worker 1.exit": "error"}, ran.outcomes)
-                self.assertIn(said, ran.text)
-                self.assertEqual(("FAILED (errors=1)", 1), (ran.verdict, ran.status))
-
-    def test_no_rerun(self) -> None:
-        """With --no-rerun-crashed what a crash left over is counted as not run."""
         self.write(
-            test_crash="""
+            test_exit="""
+            import atexit
             class A(unittest.TestCase):
-                def test_a(self): os._exit(1)
-                def test_b(self): pass
-            class B(unittest.TestCase):
-                def test_b(self): pass
+                def test_a(self): atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
             """
         )
-        ran = self.run_suite("--no-rerun-crashed")
-        self.assertEqual(
-            {"A.test_a": "error", "A.test_b": "not-run", "B.test_b": "ok"}, ran.outcomes
-        )
-        self.assertEqual("FAILED (errors=1, not run=1)", ran.verdict)
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "ok", "worker 1.exit": "error"}, ran.outcomes)
+        self.assertIn("was killed by SIGSEGV", ran.text)
+        self.assertEqual(("FAILED (errors=1)", 1), (ran.verdict, ran.status))
 
     def test_crash_while_collecting(self) -> None:
         """When importing the tests kills the process, the run says so and ends with 3."""
@@ -230,9 +205,12 @@ class HangTest(RunnerTestCase):
                 @classmethod
                 def setUpClass(cls): time.sleep(1000)
                 def test_a(self): pass
+            class Stopped(unittest.TestCase):
+                def test_a(self): os.kill(os.getpid(), signal.SIGSTOP)
+                def test_b(self): pass
             """
         )
-        ran = self.run_impatiently("--timeout", "2", "-j", "3")
+        ran = self.run_impatiently("--timeout", "2", "-j", "4")
         self.assertEqual(
             {
                 "Sleeps.test_a": "error",
@@ -241,29 +219,15 @@ class HangTest(RunnerTestCase):
                 "Stubborn.test_b": "ok",
                 "InFixture.setUpClass": "error, error",
                 "InFixture.test_a": "not-run",
+                "Stopped.test_a": "error",  # woken to look at it, it passes, which is too late
+                "Stopped.test_b": "ok",
             },
             ran.outcomes,
         )
         self.assertEqual(1, ran.status)
         self.assertIn("its class took more than 2 s (--timeout)", ran.text)
-        self.assertIn("in wait_for_ever", ran.text)
+        self.assertEqual(1, ran.text.count("in wait_for_ever"), ran.text)
         self.assertEqual("xx", (self.project / "cleaned").read_text())
-
-    def test_stopped_worker(self) -> None:
-        """A worker that is stopped (SIGSTOP) counts as hung, and goes on where it can."""
-        self.write(
-            test_stop="""
-            class A(unittest.TestCase):
-                def test_a(self): os.kill(os.getpid(), signal.SIGSTOP)
-                def test_b(self): pass
-            """
-        )
-        ran = self.run_suite("--timeout", "1")
-        self.assertEqual(1, ran.status)
-        # Woken, the test may end before it is interrupted: then the timeout is the class's error.
-        [failed] = [name for name, word in ran.outcomes.items() if word == "error"]
-        self.assertIn(failed, ("A.test_a", "A.timeout"))
-        self.assertIn("test_a (test_stop.A.test_a) hung", ran.text)
 
     def test_hang_while_collecting(self) -> None:
         """An import that hangs ends with 3 and shows where."""
@@ -277,15 +241,15 @@ class HangTest(RunnerTestCase):
         """Neither imports nor other classes count, in a module unit neither."""
         self.write(
             test_slow="""
-            time.sleep(2.5)
+            time.sleep(2)
             def setUpModule(): pass
-            for letter in "ABCDE":
+            for letter in "ABC":
                 globals()[letter] = type(
-                    letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(0.5)}
+                    letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(0.7)}
                 )
             """
         )
-        self.assertEqual("OK", self.run_suite("--timeout", "2").verdict)
+        self.assertEqual("OK", self.run_suite("--timeout", "1.8").verdict)
 
     def test_thread_that_never_ends(self) -> None:
         """A thread that outlives the tests holds up neither the report nor the exit for ever."""

@@ -54,17 +54,44 @@ class InterruptTest(RunnerTestCase):
                     (self.project / file).unlink()
 
     def test_second_one_interrupts(self) -> None:
-        """A second Ctrl-C interrupts the running test; its class is torn down all the same."""
-        self.write(test_slow=SLOW)
-        with self.started("-j", "1") as running:
-            self.wait_for_file("running")
+        """A second Ctrl-C interrupts tests and fixtures; all is torn down, in order."""
+        self.write(
+            test_slow=SLOW,
+            test_async="""
+            import asyncio
+            class A(unittest.IsolatedAsyncioTestCase):
+                @classmethod
+                def tearDownClass(cls): open("async-down", "a").close()
+                async def test_a(self):
+                    open("async-running", "a").close()
+                    await asyncio.sleep(1000)
+            """,
+            test_fixture="""
+            def setUpModule():
+                unittest.addModuleCleanup(open("module-cleaned", "a").close)
+            def tearDownModule():
+                open("module-down", "a").close()
+            class A(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    cls.addClassCleanup(open("class-cleaned", "a").close)
+                    open("fixture-running", "a").close()
+                    time.sleep(1000)
+                def test_a(self): pass
+            """,
+        )
+        with self.started("-j", "3", "test_slow.A", "test_async", "test_fixture") as running:
+            for name in ("running", "async-running", "fixture-running"):
+                self.wait_for_file(name)
             running.send_signal(signal.SIGINT)
             self.wait_for_note(running, "may finish")
             running.send_signal(signal.SIGINT)
             ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=3)", 130), (ran.verdict, ran.status))
-        self.assertTrue((self.project / "down").exists())
-        self.assertTrue((self.project / "test-cleaned").exists())
+        self.assertEqual(("INTERRUPTED (not run=4)", 130), (ran.verdict, ran.status))
+        for trace in ("down", "test-cleaned", "async-down"):
+            self.assertTrue((self.project / trace).exists(), trace)
+        for trace in ("class-cleaned", "module-cleaned", "module-down"):
+            self.assertTrue((self.project / trace).exists(), trace)
         self.assertEqual("x", (self.project / "cleaned").read_text())
 
     def test_one_too_many(self) -> None:
@@ -109,33 +136,6 @@ class InterruptTest(RunnerTestCase):
             ran = self.ended(running)
         self.assertEqual(("INTERRUPTED (not run=3)", 130), (ran.verdict, ran.status))
         self.assertTrue((self.project / "down").exists())
-
-    def test_ctrl_c_in_a_fixture(self) -> None:
-        """An interrupted setUpClass runs its class clean-ups, and module fixtures are undone."""
-        self.write(
-            test_fixture="""
-            def setUpModule():
-                unittest.addModuleCleanup(open("module-cleaned", "a").close)
-            def tearDownModule():
-                open("module-down", "a").close()
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls):
-                    cls.addClassCleanup(open("cleaned", "a").close)
-                    open("running", "a").close()
-                    time.sleep(1000)
-                def test_a(self): pass
-            """
-        )
-        with self.started() as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "may finish")
-            running.send_signal(signal.SIGINT)
-            ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
-        for trace in ("cleaned", "module-cleaned", "module-down"):
-            self.assertTrue((self.project / trace).exists(), trace)
 
     def test_ctrl_c_while_collecting(self) -> None:
         """Ctrl-C during the imports ends the run."""
@@ -192,28 +192,6 @@ class InterruptTest(RunnerTestCase):
         self.assertEqual("OK", ran.verdict)
         self.assertNotIn("Traceback", ran.text)
         self.assertTrue((self.project / "cleaned").exists())
-
-    def test_asyncio_test(self) -> None:
-        """A second Ctrl-C also interrupts a test inside its event loop."""
-        self.write(
-            test_async="""
-            import asyncio
-            class A(unittest.IsolatedAsyncioTestCase):
-                @classmethod
-                def tearDownClass(cls): open("down", "a").close()
-                async def test_a(self):
-                    open("running", "a").close()
-                    await asyncio.sleep(1000)
-            """
-        )
-        with self.started() as running:
-            self.wait_for_file("running")
-            running.send_signal(signal.SIGINT)
-            self.wait_for_note(running, "may finish")
-            running.send_signal(signal.SIGINT)
-            ran = self.ended(running)
-        self.assertEqual(("INTERRUPTED (not run=1)", 130), (ran.verdict, ran.status))
-        self.assertTrue((self.project / "down").exists())
 
     def test_terminal(self) -> None:
         """Ctrl-C typed at a terminal reaches the parent alone: the running test finishes."""

@@ -8,27 +8,25 @@ from tests.integration.runner.case import RunnerTestCase
 class SignalsTest(RunnerTestCase):
     """What tests do with signals."""
 
-    def test_default_handlers(self) -> None:
-        """Tests and imports find Python's own handlers, and no signal blocked."""
+    def test_as_under_unittest(self) -> None:
+        """Signals, handlers and threads are as Python has them, whatever a test does to them."""
         self.write(
-            test_defaults="""
+            test_caught="""
+            import asyncio, threading
             HANDLERS = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-            class A(unittest.TestCase):
-                def test_a(self):
+            class Untouched(unittest.TestCase):
+                def test_signals(self):
                     expected = signal.default_int_handler, signal.SIG_DFL
                     now = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
                     self.assertEqual(expected, HANDLERS)
                     self.assertEqual(expected, now)
                     self.assertEqual(set(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-            """
-        )
-        self.assertEqual("OK", self.run_suite().verdict)
-
-    def test_caught_as_often_as_raised(self) -> None:
-        """A test catches each SIGINT that it raises, asyncio cancels on it, and the rest runs."""
-        self.write(
-            test_caught="""
-            import asyncio
+                def test_threads(self):
+                    self.assertEqual([threading.main_thread()], threading.enumerate())
+                def test_fork_without_a_warning_of_threads(self):
+                    pid = os.fork()
+                    if not pid: os._exit(0)
+                    os.waitpid(pid, 0)
             class A(unittest.TestCase):
                 def test_a(self):
                     for _ in range(3):
@@ -52,9 +50,9 @@ class SignalsTest(RunnerTestCase):
                         signal.raise_signal(signal.SIGINT)
             """
         )
-        ran = self.run_suite("-j", "1")
-        self.assertEqual("OK", ran.verdict)
-        self.assertEqual({"A.test_a": "ok", "A.test_b": "ok", "B.test_b": "ok"}, ran.outcomes)
+        ran = self.run_suite("-j", "1", python=("-W", "error"))
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertEqual(6, len(ran.outcomes))
 
     def test_nobody_catches_it(self) -> None:
         """A KeyboardInterrupt that nothing catches ends the run with a report, as Ctrl-C does."""
@@ -76,19 +74,3 @@ class SignalsTest(RunnerTestCase):
         )
         self.assertIn("def test_a(self): signal.raise_signal(signal.SIGINT)\n", ran.text)
         self.assertTrue((self.project / "down").exists())
-
-    def test_not_a_thread_of_the_tests(self) -> None:
-        """A test that counts threads finds its own, and forks as one that has no other."""
-        self.write(
-            test_threads="""
-            import threading
-            class A(unittest.TestCase):
-                def test_a(self):
-                    self.assertEqual([threading.main_thread()], threading.enumerate())
-                def test_b(self):
-                    pid = os.fork()
-                    if not pid: os._exit(0)
-                    os.waitpid(pid, 0)
-            """
-        )
-        self.assertEqual("OK", self.run_suite(python=("-W", "error")).verdict)

@@ -38,29 +38,18 @@ sys.exit(run_tests(dataclasses.replace(chosen, timeouts=timeouts)))
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What a run said.
-
-    Attributes:
-        outcomes: ``Class.test`` (without the module) to ``ok``, ``failure``, ``error``,
-            ``skipped``, ``expected-failure`` or ``not-run``; a test that is reported twice has
-            both words.
-    """
+    """What a run said."""
 
     status: int
     text: str
     stdout: str
-    outcomes: dict[str, str]
+    outcomes: dict[str, str]  # Class.test to "ok", "failure" …, or to a word for each report of it
     report: ET.Element
 
     @property
     def verdict(self) -> str:
         """The last line."""
         return self.text.rstrip().rpartition("\n")[2]
-
-    @property
-    def body(self) -> str:
-        """The text without what differs from run to run."""
-        return "\n".join(line for line in self.text.splitlines() if not line.startswith("Ran "))
 
 
 class RunnerTestCase(unittest.TestCase):
@@ -88,6 +77,16 @@ class RunnerTestCase(unittest.TestCase):
         with self.started(*arguments, command=[*python, "-m", "orchestrator", "test"]) as running:
             return self.ended(running)
 
+    def run_unittest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the project under plain unittest."""
+        return subprocess.run(
+            [sys.executable, "-m", "unittest", *arguments],
+            cwd=self.project,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def run_impatiently(self, *arguments: str, collect: float = 10) -> Ran:
         """Run the command to its end; where it waits for seconds, let it wait for less."""
         with self.impatient(*arguments, collect=collect) as running:
@@ -108,7 +107,7 @@ class RunnerTestCase(unittest.TestCase):
     ) -> Iterator[subprocess.Popen[str]]:
         """Start the command; at the end of the block it is over, one way or another."""
         with subprocess.Popen(
-            [sys.executable, *command, *self._junit(arguments)],
+            [sys.executable, *command, "--junit", str(self.project / "junit.xml"), *arguments],
             cwd=self.project,
             env=os.environ | {_TAG: self.tag},
             stdin=subprocess.DEVNULL,
@@ -130,13 +129,9 @@ class RunnerTestCase(unittest.TestCase):
         stdout, text = running.communicate(timeout=DEADLINE)
         path = self.project / "junit.xml"
         report = ET.parse(path).getroot() if path.exists() else ET.Element("testsuites")
-        return Ran(
-            status=running.returncode,
-            text=text,
-            stdout=stdout,
-            outcomes=_outcomes(report),
-            report=report,
-        )
+        outcomes = _outcomes(report)
+        status = running.returncode
+        return Ran(status=status, text=text, stdout=stdout, outcomes=outcomes, report=report)
 
     def wait_for_note(self, running: subprocess.Popen[str], words: str) -> None:
         """Wait until the run has said something; what it said before is gone."""
@@ -151,7 +146,7 @@ class RunnerTestCase(unittest.TestCase):
         deadline = time.monotonic() + DEADLINE
         while not condition():
             if time.monotonic() > deadline:
-                self.fail(f"waited {DEADLINE:g} s for {what}")
+                self.fail(f"waited {DEADLINE:g} s for {what}: {self.processes()}")
             time.sleep(0.01)
 
     def wait_for_file(self, name: str) -> None:
@@ -173,22 +168,15 @@ class RunnerTestCase(unittest.TestCase):
 
     def workers(self) -> list[int]:
         """The pids of the worker processes."""
-        return [
-            pid for pid, command in self.processes().items() if "orchestrator.runner" in command
-        ]
-
-    def _junit(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
-        return ("--junit", str(self.project / "junit.xml"), *arguments)
+        return [pid for pid, words in self.processes().items() if "orchestrator.runner" in words]
 
     def _check_nothing_runs(self) -> None:
         try:
             self.wait_for(lambda: not self.processes(), "every process to end")
-        except AssertionError:
-            left = self.processes()
-            for pid in left:
+        finally:
+            for pid in self.processes():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self.fail(f"processes left behind: {left}")
 
 
 def _outcomes(report: ET.Element) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 from tests.integration.runner.case import RunnerTestCase
 
@@ -12,29 +10,8 @@ from tests.integration.runner.case import RunnerTestCase
 class LikeUnittestTest(RunnerTestCase):
     """Each suite is run by ``python -m unittest``, too."""
 
-    def test_run_twice(self) -> None:
-        """A run() that runs the test for each backend counts each; the second failure is told."""
-        self.write(
-            test_twice="""
-            class A(unittest.TestCase):
-                def run(self, result=None):
-                    for self.backend in ("sqlite", "postgres"):
-                        super().run(result)
-                def test_a(self): self.assertEqual("sqlite", self.backend)
-                def test_b(self):
-                    for number in range(3):
-                        with self.subTest(number=number):
-                            self.assertNotEqual(("postgres", 1), (self.backend, number))
-                @unittest.skip("no")
-                def test_c(self): pass
-                @unittest.expectedFailure
-                def test_d(self): self.assertEqual("sqlite", self.backend)
-            """
-        )
-        self._assert_the_same()
-
-    def test_clones(self) -> None:
-        """A test that runs clones of itself, one for each scenario, counts as those."""
+    def test_each_end_counts(self) -> None:
+        """Tests that run twice, run clones of themselves or others, or grow the running suite."""
         self.write(
             test_clones="""
             import copy
@@ -51,14 +28,24 @@ class LikeUnittestTest(RunnerTestCase):
                 def __str__(self): return self.id()
                 def test_a(self): self.assertEqual("one", self.scenario)
                 def test_b(self): pass
-            """
-        )
-        ran = self._assert_the_same()
-        self.assertEqual("failure", ran["A.test_a(two)"])
-
-    def test_tests_that_run_others(self) -> None:
-        """What a test runs against its own result, suites with fixtures included, counts, too."""
-        self.write(
+            """,
+            test_grows="""
+            class Late(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls): raise RuntimeError("not tidy")
+                def test_a(self): SUITE.addTest(Later("test_a"))
+                def test_b(self): pass
+            class Later(unittest.TestCase):
+                def test_a(self): self.fail("later")
+            class A(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls): SUITE.addTest(Late("test_b"))
+                def test_a(self): SUITE.addTest(unittest.TestSuite([Late("test_a")]))
+                def test_b(self): pass
+            SUITE = unittest.TestSuite([A("test_a"), A("test_b")])
+            def load_tests(loader, tests, pattern):
+                return SUITE
+            """,
             test_inner="""
             class Inner(unittest.TestCase):
                 def test_a(self): self.fail("inner")
@@ -78,9 +65,49 @@ class LikeUnittestTest(RunnerTestCase):
                     self.fail("outer")
             def load_tests(loader, tests, pattern):
                 return loader.loadTestsFromTestCase(A)
-            """
+            """,
+            test_things='''
+            import doctest
+            class Thing:
+                failureException = AssertionError
+                def countTestCases(self): return 1
+                def id(self): return "thing"
+                def shortDescription(self): return None
+                def __str__(self): return "thing"
+                def __call__(self, result):
+                    result.startTest(self)
+                    try: raise ValueError("broken")
+                    except ValueError: result.addError(self, sys.exc_info())
+                    result.stopTest(self)
+            def works(): pass
+            def fails(): raise RuntimeError("broken")
+            def documented():
+                """
+                >>> 1 + 1
+                3
+                """
+            def load_tests(loader, tests, pattern):
+                functions = map(unittest.FunctionTestCase, (works, fails))
+                return unittest.TestSuite([Thing(), *functions, doctest.DocTestSuite(__name__)])
+            ''',
+            test_twice="""
+            class A(unittest.TestCase):
+                def run(self, result=None):
+                    for self.backend in ("sqlite", "postgres"):
+                        super().run(result)
+                def test_a(self): self.assertEqual("sqlite", self.backend)
+                def test_b(self):
+                    for number in range(3):
+                        with self.subTest(number=number):
+                            self.assertNotEqual(("postgres", 1), (self.backend, number))
+                @unittest.skip("no")
+                def test_c(self): pass
+                @unittest.expectedFailure
+                def test_d(self): self.assertEqual("sqlite", self.backend)
+            """,
         )
-        self._assert_the_same()
+        outcomes = self._assert_the_same()
+        self.assertEqual("failure", outcomes["A.test_a(two)"])
 
     def test_result_in_other_hands(self) -> None:
         """Tests and fixtures that put into the result's lists, take out of them, or look there."""
@@ -135,54 +162,6 @@ class LikeUnittestTest(RunnerTestCase):
         )
         self._assert_the_same()
 
-    def test_failure_when_the_class_is_over(self) -> None:
-        """What a thread puts into the result when other classes run is told."""
-        self.write(
-            test_thread="""
-            import threading
-            over, told = threading.Event(), threading.Event()
-            class A(unittest.TestCase):
-                def run(self, result=None):
-                    self.result = result
-                    return super().run(result)
-                def test_a(self):
-                    def late():
-                        over.wait(10)
-                        self.result.failures.append((self, "late"))
-                        told.set()
-                    threading.Thread(target=late).start()
-            class B(unittest.TestCase):
-                def test_b(self):
-                    over.set()
-                    told.wait(10)
-            """
-        )
-        ran = self.run_suite("-j", "1")
-        self.assertEqual(("FAILED (failures=1)", 1), (ran.verdict, ran.status))
-
-    def test_suites_that_grow(self) -> None:
-        """What a test or its set-up adds to the suite that is running runs, with its fixtures."""
-        self.write(
-            test_grows="""
-            class Late(unittest.TestCase):
-                @classmethod
-                def tearDownClass(cls): raise RuntimeError("not tidy")
-                def test_a(self): SUITE.addTest(Later("test_a"))
-                def test_b(self): pass
-            class Later(unittest.TestCase):
-                def test_a(self): self.fail("later")
-            class A(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls): SUITE.addTest(Late("test_b"))
-                def test_a(self): SUITE.addTest(unittest.TestSuite([Late("test_a")]))
-                def test_b(self): pass
-            SUITE = unittest.TestSuite([A("test_a"), A("test_b")])
-            def load_tests(loader, tests, pattern):
-                return SUITE
-            """
-        )
-        self._assert_the_same()
-
     def test_suites_of_their_own_making(self) -> None:
         """A suite with a run() of its own runs whole: what it does, leaves out or makes up."""
         self.write(
@@ -220,36 +199,6 @@ class LikeUnittestTest(RunnerTestCase):
         )
         self._assert_the_same()
 
-    def test_other_things_than_test_cases(self) -> None:
-        """Functions, doctests and whatever can be called count as what they are."""
-        self.write(
-            test_things='''
-            import doctest
-            class Thing:
-                failureException = AssertionError
-                def countTestCases(self): return 1
-                def id(self): return "thing"
-                def shortDescription(self): return None
-                def __str__(self): return "thing"
-                def __call__(self, result):
-                    result.startTest(self)
-                    try: raise ValueError("broken")
-                    except ValueError: result.addError(self, sys.exc_info())
-                    result.stopTest(self)
-            def works(): pass
-            def fails(): raise RuntimeError("broken")
-            def documented():
-                """
-                >>> 1 + 1
-                3
-                """
-            def load_tests(loader, tests, pattern):
-                functions = map(unittest.FunctionTestCase, (works, fails))
-                return unittest.TestSuite([Thing(), *functions, doctest.DocTestSuite(__name__)])
-            '''
-        )
-        self._assert_the_same()
-
     def test_patches_stay_with_the_tests(self) -> None:
         """Whatever a class replaces for its life, the runner goes on without it."""
         self.write(
@@ -281,9 +230,27 @@ class LikeUnittestTest(RunnerTestCase):
         )
         self._assert_the_same()
 
-    def test_finished_tests_are_let_go(self) -> None:
-        """When a test begins, nothing of those before it is left, whatever came of them."""
+    def test_when_a_test_is_over(self) -> None:
+        """A finished test is let go; what its thread puts into the result later is told."""
         self.write(
+            test_late="""
+            import threading
+            over, told = threading.Event(), threading.Event()
+            class A(unittest.TestCase):
+                def run(self, result=None):
+                    self.result = result
+                    return super().run(result)
+                def test_a(self):
+                    def late():
+                        over.wait(10)
+                        self.result.failures.append((self, "late"))
+                        told.set()
+                    threading.Thread(target=late).start()
+            class B(unittest.TestCase):
+                def test_b(self):
+                    over.set()
+                    told.wait(10)
+            """,
             test_memory="""
             import weakref
             class A(unittest.TestCase):
@@ -302,10 +269,10 @@ class LikeUnittestTest(RunnerTestCase):
                 def test_f(self): pass
             def load_tests(loader, tests, pattern):
                 return unittest.TestSuite([tests, A("test_f")])
-            """
+            """,
         )
         self.assertEqual(
-            "FAILED (failures=1, skipped=1, expected failures=1)", self.run_suite("-j", "1").verdict
+            "FAILED (failures=2, skipped=1, expected failures=1)", self.run_suite("-j", "1").verdict
         )
 
     def test_folders_called_like_modules(self) -> None:
@@ -338,36 +305,24 @@ class LikeUnittestTest(RunnerTestCase):
 
     def test_doctests_are_spread(self) -> None:
         """Doctests of two modules run in two workers, though all are of one class."""
-        meeting = '''
-        """
-        >>> import os, time
-        >>> open("{mine}", "w").close()
-        >>> while not os.path.exists("{other}"): time.sleep(0.01)
-        """
-        '''
+        meeting = (
+            '"""\n>>> import os, time\n>>> open("{0}", "w").close()\n'
+            '>>> while not os.path.exists("{1}"): time.sleep(0.01)\n"""'
+        )
         self.write(
-            one=meeting.format(mine="1", other="2"),
-            two=meeting.format(mine="2", other="1"),
             test_docs="""
             import doctest, one, two
             def load_tests(loader, tests, pattern):
                 return unittest.TestSuite(map(doctest.DocTestSuite, (one, two)))
             """,
         )
-        for module in ("one", "two"):  # a docstring comes first
-            path = self.project / f"{module}.py"
-            path.write_text(path.read_text().partition("\n")[2])
+        for module, names in {"one": ("1", "2"), "two": ("2", "1")}.items():
+            (self.project / f"{module}.py").write_text(meeting.format(*names))
         self.assertEqual("OK", self.run_suite("-j", "2").verdict)
 
     def _assert_the_same(self) -> dict[str, str]:
         """Run the project both ways and compare; the outcomes of ours."""
-        done = subprocess.run(
-            [sys.executable, "-m", "unittest", "-v"],
-            cwd=self.project,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self.run_unittest("-v")
         ran = self.run_suite("-j", "2")
         self.assertIn("\nRan ", done.stderr)
         self.assertEqual(_facts(done.stderr, done.returncode), _facts(ran.text, ran.status))

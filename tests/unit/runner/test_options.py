@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import unittest
+from contextlib import redirect_stderr
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
@@ -47,7 +49,6 @@ class OptionsTest(unittest.TestCase):
             shard=Shard(number=2, count=3),
             junit="j.xml",
             logs="logs",
-            rerun_crashed=False,
             verbosity=2,
             failfast=True,
             buffer=True,
@@ -56,7 +57,21 @@ class OptionsTest(unittest.TestCase):
         )
         ours = "a b -k x -k y* -j 4 --timeout 1.5 --shuffle=7 --shard 2/3 --junit j.xml --logs logs"
         theirs = "-v -f -b -c --locals --durations 0"
-        self.assertEqual(expected, _parsed(f"{ours} --no-rerun-crashed {theirs}"))
+        self.assertEqual(expected, _parsed(f"{ours} {theirs}"))
+
+    def test_wrong_values(self) -> None:
+        """A wrong value is named, with what was expected."""
+        for line, words in (
+            ("-j 0", "expected a number of workers, or auto, not '0'"),
+            ("--shard 3/2", "such as 2/4, not '3/2'"),
+            ("--junit .", "expected a file, but '.' is a folder"),
+            (f"--logs {__file__}", "is a file"),
+            ("--timeout -1", "expected a number of seconds"),
+            ("--shuffle test_letters", "write --shuffle behind the names"),
+        ):
+            with redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit):
+                _parsed(line)
+            self.assertIn(words, said.getvalue())
 
     def test_discover(self) -> None:
         """Discovery's places are options, or follow the word discover; there are three."""

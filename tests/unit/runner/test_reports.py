@@ -12,7 +12,7 @@ import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from orchestrator.runner.options import NORMAL, VERBOSE
+from orchestrator.runner.options import NORMAL
 from orchestrator.runner.reports import junit
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import (
@@ -86,26 +86,8 @@ class JunitTest(unittest.TestCase):
 class TextTest(unittest.TestCase):
     """The terminal."""
 
-    def test_durations(self) -> None:
-        """Quick tests are not among the slowest, except with -v; as in unittest."""
-        hidden = "\n(durations < 0.001s were hidden; use -v to show these durations)\n"
-        self.assertIn(f"0.002s     slow\n{hidden}", self._summary(verbosity=NORMAL))
-        self.assertIn("0.002s     slow\n0.001s     quick\n", self._summary(verbosity=VERBOSE))
-
     def test_words_from_outside_are_harmless(self) -> None:
         """A name or a note that would control the terminal is shown as text."""
         terminal = io.StringIO()
         Text(terminal, stdout=terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
         self.assertEqual("name\\x1b[2J\\r\x1b[32mgreen\x1b[0m\n", terminal.getvalue())
-
-    def _summary(self, *, verbosity: int) -> str:
-        seconds = {"quick": 0.0006, "slow": 0.002}
-        tests = tuple(Test(id=f"m.A.{name}", owner="m.A", title=name) for name in seconds)
-        result = UnitResult(unit=Unit(key="m.A", tests=tests), order=range(len(tests)))
-        for ordinal, test in enumerate(tests):
-            record = Record(test=test, outcome=Outcome.OK, seconds=seconds[test.title])
-            result.record(ordinal, (record,))
-        terminal = io.StringIO()
-        text = Text(terminal, stdout=terminal, verbosity=verbosity)
-        text.summary(Results(units=[result]), durations=0)
-        return terminal.getvalue()

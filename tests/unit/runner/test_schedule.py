@@ -132,7 +132,7 @@ class HistoryTest(unittest.TestCase):
                 ),
             )
         )
-        whole = {"version": 1, "seconds": value, "plans": {}}
+        whole = {"version": 1, "seconds": value, "plans": []}
         text = json.dumps(data.draw(some.sampled_from([whole, value])))
         cut = data.draw(some.none() | some.integers(0, len(text)))
         self.folder.mkdir(exist_ok=True)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from orchestrator.files import replacing
-from orchestrator.runner.results import Outcome
+from orchestrator.runner.results import Outcome, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.runner.results import Problem, Record, Results, UnitResult
+    from orchestrator.runner.results import Record, Results, UnitResult
 
 # XML 1.0 has no way to write these, escaped or not.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,22 +43,24 @@ def _report(results: Results) -> ET.Element:
     started = datetime.fromtimestamp(results.started, UTC).isoformat(timespec="seconds")
     common = {"timestamp": started, "hostname": socket.gethostname()}
     if results.trouble:
-        root.append(_trouble(results.trouble, common))
+        figures = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
+        suite = ET.SubElement(root, "testsuite", {"name": "collection", **figures, **common})
+        text = results.trouble
+        message = text.strip().splitlines()[-1]
+        problem = Problem(
+            outcome=Outcome.ERROR,
+            title="collection",
+            kind="NotCollected",
+            message=message,
+            text=text,
+        )
+        suite.append(_fixture("collection", problem))
     for result in results.units:
         for owner, records in _by_owner(result).items():
             root.append(_suite(result, owner, records, common))
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     return root
-
-
-def _trouble(text: str, common: dict[str, str]) -> ET.Element:
-    figures = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
-    suite = ET.Element("testsuite", {"name": "collection", **figures, **common})
-    case = ET.SubElement(suite, "testcase", classname="collection", name="collection", time="0.000")
-    message = _clean(text.strip().splitlines()[-1])
-    ET.SubElement(case, "error", type="NotCollected", message=message).text = _clean(text)
-    return suite
 
 
 def _by_owner(result: UnitResult) -> dict[str, list[Record]]:

@@ -33,7 +33,13 @@ _DOTS: Final = {
     Outcome.UNEXPECTED_SUCCESS: "u",
     Outcome.NOT_RUN: "",
 }
-_WORDS: Final = {Outcome.FAILURE: "FAIL", Outcome.ERROR: "ERROR"}
+_WORDS: Final = {Outcome.ERROR: "ERROR", Outcome.FAILURE: "FAIL"}
+_VERDICTS: Final = {
+    Status.OK: "OK",
+    Status.NOT_COLLECTED: "NOT COLLECTED",
+    Status.NOTHING_RAN: "NO TESTS RAN",
+    Status.INTERRUPTED: "INTERRUPTED",
+}
 
 
 class Text:
@@ -62,14 +68,14 @@ class Text:
     def ended(self, record: Record) -> None:
         """A test ended."""
         self._ended += 1
-        own, others = _own_and_others(record)
         if self._verbosity == NORMAL:
             problems = "".join(_DOTS[problem.outcome] for problem in record.problems)
             self._dots(problems or _DOTS[record.outcome])
         elif self._verbosity == VERBOSE:
-            for problem in others:
+            subtests = [it for it in record.problems if it.title != record.test.title]
+            for problem in subtests:
                 self._line(f"  {problem.title} ... {_WORDS[problem.outcome]}")
-            if own or not others:
+            if len(subtests) < len(record.problems) or not subtests:
                 self._line(f"{record.test.title} ... {_status(record)}")
 
     def fixture_failed(self, problem: Problem) -> None:
@@ -80,13 +86,7 @@ class Text:
             self._line(f"{problem.title} ... {_WORDS[problem.outcome]}")
 
     def output(self, source: str, text: str, *, stdout: Iterable[bytes]) -> None:
-        """Show what a class printed, in one piece: on stdout as it is, the rest between lines.
-
-        Args:
-            source: The class.
-            text: What it wrote on stderr.
-            stdout: What it wrote on stdout.
-        """
+        """Show what a class printed, in one piece: its stdout as it is, ``text`` between lines."""
         framed = text or self._together
         if framed:
             self._line(f"{f'-- output of {source} ':-<70}")
@@ -129,54 +129,34 @@ class Text:
         if self._verbosity >= NORMAL:
             self._line("")
         if results.trouble:
-            self._line(_THICK)
-            self._line(results.trouble.rstrip("\n"))
-            self._line("")
-        self._problems(list(results.problems()))
-        if durations is not None:
-            self._durations(list(results.records()), durations)
-        self._not_run(list(results.records()))
-        self._line(_THIN)
-        tally = results.tally()
-        ran = tally.total() - tally[Outcome.NOT_RUN]
-        self._line(f"Ran {ran} test{'s'[: ran != 1]} in {results.seconds:.3f}s")
-        self._line("")
-        self._line(_verdict(results))
-
-    def _problems(self, problems: list[Problem]) -> None:
-        for outcome, word in ((Outcome.ERROR, "ERROR"), (Outcome.FAILURE, "FAIL")):
+            self._line(f"{_THICK}\n{results.trouble.rstrip(chr(10))}\n")
+        problems, records = list(results.problems()), list(results.records())
+        for outcome, word in _WORDS.items():
             for problem in problems:
                 if problem.outcome is outcome:
-                    self._line(_THICK)
-                    self._line(f"{word}: {problem.title}")
-                    self._line(_THIN)
-                    self._line(problem.text)
-        unexpected = [p for p in problems if p.outcome is Outcome.UNEXPECTED_SUCCESS]
+                    self._line(f"{_THICK}\n{word}: {problem.title}\n{_THIN}\n{problem.text}")
+        unexpected = [p.title for p in problems if p.outcome is Outcome.UNEXPECTED_SUCCESS]
         if unexpected:
-            self._line(_THICK)
-            for problem in unexpected:
-                self._line(f"UNEXPECTED SUCCESS: {problem.title}")
+            self._line("\n".join([_THICK, *(f"UNEXPECTED SUCCESS: {it}" for it in unexpected)]))
+        if durations is not None:
+            self._durations(records, durations)
+        reasons = Counter(it.reason for it in records if it.outcome is Outcome.NOT_RUN)
+        for reason, count in reasons.items():
+            self._line(f"Not run: {count} test{'s'[: count != 1]} ({reason})")
+        ran = len(records) - reasons.total()
+        self._line(f"{_THIN}\nRan {ran} test{'s'[: ran != 1]} in {results.seconds:.3f}s\n")
+        self._line(_verdict(results))
 
     def _durations(self, records: list[Record], count: int) -> None:
-        slowest = sorted(
-            (record for record in records if record.outcome is not Outcome.NOT_RUN),
-            key=lambda record: -record.seconds,
-        )
-        slowest = slowest[:count] if count else slowest
-        self._line("Slowest test durations")
-        self._line(_THIN)
-        shown = [r for r in slowest if self._verbosity == VERBOSE or r.seconds >= _QUICK]
+        ran = [record for record in records if record.outcome is not Outcome.NOT_RUN]
+        slowest = sorted(ran, key=lambda record: -record.seconds)[: count or None]
+        shown = [it for it in slowest if self._verbosity == VERBOSE or it.seconds >= _QUICK]
+        self._line(f"Slowest test durations\n{_THIN}")
         for record in shown:
-            title = record.test.title.partition("\n")[0]
-            self._line(f"{f'{record.seconds:.3f}s':<10} {title}")
+            self._line(f"{f'{record.seconds:.3f}s':<10} {record.test.name}")
         if len(shown) < len(slowest):
             self._line("\n(durations < 0.001s were hidden; use -v to show these durations)")
         self._line("")
-
-    def _not_run(self, records: list[Record]) -> None:
-        reasons = Counter(r.reason for r in records if r.outcome is Outcome.NOT_RUN)
-        for reason, count in reasons.items():
-            self._line(f"Not run: {count} test{'s'[: count != 1]} ({reason})")
 
     # Writing
 
@@ -199,11 +179,7 @@ class Text:
         self._write(f"{printable(text)}\n")
 
     def _print(self, chunks: Iterable[bytes]) -> bytes:
-        """Copy to stdout; that nobody reads it any more is no error.
-
-        Returns:
-            The last of it.
-        """
+        """Copy to stdout, and return the last of it; that nobody reads it any more is no error."""
         last = b"\n"
         try:
             for last in chunks:
@@ -239,13 +215,6 @@ def _same_file(one: TextIO, other: TextIO) -> bool:
         return False
 
 
-def _own_and_others(record: Record) -> tuple[list[Problem], list[Problem]]:
-    """The problems of the test itself, and those of its subtests."""
-    own = [problem for problem in record.problems if problem.title == record.test.title]
-    others = [problem for problem in record.problems if problem.title != record.test.title]
-    return own, others
-
-
 def _place(worker: WorkerHandle) -> str:
     """The test, else the fixture, else the unit that a worker is at."""
     if worker.test is not None:
@@ -275,11 +244,3 @@ def _verdict(results: Results) -> str:
     details = ", ".join(f"{name}={count}" for name, count in figures if count)
     word = _VERDICTS.get(results.status, "FAILED")
     return f"{word} ({details})" if details else word
-
-
-_VERDICTS: Final = {
-    Status.OK: "OK",
-    Status.NOT_COLLECTED: "NOT COLLECTED",
-    Status.NOTHING_RAN: "NO TESTS RAN",
-    Status.INTERRUPTED: "INTERRUPTED",
-}
