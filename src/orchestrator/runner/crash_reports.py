@@ -68,6 +68,14 @@ def failed_start(worker: WorkerHandle, *, status: int) -> str:
     return _with_output(said, worker)
 
 
+def not_collected(text: str) -> Problem:
+    """The error of a run, or of a worker, that could not collect the tests."""
+    message = text.strip().splitlines()[-1]
+    return Problem(
+        outcome=Outcome.ERROR, title="collection", kind="NotCollected", message=message, text=text
+    )
+
+
 def _error(worker: WorkerHandle, title: str, said: str, logs: str = "") -> Problem:
     text = _with_output(said, worker) + (f"\n{logs}\n" if logs else "")
     kind = "TimedOut" if worker.ending is Ending.TIMEOUT else "Crashed"

@@ -157,7 +157,6 @@ class Results:
     started: float = 0.0  # seconds since the epoch
     seconds: float = 0.0  # wall time
     status: Status = Status.OK
-    trouble: str = ""  # why the tests could not be collected
 
     def records(self) -> Iterator[Record]:
         """Every record, in collected order."""

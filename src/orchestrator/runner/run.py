@@ -145,8 +145,7 @@ class Run:
             return Status.NOT_COLLECTED
         if not any(unit.order for unit in self.results.units):
             return Status.OK if self._sharded_away else Status.NOTHING_RAN
-        successful = self.results.successful and not self.results.trouble
-        return Status.OK if successful else Status.FAILED
+        return Status.OK if self.results.successful else Status.FAILED
 
     # What workers say
 
@@ -158,7 +157,8 @@ class Run:
         elif isinstance(message, Collected):
             self._collected(worker, message)
         elif isinstance(message, FixtureFailed):
-            self._fixture_failed(unit or self._apart(worker), message.owner, message.problem)
+            unit = unit or self._apart(f"worker {worker.number}")
+            self._fixture_failed(unit, message.owner, message.problem)
         elif unit is not None:  # else it speaks of one that it has left
             self._follow(worker, unit, message)
 
@@ -201,10 +201,11 @@ class Run:
     def _collected(self, worker: WorkerHandle, message: Collected) -> None:
         if message.trouble:
             worker.leave()
-            if self._schedule is None or worker.ending is Ending.NONE:  # nobody interrupted it
-                self.results.trouble = message.trouble
-            if self._schedule is not None and worker.ending is Ending.NONE:
-                self._start_failed(worker, status=0, trouble=message.trouble)
+            if self._schedule is None:
+                self._trouble(message.trouble)
+            elif worker.ending is Ending.NONE:  # else it was interrupted, and nobody needs it
+                self._trouble(message.trouble)
+                self._start_failed(worker, status=0)
             return
         if worker.ending is not Ending.NONE:  # too late: an import swallowed the interrupt
             worker.kill()
@@ -264,7 +265,7 @@ class Run:
         for _ in range(len(staying), min(self._jobs, busy + len(self._schedule))):
             self._pool.start(report=False)
 
-    def _start_failed(self, worker: WorkerHandle, *, status: int, trouble: str) -> None:
+    def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
         self._failed_starts += _BY_ITSELF if by_itself else 1
@@ -274,7 +275,8 @@ class Run:
         elif others := sum(it.stays for it in self._pool.workers):
             self._jobs = others  # go on with those that did start
         else:
-            self.results.trouble = trouble
+            if worker.state is State.COLLECTING:  # else it has told why
+                self._trouble(crash_reports.failed_start(worker, status=status))
             self._stop("no worker could be started")
 
     # After the end of a worker, or of a unit before its time
@@ -289,11 +291,10 @@ class Run:
             self._output(worker)
             worker.release()
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
-            trouble = crash_reports.failed_start(worker, status=status)
-            self._start_failed(worker, status=status, trouble=trouble)
+            self._start_failed(worker, status=status)
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
-            self._fixture_failed(self._apart(worker), "", problem)
+            self._fixture_failed(self._apart(f"worker {worker.number}"), "", problem)
         if worker.state is not State.COLLECTING:
             self._output(worker, title=f"worker {worker.number}, at its exit")
         if worker.killed and worker.ending is Ending.NONE:
@@ -399,11 +400,16 @@ class Run:
         if self._options.failfast and not self._stopped:
             self._stop("-f stopped the run")  # running tests take the time they need
 
-    def _apart(self, worker: WorkerHandle) -> UnitResult:
-        """Where to record what goes wrong in a worker when it runs no unit."""
-        apart = UnitResult(unit=Unit(key=f"worker {worker.number}", tests=()), order=())
+    def _apart(self, name: str) -> UnitResult:
+        """Where to record what goes wrong outside of every unit."""
+        apart = UnitResult(unit=Unit(key=name, tests=()), order=())
         self.results.units.append(apart)
         return apart
+
+    def _trouble(self, text: str) -> None:
+        """The tests could not be collected, or not by this worker."""
+        problem = crash_reports.not_collected(text)
+        self._fixture_failed(self._apart("collection"), "", problem)
 
     def _output(
         self, worker: WorkerHandle, *, until: Written | None = None, title: str = ""

@@ -128,8 +128,6 @@ class Text:
         self._clear()
         if self._verbosity >= NORMAL:
             self._line("")
-        if results.trouble:
-            self._line(f"{_THICK}\n{results.trouble.rstrip(chr(10))}\n")
         problems, records = list(results.problems()), list(results.records())
         for outcome, word in _WORDS.items():
             for problem in problems:
@@ -243,4 +241,4 @@ def _verdict(results: Results) -> str:
     )
     details = ", ".join(f"{name}={count}" for name, count in figures if count)
     word = _VERDICTS.get(results.status, "FAILED")
-    return f"{word} ({details})" if details else word
+    return f"{word} ({details})" if details and results.status != Status.NOT_COLLECTED else word
