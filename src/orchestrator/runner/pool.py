@@ -5,16 +5,18 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from orchestrator.progress import VARIABLE, Listener
 from orchestrator.runner.messages import MessageError, Setup
 from orchestrator.runner.worker_handle import WorkerHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from orchestrator.runner.messages import Message
@@ -76,19 +78,31 @@ class WorkerPool:
         options: What each worker is given.
         environ: Its environment.
         interrupts: Signals to the parent, which end the waiting.
+        told: Takes what is told of progress: about what, a text, and ``over``.
     """
 
     def __init__(
-        self, options: Options, *, environ: Mapping[str, str], interrupts: Interrupts
+        self,
+        options: Options,
+        *,
+        environ: Mapping[str, str],
+        interrupts: Interrupts,
+        told: Callable[..., None],
     ) -> None:
         self.workers: list[WorkerHandle] = []
         self.timeouts = options.timeouts
         self._options = options
-        self._environ = environ
+        self._told = told
         self._interrupts = interrupts
         self._started = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(interrupts, selectors.EVENT_READ)
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="orchestrator-"))
+        self._progress = Listener(folder)
+        self._stack.callback(self._progress.close)
+        self._selector.register(self._progress, selectors.EVENT_READ)
+        self._environ = {**environ, VARIABLE: self._progress.path}
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +114,7 @@ class WorkerPool:
             for _event in self.events():
                 pass
         self._selector.close()
+        self._stack.close()
 
     def start(self, *, report: bool) -> None:
         """Start a worker, which collects the tests first; it reports them, or only that it has."""
@@ -133,6 +148,8 @@ class WorkerPool:
         now = time.monotonic()
         ready = self._selector.select(max(0.0, min([_TICK, *(step - now for step in due)])))
         self._interrupts.drain()
+        for about, text, over in self._progress.news():
+            self._told(about, text, over=over)
         dead = [worker for worker in self.workers if worker.ended()]
         for key, _ in ready:
             if isinstance(key.data, WorkerHandle) and key.data not in dead:

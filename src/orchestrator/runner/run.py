@@ -111,7 +111,7 @@ class Run:
         run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
         self._crash_logs = CrashLogs(run=run_id, folder=options.logs)
         environ = _environ(options, run_id=run_id)
-        self._pool = WorkerPool(options, environ=environ, interrupts=interrupts)
+        self._pool = WorkerPool(options, environ=environ, interrupts=interrupts, told=text.told)
 
     def work(self) -> Results:
         """Run the tests; when this returns, no worker is left."""

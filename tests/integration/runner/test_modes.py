@@ -241,6 +241,29 @@ class DisplayTest(RunnerTestCase):
         self.assertRegex(self.run_suite("-q").text, rf"\A{summary}")
         self.assertRegex(self.run_suite().text, rf"\A\.{{6}}\n+{summary}")
 
+    def test_progress(self) -> None:
+        """What takes a while is told while it happens, not when its class is over."""
+        self.write(
+            test_slow="""
+            from orchestrator.progress import tell
+            class A(unittest.TestCase):
+                @classmethod
+                def setUpClass(cls):
+                    tell("db", "pulling, 0 of 80 MB")
+                    tell("db", "pulling, 1 of 80 MB")
+                    while not os.path.exists("go"):
+                        time.sleep(0.01)
+                    tell("db", "pulled in 9 s", over=True)
+                def test_a(self): pass
+            """
+        )
+        with self.started() as running:
+            self.wait_for_note(running, "db: pulling, 0 of 80 MB")
+            (self.project / "go").touch()
+            text = self.ended(running).text
+        self.assertIn("db: pulled in 9 s\n", text)
+        self.assertNotIn("1 of 80 MB", text)
+
     def test_report_that_cannot_be_written(self) -> None:
         """A JUnit file that cannot be written is told, and fails the run."""
         self.write(test_letters=LETTERS)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
 from orchestrator.errors import printable
-from orchestrator.runner.options import NORMAL, VERBOSE
+from orchestrator.runner.options import NORMAL, QUIET, VERBOSE
 from orchestrator.runner.results import Outcome, Status
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _THICK: Final = "=" * 70
 _THIN: Final = "-" * 70
 _QUICK: Final = 0.001
-_REFRESH: Final = 0.2
+_REFRESH: Final = 0.2  # seconds between two drawings of a terminal's last line
+_NEWS: Final = 15.0  # seconds between two lines about one thing in a log
 _ERASE: Final = "\r\x1b[K"
 _DOTS: Final = {
     Outcome.OK: ".",
@@ -54,8 +55,10 @@ class Text:
         self._together = _same_file(stream, stdout)
         self._verbosity = verbosity
         self._in_dots = False
-        self._live = verbosity == VERBOSE and stream.isatty()  # whether there is a live line
+        self._live = stream.isatty()  # whether there can be a live line
         self._line_shown = ""
+        self._progress: dict[str, str] = {}  # what is told of each thing that takes a while
+        self._due: dict[str, float] = {}  # when a log has the next line about it
         self._line_due = 0.0
         self._expected = self._ended = 0
 
@@ -104,22 +107,42 @@ class Text:
         """Say something about the run itself."""
         self._line(text)
 
-    def tick(self, workers: Sequence[WorkerHandle]) -> None:
-        """Draw the terminal's last line, unless it was drawn just now: what runs where."""
+    def told(self, about: str, text: str, *, over: bool) -> None:
+        """Show how far something is that takes a while, such as a pull."""
+        about, text = (printable(it, lines=False) for it in (about, text))
         now = time.monotonic()
-        if not self._live or (self._line_shown and now < self._line_due):
+        self._progress[about] = f"{about}: {text}"
+        if over:
+            line = self._progress.pop(about)
+            if text and self._verbosity > QUIET:
+                self._line(line)
+        elif self._verbosity > QUIET and not self._live and now >= self._due.get(about, 0.0):
+            self._due[about] = now + _NEWS
+            self._line(self._progress[about])
+
+    def tick(self, workers: Sequence[WorkerHandle]) -> None:
+        """Draw the terminal's last line, unless it was drawn just now: what takes a while.
+
+        With ``-v`` that is also what runs where.
+        """
+        now = time.monotonic()
+        if not self._live or self._verbosity == QUIET or now < self._line_due:
             return
-        self._line_due = now + _REFRESH
-        busy = [
-            f"[{worker.number}] {printable(_place(worker), lines=False)} {now - worker.since:.0f}s"
-            for worker in workers
-            if worker.unit is not None
-        ]
+        parts = list(self._progress.values())
+        if self._verbosity == VERBOSE:
+            parts += [
+                f"[{it.number}] {printable(_place(it), lines=False)} {now - it.since:.0f}s"
+                for it in workers
+                if it.unit is not None
+            ]
         width = shutil.get_terminal_size().columns - 1
-        line = f"{self._ended}/{self._expected}  {'  '.join(busy)}"[:width]
-        if busy and line != self._line_shown:
-            self._write(_ERASE + line)
-            self._line_shown = line
+        line = f"{self._ended}/{self._expected}  {'  '.join(parts)}"[:width] if parts else ""
+        if line != self._line_shown:
+            self._clear()
+            if line:
+                self._end_dots()
+                self._write(line)
+            self._line_shown, self._line_due = line, now + _REFRESH
 
     # At the end
 
@@ -166,14 +189,18 @@ class Text:
 
     def _dots(self, dots: str) -> None:
         if dots:
+            self._clear()
             self._in_dots = True
             self._write(dots)
 
-    def _line(self, text: str) -> None:
-        self._clear()
+    def _end_dots(self) -> None:
         if self._in_dots:
             self._in_dots = False
             self._write("\n")
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        self._end_dots()
         self._write(f"{printable(text)}\n")
 
     def _print(self, chunks: Iterable[bytes]) -> bytes:
