@@ -99,8 +99,8 @@ class Worker:
 
     def _run(self, order: RunUnit) -> None:
         try:
-            unit, tests = self._units.pop(order.unit, (None, ()))
-            waiting = _matched(unit, tests, order)
+            # nothing here may hold a test that has run
+            waiting = _matched(*self._units.pop(order.unit, (None, ())), order)
         except LookupError as error:  # run nothing
             problem = Problem(
                 outcome=Outcome.ERROR,
