@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from orchestrator import Container, Redis, ServicesMixin
+from orchestrator import Redis, ServicesMixin
 from orchestrator.errors import DeclarationError, MissingDriverError
 from orchestrator.services.secret import masked
 from tests.support.classes import LeakCheckedTestCase
@@ -20,8 +20,8 @@ from tests.support.classes import LeakCheckedTestCase
 AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""
 
 
-class ClientsTest(ServicesMixin, unittest.TestCase):
-    """How a test connects, with a password in which every character is special somewhere."""
+class RedisTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
+    """A password in which every character is special somewhere; certificates; each other's peer."""
 
     cache = Redis(
         maxmemory="8mb",
@@ -30,23 +30,15 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         users={"app": "~app:* &app:* +@all -@dangerous", "reader": "~* +@read"},
         password=AWKWARD,
     )
-    peer = Container(image="redis", command=["sleep", "600"])
+    my_tls = Redis(tls=True, isolation="prefix")  # a name that only Docker allows
 
     def test_other_programs_connect_by_url(self) -> None:
         """The URL is all that one on this machine, or one in another container, needs."""
-        self.assertTrue(self.cache.client.ping())
         code = "import redis, sys; print(redis.Redis.from_url(sys.argv[1]).ping())"
         output = subprocess.check_output([sys.executable, "-c", code, self.cache.url], text=True)
         self.assertEqual("True", output.strip())
-        asked = self.peer.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
+        asked = self.my_tls.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
         self.assertIn("PONG", asked.output)
-
-    def test_a_stranger_is_refused(self) -> None:
-        """Without the password nothing is answered."""
-        stranger = redis.Redis(host=self.cache.host, port=self.cache.port)
-        self.addCleanup(stranger.close)
-        with self.assertRaises(redis.AuthenticationError):
-            stranger.ping()
 
     def test_passwords_show_nowhere(self) -> None:
         """Neither in a process list, nor in what Docker, info and logs tell."""
@@ -68,12 +60,17 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         self.assertIn("used_memory_peak", info)
 
     def test_a_user_may_do_what_its_rules_say(self) -> None:
-        """And nothing else."""
+        """And nothing else; without the password nothing is answered."""
         self.assertTrue(self.cache.as_user("app").client.set("app:1", "x"))
         self.assertEqual(b"x", self.cache.as_user("reader").client.get("app:1"))
         for user, key in (("app", "other:1"), ("reader", "app:1")):
             with self.subTest(user), self.assertRaises(redis.exceptions.NoPermissionError):
                 self.cache.as_user(user).client.set(key, "y")
+        with (
+            redis.Redis(host=self.cache.host, port=self.cache.port) as stranger,
+            self.assertRaises(redis.AuthenticationError),
+        ):
+            stranger.ping()
 
     def test_databases_are_apart(self) -> None:
         """A key of one is not in the other; one handle each."""
@@ -84,14 +81,11 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         self.assertIs(self.cache.in_database(3).client, self.cache.in_database(3).client)
 
     def test_what_is_not_there_is_named(self) -> None:
-        """The error lists what there is."""
+        """The error lists what there is, or what to install."""
         with self.assertRaisesRegex(DeclarationError, "the databases 0 to 19, not 20"):
             self.cache.in_database(20)
         with self.assertRaisesRegex(DeclarationError, "no user 'boss'; it has 'app', 'reader'"):
             self.cache.as_user("boss")
-
-    def test_a_missing_driver_names_the_extra(self) -> None:
-        """What to install is in the message."""
         with (
             unittest.mock.patch.dict(sys.modules, {"redis": None}),
             self.assertRaisesRegex(MissingDriverError, r"redis.*'unittest-orchestrator\[redis\]'"),
@@ -108,21 +102,14 @@ class ClientsTest(ServicesMixin, unittest.TestCase):
         self.assertEqual(1, sum(name == "client|list" for name in names))
         self.assertNotIn("ping", names)
 
-
-class TlsTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
-    """Certificates made for the class, whose service has a name that only Docker allows."""
-
-    my_cache = Redis(tls=True, isolation="prefix")
-    peer = Container(image="redis", command=["sleep", "600"])
-
-    async def test_clients_are_ready_to_use(self) -> None:
+    async def test_clients_over_tls_are_ready_to_use(self) -> None:
         """Both kinds trust the server, and nobody has to close them."""
-        self.assertTrue(self.my_cache.client.set(self.my_cache.key("k"), "v"))
-        self.assertEqual(b"v", await self.my_cache.async_client.get(self.my_cache.key("k")))
+        self.assertTrue(self.my_tls.client.set(self.my_tls.key("k"), "v"))
+        self.assertEqual(b"v", await self.my_tls.async_client.get(self.my_tls.key("k")))
 
     def test_the_url_names_what_to_trust(self) -> None:
         """A program that is given it verifies the server; the file goes after the test."""
-        with type(self).my_cache.isolated("test_one-1") as one:
+        with type(self).my_tls.isolated("test_one-1") as one:
             path = Path(one.ca_file or "?")
             with redis.Redis.from_url(one.url) as client:
                 self.assertTrue(client.set(one.key("k"), "v"))
@@ -132,7 +119,7 @@ class TlsTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
     def test_who_does_not_know_the_authority_is_not_served(self) -> None:
         """Nobody whom the machine trusts has signed the certificate; plain text is not answered."""
         for scheme, said in (("rediss", "CERTIFICATE_VERIFY_FAILED"), ("redis", "")):
-            address = f"{scheme}://{self.my_cache.host}:{self.my_cache.port}"
+            address = f"{scheme}://{self.my_tls.host}:{self.my_tls.port}"
             with (
                 self.subTest(scheme),
                 redis.Redis.from_url(address, retry=None) as client,
@@ -142,26 +129,26 @@ class TlsTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
 
     def test_other_containers_verify_the_alias(self) -> None:
         """The certificate has the service's name, as it is and without the underscore."""
-        context = ssl.create_default_context(cafile=self.my_cache.ca_file)
-        for name in ("my_cache", "my-cache", "localhost", self.my_cache.host):
+        context = ssl.create_default_context(cafile=self.my_tls.ca_file)
+        for name in ("my_tls", "my-tls", "localhost", self.my_tls.host):
             with (
                 self.subTest(name),
-                socket.create_connection((self.my_cache.host, self.my_cache.port), 10) as plain,
+                socket.create_connection((self.my_tls.host, self.my_tls.port), 10) as plain,
                 context.wrap_socket(plain, server_hostname=name) as secured,
             ):
                 secured.sendall(b"PING\r\n")
                 self.assertIn(b"NOAUTH", secured.recv(100))
-        pem = Path(self.my_cache.ca_file or "?").read_text()
-        self.peer.exec(["sh", "-c", 'printf "%s" "$0" > /tmp/ca.pem', pem])
-        asks = ["redis-cli", "-u", self.my_cache.internal_url, "--cacert", "/tmp/ca.pem", "ping"]
-        self.assertIn("PONG", self.peer.exec(asks).output)
+        pem = Path(self.my_tls.ca_file or "?").read_text()
+        self.cache.exec(["sh", "-c", 'printf "%s" "$0" > /tmp/ca.pem', pem])
+        asks = ["redis-cli", "-u", self.my_tls.internal_url, "--cacert", "/tmp/ca.pem", "ping"]
+        self.assertIn("PONG", self.cache.exec(asks).output)
 
     def test_it_comes_back_after_a_restart(self) -> None:
         """With the same certificate, and the test's own user: clients go on."""
-        before = ssl.get_server_certificate((self.my_cache.host, self.my_cache.port))
-        self.my_cache.restart()
-        self.assertTrue(self.my_cache.client.set(self.my_cache.key("k"), "v"))
-        after = ssl.get_server_certificate((self.my_cache.host, self.my_cache.port))
+        before = ssl.get_server_certificate((self.my_tls.host, self.my_tls.port))
+        self.my_tls.restart()
+        self.assertTrue(self.my_tls.client.set(self.my_tls.key("k"), "v"))
+        after = ssl.get_server_certificate((self.my_tls.host, self.my_tls.port))
         self.assertEqual(before, after)
 
 

@@ -16,25 +16,24 @@ def rules(handle: Redis) -> list[set[str]]:
     return [set(line.split()) - {"sanitize-payload"} for line in lines]
 
 
-class FlushTest(ServicesMixin, unittest.TestCase):
-    """isolation="flush", the default."""
+class IsolationTest(ServicesMixin, unittest.TestCase):
+    """Each kind of isolation, by a server of its own."""
 
     cache = Redis(users={"app": "~* +@all"})
+    prefixed = Redis(isolation="prefix", settings={"notify-keyspace-events": "KEA"})
+    shared = Redis(isolation="none")
+
+    # "flush", the default
 
     def test_the_server_is_empty(self) -> None:
-        """Keys of every database are gone."""
+        """Keys of every database, scripts and functions are gone."""
         with type(self).cache.isolated("test_one-1") as one:
             one.client.set("k", "v")
             one.in_database(7).client.set("k", "v")
-        with type(self).cache.isolated("test_two-2") as two:
-            self.assertEqual({}, two.client.info("keyspace"))
-
-    def test_scripts_and_functions_are_gone(self) -> None:
-        """They are the server's, not a database's."""
-        with type(self).cache.isolated("test_one-1") as one:
             digest = one.client.script_load("return 1")
             one.client.function_load("#!lua name=lib\nredis.register_function('f', function() end)")
         with type(self).cache.isolated("test_two-2") as two:
+            self.assertEqual({}, two.client.info("keyspace"))
             self.assertEqual([False], two.client.script_exists(digest))
             self.assertEqual([], two.client.function_list())
 
@@ -105,22 +104,18 @@ class FlushTest(ServicesMixin, unittest.TestCase):
         with type(self).cache.isolated("test_two-2") as two:
             self.assertEqual(0, two.client.dbsize())
 
-
-class PrefixTest(ServicesMixin, unittest.TestCase):
-    """isolation="prefix": a user that reaches its own keys only."""
-
-    cache = Redis(isolation="prefix", settings={"notify-keyspace-events": "KEA"})
+    # "prefix": a user that reaches its own keys only
 
     def test_ones_own_keys_may_be_used(self) -> None:
         """Keys, channels, scripts, transactions, other databases."""
-        client, key = self.cache.client, self.cache.key
+        client, key = self.prefixed.client, self.prefixed.key
         with client.pipeline() as transaction:
             transaction.set(key("a"), 1)
             transaction.incr(key("a"))
             transaction.execute()
         self.assertEqual(b"2", client.get(key("a")))
         self.assertEqual(3, client.eval("return redis.call('incr', KEYS[1])", 1, key("a")))
-        self.assertTrue(self.cache.in_database(2).client.set(key("b"), 1))
+        self.assertTrue(self.prefixed.in_database(2).client.set(key("b"), 1))
         with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
             subscription.subscribe(key("news"), f"__keyspace@0__:{key('c')}")
             subscription.get_message(timeout=5)
@@ -133,12 +128,12 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
 
     def test_anothers_keys_may_not(self) -> None:
         """Neither directly nor by a script; nor what concerns every key."""
-        client = self.cache.client
+        client = self.prefixed.client
         refused = redis.exceptions.NoPermissionError
         for attempt in (
             lambda: client.get("other:1"),
             lambda: client.set("other:1", 1),
-            lambda: client.rename(self.cache.key("a"), "other:1"),
+            lambda: client.rename(self.prefixed.key("a"), "other:1"),
             lambda: client.publish("other:news", "hello"),
             client.flushall,
             client.script_flush,
@@ -152,14 +147,14 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
 
     def test_keys_and_user_are_gone_after_the_test(self) -> None:
         """In every database; what the class wrote stays."""
-        of_class = type(self).cache
+        of_class = type(self).prefixed
         of_class.client.set(of_class.key("seed"), "1")
         with of_class.isolated("test_one-1") as one:
             one.client.mset({one.key(str(number)): number for number in range(2500)})
             one.in_database(5).client.set(one.key("x"), 1)
             kept = one.client
             url = one.url
-        self.assertEqual([b"cache:seed"], of_class.client.keys("*"))
+        self.assertEqual([b"prefixed:seed"], of_class.client.keys("*"))
         self.assertEqual(0, of_class.in_database(5).client.dbsize())
         with self.assertRaises(redis.RedisError), redis.Redis.from_url(url) as again:
             again.ping()
@@ -169,8 +164,8 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
     def test_two_tests_at_once_are_apart(self) -> None:
         """Each reaches its own, whichever came first."""
         with (
-            type(self).cache.isolated("test_one-1") as one,
-            type(self).cache.isolated("test_two-2") as two,
+            type(self).prefixed.isolated("test_one-1") as one,
+            type(self).prefixed.isolated("test_two-2") as two,
         ):
             one.client.set(one.key("k"), 1)
             with self.assertRaises(redis.exceptions.NoPermissionError):
@@ -178,7 +173,7 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
 
     def test_the_user_of_an_earlier_test_does_not_come_back(self) -> None:
         """Not even where the next one changes settings, and they are restored."""
-        of_class = type(self).cache
+        of_class = type(self).prefixed
         of_class.client.config_set("hz", "50")
         with of_class.isolated("test_one-1"):
             pass
@@ -187,16 +182,12 @@ class PrefixTest(ServicesMixin, unittest.TestCase):
         self.assertEqual("50", of_class.client.config_get("hz")["hz"])
         self.assertNotIn("test_one-1", of_class.client.acl_users())
 
-
-class NoneTest(ServicesMixin, unittest.TestCase):
-    """isolation="none"."""
-
-    cache = Redis(isolation="none")
+    # "none"
 
     def test_keys_stay(self) -> None:
         """What one test writes, the next reads; prefixes keep them apart."""
-        with type(self).cache.isolated("test_one-1") as one:
+        with type(self).shared.isolated("test_one-1") as one:
             one.client.set("k", "v")
-        with type(self).cache.isolated("test_two-2") as two:
+        with type(self).shared.isolated("test_two-2") as two:
             self.assertEqual(b"v", two.client.get("k"))
             self.assertNotEqual(one.prefix, two.prefix)

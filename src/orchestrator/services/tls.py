@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A certificate and its key.
-
-    Attributes:
-        certificate: PEM.
-        key: PEM, PKCS #8 (the only form that Java reads), without a password.
-    """
+    """A certificate and its key, as PEM; the key as PKCS #8, which Java wants, and open."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -62,7 +57,7 @@ class Tls:
         authority = driver("trustme", extra="tls").CA()
         return cls(
             authority=authority.cert_pem.bytes(),
-            server=_for_hosts(authority, list(dict.fromkeys(hosts))),
+            server=_for_hosts(authority, hosts),
             client=_certificate(authority.issue_cert(client, common_name=client))
             if client
             else None,
@@ -102,17 +97,10 @@ class PemFiles(OwnStack):
         return folder
 
 
-def _for_hosts(authority: Any, hosts: list[str]) -> Certificate:
-    try:
-        return _certificate(authority.issue_cert(*hosts))
-    except UnicodeError:  # trustme takes names of the internet only; an alias may have underscores
-        issued = _certificate(authority.issue_cert("localhost"))
-        return Certificate(certificate=_renamed(issued, authority, hosts), key=issued.key)
-
-
-def _renamed(issued: Certificate, authority: Any, hosts: list[str]) -> bytes:
-    """The same certificate for other names, whatever they are."""
+def _for_hosts(authority: Any, hosts: Iterable[str]) -> Certificate:
+    """A server's certificate: trustme's own, signed again for names that may have underscores."""
     x509 = driver("cryptography.x509", extra="tls")
+    issued = _certificate(authority.issue_cert("localhost"))
     old = x509.load_pem_x509_certificate(issued.certificate)
     builder = (
         x509.CertificateBuilder()
@@ -123,17 +111,17 @@ def _renamed(issued: Certificate, authority: Any, hosts: list[str]) -> bytes:
         .not_valid_before(old.not_valid_before_utc)
         .not_valid_after(old.not_valid_after_utc)
     )
-    names = x509.SubjectAlternativeName([_general_name(x509, host) for host in hosts])
+    names = x509.SubjectAlternativeName([_name(x509, host) for host in dict.fromkeys(hosts)])
     for extension in old.extensions:
         value = names if extension.oid == names.oid else extension.value
         builder = builder.add_extension(value, critical=extension.critical)
-    key = _serialization().load_pem_private_key(authority.private_key_pem.bytes(), password=None)
+    form = _serialization()
+    key = form.load_pem_private_key(authority.private_key_pem.bytes(), password=None)
     signed = builder.sign(key, old.signature_hash_algorithm)
-    pem: bytes = signed.public_bytes(_serialization().Encoding.PEM)
-    return pem
+    return Certificate(certificate=signed.public_bytes(form.Encoding.PEM), key=issued.key)
 
 
-def _general_name(x509: Any, host: str) -> Any:
+def _name(x509: Any, host: str) -> Any:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
@@ -141,7 +129,6 @@ def _general_name(x509: Any, host: str) -> Any:
 
 
 def _certificate(issued: Any) -> Certificate:
-    """What trustme issued, with its key as PKCS #8."""
     form = _serialization()
     key = form.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
     return Certificate(

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping  # noqa: TC003 - users read the annotations of options
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.services import options
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from orchestrator.services.hooks import Runtime
     from orchestrator.services.kafka.security import BrokerSecurity
 
-_CONTROLLER_PORT: Final = 9093
-_BROKER_PORT: Final = 9094
+_CONTROLLER: Final = "localhost:9093"
+_BROKER: Final = "localhost:9094"
+_PASSWORD: Final = ("SASL_PLAINTEXT", "PLAIN")
 _SETTING: Final = re.compile(r"[a-z0-9._-]+")
 _OURS: Final = ("listeners", "advertised.listeners", "listener.security.protocol.map")
 _RAN: Final = "Kafka Server started"
@@ -45,7 +46,7 @@ _JVM_OPTION: Final = f"-Djava.security.auth.login.config={_JAAS}"
 _SINGLE_NODE: Final = {
     "node.id": "1",
     "process.roles": "broker,controller",
-    "controller.quorum.voters": f"1@localhost:{_CONTROLLER_PORT}",
+    "controller.quorum.voters": f"1@{_CONTROLLER}",
     "controller.listener.names": "CONTROLLER",
     "log.dirs": "/tmp/kraft-combined-logs",  # noqa: S108 - a path in the container
     "offsets.topic.replication.factor": "1",
@@ -105,7 +106,7 @@ class Kafka(Broker):
 
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle; the JVM is told where passwords are besides what the user tells it."""
-        if self.security != "plaintext":
+        if self._checks:
             given = self.env.get("KAFKA_OPTS", "")
             changes["env"] = {**self.env, "KAFKA_OPTS": f"{_JVM_OPTION} {given}".rstrip()}
         return super()._bound(runtime, **changes)
@@ -115,29 +116,81 @@ class Kafka(Broker):
         return ()
 
     def server_env(self) -> Mapping[str, str]:
-        """Listeners by place: the host port is known before the container is created."""
-        clients = [
-            _clients_listener("EXTERNAL", EXTERNAL_PORT, self.bootstrap, self._secured),
-            _clients_listener("INTERNAL", INTERNAL_PORT, self.internal_bootstrap, self._secured),
-        ]
-        if self._secured is None:
-            properties = _listening([*clients, _CONTROLLER], between_brokers="INTERNAL")
-        else:
-            own = _own_listeners(self._secured, admin=self._admin_bootstrap)
-            properties = {
-                **_listening([*clients, *own], between_brokers="BROKER"),
-                **_security_properties(self._secured),
-            }
-        properties = {**_SINGLE_NODE, **properties, **self.settings}
-        return {**_JVM, **{_variable(name): value for name, value in properties.items()}}
+        """Every setting as the variable it is made from."""
+        return {**_JVM, **{_variable(name): value for name, value in self._properties().items()}}
 
     def server_files(self) -> Mapping[str, bytes]:
         """Passwords and keys: in files, so that neither environment nor arguments hold them."""
-        return {} if self._secured is None else _security_files(self._secured)
+        if not self._checks:
+            return {}
+        secured = self._secured
+        by_file = f'{_PLAIN} user_{USER}="{secured.password}"'
+        clients = by_file if secured.mechanism in ("", "PLAIN") else _SCRAM
+        own = f'{_PLAIN} username="{ADMIN}" password="{secured.admin_password}"'
+        jaas = f"""\
+external.KafkaServer {{ {clients}; }};
+internal.KafkaServer {{ {clients}; }};
+KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
+"""
+        tls = secured.tls
+        stores = {} if tls is None else {_KEY_STORE: tls.server.pem, _TRUST_STORE: tls.authority}
+        return {_JAAS: jaas.encode(), **stores}
 
     def why_ended(self) -> str:
         """The exception that the broker did not start for."""
         return why_ended(self.logs())
+
+    def _properties(self) -> Mapping[str, str]:
+        """server.properties: the host port is known before the container is created."""
+        listeners = self._listeners()
+        return {
+            **_SINGLE_NODE,
+            "listeners": ",".join(f"{each.name}://{each.place}" for each in listeners),
+            "advertised.listeners": ",".join(
+                f"{each.name}://{each.advertised}" for each in listeners if each.advertised
+            ),
+            "listener.security.protocol.map": ",".join(
+                f"{each.name}:{each.protocol}" for each in listeners
+            ),
+            "inter.broker.listener.name": "BROKER" if self._checks else "INTERNAL",
+            **{
+                f"listener.name.{each.name.lower()}.sasl.enabled.mechanisms": each.mechanism
+                for each in listeners
+                if each.mechanism
+            },
+            **(_security_properties(self._secured) if self._checks else {}),
+            **self.settings,
+        }
+
+    def _listeners(self) -> Sequence[_Listener]:
+        """For the clients of tests and, with any security, for the administrator and the broker.
+
+        The administrator has to give a password. By the last two, on the loopback, the broker
+        reaches itself and its controller: without a password, as ANONYMOUS, which is a superuser
+        then. Where clients may come without a name it must not be one, so there the broker gives a
+        password too.
+        """
+        clients = self._secured.protocol, self._secured.mechanism
+        within = _PASSWORD if self.security == "ssl" else ("PLAINTEXT", "")
+        listeners = [
+            _Listener("EXTERNAL", f":{EXTERNAL_PORT}", self.bootstrap, *clients),
+            _Listener("INTERNAL", f":{INTERNAL_PORT}", self.internal_bootstrap, *clients),
+            _Listener("CONTROLLER", _CONTROLLER, "", *within),
+        ]
+        if self._checks:
+            admin = _Listener("ADMIN", f":{ADMIN_PORT}", self._admin_bootstrap, *_PASSWORD)
+            listeners += [admin, _Listener("BROKER", _BROKER, _BROKER, *within)]
+        return listeners
+
+
+class _Listener(NamedTuple):
+    """One address a broker listens on, what its clients are told of it, and how they log in."""
+
+    name: str
+    place: str
+    advertised: str
+    protocol: str
+    mechanism: str
 
 
 def why_ended(logs: str) -> str:
@@ -149,95 +202,9 @@ def why_ended(logs: str) -> str:
     return thrown["error"].strip() if thrown else ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Listener:
-    """One address a broker listens on.
-
-    Attributes:
-        name: What the other settings call it.
-        port: The container port.
-        advertised: ``host:port`` that its clients are told, if it has clients.
-        protocol: Kafka's word for its security, such as ``"SASL_SSL"``.
-        mechanism: How its clients prove their password, if it asks for one.
-        host: The container's address it listens on; all of them without.
-    """
-
-    name: str
-    port: int
-    advertised: str | None
-    protocol: str = "PLAINTEXT"
-    mechanism: str | None = None
-    host: str = ""
-
-
-_CONTROLLER: Final = _Listener(
-    name="CONTROLLER", port=_CONTROLLER_PORT, advertised=None, host="localhost"
-)
-
-
-def _clients_listener(
-    name: str, port: int, advertised: str, secured: BrokerSecurity | None
-) -> _Listener:
-    """A listener for the clients of tests."""
-    if secured is None:
-        return _Listener(name=name, port=port, advertised=advertised)
-    return _Listener(
-        name=name,
-        port=port,
-        advertised=advertised,
-        protocol=secured.protocol,
-        mechanism=secured.mechanism if secured.sasl else None,
-    )
-
-
-def _own_listeners(secured: BrokerSecurity, *, admin: str) -> Sequence[_Listener]:
-    """The listeners for the administrator, for the broker itself, and for its controller.
-
-    The administrator has to give a password. By the other two, on the loopback, the broker reaches
-    itself: without a password, as ANONYMOUS, which is a superuser then. Where clients may come
-    without a name it must not be one, so there the broker gives a password too.
-
-    Args:
-        secured: What the clients' listeners ask for.
-        admin: ``host:port`` that the administrator is told.
-    """
-    password = {"protocol": "SASL_PLAINTEXT", "mechanism": "PLAIN"}
-    within = {"host": "localhost", **({} if secured.sasl else password)}
-    itself = f"localhost:{_BROKER_PORT}"
-    return (
-        _Listener(name="ADMIN", port=ADMIN_PORT, advertised=admin, **password),
-        _Listener(name="BROKER", port=_BROKER_PORT, advertised=itself, **within),
-        _Listener(name="CONTROLLER", port=_CONTROLLER_PORT, advertised=None, **within),
-    )
-
-
-def _listening(listeners: Sequence[_Listener], *, between_brokers: str) -> Mapping[str, str]:
-    """The properties that say where a broker listens.
-
-    Args:
-        listeners: All of them, the controller's included.
-        between_brokers: The name of the listener the broker reaches itself by.
-    """
-    return {
-        "listeners": ",".join(f"{each.name}://{each.host}:{each.port}" for each in listeners),
-        "advertised.listeners": ",".join(
-            f"{each.name}://{each.advertised}" for each in listeners if each.advertised
-        ),
-        "listener.security.protocol.map": ",".join(
-            f"{each.name}:{each.protocol}" for each in listeners
-        ),
-        "inter.broker.listener.name": between_brokers,
-        **{
-            f"listener.name.{each.name.lower()}.sasl.enabled.mechanisms": each.mechanism
-            for each in listeners
-            if each.mechanism
-        },
-    }
-
-
 def _security_properties(secured: BrokerSecurity) -> Mapping[str, str]:
     """What else a broker is told that checks who its clients are."""
-    superusers = [f"User:{ADMIN}", *(["User:ANONYMOUS"] if secured.sasl else [])]
+    superusers = [f"User:{ADMIN}", *(["User:ANONYMOUS"] if secured.mechanism else [])]
     properties = {
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
@@ -258,20 +225,6 @@ def _security_properties(secured: BrokerSecurity) -> Mapping[str, str]:
         # A certificate's CN=test becomes the user a password would have proved.
         "ssl.principal.mapping.rules": r"RULE:^CN=([^,]+).*$/$1/",
     }
-
-
-def _security_files(secured: BrokerSecurity) -> Mapping[str, bytes]:
-    """The files in the container that hold passwords and keys."""
-    clients = _SCRAM if secured.scram else f'{_PLAIN} user_{USER}="{secured.password}"'
-    own = f'{_PLAIN} username="{ADMIN}" password="{secured.admin_password}"'
-    jaas = f"""\
-external.KafkaServer {{ {clients}; }};
-internal.KafkaServer {{ {clients}; }};
-KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
-"""
-    tls = secured.tls
-    stores = {} if tls is None else {_KEY_STORE: tls.server.pem, _TRUST_STORE: tls.authority}
-    return {_JAAS: jaas.encode(), **stores}
 
 
 def _variable(setting: str) -> str:

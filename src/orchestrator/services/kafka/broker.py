@@ -13,10 +13,12 @@ from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.kafka.clients import Clients, kafka_python
-from orchestrator.services.kafka.security import BrokerSecurity, Mechanism, Security
+from orchestrator.services.kafka.security import USER, BrokerSecurity, Mechanism, Security
 from orchestrator.services.kafka.topics import BrokerState
 from orchestrator.services.once import locked_property
+from orchestrator.services.secret import Secret
 from orchestrator.services.service import Service
+from orchestrator.services.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +58,7 @@ class Broker(Service):
     mechanism: Mechanism = _MECHANISM
 
     _test: str = options.private("")
-    _secured: BrokerSecurity | None = options.private(None)
+    _secured: BrokerSecurity = options.private(BrokerSecurity())
     _class_state: BrokerState | None = options.private(None)
 
     # Its life
@@ -74,31 +76,38 @@ class Broker(Service):
 
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with the passwords and certificates that its security needs."""
-        if self.security != "plaintext":
+        if self._checks:
             names = [runtime.engine.host, "localhost", "127.0.0.1", *host_names(runtime.alias)]
-            changes["_secured"] = BrokerSecurity.create(
-                self.security,
-                self.mechanism,
-                hosts=names,
-                password=runtime.password,
+            client = USER if self.security == "ssl" else None
+            changes["_secured"] = BrokerSecurity(
+                protocol=self.security.upper(),
+                mechanism=self.mechanism if self.security.startswith("sasl_") else "",
+                password=Secret(runtime.password),
                 admin_mechanism=self._admin_mechanism,
+                admin_password=Secret(options.random_password()),
+                tls=Tls.create(names, client=client) if self.security.endswith("ssl") else None,
             )
         return super()._bound(runtime, **changes)
 
+    @property
+    def _checks(self) -> bool:
+        """Whether the broker checks who its clients are."""
+        return self.security != "plaintext"
+
     def container_ports(self) -> Sequence[str]:
         """The clients' port and, with any security, the administrator's."""
-        admin = [] if self.security == "plaintext" else [f"{ADMIN_PORT}/tcp"]
-        return [*super().container_ports(), *admin]
+        return [*super().container_ports(), *([f"{ADMIN_PORT}/tcp"] if self._checks else [])]
 
     def readiness(self) -> Probe:
         """It lists itself as a broker that takes requests."""
         kafka_python()  # takes a while to import, and nothing else is to do while the server starts
-        return Call(lists_itself if self._secured is None else answers_the_admin)
+        return Call(answers_the_admin if self._checks else lists_itself)
 
     def prepare(self) -> None:
         """Connect; the tests of the class share the connection that creates their topics."""
-        if self._secured is not None:
-            self._secured.create_user(self._state.admin, service=self.alias)
+        secured = self._secured
+        if secured.mechanism not in ("", "PLAIN"):  # PLAIN's passwords are in a file
+            self._state.create_user(USER, secured.mechanism, secured.password)
         self._state.admin.list_topics()  # it answers, and not only listens
 
     @contextlib.contextmanager
@@ -121,8 +130,7 @@ class Broker(Service):
 
     def secrets(self) -> Sequence[str]:
         """Both passwords."""
-        secured = self._secured
-        return () if secured is None else (secured.password, secured.admin_password)
+        return (self._secured.password, self._secured.admin_password) if self._checks else ()
 
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
@@ -142,13 +150,8 @@ class Broker(Service):
     @locked_property
     def _clients(self) -> Clients:
         """The clients that were opened through this handle."""
-        secured = self._secured
-        admin = {} if secured is None else secured.admin_settings()
-        return Clients(
-            self.client_settings,
-            admin={"bootstrap_servers": self._admin_bootstrap, **admin},
-            secrets=self.secrets(),
-        )
+        admin = {"bootstrap_servers": self._admin_bootstrap, **self._secured.admin_settings()}
+        return Clients(self.client_settings, admin=admin, secrets=self.secrets())
 
     @locked_property
     def _state(self) -> BrokerState:
@@ -156,7 +159,7 @@ class Broker(Service):
         return self._class_state or BrokerState(
             self._clients.open("KafkaAdminClient", retry_backoff_ms=5),
             service=self.alias,
-            has_acls=self._secured is not None,
+            has_acls=self._checks,
         )
 
     # Where it is
@@ -169,8 +172,7 @@ class Broker(Service):
     @property
     def internal_bootstrap(self) -> str:
         """``alias:port`` for other containers of the class; with TLS, hyphens for underscores."""
-        tls = self._secured is not None and self._secured.tls is not None
-        name = host_names(self.alias)[-1] if tls else self.alias
+        name = self.alias if self._secured.tls is None else host_names(self.alias)[-1]
         return f"{name}:{INTERNAL_PORT}"
 
     @property
@@ -185,21 +187,17 @@ class Broker(Service):
 
     @property
     def _admin_bootstrap(self) -> str:
-        if self._secured is None:
-            return self.bootstrap
-        return address(self.host, self.port_of(ADMIN_PORT))
+        return address(self.host, self.port_of(ADMIN_PORT)) if self._checks else self.bootstrap
 
     @property
     def client_settings(self) -> dict[str, Any]:
         """How to reach the broker, as keyword arguments for every client of kafka-python."""
-        settings = {} if self._secured is None else self._secured.client_settings()
-        return {"bootstrap_servers": self.bootstrap, **settings}
+        return {"bootstrap_servers": self.bootstrap, **self._secured.client_settings()}
 
     @property
     def confluent_settings(self) -> dict[str, str]:
         """How to reach the broker, as settings for every client of confluent-kafka."""
-        settings = {} if self._secured is None else self._secured.confluent_settings()
-        return {"bootstrap.servers": self.bootstrap, **settings}
+        return {"bootstrap.servers": self.bootstrap, **self._secured.confluent_settings()}
 
     @property
     def tls_files(self) -> dict[str, str]:
@@ -208,7 +206,7 @@ class Broker(Service):
         The names are kafka-python's: ``ssl_cafile``, and ``ssl_certfile`` and ``ssl_keyfile`` where
         the client has a certificate. The files are gone after the test.
         """
-        return {} if self._secured is None else self._secured.tls_files(self._clients.files())
+        return self._secured.tls_files(self._clients.files())
 
     # What a test does with it
 
@@ -249,21 +247,23 @@ class Broker(Service):
                 f"{name!r} cannot name a topic: use ASCII letters, digits, '.', '_' and '-'"
             )
         topic = f"{self.prefix}{name}"
+        if type(partitions) is not int or partitions < 1:
+            raise DeclarationError(
+                f"{topic!r} cannot have {partitions!r} partitions: expected 1 or more"
+            )
         with self._lock.held():
             if topic not in self._created:
-                _check_partitions(topic, partitions)
                 with self._translate_errors(f"the topic {topic!r} could not be made"):
                     self._state.create(topic, partitions=partitions, settings=settings or {})
                 self._created[topic] = partitions, dict(settings or {})
-        had, theirs = self._created[topic]
-        if had != partitions:
-            raise DeclarationError(
-                f"{topic!r} has {had} partitions in this test already, and cannot have {partitions}"
+        had = self._created[topic]
+        asked = partitions, had[1] if settings is None else dict(settings)
+        if asked != had:
+            there, wanted = (
+                f"{count} partitions and settings {its}" for count, its in (had, asked)
             )
-        if settings is not None and dict(settings) != theirs:
             raise DeclarationError(
-                f"{topic!r} has the settings {theirs} in this test already, and cannot have "
-                f"{dict(settings)}"
+                f"{topic!r} has {there} in this test already, and cannot have {wanted}"
             )
         return topic
 
@@ -271,9 +271,7 @@ class Broker(Service):
         """A kafka-python producer; closed after the test, if the test did not.
 
         It waits ten seconds at most for the broker, and twenty until a record is delivered.
-
-        Args:
-            config: kafka-python's settings, over ours.
+        kafka-python's settings in `config` go over ours.
         """
         return self._clients.open("KafkaProducer", **config)
 
@@ -281,11 +279,8 @@ class Broker(Service):
         """A kafka-python consumer in this test's group, from the first record on.
 
         It commits nothing by itself, and is closed after the test, if the test did not. A loop
-        over it ends when nothing came for ten seconds.
-
-        Args:
-            topics: Full names, as `topic` returns them.
-            config: kafka-python's settings, over ours.
+        over it ends when nothing came for ten seconds. `topics` are full names, as `topic` returns
+        them; kafka-python's settings in `config` go over ours.
         """
         ours = {
             "group_id": self.group,
@@ -312,19 +307,21 @@ class Broker(Service):
             raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
         if not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise DeclarationError(f"consume(timeout={timeout!r}) cannot be used: expected seconds")
-        reader = self._clients.reader(topic)
+        reader = self._clients.reader(topic, self._state.partition_count)
         cause: Exception | None = None
         try:
-            records = reader.read(
-                count, timeout=timeout, partitions=lambda: self._state.partition_count(topic)
-            )
+            records = reader.read(count, timeout=timeout)
         except kafka_python().errors.KafkaError as error:
             records, cause = [], error
         if len(records) == count:
             return records
-        why = f": {cause}" if cause else ""
-        if not cause and not self._state.partition_count(topic):
-            why = ": there is no such topic"
+        why = (
+            f": {cause}"
+            if cause
+            else ""
+            if self._state.partition_count(topic)
+            else ": there is no such topic"
+        )
         raise ServiceError(
             f"{self.alias}: {len(records)} of {count} records came from topic {topic!r} in "
             f"{timeout:g} s{why}",
@@ -376,17 +373,9 @@ class Broker(Service):
             raise ServiceError(f"{self.alias}: {what}: {error}", service=self.alias) from error
 
 
-def _check_partitions(topic: str, partitions: int) -> None:
-    if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
-        raise DeclarationError(
-            f"{topic!r} cannot have {partitions!r} partitions: expected 1 or more"
-        )
-
-
 def lists_itself(target: Target) -> None:
     """Ask for metadata: a broker that does not take requests yet is not listed."""
-    answer = _ask(target, _METADATA, port=EXTERNAL_PORT)
-    if len(answer) < _METADATA_HEAD.size or _METADATA_HEAD.unpack_from(answer)[-1] < 1:
+    if _last_number(target, _METADATA, _METADATA_HEAD, port=EXTERNAL_PORT) < 1:
         raise NotReadyError("the broker does not list itself yet")
 
 
@@ -395,12 +384,13 @@ def answers_the_admin(target: Target) -> None:
 
     A broker opens the listeners for clients last, when it is registered and takes requests.
     """
-    answer = _ask(target, _VERSIONS, port=ADMIN_PORT)
-    if len(answer) < _VERSIONS_HEAD.size or _VERSIONS_HEAD.unpack_from(answer)[-1] != 0:
+    if _last_number(target, _VERSIONS, _VERSIONS_HEAD, port=ADMIN_PORT) != 0:
         raise NotReadyError("the broker does not answer yet")
 
 
-def _ask(target: Target, request: bytes, *, port: int) -> bytes:
+def _last_number(target: Target, request: bytes, head: struct.Struct, *, port: int) -> int:
+    """The last number in the head of an answer; -1 without one."""
     with connect(target, port=port) as connection:
         connection.sendall(struct.pack("!i", len(request)) + request)
-        return connection.recv(4096)
+        answer = connection.recv(4096)
+    return int(head.unpack_from(answer)[-1]) if len(answer) >= head.size else -1

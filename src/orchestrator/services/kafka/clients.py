@@ -13,7 +13,7 @@ from orchestrator.services.secret import masked
 from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     import kafka
@@ -69,18 +69,12 @@ class Clients:
         self._settings = {**dict.fromkeys(_TIMEOUTS, settings), "KafkaAdminClient": admin}
         self._open = OwnStack()
         if secrets:
-            self._open.enter_context(_Mask(secrets))
+            self._open.enter_context(_secrets_masked(secrets))
         self._readers: dict[str, Reader] = {}
         self._lock = threading.Lock()
 
     def open(self, kind: str, *arguments: Any, **config: Any) -> Any:
-        """Open a client of kafka-python that `close` will close.
-
-        Args:
-            kind: The name of its class.
-            arguments: Its positional arguments.
-            config: kafka-python's settings, over ours.
-        """
+        """Open a client of kafka-python, by its class's name; `config` goes over our settings."""
         ours = {**self._settings[kind], **_RECONNECT, **_TIMEOUTS[kind]}
         client = _construct(getattr(kafka_python(), kind), arguments, {**ours, **config})
         with self._lock:
@@ -93,10 +87,10 @@ class Clients:
         with self._lock:
             return self._open.enter_context(PemFiles())
 
-    def reader(self, topic: str) -> Reader:
+    def reader(self, topic: str, partitions: Callable[[str], int]) -> Reader:
         """The reader of a topic, the same every time."""
         with self._lock:
-            return self._readers.setdefault(topic, Reader(self, topic))
+            return self._readers.setdefault(topic, Reader(self, topic, partitions))
 
     def close(self) -> None:
         """Close all that are still open, the last one first."""
@@ -138,74 +132,59 @@ def _pause_less(client: Any, milliseconds: int) -> None:
         metadata.config["retry_backoff_ms"] = milliseconds  # type: ignore[union-attr]
 
 
-class _Mask(logging.Filter):
-    """Keeps secrets out of what kafka-python logs of its requests, at the level DEBUG."""
+@contextlib.contextmanager
+def _secrets_masked(secrets: Sequence[str]) -> Iterator[None]:
+    """Keep secrets out of what kafka-python logs of its requests, at the level DEBUG."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        super().__init__()
-        self._secrets = secrets
-
-    def __enter__(self) -> None:
-        for name in _LOG_REQUESTS:
-            logging.getLogger(name).addFilter(self)
-
-    def __exit__(self, *_: object) -> None:
-        for name in _LOG_REQUESTS:
-            logging.getLogger(name).removeFilter(self)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite a record that has a secret."""
+    def mask(record: logging.LogRecord) -> bool:
         said = record.getMessage()
-        shown = masked(said, self._secrets)
+        shown = masked(said, secrets)
         if shown != said:
             record.msg, record.args = shown, ()
         return True
+
+    loggers = [logging.getLogger(name) for name in _LOG_REQUESTS]
+    for logger in loggers:
+        logger.addFilter(mask)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(mask)
 
 
 class Reader:
     """Reads a topic once, from its first record on.
 
     It has no group, as joining one takes time, and shows what a transaction committed only.
+    `partitions` says how many a topic has; 0 while it does not exist.
     """
 
-    def __init__(self, clients: Clients, topic: str) -> None:
+    def __init__(self, clients: Clients, topic: str, partitions: Callable[[str], int]) -> None:
         self._clients = clients
         self._topic = topic
+        self._partitions = partitions
         self._consumer: kafka.KafkaConsumer | None = None
         self._unread: list[ConsumerRecord] = []
         self._lock = threading.Lock()
 
-    def read(
-        self, count: int, *, timeout: float, partitions: Callable[[], int]
-    ) -> list[ConsumerRecord]:
-        """Up to so many records: fewer when the time is over; they are read again then.
-
-        Args:
-            count: How many to wait for.
-            timeout: Seconds they have to come.
-            partitions: Says how many partitions the topic has; 0 while it does not exist.
-        """
+    def read(self, count: int, *, timeout: float) -> list[ConsumerRecord]:
+        """Up to so many records: fewer when the time is over; they are read again then."""
         deadline = time.monotonic() + timeout
         with self._lock:
-            while len(self._unread) < count:
+            while (missing := count - len(self._unread)) > 0:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return list(self._unread)
-                self._poll(count, min(left, _POLL), left=left, partitions=partitions)
+                consumer = self._consumer or self._open(left)
+                pause = min(left, _POLL)
+                if not consumer.assignment() and not self._assign(consumer):
+                    time.sleep(pause / 10)
+                    continue
+                polled = consumer.poll(max(1, int(pause * 1000)), max_records=missing)
+                self._unread.extend(record for batch in polled.values() for record in batch)
             records, self._unread = self._unread[:count], self._unread[count:]
             return records
-
-    def _poll(
-        self, count: int, seconds: float, *, left: float, partitions: Callable[[], int]
-    ) -> None:
-        consumer = self._consumer or self._open(left)
-        if not consumer.assignment() and not self._assign(consumer, partitions()):
-            time.sleep(seconds / 10)
-            return
-        polled = consumer.poll(
-            timeout_ms=max(1, int(seconds * 1000)), max_records=count - len(self._unread)
-        )
-        self._unread.extend(record for batch in polled.values() for record in batch)
 
     def _open(self, left: float) -> kafka.KafkaConsumer:
         self._consumer = self._clients.open(
@@ -218,8 +197,9 @@ class Reader:
         )
         return self._consumer
 
-    def _assign(self, consumer: kafka.KafkaConsumer, partitions: int) -> bool:
+    def _assign(self, consumer: kafka.KafkaConsumer) -> bool:
         """Read all partitions, if there are any; subscribing would create a missing topic."""
+        partitions = self._partitions(self._topic)
         topic_partition = kafka_python().TopicPartition
         consumer.assign([topic_partition(self._topic, number) for number in range(partitions)])
         return partitions > 0

@@ -22,14 +22,11 @@ from orchestrator.services.kafka.security import ADMIN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.services.kafka.security import BrokerSecurity
-
 _PROPERTY: Final = re.compile(r"[a-z][a-z0-9_]*")
 _FOLDER: Final = "/etc/redpanda"
 _CERTIFICATE: Final = f"{_FOLDER}/orchestrator.crt"
 _KEY: Final = f"{_FOLDER}/orchestrator.key"
 _AUTHORITY: Final = f"{_FOLDER}/orchestrator-ca.crt"
-_PORTS: Final = {"external": EXTERNAL_PORT, "internal": INTERNAL_PORT, "admin": ADMIN_PORT}
 # A broker for tests: it does not wait for more consumers before it serves the first.
 _PROPERTIES: Final[Mapping[str, object]] = {
     "auto_create_topics_enabled": True,
@@ -78,35 +75,60 @@ class Redpanda(Broker):
 
     def server_env(self) -> Mapping[str, str]:
         """The administrator, by the only way there is to have one from the first start on."""
-        secured = self._secured
-        if secured is None:
+        if not self._checks:
             return {}
-        return {"RP_BOOTSTRAP_USER": f"{ADMIN}:{secured.admin_password}:{secured.admin_mechanism}"}
+        password = self._secured.admin_password
+        return {"RP_BOOTSTRAP_USER": f"{ADMIN}:{password}:{self._admin_mechanism}"}
 
     def server_files(self) -> Mapping[str, bytes]:
         """The settings of node and cluster, and certificates."""
-        secured = self._secured
-        places = {"external": self.bootstrap, "internal": self.internal_bootstrap}
         properties = dict(_PROPERTIES)
-        certificates = {}
-        if secured is not None:
-            places["admin"] = self._admin_bootstrap
-            plain = ["PLAIN"] if secured.mechanism == "PLAIN" else []
+        if self._checks:
+            plain = ["PLAIN"] if self.mechanism == "PLAIN" else []
             properties |= {
                 "superusers": [ADMIN],
                 "sasl_mechanisms": ["SCRAM", *plain],
                 "kafka_enable_authorization": False,
             }
-        if secured is not None and secured.tls is not None:
-            certificates = {
-                _CERTIFICATE: secured.tls.server.certificate,
-                _KEY: secured.tls.server.key,
-                _AUTHORITY: secured.tls.authority,
-            }
+        files = {
+            f"{_FOLDER}/redpanda.yaml": json.dumps({"redpanda": self._node()}).encode(),
+            f"{_FOLDER}/.bootstrap.yaml": json.dumps({**properties, **self.settings}).encode(),
+        }
+        tls = self._secured.tls
+        if tls is not None:
+            files |= {_CERTIFICATE: tls.server.certificate, _KEY: tls.server.key}
+            files[_AUTHORITY] = tls.authority
+        return files
+
+    def _node(self) -> Mapping[str, Any]:
+        """Each listener: where it is, what its clients are told, and what they are asked for."""
+        places = {
+            "external": (EXTERNAL_PORT, self.bootstrap),
+            "internal": (INTERNAL_PORT, self.internal_bootstrap),
+        }
+        asking = ["admin", *(places if self._secured.mechanism else ())]
+        encrypted = [] if self._secured.tls is None else [*places]
+        if self._checks:
+            places["admin"] = ADMIN_PORT, self._admin_bootstrap
+        listeners, advertised = [], []
+        for name, (port, told) in places.items():
+            method = "sasl" if name in asking else "none"
+            anywhere = "0.0.0.0"  # noqa: S104 - in a container, on a private network
+            listener = {"name": name, "address": anywhere, "port": port}
+            listeners.append({**listener, "authentication_method": method})
+            host, _, published = told.rpartition(":")
+            advertised.append({"name": name, "address": host.strip("[]"), "port": int(published)})
+        certificates = {
+            "cert_file": _CERTIFICATE,
+            "key_file": _KEY,
+            "truststore_file": _AUTHORITY,
+            "require_client_auth": False,  # to ask for a certificate is to demand one here
+        }
+        tls = [{"name": name, "enabled": True, **certificates} for name in encrypted]
         return {
-            f"{_FOLDER}/redpanda.yaml": _json({"redpanda": _node(places, secured)}),
-            f"{_FOLDER}/.bootstrap.yaml": _json({**properties, **self.settings}),
-            **certificates,
+            "kafka_api": listeners,
+            "advertised_kafka_api": advertised,
+            **({"kafka_api_tls": tls} if tls else {}),
         }
 
     def started(self) -> None:
@@ -119,57 +141,8 @@ class Redpanda(Broker):
         )
 
 
-def _node(places: Mapping[str, str], secured: BrokerSecurity | None) -> Mapping[str, Any]:
-    """The settings of the node.
-
-    Args:
-        places: The name of each listener to the ``host:port`` that its clients are told.
-        secured: What they are asked for.
-    """
-    node: dict[str, Any] = {
-        "kafka_api": [
-            {
-                "name": name,
-                "address": "0.0.0.0",  # noqa: S104 - in a container, on a private network
-                "port": _PORTS[name],
-                "authentication_method": _authentication(name, secured),
-            }
-            for name in places
-        ],
-        "advertised_kafka_api": [
-            {"name": name, "address": host.strip("[]"), "port": int(port)}
-            for name, (host, _, port) in (
-                (name, place.rpartition(":")) for name, place in places.items()
-            )
-        ],
-    }
-    if secured is not None and secured.tls is not None:
-        node["kafka_api_tls"] = [
-            {
-                "name": name,
-                "enabled": True,
-                "cert_file": _CERTIFICATE,
-                "key_file": _KEY,
-                "truststore_file": _AUTHORITY,
-                "require_client_auth": False,  # to ask for a certificate is to demand one here
-            }
-            for name in places
-            if name != "admin"
-        ]
-    return node
-
-
-def _authentication(listener: str, secured: BrokerSecurity | None) -> str:
-    asks = secured is not None and (listener == "admin" or secured.sasl)
-    return "sasl" if asks else "none"
-
-
 def _is_property(item: tuple[object, object]) -> bool:
     name, value = item
     single = isinstance(value, (str, int, float))
     several = isinstance(value, list) and all(isinstance(each, str) for each in value)
     return isinstance(name, str) and _PROPERTY.fullmatch(name) is not None and (single or several)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2).encode()

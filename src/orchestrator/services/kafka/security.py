@@ -8,127 +8,56 @@ not, they give nobody more than a client's rights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from orchestrator.errors import ServiceError
-from orchestrator.probes.waiting import poll
-from orchestrator.services.once import driver
-from orchestrator.services.options import random_password
 from orchestrator.services.secret import Secret
-from orchestrator.services.tls import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    import kafka
-
-    from orchestrator.services.tls import PemFiles
+    from orchestrator.services.tls import PemFiles, Tls
 
 Security = Literal["plaintext", "sasl_plaintext", "ssl", "sasl_ssl"]
 Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
 USER: Final = "test"
 ADMIN: Final = "admin"
 
-_USER_KNOWN: Final = 10.0
-_INTERVAL: Final = 0.002
-
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerSecurity:
-    """What a broker asks its clients for, and the answers.
+    """What a broker asks its clients for, and the answers; by default nothing.
 
     Attributes:
-        security: How a test's clients connect.
-        mechanism: How they prove their password, with SASL.
-        password: The password of `USER`, with SASL.
-        admin_password: The password of `ADMIN`.
-        admin_mechanism: How the administrator proves it.
+        protocol: How a test's clients connect, in Kafka's word for it.
+        mechanism: How they prove the password of `USER`, with SASL; empty without.
+        admin_mechanism: How the administrator proves that of `ADMIN`.
         tls: The certificates, with TLS.
     """
 
-    security: Security
-    mechanism: Mechanism
-    password: Secret = field(repr=False)
-    admin_password: Secret = field(repr=False)
-    admin_mechanism: str
-    tls: Tls | None
+    protocol: str = "PLAINTEXT"
+    mechanism: str = ""
+    password: Secret = field(default=Secret(), repr=False)
+    admin_mechanism: str = ""
+    admin_password: Secret = field(default=Secret(), repr=False)
+    tls: Tls | None = None
 
-    @classmethod
-    def create(
-        cls,
-        security: Security,
-        mechanism: Mechanism,
-        *,
-        hosts: Iterable[str],
-        password: str,
-        admin_mechanism: str,
-    ) -> Self:
-        """Make certificates and a password for the administrator.
-
-        Args:
-            security: How a test's clients connect.
-            mechanism: How they prove their password, with SASL.
-            hosts: The names under which the broker is reached.
-            password: The clients', with SASL.
-            admin_mechanism: How the administrator proves its own.
-        """
-        return cls(
-            security=security,
-            mechanism=mechanism,
-            password=Secret(password),
-            admin_password=Secret(random_password()),
-            admin_mechanism=admin_mechanism,
-            tls=Tls.create(hosts, client=USER if security == "ssl" else None)
-            if security.endswith("ssl")
-            else None,
-        )
-
-    @property
-    def protocol(self) -> str:
-        """Kafka's word for the security."""
-        return self.security.upper()
-
-    @property
-    def sasl(self) -> bool:
-        """Whether clients prove a password."""
-        return self.security.startswith("sasl_")
-
-    @property
-    def scram(self) -> bool:
-        """Whether the broker has to be told of the clients' user once it runs."""
-        return self.sasl and self.mechanism != "PLAIN"
-
-    def client_settings(self) -> Mapping[str, Any]:
+    def client_settings(self) -> dict[str, Any]:
         """kafka-python's keyword arguments for a test's client."""
-        settings: dict[str, Any] = {"security_protocol": self.protocol}
-        if self.sasl:
-            settings |= {
-                "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": USER,
-                "sasl_plain_password": self.password,
-            }
-        if self.tls is not None:
-            settings["ssl_context"] = self.tls.client_context
-        return settings
+        context = {} if self.tls is None else {"ssl_context": self.tls.client_context}
+        return {**self._login(), **context}
 
     def admin_settings(self) -> Mapping[str, Any]:
         """kafka-python's keyword arguments for the administrator."""
-        return {
-            "security_protocol": "SASL_PLAINTEXT",
-            "sasl_mechanism": self.admin_mechanism,
-            "sasl_plain_username": ADMIN,
-            "sasl_plain_password": self.admin_password,
-        }
+        if not self.admin_mechanism:
+            return {}
+        return _login("SASL_PLAINTEXT", self.admin_mechanism, ADMIN, self.admin_password)
 
-    def confluent_settings(self) -> Mapping[str, str]:
+    def confluent_settings(self) -> dict[str, str]:
         """confluent-kafka's settings for a test's client."""
-        settings = {"security.protocol": self.protocol}
-        if self.sasl:
-            settings |= {
-                "sasl.mechanism": self.mechanism,
-                "sasl.username": USER,
-                "sasl.password": self.password,
-            }
+        settings = {
+            name.replace("_plain_", "_").replace("_", "."): value
+            for name, value in self._login().items()
+        }
         if self.tls is not None:
             settings["ssl.ca.pem"] = self.tls.authority.decode()
             if self.tls.client is not None:
@@ -146,23 +75,16 @@ class BrokerSecurity:
             paths["ssl_keyfile"] = files.write("client.key", self.tls.client.key)
         return paths
 
-    def create_user(self, admin: kafka.KafkaAdminClient, *, service: str) -> None:
-        """Create the clients' user, if its password is not in a file; it can log in then.
+    def _login(self) -> dict[str, str]:
+        if self.mechanism:
+            return _login(self.protocol, self.mechanism, USER, self.password)
+        return {} if self.tls is None else {"security_protocol": self.protocol}
 
-        Raises:
-            ServiceError: The broker refused, or does not know the user after ten seconds.
-        """
-        if not self.scram:
-            return
-        users = driver("kafka.admin", extra="kafka")
-        upsertion = users.UserScramCredentialUpsertion(USER, self.mechanism, str(self.password))
-        refusal = admin.alter_user_scram_credentials([upsertion])[USER]
 
-        def known() -> bool:
-            described = admin.describe_user_scram_credentials([USER])[USER]
-            return bool(described["credential_infos"])
-
-        if not refusal and not poll(known, timeout=_USER_KNOWN, interval=_INTERVAL):
-            refusal = f"it is not known {_USER_KNOWN:g} s later"
-        if refusal:
-            raise ServiceError(f"{service} refused the user {USER!r}: {refusal}", service=service)
+def _login(protocol: str, mechanism: str, user: str, password: Secret) -> dict[str, str]:
+    return {
+        "security_protocol": protocol,
+        "sasl_mechanism": mechanism,
+        "sasl_plain_username": user,
+        "sasl_plain_password": password,
+    }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import kafka
 
 _USABLE: Final = 10.0
-_TOPIC_INTERVAL: Final = 0.002
+_INTERVAL: Final = 0.002
 _OFFSETS: Final = "__consumer_offsets"  # made for the first group
 _OF_KAFKA: Final = frozenset(
     {_OFFSETS, "__transaction_state", "__share_group_state", "__cluster_metadata"}
@@ -24,7 +24,7 @@ _OF_KAFKA: Final = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class _Snapshot:
     """What is there at one moment, but for what belongs to Kafka itself."""
 
     topics: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ class BrokerState:
         self.admin = admin
         self._service = service
         self._has_acls = has_acls
-        self._baseline: Snapshot | None = None
+        self._baseline: _Snapshot | None = None
 
     # What tests leave behind
 
@@ -62,18 +62,18 @@ class BrokerState:
 
     def clear(self) -> None:
         """Delete all topics, groups and ACLs."""
-        self._delete_all_but(Snapshot())
+        self._delete_all_but(_Snapshot())
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self) -> _Snapshot:
         topics = frozenset(self.admin.list_topics())
         groups = self.admin.list_groups() if _OFFSETS in topics else []
-        return Snapshot(
+        return _Snapshot(
             topics=topics - _OF_KAFKA,
             groups=frozenset(group["group_id"] for group in groups),
-            acls=self._acls(),
+            acls=self._acls() if self._has_acls else frozenset(),
         )
 
-    def _delete_all_but(self, kept: Snapshot) -> None:
+    def _delete_all_but(self, kept: _Snapshot) -> None:
         """What is gone meanwhile is no error; a group that still has members stays."""
         found = self._snapshot()
         if topics := sorted(found.topics - kept.topics):
@@ -84,62 +84,80 @@ class BrokerState:
             self.admin.delete_acls(acls)
 
     def _acls(self) -> frozenset[kafka.admin.ACL]:
-        if not self._has_acls:
-            return frozenset()
         words = driver("kafka.admin", extra="kafka")
-        any_resource = words.ResourcePatternFilter(
-            words.ResourceType.ANY, None, words.ACLResourcePatternType.ANY
+        found, _ = self.admin.describe_acls(
+            words.ACLFilter(
+                principal=None,
+                host=None,
+                operation=words.ACLOperation.ANY,
+                permission_type=words.ACLPermissionType.ANY,
+                resource_pattern=words.ResourcePatternFilter(
+                    words.ResourceType.ANY, None, words.ACLResourcePatternType.ANY
+                ),
+            )
         )
-        anything = words.ACLFilter(
-            principal=None,
-            host=None,
-            operation=words.ACLOperation.ANY,
-            permission_type=words.ACLPermissionType.ANY,
-            resource_pattern=any_resource,
-        )
-        found, _ = self.admin.describe_acls(anything)
         return frozenset(found)
+
+    def create_user(self, user: str, mechanism: str, password: str) -> None:
+        """Create a user that proves its password by SCRAM; it can log in when this returns.
+
+        Raises:
+            ServiceError: The broker refused, or does not know the user after ten seconds.
+        """
+        users = driver("kafka.admin", extra="kafka")
+        upsertion = users.UserScramCredentialUpsertion(user, mechanism, str(password))
+        refusal = self.admin.alter_user_scram_credentials([upsertion])[user]
+
+        def known() -> bool:
+            described = self.admin.describe_user_scram_credentials([user])[user]
+            return bool(described["credential_infos"])
+
+        if not refusal and not poll(known, timeout=_USABLE, interval=_INTERVAL):
+            refusal = f"it is not known {_USABLE:g} s later"
+        if refusal:
+            raise self._error(f" refused the user {user!r}: {refusal}")
 
     # Topics
 
     def create(self, topic: str, *, partitions: int, settings: Mapping[str, str]) -> None:
         """Create a topic; it can be written to and read when this returns.
 
+        It asks every partition for its end, which the replica answers that is written to. Metadata
+        would not do: the broker publishes it before the replicas are there, and a producer that
+        comes in between waits a tenth of a second before it tries again.
+
         Raises:
             ServiceError: The broker refused it, or did not make it usable in ten seconds.
         """
+        errors = kafka_python().errors
         wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings)}
         [made] = self.admin.create_topics({topic: wanted}, raise_errors=False)["topics"]
         if made["error_code"]:
-            name = kafka_python().errors.for_code(made["error_code"]).__name__
-            raise self._error(f" refused the topic {topic!r}: {made['error_message'] or name}")
-        self._await_leaders(topic, partitions=partitions)
+            reason = made["error_message"] or errors.for_code(made["error_code"]).__name__
+            raise self._error(f" refused the topic {topic!r}: {reason}")
+        try:
+            poll(
+                lambda: self._offsets(topic, partitions, which="LATEST"),
+                timeout=_USABLE,
+                interval=_INTERVAL,
+                retry_on=lambda error: isinstance(error, errors.KafkaError),
+            )
+        except errors.KafkaError as error:
+            raise self._error(
+                f": the topic {topic!r} cannot be used {_USABLE:g} s after it was created: {error}"
+            ) from error
 
     def partition_count(self, topic: str) -> int:
         """How many partitions a topic has; 0 when it does not exist."""
         [found] = self.admin.describe_topics([topic])
         return len(found["partitions"])
 
-    def _await_leaders(self, topic: str, *, partitions: int) -> None:
-        """Ask every partition for its end: the answer comes from the replica that is written to.
+    def _partitions(self, topic: str) -> int:
+        if partitions := self.partition_count(topic):
+            return partitions
+        raise self._error(f": there is no topic {topic!r}")
 
-        Metadata would not do: the broker publishes it before the replicas are there, and a producer
-        that comes in between waits a tenth of a second before it tries again.
-        """
-        kafka_error = kafka_python().errors.KafkaError
-        try:
-            poll(
-                lambda: self._offsets(topic, partitions=partitions, which="LATEST"),
-                timeout=_USABLE,
-                interval=_TOPIC_INTERVAL,
-                retry_on=lambda error: isinstance(error, kafka_error),
-            )
-        except kafka_error as error:
-            raise self._error(
-                f": the topic {topic!r} cannot be used {_USABLE:g} s after it was created: {error}"
-            ) from error
-
-    def _offsets(self, topic: str, *, partitions: int, which: str) -> dict[Any, int]:
+    def _offsets(self, topic: str, partitions: int, *, which: str) -> dict[Any, int]:
         """Partition to its first offset (``"EARLIEST"``) or its end (``"LATEST"``)."""
         module = kafka_python()
         spec = module.OffsetSpec[which]
@@ -156,11 +174,13 @@ class BrokerState:
             ServiceError: There is no such topic.
         """
         partitions = self._partitions(topic)
-        ends = self._offsets(topic, partitions=partitions, which="LATEST")
-        committed = self._committed(group, list(ends))
+        ends = self._offsets(topic, partitions, which="LATEST")
+        committed = {}
+        if self._listed(group) is not None:
+            found = self.admin.list_group_offsets({group: list(ends)})[group]
+            committed = {key: at.offset for key, at in found.items() if at.offset >= 0}
         if len(committed) < len(ends):
-            starts = self._offsets(topic, partitions=partitions, which="EARLIEST")
-            committed = {**starts, **committed}
+            committed = {**self._offsets(topic, partitions, which="EARLIEST"), **committed}
         return sum(max(0, end - committed[partition]) for partition, end in ends.items())
 
     def wait_for_group(self, group: str, topic: str, *, lag: int | None, timeout: float) -> None:
@@ -174,52 +194,31 @@ class BrokerState:
         def there() -> bool:
             nonlocal missing
             if lag is None:
-                missing = self._unassigned(group, topic)
-            else:
-                missing = self._behind(group, topic, lag)
-            return not missing
+                partitions = self._partitions(topic)
+                state, assigned = self._assignment(group, topic, partitions)
+                missing = f"is {state}, with {assigned} of {partitions} partitions assigned"
+                return assigned == partitions
+            behind = self.lag(group, topic)
+            missing = f"is {behind} records behind, where {lag} were asked for,"
+            return behind <= lag
 
         if not poll(there, timeout=timeout):
             raise self._error(f": group {group!r} on topic {topic!r} {missing} after {timeout:g} s")
 
-    def _behind(self, group: str, topic: str, at_most: int) -> str:
-        behind = self.lag(group, topic)
-        if behind <= at_most:
-            return ""
-        return f"is {behind} records behind, where {at_most} were asked for,"
-
-    def _unassigned(self, group: str, topic: str) -> str:
-        partitions = self._partitions(topic)
-        state, assigned = self._assignment(group, topic, partitions=partitions)
-        if assigned == partitions:
-            return ""
-        return f"is {state}, with {assigned} of {partitions} partitions assigned"
-
-    def _partitions(self, topic: str) -> int:
-        if partitions := self.partition_count(topic):
-            return partitions
-        raise self._error(f": there is no topic {topic!r}")
-
-    def _committed(self, group: str, partitions: list[Any]) -> dict[Any, int]:
-        """Partition to the offset the group has committed, where it has."""
-        if self._listed(group) is None:
-            return {}
-        found = self.admin.list_group_offsets({group: partitions})[group]
-        return {each: offset.offset for each, offset in found.items() if offset.offset >= 0}
-
-    def _assignment(self, group: str, topic: str, *, partitions: int) -> tuple[str, int]:
+    def _assignment(self, group: str, topic: str, partitions: int) -> tuple[str, int]:
         """The group's state, and how many partitions of the topic its members have."""
         listed = self._listed(group)
         if listed is None:
             return "absent", 0
         state: str = listed["group_state"]
+        if state != "Stable":
+            return state, 0
         if listed.get("group_type") == "consumer":  # KIP-848: the broker assigns, and tells no more
-            return state, partitions if state == "Stable" else 0
-        described = self.admin.describe_groups([group])[group]
+            return state, partitions
         mine = {
             number
-            for member in described["members"]
-            if state == "Stable" and member["member_assignment"]
+            for member in self.admin.describe_groups([group])[group]["members"]
+            if member["member_assignment"]
             for assigned in member["member_assignment"]["assigned_partitions"]
             if assigned["topic"] == topic
             for number in assigned["partitions"]

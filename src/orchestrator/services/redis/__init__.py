@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import quote, urlencode
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Call
+from orchestrator.probes import Call, NotReadyError
+from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import locked_property
-from orchestrator.services.redis import server
-from orchestrator.services.redis.isolation import Clients, Isolation, ServerState
+from orchestrator.services.redis.isolation import Clients, Isolation, ServerState, verifier
 from orchestrator.services.service import Service
 from orchestrator.services.tls import Tls
 
@@ -51,6 +52,11 @@ _OURS: Final = {
 }
 # Rules that give a user a password, or take it: those are made by the service, and never told.
 _PASSWORD_RULES: Final = re.compile(r"[><#!].*|nopass|resetpass|reset")
+_CERTIFICATES: Final = "/etc/orchestrator-tls"
+_COMPLAINT: Final = re.compile(
+    r"^.*(?:FATAL CONFIG FILE ERROR|Error in user declaration).*$", re.MULTILINE
+)
+_DETAIL: Final = re.compile(r"^>>> (?P<line>.+)\n(?P<error>.+)$", re.MULTILINE)
 
 
 class Redis(Service):
@@ -101,10 +107,6 @@ class Redis(Service):
         options.choice(self, "isolation", self.isolation, get_args(Isolation))
         options.check_password(self, self.password)
         options.check_flag(self, "tls", self.tls)
-        self._check_settings()
-        self._check_users()
-
-    def _check_settings(self) -> None:
         good = isinstance(self.settings, Mapping) and all(map(_is_setting, self.settings.items()))
         options.check(self, "settings", good, "a mapping of a setting's name to its value")
         for name in self.settings:
@@ -112,8 +114,6 @@ class Redis(Service):
                 raise DeclarationError(
                     f"Redis(settings=…) cannot have {name!r}: it is given by {_OURS[name]}"
                 )
-
-    def _check_users(self) -> None:
         good = isinstance(self.users, Mapping) and all(
             isinstance(name, str) and _USER.fullmatch(name) and isinstance(rules, str)
             for name, rules in self.users.items()
@@ -125,57 +125,86 @@ class Redis(Service):
                 "clients, and may do everything"
             )
         for name, rules in self.users.items():
-            for rule in rules.split():
-                if _PASSWORD_RULES.fullmatch(rule):
-                    raise DeclarationError(
-                        f"Redis(users=…) cannot give {name!r} the rule {rule[:1]}…: its password "
-                        "is made for you, see as_user()"
-                    )
+            for rule in filter(_PASSWORD_RULES.fullmatch, rules.split()):
+                raise DeclarationError(
+                    f"Redis(users=…) cannot give {name!r} the rule {rule[:1]}…: its password "
+                    "is made for you, see as_user()"
+                )
 
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with the passwords of users, and certificates."""
         hosts = (runtime.engine.host, "localhost", *host_names(runtime.alias))
-        return super()._bound(
-            runtime,
-            **{
-                "_user_passwords": {user: options.random_password() for user in self.users},
-                "_certificates": Tls.create(hosts) if self.tls else None,
-                **changes,
-            },
-        )
+        changes["_user_passwords"] = {user: options.random_password() for user in self.users}
+        changes["_certificates"] = Tls.create(hosts) if self.tls else None
+        return super()._bound(runtime, **changes)
 
     def server_capabilities(self) -> Sequence[str]:
         """What the entry point needs to give the data to the server's user, and to become it."""
         return ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 
     def server_command(self) -> Sequence[str]:
-        """Settings and users as arguments; never a password, which a process list would show."""
-        limits = {"maxmemory": self.maxmemory, "maxmemory-policy": self.maxmemory_policy}
+        """Settings and users as arguments.
+
+        A password stands there as its SHA-256 only: everybody on a machine may read arguments.
+        """
+        tls = {
+            "port": "0",
+            "tls-port": str(self.container_port),
+            "tls-ca-cert-file": f"{_CERTIFICATES}/ca.pem",
+            "tls-cert-file": f"{_CERTIFICATES}/server.pem",
+            "tls-key-file": f"{_CERTIFICATES}/server.key",
+            "tls-auth-clients": "no",
+        }
         settings: dict[str, str | float] = {
             "save": "",  # a test's server has nothing to lose, and forking costs time
-            **{name: value for name, value in limits.items() if value is not None},
-            **(server.tls_settings(self.container_port) if self.tls else {}),
+            **({} if self.maxmemory is None else {"maxmemory": self.maxmemory}),
+            **(
+                {} if self.maxmemory_policy is None else {"maxmemory-policy": self.maxmemory_policy}
+            ),
+            **(tls if self.tls else {}),
             **self.settings,
         }
-        users = {"default": "~* &* +@all", **self.users}
-        return server.arguments(
-            settings, {user: (self._password_of(user), rules) for user, rules in users.items()}
-        )
+        words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]
+        for user, rules in {"default": "~* &* +@all", **self.users}.items():
+            words += ["--user", user, "on", verifier(self._password_of(user)), *rules.split()]
+        return words
 
     def server_files(self) -> Mapping[str, bytes]:
         """Certificates, with TLS."""
-        return {} if self._certificates is None else server.tls_files(self._certificates)
+        tls = self._certificates
+        if tls is None:
+            return {}
+        return {
+            f"{_CERTIFICATES}/ca.pem": tls.authority,
+            f"{_CERTIFICATES}/server.pem": tls.server.certificate,
+            f"{_CERTIFICATES}/server.key": tls.server.key,
+        }
 
     def readiness(self) -> Probe:
-        """It answers PING."""
+        """It answers PING; while it loads a data set it says LOADING instead."""
         return Call(self._ping)
 
-    def _ping(self, service: Service) -> None:
-        server.ping(service, self._certificates)
+    def _ping(self, _: Service) -> None:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(connect(self))
+            if self._certificates is not None:
+                context = self._certificates.client_context
+                secured = context.wrap_socket(connection, server_hostname=self.host)
+                connection = stack.enter_context(secured)
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(256)
+        if not answer.startswith((b"+PONG", b"-NOAUTH")):
+            said = answer.decode(errors="replace").strip()
+            raise NotReadyError(said or "the connection was closed")
 
     def why_ended(self) -> str:
         """The setting or the user that it could not read."""
-        return server.why_ended(self.logs())
+        logs = self.logs()
+        complaint = _COMPLAINT.search(logs)
+        if complaint is None:
+            return ""
+        detail = _DETAIL.search(logs, complaint.end())
+        return f"{detail['error']}: {detail['line']}" if detail else complaint[0].strip("# *")
 
     def started(self) -> None:
         """Make the user of a test that restarted the server anew."""
@@ -330,6 +359,13 @@ def _is_setting(item: tuple[object, object]) -> bool:
     if not isinstance(value, (str, int, float)):
         return False
     try:
-        return "\0" not in "".join(server.words(value))
+        return "\0" not in "".join(_words(value))
     except ValueError:  # a quote that does not end
         return False
+
+
+def _words(value: str | float) -> list[str]:
+    """A setting's value as the words that follow its name in redis.conf."""
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    return shlex.split(str(value)) or [""]

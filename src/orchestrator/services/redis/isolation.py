@@ -7,13 +7,13 @@ And the redis-py clients of one handle: opened for a test, closed after it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.options import random_password
-from orchestrator.services.redis.server import verifier
 from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
@@ -54,14 +54,6 @@ _ADMIN_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Snapshot:
-    """The server's settings, and its users with their rules, as the class has them."""
-
-    settings: Mapping[str, str]
-    users: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Before:
     """What was there when a test began: addresses of clients, and counts of changes."""
 
@@ -80,8 +72,9 @@ class ServerState:
     def __init__(self, open_admin: Callable[[], redis.Redis], *, service: str) -> None:
         self._open_admin = open_admin
         self._service = service
-        self._snapshot = _Snapshot(settings={}, users={})
-        self._counts: Counts | None = None  # of changes, when the snapshot was taken
+        self._settings: Mapping[str, str] = {}  # as the class has them
+        self._users: Mapping[str, str] = {}
+        self._counts: Counts | None = None  # of changes, when those two were taken
 
     @locked_property
     def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
@@ -90,30 +83,24 @@ class ServerState:
 
     @contextlib.contextmanager
     def isolated(self, test: str, isolation: Isolation) -> Iterator[Mapping[str, Any]]:
-        """What a test's handle has otherwise than the class's; gone when the block ends.
-
-        Args:
-            test: The test, as its user is called.
-            isolation: What it gets.
-        """
+        """What a test's handle has otherwise than the class's; gone when the block ends."""
         if isolation == "none":
             yield {}
-            return
-        if isolation == "flush":
+        elif isolation == "flush":
             before = self._begin(_EMPTY)
             try:
                 yield {}
             finally:
                 self._restore(before, test=test)
-            return
-        password = random_password()
-        make_user = self._make_user(test, password)
-        before = self._begin([make_user], user=test)
-        try:
-            yield {"_username": test, "password": password, "_make_user": make_user}
-        finally:
-            self._restore(before, test=test)
-            self._drop_user(test)
+        else:
+            password = random_password()
+            make_user = self._make_user(test, password)
+            before = self._begin([make_user], user=test)
+            try:
+                yield {"_username": test, "password": password, "_make_user": make_user}
+            finally:
+                self._restore(before, test=test)
+                self._drop_user(test)
 
     def _make_user(self, test: str, password: str) -> Sequence[str]:
         """The command that makes a test's user."""
@@ -140,9 +127,7 @@ class ServerState:
     def _begin(self, commands: Sequence[Sequence[str]], *, user: str | None = None) -> _Before:
         """See what is there before a test, and execute commands, in one round trip.
 
-        Args:
-            commands: What to execute; what the server does not know is passed over.
-            user: The user that one of them makes.
+        What the server does not know is passed over. `user` is whom one of them makes.
         """
         pipeline = self.admin.pipeline(transaction=False)
         pipeline.client_list().info("commandstats")
@@ -154,8 +139,8 @@ class ServerState:
                 raise reply
         counts = _changes(statistics)
         if counts != self._counts:  # setUpClass, or nobody yet, made what is there now
-            users = {name: rules for name, rules in self._users().items() if name != user}
-            self._snapshot = _Snapshot(settings=self.admin.config_get("*"), users=users)
+            self._users = {name: its for name, its in self._rules().items() if name != user}
+            self._settings = self.admin.config_get("*")
             self._counts = counts
         return _Before(
             clients=frozenset(client["addr"] for client in clients),
@@ -182,22 +167,29 @@ class ServerState:
         self.admin.execute_command("REPLICAOF", "NO", "ONE")
         self.admin.execute_command("CLIENT", "UNPAUSE")
         pipeline = self.admin.pipeline(transaction=False)
-        users = self._users()
-        for name in users.keys() - self._snapshot.users.keys() - {test}:
+        rules = self._rules()
+        for name in rules.keys() - self._users.keys() - {test}:
             pipeline.execute_command("ACL", "DELUSER", name)
-        for name, rules in self._snapshot.users.items():
-            if users.get(name) != rules:
-                pipeline.execute_command("ACL", "SETUSER", name, "reset", *rules.split())
+        for name, its in self._users.items():
+            if rules.get(name) != its:
+                pipeline.execute_command("ACL", "SETUSER", name, "reset", *its.split())
         settings = self.admin.config_get("*")
-        for name, value in self._snapshot.settings.items():
+        for name, value in self._settings.items():
             if settings.get(name) != value:
                 pipeline.execute_command("CONFIG", "SET", name, value)
         pipeline.execute()
 
-    def _users(self) -> dict[str, str]:
+    def _rules(self) -> dict[str, str]:
         """The rules of each user; a line of ACL LIST is ``user NAME RULES``."""
-        lines = (_text(line).split(" ", 2) for line in self.admin.acl_list())
-        return {name: rules for _, name, rules in lines}
+        lines = (
+            line.decode() if isinstance(line, bytes) else line for line in self.admin.acl_list()
+        )
+        return {name: rules for _, name, rules in (line.split(" ", 2) for line in lines)}
+
+
+def verifier(password: str) -> str:
+    """A password as an ACL rule that does not tell it."""
+    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
 
 
 def _changes(statistics: Mapping[str, Any]) -> Counts:
@@ -211,10 +203,6 @@ def _changes(statistics: Mapping[str, Any]) -> Counts:
         elif command in _OTHERS:
             counts["others"] += statistic["calls"]
     return counts
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 class Clients:
