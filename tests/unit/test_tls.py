@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import socket
 import ssl
 import stat
-import threading
 import unittest
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from orchestrator.errors import MissingDriverError
 from orchestrator.services.tls import PemFiles, Tls
 
-HOSTS = ("localhost", "docker", "127.0.0.1", "::1")
+HOSTS = ("localhost", "docker", "127.0.0.1", "::1", "my_events", "my--events", "_x_")
 
 
-def handshake(tls: Tls, client: ssl.SSLContext, host: str, *, asks: bool = False) -> str | None:
+def handshake(tls: Tls, client: ssl.SSLContext, host: str, *, asks: bool = False) -> object:
     """Let a client connect to a server by a host name.
 
     Args:
@@ -36,27 +34,15 @@ def handshake(tls: Tls, client: ssl.SSLContext, host: str, *, asks: bool = False
     if asks:
         server.verify_mode = ssl.CERT_REQUIRED
         server.load_verify_locations(cadata=tls.authority.decode())
-    ours, theirs = socket.socketpair()
-    seen: list[str | None] = []
-
-    def serve() -> None:
-        try:
-            with server.wrap_socket(theirs, server_side=True) as connection:
-                shown: Any = (connection.getpeercert() or {}).get("subject", ())
-                seen.append(dict(pair for [pair] in shown).get("commonName"))
-                connection.sendall(b"!")
-        except OSError:
-            theirs.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        with client.wrap_socket(ours, server_hostname=host) as connection:
-            connection.recv(1)
-    finally:
-        ours.close()
-        thread.join()
-    return seen[0] if seen else None
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(ours, theirs, server_hostname=host),
+        server.wrap_bio(theirs, ours, server_side=True),
+    ]
+    for side in sides * 2:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return (sides[1].getpeercert() or {}).get("subject")
 
 
 class TlsTest(unittest.TestCase):
@@ -70,35 +56,26 @@ class TlsTest(unittest.TestCase):
         cls.tls = Tls.create(HOSTS)
 
     def test_a_server_is_trusted_under_each_of_its_names(self) -> None:
-        """Host names, and addresses of both families; names, too, that only Docker allows."""
-        odd = Tls.create((*HOSTS, "my_events", "my--events", "_x_"))
-        for tls, hosts in ((self.tls, HOSTS), (odd, (*HOSTS, "my_events", "my--events", "_x_"))):
-            for host in hosts:
-                with self.subTest(host):
-                    self.assertIsNone(handshake(tls, tls.client_context, host))
-            with self.assertRaises(ssl.SSLCertVerificationError):
-                handshake(tls, tls.client_context, "elsewhere")
+        """Addresses of both families, and names that only Docker allows; strictly (Python 3.13)."""
+        context = self.tls.client_context
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+        for host in HOSTS:
+            with self.subTest(host):
+                self.assertIsNone(handshake(self.tls, context, host))
+        with self.assertRaises(ssl.SSLCertVerificationError):
+            handshake(self.tls, context, "elsewhere")
 
     def test_another_authority_is_not_trusted(self) -> None:
         """Each service has an authority of its own."""
         with self.assertRaises(ssl.SSLCertVerificationError):
             handshake(Tls.create(HOSTS), self.tls.client_context, "localhost")
 
-    def test_the_chain_passes_the_strict_checks_of_newer_pythons(self) -> None:
-        """Python 3.13 checks certificates strictly by default."""
-        for tls in (Tls.create(["localhost"]), Tls.create(["localhost", "my_events"])):
-            context = tls.client_context
-            context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-            self.assertIsNone(handshake(tls, context, "localhost"))
-
     def test_a_client_is_known_by_its_name(self) -> None:
-        """A server that asks sees the name of the client's certificate."""
+        """A server that asks for a certificate sees it, and refuses who has none."""
         tls = Tls.create(HOSTS, client="ada")
-        self.assertEqual("ada", handshake(tls, tls.client_context, "localhost", asks=True))
-
-    def test_a_client_without_a_certificate_is_refused(self) -> None:
-        """A server that requires one does not talk to others."""
-        with self.assertRaises(OSError):
+        subject = handshake(tls, tls.client_context, "localhost", asks=True)
+        self.assertIn((("commonName", "ada"),), subject)  # type: ignore[arg-type]
+        with self.assertRaises(ssl.SSLError):
             handshake(self.tls, self.tls.client_context, "localhost", asks=True)
 
     def test_keys_do_not_show(self) -> None:
@@ -117,17 +94,13 @@ class TlsTest(unittest.TestCase):
     def test_files_are_the_users_own_and_go(self) -> None:
         """They may hold keys; a forked child leaves them."""
         with PemFiles() as files:
-            first, second = (Path(files.write(name, b"secret")) for name in ("ca.pem", "key.pem"))
+            path = Path(files.write("key.pem", b"secret"))
             child = os.fork()
             if child == 0:
                 files.close()
                 os._exit(0)
             self.assertEqual(0, os.waitpid(child, 0)[1])
-            self.assertEqual(b"secret", second.read_bytes())
-            self.assertEqual(0o600, stat.S_IMODE(second.stat().st_mode))
-            self.assertEqual(0o700, stat.S_IMODE(first.parent.stat().st_mode))
-        self.assertFalse(first.parent.exists())
-
-
-if __name__ == "__main__":
-    unittest.main()
+            self.assertEqual(b"secret", path.read_bytes())
+            self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
+            self.assertEqual(0o700, stat.S_IMODE(path.parent.stat().st_mode))
+        self.assertFalse(path.parent.exists())
