@@ -1,0 +1,46 @@
+"""Celery: tasks in a worker of this process, with Redis as broker and for results."""
+
+from __future__ import annotations
+
+import unittest
+
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+
+from orchestrator import Redis, ServicesMixin
+
+app = Celery("shop")
+
+
+@app.task(name="shop.total")  # type: ignore[untyped-decorator]
+def total(prices: list[int]) -> int:
+    """What an order costs."""
+    return sum(prices)
+
+
+@app.task(name="shop.charge", autoretry_for=(ConnectionError,), default_retry_delay=0, bind=True)  # type: ignore[untyped-decorator]
+def charge(self: object, amount: int) -> str:
+    """A payment whose first attempt fails."""
+    if self.request.retries == 0:  # type: ignore[attr-defined]
+        raise ConnectionError
+    return f"{amount} paid"
+
+
+class TasksTest(ServicesMixin, unittest.TestCase):
+    """Each test begins with an empty broker, and has a worker of its own."""
+
+    queue = Redis()
+
+    def setUp(self) -> None:
+        """The application's settings, with this server instead of production's."""
+        app.conf.update(broker_url=self.queue.url, result_backend=self.queue.url)
+        self.addCleanup(app.close)
+        self.enterContext(start_worker(app, perform_ping_check=False))
+
+    def test_a_task_is_done(self) -> None:
+        """Sent through Redis, done by the worker, and its result read from Redis."""
+        self.assertEqual(30, total.delay([10, 20]).get(timeout=10))
+
+    def test_a_task_is_tried_again(self) -> None:
+        """The second attempt succeeds."""
+        self.assertEqual("30 paid", charge.delay(30).get(timeout=10))
