@@ -15,7 +15,6 @@ from unittest import mock
 from orchestrator.cli import main
 from orchestrator.engine import connect
 from orchestrator.images import LockedImage, LockedPlatform, parse_reference
-from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 from tests.support.registries import PROGRAM, Registry, registry
 from tests.support.tiny_images import TinyImage, tiny_image
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
-
-QUICK = Retry(attempts=3, first_pause=0.01)
 
 
 @unittest.skipUnless(PROGRAM, "docker-registry is not installed: ci/setup brings it")

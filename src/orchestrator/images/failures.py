@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
+_LONGEST_PAUSE: Final = 30.0  # seconds
 
 
 class Failure(enum.Enum):
@@ -47,25 +48,16 @@ _PHRASES: Final = (
     (Failure.UNTRUSTED, r"x509:|certificate|HTTP response to HTTPS client|\btls:"),
     (
         Failure.NOT_FOUND,
-        (
-            r"manifest unknown|manifest_unknown|name unknown|name invalid|no such image|\b404\b"
-            r"|no matching manifest|does not match the specified platform"
-        ),
+        r"(manifest|name).unknown|name invalid|no such image|\b404\b|no matching manifest",
     ),
-    (
-        Failure.DENIED,
-        r"unauthorized|authentication required|denied|credential|\b40[13]\b",
-    ),
-    (
-        Failure.BUSY,
-        r"\b50[0-9]\b|internal server error|bad gateway|service unavailable|unavailable",
-    ),
+    (Failure.DENIED, r"unauthorized|authentication required|denied|credential|\b40[13]\b"),
+    (Failure.BUSY, r"\b50[0-9]\b|internal server error|bad gateway|unavailable"),
     (
         Failure.NETWORK,
         (
-            r"refused|reset by peer|timeout|timed out|deadline exceeded|\bEOF\b|no such host"
+            r"refused|reset by peer|timeout|timed out|deadline exceeded|\bEOF\b|no such host|closed"
             r"|unreachable|broken pipe|did not answer within|no route to host|server misbehaving"
-            r"|stream error|closed|cannot be reached|does not resolve|name resolution"
+            r"|stream error|cannot be reached|does not resolve|name resolution"
         ),
     ),
 )
@@ -98,10 +90,7 @@ def classify(error: OrchestratorError) -> Failure:
     if isinstance(error, EngineUnavailableError):
         return Failure.OTHER  # the daemon, not the registry
     text = str(error)
-    for kind, pattern in _PATTERNS:
-        if pattern.search(text):
-            return kind
-    return Failure.OTHER
+    return next((kind for kind, phrases in _PATTERNS if phrases.search(text)), Failure.OTHER)
 
 
 def attempts_worth(error: OrchestratorError, *, most: int) -> int:
@@ -120,9 +109,7 @@ def concerns_registry(error: OrchestratorError) -> bool:
 def exit_status(failures: Iterable[Failure]) -> int:
     """0 without failures, the kind's own status when all are of one kind, else 1."""
     kinds = set(failures)
-    if not kinds:
-        return 0
-    return kinds.pop().value if len(kinds) == 1 else Failure.OTHER.value
+    return kinds.pop().value if len(kinds) == 1 else int(bool(kinds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +117,10 @@ class Retry:
     """How many attempts, and the pauses between them in seconds: about 15 in all for five."""
 
     attempts: int = 5
-    first_pause: float = 1.0
-    longest_pause: float = 30.0
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after this failed attempt (from 1), with jitter."""
-        whole = min(self.first_pause * 2.0 ** (attempt - 1), self.longest_pause)
+        whole = min(2.0 ** (attempt - 1), _LONGEST_PAUSE)
         return whole * random.uniform(0.75, 1.25)  # noqa: S311  # not for security
 
 

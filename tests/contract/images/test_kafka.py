@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.images.case import ImageTest, docker_command
+from tests.contract.images.case import ImageTest
 
 COMBINED = {
     "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -47,13 +47,3 @@ class KafkaImageTest(ImageTest):
         self.assertIn("-Xmx400M", command)
         self.assertEqual("appuser", self.execute(container, "stat", "-c", "%U", "/proc/1"))
         self.assertIn(self.cluster, self.logs(container))
-
-    def test_ends_with_kafkas_message(self) -> None:
-        """Settings that Kafka refuses end it; without KAFKA_LISTENERS the advertised ports count.
-
-        A combined node needs its controller's listener too, so Kafka itself refuses these.
-        """
-        container = self.start(env=COMBINED | {"KAFKA_LISTENERS": ""})
-        self.assert_ends(container, "")
-        written = docker_command("cp", f"{container}:{PROPERTIES}", "-").splitlines()
-        self.assertIn("listeners=OUT://0.0.0.0:9092,IN://0.0.0.0:29092", written)

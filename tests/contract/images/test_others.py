@@ -57,16 +57,6 @@ class CpKafkaImageTest(RefusingTest):
             self.assert_refused(because, env=self.env | changed)
 
 
-class KafkaNativeImageTest(RefusingTest):
-    """apache/kafka-native: one executable instead of a JVM and its scripts."""
-
-    name = "kafka-native"
-
-    def test_options_of_a_jvm_are_unknown(self) -> None:
-        """What is passed on to it has to be a -D."""
-        self.assert_refused("-XX:+UseSerialGC", env={"KAFKA_OPTS": "-XX:+UseSerialGC"})
-
-
 class RedpandaImageTest(RefusingTest):
     """redpandadata/redpanda."""
 
@@ -119,10 +109,6 @@ class MysqlImageTest(ImageTest):
         """Return the command of a client that comes over TCP, as other hosts do."""
         login = [f"--user={user}", f"--password={password}"]
         return ["mysql", "--host=127.0.0.1", *login, f"--execute={statement}", "shop"]
-
-    def test_refuses_to_start_without_a_password(self) -> None:
-        """The container ends, and says which variable it wants."""
-        self.assert_ends(self.start(), "MYSQL_ROOT_PASSWORD", status=1)
 
     def test_makes_what_it_is_told(self) -> None:
         """A database, a user for it, and what init files do, before TCP answers; then the server.

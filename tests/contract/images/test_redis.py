@@ -43,12 +43,6 @@ class RedisImageTest(ImageTest):
         for path in ("/proc/1", "/data/dump.rdb"):
             self.assertEqual("redis", self.execute(self.plain, "stat", "-c", "%U", path))
 
-    def test_other_hosts_may_connect(self) -> None:
-        """Protected mode is off: a client that is not on the loopback gets in."""
-        self.assert_settings(self.plain, protected_mode="no")
-        address = self.execute(self.plain, "hostname", "-i")
-        self.assertEqual("PONG", self.execute(self.plain, "redis-cli", "-h", address, "ping"))
-
     def test_configuration_file(self) -> None:
         """A first argument that ends in .conf is its configuration file."""
         files = {"b.conf": b"maxmemory 11mb\nprotected-mode yes\n"}

@@ -3,8 +3,7 @@
 import uuid
 from pathlib import Path
 
-from orchestrator.images import LockedImage, ensure_image, parse_reference, read_lock
-from orchestrator.settings import Settings
+from orchestrator.images import LockedImage, parse_reference, read_lock
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import TinyImage, tiny_image
@@ -42,14 +41,6 @@ class MirrorTest(ImageTestCase):
         self.assertIn("all present", self.command("pull", env=env).out)
         self.assertIn("all present", self.command("pull").out)
 
-    def test_start(self) -> None:
-        """A service's image comes from there too, and is known afterwards by its digest alone."""
-        settings = Settings(registry_mirror=(("docker.io", f"{self.registry.host}/hub"),))
-        ensure_image(self.engine, self.image, settings=settings)
-        bare = LockedImage(name="app", reference=self.image.reference)
-        info = ensure_image(self.engine, bare, settings=Settings(pull="never"))
-        self.assertEqual(self.built.config, info.id)
-
     def test_lock(self) -> None:
         """Lock asks the mirror and writes the name without it."""
         env = {VARIABLE: f"docker.io/{self.team}={self.registry.host}/hub/{self.team}"}
@@ -67,9 +58,3 @@ class MirrorTest(ImageTestCase):
         self.assertEqual(6, ran.status, ran)
         self.assertIn(f"by way of {proxy.host}/hub", ran.err)
         self.assertIsNone(self.engine.images.find(self.image.reference.tagged))
-
-    def test_mirror_lacks_it(self) -> None:
-        """A mirror that has not got it is named, and the registry itself is not asked."""
-        ran = self.command("pull", env={VARIABLE: f"{self.registry.host}/other"})
-        self.assertEqual(5, ran.status, ran)
-        self.assertIn(f"by way of {self.registry.host}/other", ran.err)

@@ -1,7 +1,5 @@
 """`python -m orchestrator pull` against a real registry."""
 
-import subprocess
-import sys
 
 from orchestrator.images import LockedImage
 from tests.support.image_case import ImageTestCase
@@ -86,33 +84,3 @@ class PullTest(ImageTestCase):
                 self.assert_here(image, expected.config)
         self.assertEqual(0, self.command("pull").status)
         self.assert_here(image, here.config)
-
-    def test_unknown_platform(self) -> None:
-        """A platform the index does not have is an error that says so."""
-        self.write_lock(self.push(tiny_image(), tiny_image(platform="linux/arm64")))
-        ran = self.command("pull", "--platform", "linux/s390x")
-        self.assertEqual(5, ran.status, ran)
-        self.assertIn("no matching manifest", ran.err)
-
-    def test_two_at_once(self) -> None:
-        """Two pulls at once both succeed."""
-        images = [self.push(tiny_image(layers=3), name=f"app{number}") for number in range(2)]
-        self.write_lock(*images)
-        argv = [sys.executable, "-m", "orchestrator", "pull", "--quiet"]
-        pulls = [
-            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            for _ in range(2)
-        ]
-        for pull in pulls:
-            self.assertEqual((b"", None), pull.communicate())
-            self.assertEqual(0, pull.returncode)
-        for image in images:
-            self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
-
-    def test_no_daemon(self) -> None:
-        """Without a daemon there is one message, which says what to run, and status 2."""
-        self.write_lock(self.push())
-        ran = self.command("pull", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
-        self.assertEqual(2, ran.status, ran)
-        self.assertIn("No Docker daemon answers at unix:///nowhere/docker.sock", ran.err)
-        self.assertNotIn("Traceback", ran.err)

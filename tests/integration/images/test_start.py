@@ -10,8 +10,6 @@ from unittest import mock
 from orchestrator import Container, ServicesMixin
 from orchestrator.errors import (
     DigestMismatchError,
-    EngineError,
-    ImageNotLockedError,
     OrchestratorError,
 )
 from orchestrator.images import LockedImage
@@ -57,24 +55,6 @@ class StartTest(ImageTestCase):
         self.assertIn(f"{image.reference.familiar}: pulling", printed)
         self.assertIn(f"{image.reference.familiar}: pulled and verified", printed)
         self.assertTrue(self.present(image))
-
-    def test_never(self) -> None:
-        """With ORCHESTRATOR_PULL=never the class fails with the command that mends it."""
-        image = self.push()
-        self.write_lock(image)
-        error, _ = self.start("app", env={"ORCHESTRATOR_PULL": "never"})
-        self.assertIsInstance(error, EngineError)
-        self.assertIn("python -m orchestrator pull", str(error))
-        self.assertFalse(self.present(image))
-
-    def test_not_locked(self) -> None:
-        """An image that is not locked is refused before anything is made."""
-        image = self.push()
-        self.write_lock()
-        error, _ = self.start(image.reference.tagged)
-        self.assertIsInstance(error, ImageNotLockedError)
-        self.assertIn(f"python -m orchestrator lock {image.reference.familiar}", str(error))
-        self.assertFalse(self.present(image))
 
     def test_other_bytes(self) -> None:
         """A tag with other bytes than the locked ones is never used."""

@@ -21,10 +21,9 @@ from orchestrator.engine.api import ImageInfo
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
 from orchestrator.images.display import Display
-from orchestrator.images.failures import Retry
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
-from tests.support.fault_proxy import STALLED, Fault, fault_proxy
+from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 
@@ -76,32 +75,6 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.assertTrue(self.proxy.left.wait(DEADLINE), "the daemon pulls on")
         self.assertIsNone(self.engine.images.find(self.image.reference.pinned))
         self.assert_comes()
-
-    def test_no_answer(self) -> None:
-        """Before the registry said a word: the waiting ends all the same."""
-        self.proxy.faults = [Fault(stall=True)]
-        pulling = self.ensure()
-        self.assertTrue(self.proxy.stalling.wait(DEADLINE))
-        self.stopping.set()
-        with self.assertRaisesRegex(EngineError, "Stopped waiting for .* to pull"):
-            pulling.result(DEADLINE)
-
-    def test_between_two_tries(self) -> None:
-        """In the pause after a failure there is no other try."""
-        self.enterContext(mock.patch.object(Retry, "pause", return_value=STALLED))
-        self.proxy.faults = [Fault(path="/manifests/", status=503, times=1000)]
-        failed = threading.Event()
-
-        def news(line: str) -> None:
-            if "trying again" in line:
-                failed.set()
-
-        self.enterContext(mock.patch.object(self.display, "news", news))
-        pulling = self.ensure()
-        self.assertTrue(failed.wait(DEADLINE))
-        self.stopping.set()
-        with self.assertRaisesRegex(EngineError, "503"):
-            pulling.result(DEADLINE)
 
     def test_sibling_fails(self) -> None:
         """A class whose other service fails does not wait for the pull."""

@@ -63,13 +63,3 @@ class TlsTest(ImageTestCase):
                 self.assertEqual(9, ran.status, ran)
                 self.assertIn("/etc/docker/certs.d/REGISTRY/ca.crt", ran.err)
                 self.assertNotIn("trying again", ran.err)
-
-    def test_broken_certificate(self) -> None:
-        """A CA file that is none is named."""
-        folder = CERTIFICATES / self.registry.host
-        folder.mkdir(parents=True)
-        self.addCleanup(shutil.rmtree, folder)
-        (folder / "ca.crt").write_text("hello", encoding="utf-8")
-        ran = self.command("lock", self.image.reference.tagged)
-        self.assertNotEqual(0, ran.status)
-        self.assertIn(f"a certificate in {folder} cannot be used", ran.err)

@@ -67,12 +67,6 @@ class ParseReferenceTest(unittest.TestCase):
         with self.assertRaisesRegex(InvalidReferenceError, "None cannot be read: it is not text"):
             parse_reference(None)  # type: ignore[arg-type]
 
-    def test_familiar(self) -> None:
-        """People see the short form."""
-        for text in ("postgres:15", "apache/kafka:4", "ghcr.io/a:1"):
-            with self.subTest(text):
-                self.assertEqual(text, parse_reference(text).familiar)
-
     @given(st.text(max_size=60) | st.from_regex(r"[a-zA-Z0-9.:/@_\-\[\]]{1,40}", fullmatch=True))
     def test_any_text(self, text: str) -> None:
         """Any text is a reference or an InvalidReferenceError, and what is read reads again."""
