@@ -1,6 +1,5 @@
 """`python -m orchestrator pull` against a real registry."""
 
-
 from orchestrator.images import LockedImage
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
