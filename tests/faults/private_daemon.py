@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from orchestrator.sessions.bare.http_reaper import exchange
+from orchestrator.sessions.bare.http_reaper import Dialer, exchange
 from tests.faults.daemon import Daemon
 from tests.faults.process import processes_with
 
@@ -69,7 +69,7 @@ class PrivateDaemon:
 
     def _answers(self) -> bool:
         path = self.url.removeprefix("unix://")
-        [answer] = exchange(path, [("GET", "/_ping", b"")], deadline=time.monotonic() + 5)
+        [answer] = exchange(Dialer(["unix", path]), [("GET", "/_ping", b"")], deadline=time.monotonic() + 5)
         return answer.status == HTTPStatus.OK
 
     def signal(self, number: signal.Signals) -> None:

@@ -144,7 +144,8 @@ class Proxy:
                     return
                 else:
                     asked.append(line)
-                    daemon.sendall(data)
+                    with contextlib.suppress(BrokenPipeError):  # it has answered and closed
+                        daemon.sendall(data)
             time.sleep(2)  # the real daemon does not hear at once, either, that a client is gone
 
     def _copy(self, daemon: socket.socket, client: socket.socket, asked: list[bytes]) -> None:

@@ -47,9 +47,9 @@ class SweepTest(PrivateFaultCase):
             Label.RUN: self.run_id,
             Label.OWNER: owner if isinstance(owner, str) else owner.to_label(),
             Label.CREATED: "2020-01-01T00:00:00+00:00",
+            Label.NAME: f"orchestrator-{session[:8]}-planted",
         }
-        name = f"orchestrator-{session[:8]}-planted"
-        self.daemon.client.create_volume(name, labels=marks)
+        self.daemon.client.create_volume(marks[Label.NAME], labels=marks)
         return session
 
     def reap(self, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:

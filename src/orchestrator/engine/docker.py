@@ -71,7 +71,8 @@ class Engine:
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, host: str | None = None) -> None:
         self._pool = ClientPool(endpoint, timeout=timeout)
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.timeout = timeout
         self._host = host
         self.images = Images(self._pool)
 
@@ -92,7 +93,7 @@ class Engine:
 
     @cached_property
     def _published(self) -> PublishedAddress:
-        return published_address(self._endpoint, bridge=self.bridge_gateway, host=self._host)
+        return published_address(self.endpoint, bridge=self.bridge_gateway, host=self._host)
 
     def bridge_gateway(self) -> str | None:
         """The address of the default bridge on the daemon's machine, or None without one."""

@@ -55,6 +55,26 @@ class Endpoint:
         return None if self.socket else urlsplit(self.url).hostname
 
 
+    @property
+    def way(self) -> list[str]:
+        """How raw HTTP gets there, as `sessions.bare.http_reaper.Dialer` reads it."""
+        url = urlsplit(self.url)
+        if self.socket:
+            return ["unix", os.path.abspath(self.socket)]  # noqa: PTH100  # links stay
+        if url.scheme == "ssh":
+            user = ["-l", url.username] if url.username else []
+            port = ["-p", str(url.port)] if url.port else []
+            return ["ssh", *user, *port, "--", url.hostname or "", "docker system dial-stdio"]
+        where = [url.hostname or "localhost", str(url.port)]
+        if self.tls is None and url.scheme != "https":
+            return ["tcp", *where]
+        files = ["", "", ""]
+        if self.tls is not None:
+            paths = [(self.tls / f"{name}.pem").absolute() for name in ("ca", "cert", "key")]
+            files = [str(path) if path.exists() else "" for path in paths]
+        return ["tls", *where, *files, "1" if self.verify else ""]
+
+
 def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
     """Find the daemon the way the docker command does.
 

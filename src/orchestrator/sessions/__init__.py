@@ -1,7 +1,6 @@
 """Who owns what, and what happens when the owner dies. README.md here draws it."""
 
 from orchestrator.sessions.bare.removal import Thing
-from orchestrator.sessions.engine_reaper import Snapshot, remove_session, remove_things, snapshot
 from orchestrator.sessions.identity import Liveness
 from orchestrator.sessions.process_sessions import own_session, supervised
 from orchestrator.sessions.reap import (
@@ -9,9 +8,13 @@ from orchestrator.sessions.reap import (
     Owned,
     ReapReport,
     Selection,
+    Snapshot,
     Spared,
     inventory,
     reap,
+    remove_session,
+    remove_things,
+    snapshot,
 )
 from orchestrator.sessions.session import Session
 

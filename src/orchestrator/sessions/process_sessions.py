@@ -22,9 +22,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.engine.api import Label
 from orchestrator.errors import printable
-from orchestrator.sessions.bare.removal import Thing, remove_until_quiet
-from orchestrator.sessions.engine_reaper import reaper_for
+from orchestrator.sessions.bare.http_reaper import HttpReaper
+from orchestrator.sessions.bare.removal import remove_until_quiet
 from orchestrator.sessions.reap import sweep
 from orchestrator.sessions.session import Session
 from orchestrator.sessions.watchdog_start import Supervisor
@@ -49,14 +50,10 @@ class ProcessSessions:
 
     A session is a process, so this cannot be an argument: exit handlers, signal handlers and forked
     children all have to find it.
-
-    Attributes:
-        lock: Held while a session is made.
-        supervisor: Who wants to look at our things when this process is dead.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # held while a session is made
         self.supervisor: Supervisor | None = None
         self._armed = False
         self._sessions: dict[Endpoint, Session] = {}
@@ -165,15 +162,10 @@ def end_session(session: Session, *, seconds: float) -> None:
     session.gate.close()
     try:
         session.gate.wait_until_empty(seconds=_CREATES_IN_FLIGHT)
-        reaper = reaper_for(
-            session.id, endpoint=session.endpoint, timeout=_ANSWER_SECONDS, until=until
-        )
-        seen, left = remove_until_quiet(reaper, seconds=until - time.monotonic())
-        # What the daemon does not list goes by the names that are known.
-        made = session.made.items()
-        unlisted = [Thing(kind, name, name) for name, kind in made if kind in reaper.refused]
-        reaper.remove(unlisted)
-        left += [thing for thing in unlisted if thing.reason]
+        label = f"{Label.SESSION}={session.id}"
+        reaper = HttpReaper(session.endpoint.way, label, timeout=_ANSWER_SECONDS, until=until)
+        seconds = until - time.monotonic()
+        seen, left = remove_until_quiet(reaper, seconds=seconds, made=session.made)
     except Exception as error:  # noqa: BLE001  # nothing may keep a process from ending
         _write_error(f"it is not known what is left of session {session.id}: {error}")
         return

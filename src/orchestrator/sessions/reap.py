@@ -8,27 +8,120 @@ import hashlib
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import Label
+from orchestrator.engine.api import KINDS, Label
 from orchestrator.errors import EngineError, printable
-from orchestrator.sessions.bare.removal import Thing
-from orchestrator.sessions.engine_reaper import remove_things, snapshot
+from orchestrator.sessions.bare.http_reaper import HttpReaper
+from orchestrator.sessions.bare.removal import SilentError, Thing, own_name, remove_until_quiet
 from orchestrator.sessions.identity import Identity, Liveness, liveness, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.api import Listed
     from orchestrator.engine.docker import Engine
 
-_REAP_SECONDS: Final = 5.0
+_REAP_SECONDS: Final = 5.0  # for what does not go at the first attempt
+_SESSION_QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
 _SWEEP_SECONDS: Final = 0.5  # what will not go must not hold up every start there is
 _LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What was created under some labels and exists at one moment.
+
+    Attributes:
+        things: Each by the name it was created under; an image's id is its tag, with which nobody
+            else's tag of it is removed.
+        refused: The kinds that the daemon does not list, and its reasons: a filter before its
+            socket may forbid it.
+    """
+
+    things: Sequence[Listed]
+    refused: Mapping[str, str]
+
+
+def snapshot(engine: Engine, wanted: Mapping[str, str]) -> Snapshot:
+    """List what was created under these labels, without what only inherited them.
+
+    Raises:
+        EngineError: The daemon does not answer, or lists nothing at all.
+    """
+    things = []
+    refused: dict[str, EngineError] = {}
+    for kind in KINDS:
+        try:
+            found = engine.labelled(wanted, kinds=[kind])
+        except EngineError as error:
+            if error.status is None:
+                raise
+            refused[kind] = error
+            continue
+        for item in found:
+            name = own_name(kind, item.names, item.labels)
+            if name is not None:
+                things.append(replace(item, name=name, id=name if kind == "image" else item.id))
+    if len(refused) == len(KINDS):
+        raise refused[KINDS[0]]
+    return Snapshot(things=things, refused={kind: str(error) for kind, error in refused.items()})
+
+
+class _KnownThings(HttpReaper):
+    """A reaper of things that are known; each is gone when its removal succeeded."""
+
+    def __init__(self, engine: Engine, things: Iterable[Thing]) -> None:
+        super().__init__(engine.endpoint.way, "", timeout=engine.timeout)
+        self._left = list(things)
+
+    def listed(self) -> list[Thing]:
+        return self._left
+
+    def remove(self, things: Iterable[Thing]) -> None:
+        super().remove(things)
+        self._left = [thing for thing in self._left if thing.reason]
+
+
+def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) -> list[Thing]:
+    """Remove these, again and again while the daemon refuses: it often does so for a moment only.
+
+    Args:
+        engine: The daemon.
+        things: What to remove, in any order.
+        seconds: For what does not go at the first attempt. A daemon that does not answer is not
+            waited for: who cleans up later finds what is left.
+
+    Returns:
+        What is still there; the ``reason`` of each says why.
+    """
+    known = _KnownThings(engine, things)
+    with contextlib.suppress(SilentError):
+        remove_until_quiet(known, seconds=seconds)
+    return known.listed()
+
+
+def remove_session(engine: Engine, session: str) -> list[Thing]:
+    """Remove everything of one session, whose owner the caller knows to be dead or done.
+
+    It waits a moment for creates that were still under way; that session's watchdog waits longer.
+
+    Returns:
+        What is still there; the ``reason`` of each says why.
+
+    Raises:
+        EngineError: The daemon does not answer, or lists nothing at all.
+    """
+    label = f"{Label.SESSION}={session}"
+    reaper = HttpReaper(engine.endpoint.way, label, timeout=engine.timeout)
+    try:
+        return remove_until_quiet(reaper, seconds=_REAP_SECONDS, quiet=_SESSION_QUIET)[1]
+    except SilentError as error:
+        raise EngineError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)

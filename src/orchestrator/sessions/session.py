@@ -22,7 +22,6 @@ from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
 from orchestrator.sessions.identity import this_process
 from orchestrator.sessions.watchdog_start import (
-    StartingWatchdog,
     Supervisor,
     Watchdog,
     WatchdogError,
@@ -130,17 +129,20 @@ class Session:
             )
         try:
             self._before_create()
-            self._announce(name)
+            self._intents[name] = None
             self._made[name] = kind
+            self._send(f"+{kind} {name}")
             try:
                 yield
             except EngineError as error:
                 if error.status is not None:  # the daemon said no; without an answer, who knows
-                    self._announce_end(name)
+                    self.answered = True
                     self.forget(name)
                 raise
             else:
-                self._announce_end(name)
+                self.answered = True
+                self._intents.pop(name, None)
+                self._send(f"={kind} {name}")
         finally:
             self.gate.leave(ticket)
 
@@ -156,7 +158,9 @@ class Session:
 
     def forget(self, name: str) -> None:
         """What has this name is gone, or never came to be."""
+        self._intents.pop(name, None)
         self._made.pop(name, None)
+        self._sent(f"-{name}")
 
     def settle(self, names: Iterable[str]) -> None:
         """What has these names was created after all, without an answer, and has been removed."""
@@ -181,14 +185,13 @@ class Session:
         try:
             meanwhile()
         finally:
-            self._adopt(starting)
-
-    def _adopt(self, starting: StartingWatchdog) -> None:
-        try:
-            self._watchdogs.append(starting.acknowledged())
-            self._watchdogs[-1].send(*(f"+{name}" for name in self.unsettled))
-        except WatchdogError as error:
-            _LOG.warning(_UNWATCHED, error)
+            try:
+                watchdog = starting.acknowledged()
+                self._watchdogs.append(watchdog)
+                for name, kind in self.made.items():
+                    watchdog.send(f"{'+' if name in self._intents else '='}{kind} {name}")
+            except WatchdogError as error:
+                _LOG.warning(_UNWATCHED, error)
 
     def dismiss_watchdogs(self) -> None:
         """Tell the watchdogs that nothing is left to do: they end at once."""
@@ -200,15 +203,6 @@ class Session:
         """In a forked child: let go of the parent's watchdog, or it would wait for both."""
         for watchdog in self._watchdogs:
             watchdog.close()
-
-    def _announce(self, name: str) -> None:
-        self._intents[name] = None
-        self._send(f"+{name}")
-
-    def _announce_end(self, name: str) -> None:
-        self.answered = True
-        self._intents.pop(name, None)
-        self._send(f"-{name}")
 
     def _send(self, message: str) -> None:
         if self._sent(message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -16,18 +15,19 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED, IGNORED
-from orchestrator.sessions.engine_reaper import raw_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from orchestrator.engine import Endpoint
 
 _FOLDER: Final = Path(__file__).resolve().parent
-_BARE: Final = "from bare.watchdog import main; main(sys.argv[1:])"
-_FULL: Final = "from orchestrator.sessions.engine_reaper import main; main(sys.argv[1:])"
-# What the watchdog's Python and the docker client need, and nothing by which a CI runner could know
-# it for a child of the job: some kill every process that carries their tag in its environment.
+_MAIN: Final = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from bare.watchdog import main; main(sys.argv[1:])"
+)
+# What the watchdog's Python and ssh need, and nothing by which a CI runner could know it for a
+# child of the job: some kill every process that carries their tag in its environment.
 _KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
 _START_SECONDS: Final = 10.0
 _SEND_SECONDS: Final = 5.0
@@ -126,42 +126,34 @@ def start_watchdog(
         raise WatchdogError("the watchdog did not start: this Python does not know its executable")
     ours, theirs = socket.socketpair()
     ours.settimeout(_START_SECONDS)
-    pidfd = _own_pidfd()
-    argv = [
-        *_python("-I", "-S", "-c", f"import sys; sys.path.insert(0, sys.argv.pop(1)); {_BARE}"),
-        str(_FOLDER),
-        f"{Label.SESSION}={session}",
-        raw_address(endpoint) or "-",
-        "-" if pidfd is None else str(pidfd),
-        *(
-            ("-", "0")
-            if supervisor is None
-            else (str(supervisor.pipe), str(supervisor.grace + _TORN_DOWN))
-        ),
-        *(() if raw_address(endpoint) else _remover(endpoint)),
-    ]
-    try:
-        with _signals_blocked():
+    python = os.path.abspath(sys.executable)  # noqa: PTH100  # a venv's link must stay
+    argv = [python, "-I", "-S", "-c", _MAIN, str(_FOLDER), f"{Label.SESSION}={session}"]
+    with theirs, _own_pidfd() as pidfd, _signals_blocked():
+        argv.append("-" if pidfd is None else str(pidfd))
+        inherited = [] if pidfd is None else [pidfd]
+        if supervisor is None:
+            argv += ["-", "0"]
+        else:
+            argv += [str(supervisor.pipe), str(supervisor.grace + _TORN_DOWN)]
+            inherited.append(supervisor.pipe)
+        try:
             process = subprocess.Popen(
-                argv,
+                [*argv, *endpoint.way],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=_environment(os.environ),
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if name in _KEPT or name.startswith("DOCKER_")
+                },
                 start_new_session=True,
-                pass_fds=[
-                    *([] if pidfd is None else [pidfd]),
-                    *([] if supervisor is None else [supervisor.pipe]),
-                ],
+                pass_fds=inherited,
             )
-    except OSError as error:
-        ours.close()
-        raise WatchdogError(f"the watchdog did not start: {error}") from error
-    finally:
-        theirs.close()
-        if pidfd is not None:
-            os.close(pidfd)
+        except OSError as error:
+            ours.close()
+            raise WatchdogError(f"the watchdog did not start: {error}") from error
     return StartingWatchdog(process, ours)
 
 
@@ -176,30 +168,15 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _own_pidfd() -> int | None:
+@contextlib.contextmanager
+def _own_pidfd() -> Iterator[int | None]:
     """A handle on this very process: no pid that could be reused, in no other namespace."""
     try:
-        return os.pidfd_open(os.getpid())
+        pidfd = os.pidfd_open(os.getpid())
     except (AttributeError, OSError):  # macOS; a kernel before 5.3; a strict seccomp profile
-        return None
-
-
-def _remover(endpoint: Endpoint) -> Iterable[str]:
-    """The command that removes over TLS or ssh, with the whole package; the label comes after."""
-    folder = None if endpoint.tls is None else str(endpoint.tls.absolute())
-    where = {"url": endpoint.url, "tls": folder, "verify": endpoint.verify}
-    path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  # "" means here
-    set_path = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1))"
-    return _python("-c", f"{set_path}; {_FULL}", json.dumps(path), json.dumps(where))
-
-
-def _python(*arguments: str) -> list[str]:
-    return [os.path.abspath(sys.executable), *arguments]  # noqa: PTH100  # a venv's link must stay
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in _KEPT or name.startswith("DOCKER_")
-    }
+        yield None
+        return
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)

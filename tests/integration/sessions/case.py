@@ -58,7 +58,7 @@ class CommandTestCase(unittest.TestCase):
         """Create a volume in somebody's name; its name."""
         name = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
         marks = self.marks(owner, **changed)
-        self.daemon.client.create_volume(name, labels=marks)
+        self.daemon.client.create_volume(name, labels={Label.NAME: name, **marks})
         return name
 
     def command(self, *argv: str) -> tuple[int, str, str]:

@@ -7,8 +7,11 @@ and closes, so that an answer is simply everything until the end.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import select
+import signal
 import socket
 import time
 
@@ -19,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    Address = str | tuple[str, int]
     Request = tuple[str, str, bytes]
 
-_AT_ONCE = 32
+_AT_ONCE = {"ssh": 4}  # sshd lets no more than ten connections begin at once
+_MOST_AT_ONCE = 32
 _CHUNK = 65536
 _OK = (200, 204, 304, 404)  # "not found" is success: somebody else was quicker
 _LISTED = 200
@@ -33,23 +36,22 @@ _LISTS = {
     "volume": "/volumes?filters=",
     "image": "/images/json?filters=",
 }
-_FOREVER = float("inf")
 
 
 class HttpReaper:
-    """Removes everything that was created under one label, without docker-py.
+    """Removes everything that was created under one label.
 
     Args:
-        address: The daemon's unix socket or (host, port).
+        way: How the daemon is reached, as `Endpoint.way` has it.
         label: ``name=value``.
         timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
 
     def __init__(
-        self, address: Address, label: str, *, timeout: float, until: float = _FOREVER
+        self, way: Sequence[str], label: str, *, timeout: float, until: float = float("inf")
     ) -> None:
-        self._address = address
+        self._dialer = Dialer(way)
         self._filters = _quoted(json.dumps({"label": [label]}))
         self._timeout = timeout
         self._until = until
@@ -72,8 +74,7 @@ class HttpReaper:
                 self.uncertain = self.uncertain or answer.status >= _FAILED
                 continue
             for row in _rows(kind, answer):
-                names = _names(kind, row)
-                name = own_name(kind, names, row.get("Labels") or {})
+                name = own_name(kind, _names(kind, row), row.get("Labels") or {})
                 if name is not None:
                     # Not an image's id: with that, somebody else's tags of it would go as well.
                     id_ = row["Id"] if kind in ("container", "network") else name
@@ -83,7 +84,11 @@ class HttpReaper:
         return things
 
     def remove(self, things: Iterable[Thing]) -> None:
-        """Try once to remove these; the ``reason`` of each then says why it did not go, if so."""
+        """Try once to remove these; the ``reason`` of each then says why it did not go, if so.
+
+        Raises:
+            SilentError: The daemon answered nothing.
+        """
         rest = list(things)
         self._delete([thing for thing in rest if thing.kind == "container"])
         rest = [thing for thing in rest if thing.kind != "container"]
@@ -97,6 +102,8 @@ class HttpReaper:
         answers = self._ask(*(("DELETE", _path(thing), b"") for thing in things))
         for thing, answer in zip(things, answers, strict=True):
             thing.reason = "" if answer.status in _OK else _reason(answer)
+        if things and not any(answer.status for answer in answers):
+            raise SilentError(things[0].reason)
 
     def _free(self, networks: Sequence[Thing]) -> None:
         """Disconnect by force whoever is on these networks: they are ours, whatever joined them."""
@@ -113,7 +120,7 @@ class HttpReaper:
 
     def _ask(self, *requests: Request) -> list[Answer]:
         deadline = min(time.monotonic() + self._timeout, self._until)
-        return exchange(self._address, requests, deadline=deadline)
+        return exchange(self._dialer, requests, deadline=deadline)
 
 
 def _path(thing: Thing) -> str:
@@ -159,54 +166,123 @@ def _quoted(text: str) -> str:
     return "".join(chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode())
 
 
+class Dialer:
+    """Opens connections to a daemon, on a socket, in TLS, or through ssh.
+
+    Args:
+        way: ``unix PATH``, ``tcp HOST PORT``, ``tls HOST PORT CA CERT KEY VERIFY`` (empty for what
+            there is not) or ``ssh ARGUMENTS``, a command that speaks to the daemon on its stdin
+            and stdout.
+    """
+
+    def __init__(self, way: Sequence[str]) -> None:
+        self.kind, *self._rest = way
+        self._tls: Any = None
+        if self.kind == "tls":  # imported now: at the owner's death the files may be gone
+            import ssl
+
+            _host, _port, ca, cert, key, verify = self._rest
+            self._tls = ssl.create_default_context(cafile=ca or None)
+            if not verify:
+                self._tls.check_hostname = False
+                self._tls.verify_mode = ssl.CERT_NONE
+            if cert:
+                self._tls.load_cert_chain(cert, key)
+
+    def connect(self, timeout: float) -> Connection:
+        """A connection, whose every operation then has this many seconds."""
+        if self.kind == "ssh":
+            return self._through_a_command(timeout)
+        if self.kind == "unix":
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.settimeout(timeout)
+                connection.connect(self._rest[0])
+            except BaseException:
+                connection.close()
+                raise
+            return Connection(connection)
+        host, port, *_ = self._rest
+        connection = socket.create_connection((host, int(port)), timeout)
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(connection, server_hostname=host)
+        return Connection(connection)
+
+    def _through_a_command(self, timeout: float) -> Connection:
+        """Not by `subprocess`, which costs the watchdog memory, and Python 3.12 at exit refuses."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(timeout)
+        with theirs:
+            pid = os.posix_spawnp(
+                self.kind,
+                [self.kind, *self._rest],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
+                ],
+                setsigmask=[signal.SIGINT],  # a Ctrl-C is for this process
+            )
+        return Connection(ours, pid)
+
+
+class Connection:
+    """One connection, and the process that it goes through, if any."""
+
+    def __init__(self, connection: socket.socket, pid: int = 0) -> None:
+        self.socket = connection
+        self._pid = pid
+
+    def close(self) -> None:
+        """Close it, and end the process."""
+        self.socket.close()
+        if self._pid:
+            with contextlib.suppress(OSError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+
+
 class Answer:
     """One answer of the daemon; status 0 means that none came, and the body says why."""
 
     __slots__ = ("body", "status")
 
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self.body = body
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
 
 
-def parse_address(text: str) -> Address:
-    """A unix socket's path, or ``host:port``."""
-    if text.startswith("/"):
-        return text
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def exchange(address: Address, requests: Sequence[Request], *, deadline: float) -> list[Answer]:
+def exchange(dialer: Dialer, requests: Sequence[Request], *, deadline: float) -> list[Answer]:
     """Send every request on a connection of its own and collect the answers, in order.
 
     Args:
-        address: Where the daemon listens.
+        dialer: Connects to the daemon.
         requests: Method, path and JSON body (empty for none).
         deadline: When to stop waiting, on the clock of `time.monotonic`.
     """
+    at_once = _AT_ONCE.get(dialer.kind, _MOST_AT_ONCE)
     answers: list[Answer] = []
-    for start in range(0, len(requests), _AT_ONCE):
-        answers += _exchange(address, requests[start : start + _AT_ONCE], deadline)
+    for start in range(0, len(requests), at_once):
+        answers += _exchange(dialer, requests[start : start + at_once], deadline)
     return answers
 
 
-def _exchange(address: Address, requests: Sequence[Request], deadline: float) -> list[Answer]:
-    answers = [Answer(0, b"") for _ in requests]
-    waiting: dict[int, tuple[socket.socket, Answer]] = {}
+def _exchange(dialer: Dialer, requests: Sequence[Request], deadline: float) -> list[Answer]:
+    answers = [Answer() for _ in requests]
+    waiting: dict[int, tuple[Connection, Answer]] = {}
     poller = select.poll()
     try:
         for request, answer in zip(requests, answers, strict=True):
             try:
-                connection = _send(address, request, deadline)
+                connection = _send(dialer, request, deadline)
             except OSError as error:
                 answer.body = str(error).encode()
                 continue
-            waiting[connection.fileno()] = (connection, answer)
-            poller.register(connection, select.POLLIN)
+            waiting[connection.socket.fileno()] = (connection, answer)
+            poller.register(connection.socket, select.POLLIN)
         while waiting and (left := deadline - time.monotonic()) > 0:
             for fd, _event in poller.poll(left * 1000):
-                if _receive(*waiting[fd]):
+                if _receive(waiting[fd][0].socket, waiting[fd][1]):
                     poller.unregister(fd)
                     waiting.pop(fd)[0].close()
     finally:
@@ -216,19 +292,14 @@ def _exchange(address: Address, requests: Sequence[Request], deadline: float) ->
     return answers
 
 
-def _send(address: Address, request: Request, deadline: float) -> socket.socket:
+def _send(dialer: Dialer, request: Request, deadline: float) -> Connection:
     method, path, body = request
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    if not isinstance(address, str) and ":" in address[0]:
-        family = socket.AF_INET6
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection = dialer.connect(max(0.001, deadline - time.monotonic()))
     try:
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
-        connection.connect(address)
         head = f"{method} {path} HTTP/1.0\r\nHost: docker\r\n"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(f"{head}\r\n".encode() + body)
+        connection.socket.sendall(f"{head}\r\n".encode() + body)
     except BaseException:
         connection.close()
         raise
@@ -237,14 +308,15 @@ def _send(address: Address, request: Request, deadline: float) -> socket.socket:
 
 def _receive(connection: socket.socket, answer: Answer) -> bool:
     """Read what is there; True when it was the end."""
+    pending = getattr(connection, "pending", int)  # bytes that TLS holds, which no poll would see
     try:
-        data = connection.recv(_CHUNK)
+        while data := connection.recv(_CHUNK):
+            answer.body += data
+            if not pending():
+                return False
     except OSError as error:
         answer.body = str(error).encode()
         return True
-    if data:
-        answer.body += data
-        return False
     head, _, body = answer.body.partition(b"\r\n\r\n")
     try:
         answer.status = int(head.split(None, 2)[1])

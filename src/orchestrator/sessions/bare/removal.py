@@ -1,9 +1,8 @@
 """Removing what a session created: whose a thing is, and the loop that removes until all is gone.
 
-The loop takes a reaper, so that it works over raw HTTP and over docker-py alike. It ends only with
-a listing that came back empty: a removal that was accepted proves nothing, and a create whose
-client vanished may still be on its way. Brief refusals of the daemon (an endpoint that is still
-active, a device that is busy, a removal that is in progress) are tried again.
+The loop ends only with a listing that came back empty: a removal that was accepted proves nothing,
+and a create whose client vanished may still be on its way. Brief refusals of the daemon (an active
+endpoint, a busy device, a removal in progress) are tried again.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ _AWAY_SECONDS = 120.0  # for a daemon that is away, and for things that do not g
 _QUIET_SECONDS = 2.0  # without anything new
 _LATE_SECONDS = 60.0  # in which a create that was sent and never answered may still succeed
 _NAME = "dev.orchestrator.name"  # as in engine/, which cannot be imported here
-_SESSION = "dev.orchestrator.session"
-_BEGINNING = 8  # of the session's id, in every name
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 _SILENT_ROUNDS = 3
@@ -83,16 +80,8 @@ def own_name(kind: str, names: Collection[str], labels: Mapping[str, str]) -> st
         labels: What it carries.
     """
     name = labels.get(_NAME)
-    if name is not None:
-        going = kind == "container" and not names  # Docker frees the name before the rest is gone
-        return name if name in names or going else None
-    # Made by a version that did not label names yet. Networks and volumes inherit no labels; of the
-    # others, the name itself tells the session.
-    session = labels.get(_SESSION, "")
-    for name in names:
-        if kind in ("network", "volume") or (session and session[:_BEGINNING] in name):
-            return name
-    return None
+    going = kind == "container" and not names  # Docker frees the name before the rest is gone
+    return name if name in names or going else None
 
 
 def remove_until_quiet(
@@ -100,6 +89,7 @@ def remove_until_quiet(
     *,
     seconds: float,
     quiet: float = 0.0,
+    made: Mapping[str, str] | None = None,
     intents: Iterable[str] = (),
     wait_for_daemon: bool = False,
 ) -> tuple[list[str], list[Thing]]:
@@ -109,6 +99,7 @@ def remove_until_quiet(
         reaper: Lists and removes the things of one session, say.
         seconds: For all of it.
         quiet: Seconds in which nothing more may appear.
+        made: Name and kind of what is known to be made: what the daemon does not list goes by that.
         intents: Names of things whose create was announced, and whose end was not. While one of
             them was not seen, a minute must be quiet.
         wait_for_daemon: Whether a daemon that is away or hangs is waited for.
@@ -122,6 +113,7 @@ def remove_until_quiet(
     """
     began = changed = time.monotonic()
     missing = set(intents)
+    unlisted = [Thing(kind, name, name) for name, kind in (made or {}).items()]
     seen: list[str] = []
     pause = _FIRST_PAUSE
     silent = 0  # rounds in a row
@@ -132,13 +124,17 @@ def remove_until_quiet(
             things = reaper.listed()
             seen += [thing.name for thing in things]
             missing.difference_update(seen)
+            hidden = [thing for thing in unlisted if thing.kind in reaper.refused]
             if things or (reaper.uncertain and wait_for_daemon):
                 changed = time.monotonic()
+            things += [thing for thing in hidden if thing.name not in missing]
             needed = _LATE_SECONDS if missing else quiet
             if late or (not things and asked - changed >= needed):
                 return seen, things
-            reaper.remove(things)
+            reaper.remove([*things, *(thing for thing in hidden if thing.name in missing)])
             silent = 0
+            gone = {thing for thing in hidden if not thing.reason and thing.name not in missing}
+            unlisted = [thing for thing in unlisted if thing not in gone]
             if things and not any(thing.reason for thing in things):
                 pause = _FIRST_PAUSE
                 continue
@@ -152,12 +148,8 @@ def remove_until_quiet(
         pause = min(1.5 * pause, _LONGEST_PAUSE)
 
 
-def remove_after_death(reaper: Reaper, intents: Iterable[str]) -> None:
+def remove_after_death(reaper: Reaper, made: Mapping[str, str], intents: Iterable[str]) -> None:
     """Remove what a dead owner left: nobody waits, so it may take minutes.
-
-    Args:
-        reaper: Of the dead owner's session.
-        intents: Names of things whose create was announced, and whose end was not.
 
     Raises:
         Exception: The daemon did not come back.
@@ -166,6 +158,7 @@ def remove_after_death(reaper: Reaper, intents: Iterable[str]) -> None:
         reaper,
         seconds=_AWAY_SECONDS,
         quiet=_QUIET_SECONDS,
+        made=made,
         intents=intents,
         wait_for_daemon=True,
     )

@@ -7,7 +7,8 @@ children forked behind Python's back hold the socket open. While the owner lives
 An owner may have a supervisor, a process that it must not outlive for long: it ends by itself when
 that one is gone. When it cannot (stopped, or stuck in C), the watchdog ends it.
 
-Lines from the owner: ``+name`` before a create, ``-name`` after it, ``bye`` when nothing is left.
+Lines from the owner: ``+kind name`` before a create, ``=kind name`` when it was answered, ``-name``
+when there is no such thing (any more), ``bye`` when nothing is left.
 """
 
 from __future__ import annotations
@@ -23,41 +24,44 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACKNOWLEDGED = b"watching\n"
+IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 _SUPERVISOR_SECONDS = 10
 _NONE = "-"
-IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Watch the owner at the other end of standard input.
 
     Args:
-        arguments: The session's label (``name=value``), the daemon's address or ``-``, the number
-            of the inherited pidfd or ``-``, that of the supervisor's pipe or ``-``, the seconds the
-            owner may outlive it, and the command that removes by other means, if any.
+        arguments: The session's label (``name=value``), the number of the inherited pidfd or ``-``,
+            that of the supervisor's pipe or ``-``, the seconds the owner may outlive it, and the
+            way to the daemon.
     """
-    label, address, pidfd, supervisor, grace, *command = arguments
+    label, pidfd, supervisor, grace, *way = arguments
     _detach()
     owner = os.dup(0)
-    _leave_the_terminal()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):  # whoever reads the owner's output must not wait for this process
+        os.dup2(null, fd)
+    os.close(null)
     os.write(owner, ACKNOWLEDGED)
-    if address != _NONE:  # imported now: at the owner's death the files may be gone
-        from .http_reaper import HttpReaper, parse_address
-        from .removal import ANSWER_SECONDS, remove_after_death
-    intents = _wait(
+    from .http_reaper import HttpReaper  # now: at the owner's death the files may be gone
+    from .removal import ANSWER_SECONDS, remove_after_death
+
+    reaper = HttpReaper(way, label, timeout=ANSWER_SECONDS)
+    messages = _wait(
         owner,
         pidfd=None if pidfd == _NONE else int(pidfd),
         supervisor=None if supervisor == _NONE else int(supervisor),
         grace=float(grace),
     )
-    if intents is None:
+    if messages.bye:
         return
-    if supervisor != _NONE:
-        _wait_for_supervisor(int(supervisor))
-    if address == _NONE:
-        os.execv(command[0], [*command, label, *sorted(intents)])  # noqa: S606  # no shell wanted
-    reaper = HttpReaper(parse_address(address), label, timeout=ANSWER_SECONDS)
-    remove_after_death(reaper, intents)
+    if supervisor != _NONE:  # it has closed its end, or is dead, once it has saved the logs
+        poller = select.poll()
+        poller.register(int(supervisor), select.POLLIN)
+        poller.poll(_SUPERVISOR_SECONDS * 1000)
+    remove_after_death(reaper, messages.made, messages.intents)
 
 
 def _detach() -> None:
@@ -73,18 +77,8 @@ def _detach() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner had them blocked until here
 
 
-def _leave_the_terminal() -> None:
-    """Close standard input and output: whoever reads the owner's must not wait for this process."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-
-
-def _wait(
-    owner: int, *, pidfd: int | None, supervisor: int | None, grace: float
-) -> set[str] | None:
-    """Sleep until the owner is dead: the names it was creating. None when it said bye."""
+def _wait(owner: int, *, pidfd: int | None, supervisor: int | None, grace: float) -> Messages:
+    """Sleep until the owner is dead or said bye: all that it said."""
     poller = select.poll()
     poller.register(owner, select.POLLIN)
     if pidfd is not None:
@@ -108,17 +102,8 @@ def _wait(
         if dead:
             os.set_blocking(owner, False)  # the last words may still lie in the socket
         ended = _read(owner, messages, everything=dead)
-        if messages.bye:
-            return None
-        if dead or ended:
-            return messages.intents
-
-
-def _wait_for_supervisor(supervisor: int) -> None:
-    """Wait until the supervisor has closed its end, or is dead: first it saves the logs."""
-    poller = select.poll()
-    poller.register(supervisor, select.POLLIN)
-    poller.poll(_SUPERVISOR_SECONDS * 1000)
+        if dead or ended or messages.bye:
+            return messages
 
 
 def _read(owner: int, messages: Messages, *, everything: bool) -> bool:
@@ -138,9 +123,16 @@ def _read(owner: int, messages: Messages, *, everything: bool) -> bool:
 
 
 class Messages:
-    """What the owner has written so far: which creates are under way, and whether it said bye."""
+    """What the owner has written so far.
+
+    Attributes:
+        made: Name and kind of what it created, or began to.
+        intents: The names of creates that are under way.
+        bye: Whether nothing is left to do.
+    """
 
     def __init__(self) -> None:
+        self.made: dict[str, str] = {}
         self.intents: set[str] = set()
         self.bye = False
         self._rest = b""
@@ -149,12 +141,18 @@ class Messages:
         """Take in some bytes, which may end in the middle of a line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            name = line[1:].decode(errors="replace")
-            if line.startswith(b"+"):
+            text = line.decode(errors="replace")
+            kind, _, name = text[1:].rpartition(" ")
+            if text[:1] == "+":
+                self.made[name] = kind
                 self.intents.add(name)
-            elif line.startswith(b"-"):
+            elif text[:1] == "=":
+                self.made[name] = kind
                 self.intents.discard(name)
-            elif line == b"bye":
+            elif text[:1] == "-":
+                self.made.pop(name, None)
+                self.intents.discard(name)
+            elif text == "bye":
                 self.bye = True
 
 
