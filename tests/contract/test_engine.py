@@ -18,6 +18,7 @@ from orchestrator.engine.api import ContainerSpec, Label
 from orchestrator.engine.client import translate_errors
 from orchestrator.errors import EngineError, EngineUnavailableError
 from orchestrator.images import ensure_image, find_lock
+from orchestrator.sessions import Thing, remove_things, snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ class EngineContractTest(unittest.TestCase):
     @classmethod
     def remove_all(cls) -> None:
         """Remove what carries our label."""
-        for item in sorted(cls.engine.labelled(cls.marks), key=lambda item: item.kind):
-            getattr(cls.engine, f"remove_{item.kind}")(item.id)
-        assert not cls.engine.labelled(cls.marks)
+        assert not remove_things(cls.engine, snapshot(cls.engine, cls.marks)[0], seconds=5)
 
     @classmethod
     def run_container(cls, *command: str, network: str | None = None) -> str:
@@ -79,25 +78,11 @@ class EngineContractTest(unittest.TestCase):
         self.assertEqual("paused", self.status(container))
         self.engine.unpause_container(container)
         self.assertEqual("running", self.status(container))
+        gone = [Thing("container", container, "") for _ in range(4)]
         with futures.ThreadPoolExecutor(4) as pool:
-            list(pool.map(self.engine.remove_container, [container] * 4))
+            left = pool.map(lambda thing: remove_things(self.engine, [thing], seconds=30), gone)
+            self.assertEqual([[]] * 4, list(left))
         self.assertEqual("gone", self.status(container))
-
-    def test_removals_of_what_is_not_there_succeed(self) -> None:
-        """Several reapers may be at work at once."""
-        self.engine.remove_container("no-such-container")
-        self.engine.remove_network("no-such-network")
-        self.engine.remove_volume("no-such-volume")
-        self.engine.images.remove("no-such-image:at-all")
-
-    def test_a_networks_removal_disconnects_foreign_endpoints(self) -> None:
-        """Somebody else's container on our network does not hold it."""
-        network = self.engine.create_network(f"contract-{uuid.uuid4().hex[:12]}", labels=self.marks)
-        container = self.run_container("sleep", "60", network=network)
-        self.engine.remove_network(network)
-        state = self.engine.container(container)
-        assert state is not None
-        self.assertEqual((True, {}), (state.running, state.networks))
 
     def test_exec_gives_exit_code_and_output(self) -> None:
         """Both streams, however long; the exit code is that of the end, not of a closed output."""

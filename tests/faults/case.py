@@ -23,16 +23,11 @@ _A_WHILE: Final = 120.0 if THOROUGH else 5.0  # seconds a watchdog stays around,
 _Function = TypeVar("_Function", bound="Callable[..., object]")
 
 
-def repeated(times: int, *, containers: int = 2) -> Callable[[_Function], _Function]:
-    """Have ``ci/faults`` run this case so often, because there is timing in it.
-
-    Args:
-        times: How often.
-        containers: How many containers go with the network: what it is compared with.
-    """
+def repeated(times: int) -> Callable[[_Function], _Function]:
+    """Have ``ci/faults`` run this case so often, because there is timing in it."""
 
     def mark(case: _Function) -> _Function:
-        vars(case).update(repeated=times, containers=containers)
+        vars(case).update(repeated=times)
         return case
 
     return mark

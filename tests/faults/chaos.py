@@ -22,11 +22,6 @@ class ChaosTest(FaultCase):
         """One owner, killed at a random moment, leaves nothing."""
         self._chaos(1)
 
-    @repeated(10)
-    def test_chaos_four_owners(self) -> None:
-        """Four owners, killed at random moments, leave nothing."""
-        self._chaos(4)
-
     @repeated(5)
     def test_chaos_eight_owners(self) -> None:
         """Eight owners, killed at random moments, leave nothing."""
@@ -55,12 +50,6 @@ class ChaosTest(FaultCase):
 class MoreTest(FaultCase):
     """What differs from cases of the other files in number or moment only."""
 
-    @repeated(10, containers=10)
-    def test_r01_normal_exit_with_ten_containers(self) -> None:
-        """R1 Ten containers are gone when the process is."""
-        owner = self.started("normal", containers=10)
-        self.assert_ends(owner, 0, since=owner.go(), at_once=True)
-
     @repeated(30)
     def test_r03_interrupt_anywhere(self) -> None:
         """R3 Ctrl-C at a random moment of the start leaves nothing."""
@@ -70,34 +59,3 @@ class MoreTest(FaultCase):
         since = owner.kill(signal.SIGINT)
         self.assertNotEqual(0, owner.wait())
         self.assert_nothing_left(owner, since=since)
-
-    @repeated(20)
-    def test_r04_interrupts_in_a_row(self) -> None:
-        """R4 An impatient user's five Ctrl-C leave nothing."""
-        owner = self.started("wait")
-        since = owner.kill(signal.SIGINT)
-        for _ in range(4):
-            time.sleep(random.uniform(0, 0.1))  # noqa: S311  # the moment is the point
-            if owner.poll() is None:
-                owner.kill(signal.SIGINT)
-        self.assert_ends(owner, -signal.SIGINT, since=since)
-
-    @repeated(20)
-    def test_r06_abort(self) -> None:
-        """R6 abort() leaves nothing."""
-        owner = self.started("abort")
-        self.assert_ends(owner, -signal.SIGABRT, since=owner.go())
-
-    @repeated(20)
-    def test_r06_exit_at_once(self) -> None:
-        """R6 os._exit leaves nothing."""
-        owner = self.started("exit_at_once")
-        self.assert_ends(owner, 3, since=owner.go())
-
-    @repeated(20)
-    def test_r20_exec(self) -> None:
-        """R20 A process that becomes another program leaves nothing."""
-        owner = self.started("execv")
-        since = owner.go()
-        self.assert_nothing_left(owner, since=since)
-        self.assertIsNone(owner.poll())

@@ -1,4 +1,4 @@
-"""R15 and R16 with many processes at once: nobody touches what a living owner has."""
+"""R15 with many processes at once: nobody touches what a living owner has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Final
 
-from tests.faults.case import FaultCase, repeated
+from tests.faults.case import FaultCase
 from tests.faults.process import ROOT, OwnerProcess
 
 # Seconds the crowd is kept up.
@@ -53,37 +53,6 @@ class CrowdTest(FaultCase):
             owner.wait()
         subprocess.run(self._reap, cwd=ROOT, env=self._environ(), check=False, capture_output=True)
         self.assert_nothing_left(staying[0], since=since)
-
-    @repeated(5)
-    def test_r16_starting_together(self) -> None:
-        """R16 Of eight processes that start together one sweeps; the table shows their waits."""
-        dead = self.started("wait", containers=8)
-        for pid in (*dead.watchdogs(), dead.pid):
-            os.kill(pid, signal.SIGKILL)
-        dead.wait()
-        owners = [self.start("first_start") for _ in range(8)]
-        for owner in owners:
-            owner.expect("loaded")
-        for owner in owners:
-            owner.go()
-        took = sorted(owner.expect("ready")["seconds"] for owner in owners)
-        self.seconds += took[:-1]  # the last is the one that sweeps
-        for owner in owners:
-            since = owner.go()
-            self.assertEqual(0, owner.wait())
-        self.daemon.wait_until_nothing_left(self.run_id, since=since)
-
-    @repeated(20)
-    def test_r14_starting_alone(self) -> None:
-        """R14 The table shows what owning a session costs a process: sweep and watchdog."""
-        owner = self.start("first_start")
-        owner.expect("loaded")
-        owner.go()
-        self.seconds.append(owner.expect("ready")["seconds"])
-        self.assertEqual(1, len(owner.watchdogs()))
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        self.daemon.wait_until_nothing_left(self.run_id, since=since)
 
     def _begin(self) -> OwnerProcess:
         return self.start("begin", containers=1, seconds=60)

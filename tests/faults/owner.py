@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import dataclasses
 import faulthandler
-import importlib
 import io
 import json
 import multiprocessing
@@ -25,9 +24,11 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
+import docker
+
 import orchestrator.sessions.session as session_module
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.api import ContainerSpec, Label
 from orchestrator.environment.context import create_private_network
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
@@ -52,7 +53,7 @@ class Owner:
 
     def session(self) -> Session:
         """The session of the calling process."""
-        return own_session(self.engine, endpoint=self.endpoint, settings=self.settings)
+        return own_session(self.engine, settings=self.settings)
 
     def fill(self) -> None:
         """Create a network and the containers on it, side by side, and start them."""
@@ -126,8 +127,7 @@ def wait(owner: Owner) -> None:
     """Be killed from outside."""
     owner.fill()
     owner.say("ready", session=owner.session().id)
-    while True:
-        time.sleep(_LONG)
+    time.sleep(_LONG)
 
 
 def begin(owner: Owner) -> None:
@@ -138,112 +138,40 @@ def begin(owner: Owner) -> None:
     time.sleep(owner.options.get("seconds", 0))
 
 
-def first_start(owner: Owner) -> None:
-    """Own a session at the test's word; how long that took."""
-    owner.engine.info()
-    owner.say("loaded")
-    sys.stdin.readline()
-    began = time.monotonic()
-    session = owner.session()
-    owner.say("ready", session=session.id, seconds=time.monotonic() - began)
-    sys.stdin.readline()
-
-
 def normal(owner: Owner) -> None:
     """End normally."""
     owner.fill()
     owner.ready()
 
 
-def error(owner: Owner) -> None:
-    """Fail in the middle of the set-up."""
-    owner.fill()
-    owner.ready()
-    raise RuntimeError("set-up failed")
-
-
-def exit_at_once(owner: Owner) -> None:
-    """Call os._exit: no exit handler runs."""
-    owner.fill()
-    owner.ready()
-    os._exit(3)
-
-
-def abort(owner: Owner) -> None:
-    """End by abort, as a failed assertion in C does."""
-    owner.fill()
-    owner.ready()
-    os.abort()
-
-
 def segv(owner: Owner) -> None:
     """Read from address zero, with faulthandler on as under pytest."""
-    owner.fill()
     faulthandler.enable(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123  # lives to the end
-    owner.ready()
+    normal(owner)
     ctypes.string_at(0)
-
-
-def eat_memory(owner: Owner) -> None:
-    """Allocate until the kernel kills."""
-    owner.fill()
-    owner.ready()
-    eaten = []
-    while True:
-        eaten.append(bytearray(b"x" * (8 << 20)))
-
-
-def execv(owner: Owner) -> None:
-    """Become another program."""
-    owner.fill()
-    owner.ready()
-    os.execv("/bin/sleep", ["sleep", "60"])  # noqa: S606  # exec is the point
 
 
 def execv_again(owner: Owner) -> None:
     """Become another owner, with the same pid and start time."""
-    owner.fill()
-    owner.ready()
-    options = json.dumps(owner.options)
-    argv = [sys.executable, "-m", "tests.faults.owner", "wait", options]
+    normal(owner)
+    argv = [sys.executable, "-m", "tests.faults.owner", "wait", json.dumps(owner.options)]
     os.execv(sys.executable, argv)  # noqa: S606  # exec is the point
 
 
 def fork_exits(owner: Owner) -> None:
-    """Fork children that end by sys.exit and by terminate(), and go on."""
+    """Fork children that end by sys.exit and by terminate(), at once too, and go on."""
     owner.fill()
     if os.fork() == 0:
         sys.exit(0)
     os.wait()
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(_LONG,))
-    child.start()
-    child.terminate()
-    child.join()
-    owner.ready(exitcode=child.exitcode)
-
-
-def fork_and_terminate(owner: Owner) -> None:
-    """Fork many children, each terminated at once."""
-    owner.fill()
     statuses = set()
-    for _ in range(300):
-        child = os.fork()
-        if child == 0:
-            time.sleep(10)
-            os._exit(0)
-        os.kill(child, signal.SIGTERM)
-        statuses.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    owner.ready(statuses=sorted(statuses))
-
-
-def fork_stays(owner: Owner) -> None:
-    """Leave a child behind that was forked from Python."""
-    owner.fill()
-    child = os.fork()
-    if child == 0:
-        time.sleep(_LONG)
-    owner.ready(child=child)
-    time.sleep(_LONG)
+    for _ in range(100):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(_LONG,))
+        child.start()
+        child.terminate()
+        child.join()
+        statuses.add(child.exitcode)
+    owner.ready(statuses=list(statuses))
 
 
 def fork_in_c_stays(owner: Owner) -> None:
@@ -275,28 +203,26 @@ def fork_owns(owner: Owner) -> None:
 def create_for_ever(owner: Owner) -> None:
     """Many threads create; the main thread ends meanwhile."""
     owner.network = owner.create_network()
+
+    def create(number: int) -> None:
+        with contextlib.suppress(OrchestratorError):
+            while True:
+                owner.create_container(number)
+
     for number in range(8):
-        threading.Thread(target=_create, args=(owner, number), daemon=True).start()
+        threading.Thread(target=create, args=(number,), daemon=True).start()
     owner.ready()
-
-
-def _create(owner: Owner, number: int) -> None:
-    with contextlib.suppress(OrchestratorError):
-        while True:
-            owner.create_container(number)
 
 
 def create_slowly(owner: Owner) -> None:
     """Create while the daemon takes its time."""
     owner.say("ready", session=owner.session().id)
     owner.start_container()
-    owner.say("created")
 
 
 def refuse_after_end(owner: Owner) -> None:
     """Try to create in an exit handler that runs after ours."""
-    owner.fill()
-    owner.ready()
+    normal(owner)
     from orchestrator.sessions.process_sessions import _at_exit
 
     _at_exit()
@@ -327,17 +253,10 @@ def handled_later(owner: Owner) -> None:
 
 
 def goes_on(owner: Owner) -> None:
-    """The program takes SIGTERM as a message, and goes on using its services."""
+    """The program takes SIGTERM as a message, ignores SIGHUP, and goes on using its services."""
     signal.signal(signal.SIGTERM, lambda *_: owner.say("noted"))
-    owner.fill()
-    owner.ready()
-
-
-def ignored(owner: Owner) -> None:
-    """SIGHUP is ignored, as under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    owner.fill()
-    owner.ready()
+    normal(owner)
 
 
 def after_asyncio(owner: Owner) -> None:
@@ -354,14 +273,12 @@ def after_asyncio(owner: Owner) -> None:
 def with_faulthandler(owner: Owner) -> None:
     """The stacks are dumped on SIGTERM by faulthandler, behind Python's back."""
     faulthandler.register(signal.SIGTERM, file=sys.stderr, chain=False)
-    owner.fill()
-    owner.ready()
+    normal(owner)
 
 
 def closed_output(owner: Owner) -> None:
     """Nobody reads stdout and stderr any more."""
-    owner.fill()
-    owner.ready()
+    normal(owner)
     os.close(1)
     os.close(2)
 
@@ -377,8 +294,7 @@ def in_a_thread(owner: Owner) -> None:
 
 def again(owner: Owner) -> None:
     """Create once more after the test's word."""
-    owner.fill()
-    owner.ready()
+    normal(owner)
     owner.start_container(9)
     owner.say("created")
     sys.stdin.readline()
@@ -387,7 +303,26 @@ def again(owner: Owner) -> None:
 def things(owner: Owner) -> None:
     """All that can be in the way: volumes, a paused container, a restart policy, an image."""
     owner.fill()
-    importlib.import_module("tests.faults.things").create(owner)
+    session = owner.session()
+    client = docker.APIClient(base_url=owner.endpoint.url, version="auto")
+    marks = session.labels(test_class="Fault")
+    volume = session.name("volume")
+    with session.creating("volume", volume):
+        client.create_volume(volume, labels={**marks, Label.NAME: volume})
+    for hint in ("uses-volume", "paused", "restarts"):
+        name = session.name(hint)
+        policy = {"Name": "always"} if hint == "restarts" else None
+        config = client.create_host_config(binds=[f"{volume}:/named"], restart_policy=policy)
+        labels = {**marks, Label.NAME: name}
+        with session.creating("container", name):
+            client.create_container(
+                owner.options["image"], name=name, labels=labels, host_config=config
+            )
+        client.start(name)
+        if hint == "paused":
+            client.pause(name)
+    client.close()
+    owner.build_image()
     owner.ready()
     time.sleep(_LONG)
 

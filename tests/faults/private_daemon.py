@@ -69,7 +69,9 @@ class PrivateDaemon:
 
     def _answers(self) -> bool:
         path = self.url.removeprefix("unix://")
-        [answer] = exchange(Dialer(["unix", path]), [("GET", "/_ping", b"")], deadline=time.monotonic() + 5)
+        [answer] = exchange(
+            Dialer(["unix", path]), [("GET", "/_ping", b"")], deadline=time.monotonic() + 5
+        )
         return answer.status == HTTPStatus.OK
 
     def signal(self, number: signal.Signals) -> None:

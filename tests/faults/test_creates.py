@@ -53,15 +53,6 @@ class CreateTest(FaultCase):
         self.assert_nothing_left(*owners, since=since)
 
     @repeated(20)
-    def test_r09_threads_create_at_exit(self) -> None:
-        """R9 Threads that create while the process ends leave nothing."""
-        owner = self.started("create_for_ever")
-        time.sleep(random.uniform(0, 0.3))  # noqa: S311  # the moment is the point
-        since = owner.go()
-        owner.wait()
-        self.assert_nothing_left(owner, since=since)
-
-    @repeated(20)
     def test_r09_threads_create_at_sigterm(self) -> None:
         """R9 Threads that create while SIGTERM is handled leave nothing."""
         owner = self.started("create_for_ever")

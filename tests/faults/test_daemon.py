@@ -12,17 +12,6 @@ class DaemonTest(PrivateFaultCase):
     """The daemon fails, too."""
 
     @repeated(3)
-    def test_r12_restart_before_the_end(self) -> None:
-        """R12 A daemon that restarted meanwhile: a normal exit and SIGKILL leave nothing."""
-        ending, killed = self.started("normal"), self.started("wait")
-        self.private.stop()
-        self.private.start()
-        ending.go()
-        since = killed.kill()
-        self.assertEqual((0, ""), (ending.wait(), ending.errors()))
-        self.assert_nothing_left(ending, killed, since=since)
-
-    @repeated(3)
     def test_r12_away_at_the_end(self) -> None:
         """R12 A daemon that is away is waited for, but not by the process, which says so."""
         ending, killed = self.started("normal"), self.started("wait")

@@ -48,12 +48,6 @@ class EndingTest(FaultCase):
         self.assert_ends(owner, -signal.SIGINT, since=since)
 
     @repeated(20)
-    def test_r05_sighup(self) -> None:
-        """R5 SIGHUP cleans up first, and the process still dies of SIGHUP."""
-        owner = self.started("wait")
-        self.assert_ends(owner, -signal.SIGHUP, since=owner.kill(signal.SIGHUP), at_once=True)
-
-    @repeated(20)
     def test_r05_sigterm_twice(self) -> None:
         """R5 A second SIGTERM does not cut the clean-up short: in a container none could finish."""
         owner = self.started("wait")

@@ -77,15 +77,6 @@ class InheritedTest(FaultCase):
         owner.kill()
         self._assert_only(theirs, owner)
 
-    def test_exit_handler(self) -> None:
-        """A process that ends leaves them at the moment of its end."""
-        owner = self.started("normal", build=True)
-        theirs = self._made_from(owner)
-        owner.go()
-        self.assertEqual(0, owner.wait(), owner.errors())
-        self.assertEqual(theirs, self._left())
-        self._assert_only(theirs, owner)
-
     def test_reap_and_ps(self) -> None:
         """Not even ``reap --all`` takes them, and ``ps`` does not show them."""
         owner = self.started("wait", build=True)

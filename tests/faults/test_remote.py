@@ -46,12 +46,6 @@ class RemoteTest(FaultCase):
             wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
 
     @repeated(3)
-    def test_tcp(self) -> None:
-        """Over TCP SIGTERM and SIGKILL leave nothing."""
-        with Proxy(self.daemon.url, tcp=True) as proxy:
-            self._all_endings(proxy.url)
-
-    @repeated(3)
     def test_tls(self) -> None:
         """Over TLS with client certificates SIGTERM and SIGKILL leave nothing."""
         if not shutil.which("openssl"):

@@ -84,7 +84,7 @@ class FailingBuildTest(LeakCheckedTestCase):
         settings, endpoint = Settings.from_environment(), find_endpoint()
         engine = connect(settings, endpoint=endpoint)
         self.addCleanup(engine.close)
-        session = own_session(engine, endpoint=endpoint, settings=settings)
+        session = own_session(engine, settings=settings)
         before = session.unsettled
         self.failing("FROM redis\nRUN echo so far so good; exit 7\n", "7", "so far so good")
         self.assertEqual(before, session.unsettled)

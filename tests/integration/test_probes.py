@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator import Container, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Call, Exec, Healthcheck, Http, LogLine, NotReadyError, Tcp
+from orchestrator.sessions import Thing, remove_things
 from tests.support.classes import LeakCheckedTestCase
 
 # The test images have perl, because Debian has: a web server in a line, on the port given.
@@ -91,7 +92,8 @@ class FailedStartTest(LeakCheckedTestCase):
         """Where nothing listens; where a command hangs; where somebody removes the container."""
 
         def remove(service: Container) -> bool:
-            service.running.engine.remove_container(service.running.container)
+            gone = Thing("container", service.container_id, service.alias)
+            remove_things(service.running.engine, [gone], seconds=5)
             return False
 
         options: dict[str, Any] = {"command": ["sleep", "60"], "ports": [1], "startup_timeout": 0.5}

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import socket
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.engine import find_endpoint
@@ -114,21 +110,6 @@ class ReachTest(ProcessTestCase):
         )
         with daemon_on_tcp("::1") as port:
             self.environ |= {"DOCKER_HOST": f"tcp://[::1]:{port}", "ORCHESTRATOR_HOST": "[::1]"}
-            status, output = self.run_python("-m", "unittest", "test_uses")
-            self.await_nothing_left()
-        self.assertEqual(0, status, output)
-
-    def test_a_docker_context_is_used(self) -> None:
-        """The context that DOCKER_CONTEXT names leads to its daemon."""
-        self.write("test_uses.py", USES)
-        with daemon_on_tcp() as port, tempfile.TemporaryDirectory() as config:
-            key = hashlib.sha256(b"elsewhere").hexdigest()
-            meta = Path(config) / "contexts" / "meta" / key
-            meta.mkdir(parents=True)
-            endpoints = {"docker": {"Host": f"tcp://127.0.0.1:{port}"}}
-            content = {"Name": "elsewhere", "Endpoints": endpoints}
-            (meta / "meta.json").write_text(json.dumps(content), encoding="utf-8")
-            self.environ |= {"DOCKER_CONFIG": config, "DOCKER_CONTEXT": "elsewhere"}
             status, output = self.run_python("-m", "unittest", "test_uses")
             self.await_nothing_left()
         self.assertEqual(0, status, output)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
-from orchestrator.sessions import own_session
+from orchestrator.sessions import own_session, snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engine.api import Listed
+    from orchestrator.sessions import Thing
 
 
 def run_class(cls: type[unittest.TestCase]) -> unittest.TestResult:
@@ -28,7 +28,7 @@ def problems(result: unittest.TestResult) -> str:
     return "\n".join(text for _, text in [*result.errors, *result.failures])
 
 
-def left_of_this_process() -> Sequence[Listed]:
+def left_of_this_process() -> Sequence[Thing]:
     """What the daemon still has of this process's session.
 
     Without the images that were built: they live as long as the process, and `BuildLifetimeTest`
@@ -38,8 +38,8 @@ def left_of_this_process() -> Sequence[Listed]:
     endpoint = find_endpoint()
     engine = connect(settings, endpoint=endpoint)
     try:
-        session = own_session(engine, endpoint=endpoint, settings=settings)
-        found = engine.labelled({Label.SESSION: session.id})
+        session = own_session(engine, settings=settings)
+        found = snapshot(engine, {Label.SESSION: session.id})[0]
         return [item for item in found if item.kind != "image"]
     finally:
         engine.close()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
+from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ProcessTestCase(unittest.TestCase):
 
     def left(self) -> Sequence[str]:
         """What the daemon has of this run."""
-        found = self.engine.labelled({Label.RUN: self.run_id})
+        found = snapshot(self.engine, {Label.RUN: self.run_id})[0]
         return [f"{item.kind} {item.name} {item.status}" for item in found]
 
     def await_nothing_left(self) -> None:

@@ -67,59 +67,49 @@ class EndpointTest(unittest.TestCase):
         content = {"Name": name, "Endpoints": {"docker": docker}}
         (meta / "meta.json").write_text(json.dumps(content), encoding="utf-8")
 
-    def test_the_local_socket_is_the_default(self) -> None:
-        """Without any configuration it is the local unix socket."""
+    def test_it_is_found_the_way_docker_finds_it(self) -> None:
+        """DOCKER_HOST, else DOCKER_CONTEXT, else the current context, else the local socket."""
         self.assertEqual(Endpoint(url=LOCAL), find_endpoint(self.environ))
-
-    def test_docker_host_wins(self) -> None:
-        """DOCKER_HOST counts before any context."""
-        self.add_context("other", {"Host": "tcp://other:2375"})
-        environ = {**self.environ, "DOCKER_HOST": "tcp://here:2375", "DOCKER_CONTEXT": "other"}
-        self.assertEqual(Endpoint(url="tcp://here:2375"), find_endpoint(environ))
-
-    def test_the_current_context_counts(self) -> None:
-        """`docker context use NAME` is honoured."""
         self.add_context("far", {"Host": "ssh://me@far"})
+        self.add_context("other", {"Host": "tcp://other:2375"})
         config = self.home / ".docker" / "config.json"
         config.write_text(json.dumps({"currentContext": "far"}), encoding="utf-8")
         self.assertEqual(Endpoint(url="ssh://me@far"), find_endpoint(self.environ))
-
-    def test_tls_comes_from_the_certificate_folder(self) -> None:
-        """DOCKER_TLS_VERIFY and DOCKER_CERT_PATH give the client's certificates."""
-        environ = {
-            **self.environ,
-            "DOCKER_HOST": "tcp://far:2376",
-            "DOCKER_TLS_VERIFY": "1",
-            "DOCKER_CERT_PATH": "/certs",
-        }
+        environ = {**self.environ, "DOCKER_CONTEXT": "other"}
+        self.assertEqual(Endpoint(url="tcp://other:2375"), find_endpoint(environ))
+        environ["DOCKER_HOST"] = "tcp://[::1]:2375"
+        self.assertEqual("::1", find_endpoint(environ).hostname)
+        environ |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/certs"}
         self.assertEqual(Path("/certs"), find_endpoint(environ).tls)
 
-    def test_an_unknown_context_is_a_clear_error(self) -> None:
-        """A context that does not exist is named."""
-        with self.assertRaisesRegex(EngineError, "docker context 'gone'"):
-            find_endpoint({**self.environ, "DOCKER_CONTEXT": "gone"})
+    def test_what_is_no_address_is_a_clear_error(self) -> None:
+        """It names the variable or the context, and what is expected."""
+        for variable, value, told in (
+            ("DOCKER_CONTEXT", "gone", "docker context 'gone'"),
+            ("DOCKER_HOST", "nonsense", "DOCKER_HOST is 'nonsense'"),
+            ("DOCKER_HOST", "tcp://::1:2375", r"tcp://\[::1\]:2376"),
+            ("DOCKER_HOST", "tcp://far", "DOCKER_HOST is 'tcp://far'.*tcp://host:2376"),
+        ):
+            with self.subTest(value), self.assertRaisesRegex(EngineError, told):
+                find_endpoint({**self.environ, variable: value})
 
-    def test_a_malformed_address_is_a_clear_error(self) -> None:
-        """An address that is none names the variable and what is expected."""
-        with self.assertRaisesRegex(EngineError, "DOCKER_HOST is 'nonsense'"):
-            find_endpoint({**self.environ, "DOCKER_HOST": "nonsense"})
-
-    def test_an_ipv6_address_stands_in_brackets(self) -> None:
-        """Without them nobody can tell address from port; the error shows how."""
-        url = "tcp://[::1]:2375"
-        self.assertEqual("::1", find_endpoint({**self.environ, "DOCKER_HOST": url}).hostname)
-        with self.assertRaisesRegex(EngineError, r"tcp://\[::1\]:2376"):
-            find_endpoint({**self.environ, "DOCKER_HOST": "tcp://::1:2375"})
-
-    def test_an_address_without_a_port_is_a_clear_error(self) -> None:
-        """Whoever writes tcp:// has to say which port."""
-        with self.assertRaisesRegex(EngineError, "DOCKER_HOST is 'tcp://far'.*tcp://host:2376"):
-            find_endpoint({**self.environ, "DOCKER_HOST": "tcp://far"})
-
-    def test_only_a_daemon_elsewhere_has_a_host_name(self) -> None:
-        """A unix socket means this machine."""
-        self.assertIsNone(Endpoint(url=LOCAL).hostname)
-        self.assertEqual("far", Endpoint(url="ssh://me@far").hostname)
+    def test_each_way_there_is_spelled_out_for_raw_http(self) -> None:
+        """A socket, TCP, TLS with the files that there are, and ssh's arguments."""
+        (self.home / "ca.pem").touch()
+        for endpoint, expected in (
+            (HERE, ["unix", "/var/run/docker.sock"]),
+            (Endpoint(url="tcp://[::1]:2375"), ["tcp", "::1", "2375"]),
+            (
+                Endpoint(url="tcp://far:2376", tls=self.home),
+                ["tls", "far", "2376", f"{self.home}/ca.pem", "", "", "1"],
+            ),
+            (
+                Endpoint(url="ssh://me@far:22"),
+                ["ssh", "-l", "me", "-p", "22", "--", "far", "docker system dial-stdio"],
+            ),
+        ):
+            with self.subTest(endpoint.url):
+                self.assertEqual(expected, endpoint.way)
 
 
 def no_bridge() -> str | None:
@@ -139,25 +129,24 @@ class PublishedAddressTest(unittest.TestCase):
         name = "orchestrator.engine.endpoint._in_container"
         self.enterContext(unittest.mock.patch(name, return_value=inside))
 
-    def test_a_daemon_here_publishes_on_the_loopback(self) -> None:
-        """Its services are reached there, and nowhere else."""
-        found = published_address(HERE, bridge=no_bridge)
-        self.assertEqual(PublishedAddress(host=LOOPBACK, bind_address=LOOPBACK), found)
+    def test_no_wider_than_it_has_to_be(self) -> None:
+        """On the loopback where the daemon is here; on its network where it is not.
 
-    def test_a_daemon_on_a_loopback_port_is_here(self) -> None:
-        """A forwarded TCP port of this machine is this machine."""
-        found = published_address(Endpoint(url="tcp://127.0.0.1:2375"), bridge=no_bridge)
-        self.assertEqual(LOOPBACK, found.bind_address)
-
-    def test_the_loopback_of_ipv6_is_here_too(self) -> None:
-        """Nothing is published on the network because of how this machine is called."""
-        found = published_address(Endpoint(url="tcp://[::1]:2375"), bridge=no_bridge)
-        self.assertEqual(PublishedAddress(host=LOOPBACK, bind_address=LOOPBACK), found)
-
-    def test_a_remote_daemon_publishes_on_its_network(self) -> None:
-        """Services are reached at the daemon's own address."""
-        found = published_address(Endpoint(url=f"tcp://{ELSEWHERE}:2376"), bridge=no_bridge)
-        self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)
+        A daemon that the user says is elsewhere is behind a forwarded port.
+        """
+        for url, told, host, bind_address in (
+            (LOCAL, None, LOOPBACK, LOOPBACK),
+            ("tcp://127.0.0.1:2375", None, LOOPBACK, LOOPBACK),
+            ("tcp://[::1]:2375", None, LOOPBACK, LOOPBACK),
+            (LOCAL, "::1", "::1", "::1"),
+            (f"tcp://{ELSEWHERE}:2376", None, ELSEWHERE, EVERYWHERE),
+            (f"tcp://{ELSEWHERE}:2376", "other", "other", EVERYWHERE),
+            ("tcp://[2001:db8::7]:2376", None, "2001:db8::7", "::"),
+            ("tcp://localhost:2375", ELSEWHERE, ELSEWHERE, EVERYWHERE),
+        ):
+            with self.subTest(url=url, told=told):
+                found = published_address(Endpoint(url=url), bridge=no_bridge, host=told)
+                self.assertEqual(PublishedAddress(host=host, bind_address=bind_address), found)
 
     def test_a_container_beside_its_daemon_uses_the_bridge(self) -> None:
         """The bridge's address is not one of ours, so the daemon's loopback is not either."""
@@ -181,29 +170,6 @@ class PublishedAddressTest(unittest.TestCase):
             with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"):
                 found = published_address(Endpoint(url="ssh://me@builder"), bridge=no_bridge)
         self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)
-
-    def test_a_daemon_on_ipv6_publishes_where_it_is_reached(self) -> None:
-        """Ports published on every IPv4 address would not be."""
-        found = published_address(Endpoint(url="tcp://[2001:db8::7]:2376"), bridge=no_bridge)
-        self.assertEqual(PublishedAddress(host="2001:db8::7", bind_address="::"), found)
-
-    def test_the_user_may_ask_for_the_loopback_of_ipv6(self) -> None:
-        """Ports are then published on that, and still on no network."""
-        found = published_address(HERE, bridge=no_bridge, host="::1")
-        self.assertEqual(PublishedAddress(host="::1", bind_address="::1"), found)
-
-    def test_a_daemon_behind_a_forwarded_port_is_as_remote_as_the_user_says(self) -> None:
-        """Its own loopback is out of reach, so ports are published on its network."""
-        forwarded = Endpoint(url="tcp://localhost:2375")
-        found = published_address(forwarded, bridge=no_bridge, host=ELSEWHERE)
-        self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)
-
-    def test_the_user_has_the_last_word_on_the_host(self) -> None:
-        """ORCHESTRATOR_HOST replaces the guess."""
-        found = published_address(
-            Endpoint(url=f"tcp://{ELSEWHERE}:2376"), bridge=no_bridge, host="other"
-        )
-        self.assertEqual("other", found.host)
 
 
 class RoutesTest(unittest.TestCase):

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.api import KINDS
 from orchestrator.errors import EngineError, LockError, SettingsError, printable
 from orchestrator.images import find_lock
 from orchestrator.images.presence import find_image
-from orchestrator.sessions import Liveness, inventory
+from orchestrator.sessions import KINDS, Liveness, inventory
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

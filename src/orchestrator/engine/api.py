@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KINDS: Final = ("container", "network", "volume", "image")
-
 
 class Label:
     """The labels on everything this project creates (their names are fixed).
 
-    Attributes:
-        NAME: The name of the thing itself. ``docker commit`` copies all labels to an image, and
-            ``docker run`` from there to a container: the name tells a thing from what only
-            inherited its labels.
+    NAME, a thing's own name, tells it from an image or a container that inherited its labels.
     """
 
     MARK: Final = "dev.orchestrator"
@@ -70,17 +65,10 @@ class ContainerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerState:
-    """A container as the daemon sees it now.
-
-    Attributes:
-        status: Docker's word: created, running, paused, restarting, exited, dead.
-        health: Docker's healthcheck word, or None without a healthcheck.
-        networks: Network name to the container's address on it.
-    """
+    """A container as the daemon sees it now, in its words; its address on each network."""
 
     id: str
     name: str
-    image_id: str
     status: str
     exit_code: int
     oom_killed: bool
@@ -100,34 +88,8 @@ class ContainerState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
-    """One labelled container, network, volume or image, as a listing shows it.
-
-    Attributes:
-        kind: ``"container"``, ``"network"``, ``"volume"`` or ``"image"``.
-        id: What a removal takes.
-        name: What a person recognises.
-        names: Every name it has, or every tag; none for a container that is going already.
-        status: For containers, Docker's word such as ``running``; empty otherwise.
-    """
-
-    kind: str
-    id: str
-    name: str
-    labels: Mapping[str, str]
-    names: Sequence[str] = ()
-    status: str = ""
-    image: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """An image on this machine.
-
-    Attributes:
-        id: The config digest (``sha256:…``).
-        repo_digests: ``name@sha256:…`` for every repository it was pulled from.
-    """
+    """An image on this machine; its id is the config digest, as `name@sha256:…` in repo_digests."""
 
     id: str
     tags: Sequence[str]
@@ -140,13 +102,7 @@ class ImageInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PullProgress:
-    """One step of a pull.
-
-    Attributes:
-        layer: The layer it speaks of, or empty for the image as a whole.
-        current: Bytes done of the layer.
-        total: Bytes of the layer, 0 when unknown.
-    """
+    """One step of a pull: of a layer, in bytes (0 when unknown), or without one of the image."""
 
     layer: str
     status: str
@@ -156,11 +112,7 @@ class PullProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """The daemon in a few words.
-
-    Attributes:
-        insecure_registries: Hosts and networks (CIDR) it talks to without a trusted certificate.
-    """
+    """The daemon in a few words; it needs no trusted certificate of its insecure registries."""
 
     version: str
     api_version: str
@@ -168,7 +120,6 @@ class EngineInfo:
     architecture: str
     cpus: int
     memory: int
-    storage_driver: str
     root_dir: str
     insecure_registries: Sequence[str] = ()
 
@@ -200,7 +151,6 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
     return ContainerState(
         id=inspected["Id"],
         name=inspected["Name"].lstrip("/"),
-        image_id=inspected["Image"],
         status=state["Status"],
         exit_code=state["ExitCode"],
         oom_killed=state["OOMKilled"],
@@ -210,27 +160,6 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
             name: network["IPAddress"]
             for name, network in inspected["NetworkSettings"]["Networks"].items()
         },
-    )
-
-
-def listed(kind: str, row: Mapping[str, Any]) -> Listed:
-    """Read one row of the daemon's list of a kind."""
-    names: Sequence[str]
-    if kind == "container":
-        names = [name.lstrip("/") for name in row["Names"] or ()]
-    elif kind == "image":
-        names = row.get("RepoTags") or ()
-    else:
-        names = [row["Name"]]
-    id_ = row["Name"] if kind == "volume" else row["Id"]
-    return Listed(
-        kind=kind,
-        id=id_,
-        name=names[0] if names else id_,
-        names=names,
-        labels=dict(row["Labels"] or {}),
-        status=row["State"] if kind == "container" else "",
-        image=row["Image"] if kind == "container" else "",
     )
 
 
@@ -247,7 +176,6 @@ def engine_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineIn
         architecture=version["Arch"],
         cpus=info["NCPU"],
         memory=info["MemTotal"],
-        storage_driver=info["Driver"],
         root_dir=info["DockerRootDir"],
         insecure_registries=[*networks, *insecure],
     )

@@ -82,11 +82,7 @@ class IgnoreMissing:
 
 
 class ClientPool:
-    """Clients to one daemon, each lent to one thread at a time.
-
-    docker-py's client is not safe to share between threads (docker-py issue 3229), and services
-    start side by side.
-    """
+    """Clients to one daemon, each lent to one thread at a time (docker-py issue 3229)."""
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
         self._endpoint = endpoint
@@ -101,25 +97,23 @@ class ClientPool:
 
     @contextlib.contextmanager
     def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
-        """Lend a client for one request.
-
-        Args:
-            doing: Completes "the daemon failed to …" in error messages.
-            timeout: Seconds for each answer, when this request needs another than the pool's.
+        """Lend a client for one request; ``doing`` completes "the daemon failed to …".
 
         Raises:
             EngineUnavailableError: No daemon can be reached, or used.
             EngineError: The daemon refused, failed, did not answer in time, broke off, or answered
                 what cannot be understood.
         """
+        seconds = timeout or self._timeout
         with translate_errors(
-            doing,
-            endpoint=self._endpoint,
-            timeout=timeout or self._timeout,
-            present=lambda: self.answered and self._listens(),
+            doing, endpoint=self._endpoint, timeout=seconds, present=self._is_present
         ):
-            client = self._take()
-            client.timeout = math.ceil(timeout or self._timeout)
+            try:
+                client = self._idle.get_nowait()
+            except queue.Empty:
+                client = self._connected()
+                self._version = client.api_version  # later clients need not ask again
+            client.timeout = math.ceil(seconds)
             try:
                 yield client
             except requests.exceptions.RequestException:
@@ -132,14 +126,6 @@ class ClientPool:
                 client.close()
                 raise
             self._idle.put(client)
-
-    def _take(self) -> docker.APIClient:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            client = self._connected()
-            self._version = client.api_version  # later clients need not ask again
-            return client
 
     def _connected(self) -> docker.APIClient:
         """A new client; the first one asks the daemon for its version.
@@ -158,7 +144,7 @@ class ClientPool:
                     use_ssh_client=True,
                 )
             except docker.errors.DockerException as error:
-                if pause is None or not _was_cut(error):
+                if pause is None or not _is_from(error, _CUTS):
                     raise
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
@@ -170,12 +156,12 @@ class ClientPool:
                 connection.settimeout(self._timeout)
                 connection.connect(self._endpoint.socket)
 
-    def _listens(self) -> bool:
+    def _is_present(self) -> bool:
         try:
             self._ping()
         except OSError:
             return False
-        return True
+        return self.answered
 
     def _tls(self) -> Any:
         if self._endpoint.tls is None:
@@ -196,9 +182,8 @@ class ClientPool:
 
     def close(self) -> None:
         """Close every idle connection."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
 
 
 @contextlib.contextmanager
@@ -211,12 +196,8 @@ def translate_errors(
 ) -> Iterator[None]:
     """Turn errors of docker-py and requests in the block into `EngineError`.
 
-    Args:
-        doing: Completes "the daemon failed to …".
-        endpoint: Where the daemon is.
-        timeout: Seconds it had for the answer.
-        present: Whether the daemon has answered before and still listens: then a connection that
-            breaks does not mean that there is none.
+    ``doing`` completes "the daemon failed to …"; ``present`` is whether the daemon has answered
+    before and still listens: a connection that breaks then does not mean that there is none.
     """
     try:
         yield
@@ -249,16 +230,55 @@ def _translated(
         return EngineError(
             f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
         )
-    if _was_cut(error, _CUT_WITHIN) or (_was_cut(error) and present()):
+    if _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and present()):
         return EngineError(
             f"The connection to the Docker daemon at {url}, which had answered, broke when it was "
             f"asked to {doing}: {_reason(error)}"
         )
     if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
         return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
-    return EngineUnavailableError(
-        _unavailable(error, doing, endpoint=endpoint), absent=_is_absence(error, endpoint)
+    return _unavailable(error, doing, endpoint=endpoint)
+
+
+def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineUnavailableError:
+    """That nobody answers; or that somebody does who refuses, or is no daemon."""
+    url = endpoint.url
+    ssh = url.startswith("ssh://")
+    absent = _is_from(error, _ABSENT) or any(
+        type(it) is OSError and it.errno in _NO_WAY for it in _chain(error)
     )
+    if endpoint.socket and _is_from(error, (PermissionError,)):
+        told = (
+            f"This user may not use the Docker daemon at {url}: permission denied. "
+            "Run `sudo usermod -aG docker $USER` and log in again."
+        )
+    elif "paramiko" in str(error):
+        absent = False
+        told = (
+            f"The Docker daemon at {url} is reached over ssh, which takes a package more. "
+            "Run `pip install unittest-orchestrator[ssh]`."
+        )
+    elif ssh and _is_from(error, (FileNotFoundError,)):
+        absent = False
+        told = f"The Docker daemon at {url} is reached with ssh, which is not installed."
+    elif not absent:
+        told = (
+            f"What is at {url} refuses, or is no Docker daemon that can be used, "
+            f"when asked to {doing}: {str(error).rstrip('.')}. "
+            "`python -m orchestrator doctor` looks closer."
+        )
+    elif ssh:
+        told = (
+            f"No Docker daemon answers at {url}: {_reason(error)}. What ssh has to say "
+            f"about it: `ssh {url} docker version`."
+        )
+    else:
+        told = (
+            f"No Docker daemon answers at {url}: {_reason(error)}. Start it "
+            "(`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to another "
+            "one. `python -m orchestrator doctor` looks closer."
+        )
+    return EngineUnavailableError(told, absent=absent)
 
 
 def _without_traceback(error: Exception) -> Exception:
@@ -270,8 +290,7 @@ def _without_traceback(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def _was_cut(error: BaseException, kinds: tuple[type[Exception], ...] = _CUTS) -> bool:
-    """Whether a connection was made, and ended before the answer did."""
+def _is_from(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
     return any(isinstance(inner, kinds) for inner in _chain(error))
 
 
@@ -290,50 +309,3 @@ def _reason(error: BaseException) -> str:
     """What the operating system said, without the libraries' words around it."""
     said = (inner.strerror for inner in _chain(error) if isinstance(inner, OSError))
     return next(filter(None, said), str(error))
-
-
-def _is_absence(error: Exception, endpoint: Endpoint) -> bool:
-    """Whether nobody answers, rather than somebody who refuses or is no daemon."""
-    if "paramiko" in str(error) or _lacks_ssh(error, endpoint):
-        return False
-    return any(
-        isinstance(it, _ABSENT) or (type(it) is OSError and it.errno in _NO_WAY)
-        for it in _chain(error)
-    )
-
-
-def _lacks_ssh(error: Exception, endpoint: Endpoint) -> bool:
-    return endpoint.url.startswith("ssh://") and any(
-        isinstance(it, FileNotFoundError) for it in _chain(error)
-    )
-
-
-def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> str:
-    if endpoint.socket and any(isinstance(it, PermissionError) for it in _chain(error)):
-        return (
-            f"This user may not use the Docker daemon at {endpoint.url}: permission denied. "
-            "Run `sudo usermod -aG docker $USER` and log in again."
-        )
-    if "paramiko" in str(error):
-        return (
-            f"The Docker daemon at {endpoint.url} is reached over ssh, which takes a package more. "
-            "Run `pip install unittest-orchestrator[ssh]`."
-        )
-    if _lacks_ssh(error, endpoint):
-        return f"The Docker daemon at {endpoint.url} is reached with ssh, which is not installed."
-    if not _is_absence(error, endpoint):
-        return (
-            f"What is at {endpoint.url} refuses, or is no Docker daemon that can be used, "
-            f"when asked to {doing}: {str(error).rstrip('.')}. "
-            "`python -m orchestrator doctor` looks closer."
-        )
-    if endpoint.url.startswith("ssh://"):
-        return (
-            f"No Docker daemon answers at {endpoint.url}: {_reason(error)}. What ssh has to say "
-            f"about it: `ssh {endpoint.url} docker version`."
-        )
-    return (
-        f"No Docker daemon answers at {endpoint.url}: {_reason(error)}. Start it "
-        "(`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to another one. "
-        "`python -m orchestrator doctor` looks closer."
-    )

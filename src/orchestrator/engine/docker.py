@@ -1,8 +1,8 @@
-"""The container engine, through docker-py: containers, networks, and everything under a label.
+"""The container engine, through docker-py: containers and networks.
 
 Nothing above this package sees docker-py's types or errors: every method raises `EngineError`
-(`EngineUnavailableError` when no daemon answers). "Not found" on a removal is success: several
-reapers may be at work at once.
+(`EngineUnavailableError` when no daemon answers). What was created is listed and removed by
+`sessions`, which can do so without docker-py.
 """
 
 from __future__ import annotations
@@ -18,14 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import docker.types
 
-from orchestrator.engine.api import (
-    KINDS,
-    ExecResult,
-    Label,
-    container_state,
-    engine_info,
-    listed,
-)
+from orchestrator.engine.api import ExecResult, Label, container_state, engine_info
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.endpoint import PublishedAddress, published_address
 from orchestrator.engine.images import Images
@@ -33,14 +26,12 @@ from orchestrator.engine.streams import open_stream, read_frames, read_lines
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.engine.api import ContainerSpec, ContainerState, EngineInfo, Listed
+    from orchestrator.engine.api import ContainerSpec, ContainerState, EngineInfo
     from orchestrator.engine.endpoint import Endpoint
 
-_FORBIDDEN, _NOT_FOUND, _CONFLICT = 403, 404, 409
-_REMOVAL_DEADLINE: Final = 5.0  # seconds for somebody else's removal
-_REMOVAL_POLL: Final = 0.05
+_NOT_FOUND, _CONFLICT = 404, 409
 _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
 _NANO_CPUS: Final = 1_000_000_000
 _ATTACHED: Final = {"Detach": False, "Tty": False}
@@ -64,9 +55,6 @@ class Engine:
         endpoint: Where the daemon is.
         timeout: Seconds the daemon has for one answer.
         host: The address at which published ports are reached, when the guess is wrong.
-
-    Attributes:
-        images: What can be done with images.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, host: str | None = None) -> None:
@@ -166,26 +154,6 @@ class Engine:
         with self._pool.client(f"unpause container {short_name(container)}") as client:
             client.unpause(container)
 
-    def remove_container(self, container: str, /) -> None:
-        """Kill and remove a container with its anonymous volumes.
-
-        Returns when it is gone, also when somebody else is removing it. Their removal may fail: it
-        is asked for again until the daemon knows of no such container.
-        """
-        deadline = time.monotonic() + _REMOVAL_DEADLINE
-        while True:
-            try:
-                with self._pool.client(f"remove container {short_name(container)}") as client:
-                    client.remove_container(container, v=True, force=True)
-            except EngineError as error:
-                if error.status == _NOT_FOUND:
-                    return
-                if error.status != _CONFLICT or time.monotonic() > deadline:
-                    raise
-            else:
-                return
-            time.sleep(_REMOVAL_POLL)
-
     def put_files(
         self,
         container: str,
@@ -196,11 +164,7 @@ class Engine:
     ) -> None:
         """Write files into a created or running container, readable by every user there.
 
-        Args:
-            container: Its name or id.
-            files: Path to content.
-            links: Path to where a symbolic link there leads, in a folder that every user may
-                write to.
+        Links lead to their targets from a folder that all users may write to.
         """
         with self._pool.client(f"write files into container {short_name(container)}") as client:
             client.put_archive(container, "/", _tar(files, links or {}))
@@ -218,10 +182,7 @@ class Engine:
         return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
 
     def peak_memory(self, container: str, /) -> int | None:
-        """The most bytes the container has used; None when it has ended, or nobody there can say.
-
-        The daemon would tell as well, after a second: it waits for its next round of measuring.
-        """
+        """The most bytes the container has used, or None; the daemon would take a second."""
         try:
             result = self.exec(container, _PEAKS)
         except EngineError:
@@ -229,10 +190,7 @@ class Engine:
         return next((int(line) for line in result.output.split("\n") if line.isdecimal()), None)
 
     def oom_kills(self, container: str, /) -> int:
-        """How many of the container's processes were killed for lack of memory, as far as known.
-
-        The daemon tells it of a container that has ended, and then of its first process only.
-        """
+        """How many processes were killed for lack of memory; the daemon knows of the first."""
         try:
             result = self.exec(container, _OOM_KILLS)
         except EngineError:
@@ -251,11 +209,8 @@ class Engine:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> str:
-        """The container's stdout and stderr in order, between moments of this machine's clock.
-
-        Bytes that are not UTF-8 are replaced.
-        """
-        begin, end = self._on_its_clock(since), self._on_its_clock(until)
+        """The container's stdout and stderr in order, between moments of this machine's clock."""
+        begin, end = (at and (at + self._ahead).timestamp() for at in (since, until))
         with self._pool.client(f"read the logs of container {short_name(container)}") as client:
             lines = "all" if tail is None else tail
             output: bytes = client.logs(container, tail=lines, since=begin, until=end)
@@ -264,9 +219,7 @@ class Engine:
     def follow_logs(self, container: str, /, *, after: str = "") -> Iterator[tuple[str, str]]:
         """Each line as it is written, with its time, until the container ends or is removed.
 
-        Args:
-            container: Its name or id.
-            after: Only lines after this time, as it came with an earlier line.
+        Only lines after a time, as it came with an earlier line.
         """
         since = datetime.fromisoformat(after[:_MICROSECONDS] + "+00:00") if after > "1" else None
         options = {} if since is None else {"since": since.timestamp()}
@@ -284,15 +237,9 @@ class Engine:
             if error.status not in (_NOT_FOUND, _CONFLICT):
                 raise
 
-    def _on_its_clock(self, moment: datetime | None) -> float | None:
-        return None if moment is None else (moment + self._ahead).timestamp()
-
     @cached_property
     def _ahead(self) -> timedelta:
-        """How far the daemon's clock is ahead of ours: another machine's seldom agrees.
-
-        As little as it can be, so that no line is lost; nothing if the clocks may agree.
-        """
+        """How far the daemon's clock is ahead of ours, at the least: no line may be lost."""
         with self._pool.client("tell its time") as client:
             before = datetime.now(UTC)
             its = datetime.fromisoformat(client.info()["SystemTime"])
@@ -316,30 +263,6 @@ class Engine:
             )
             return str(created["Id"])
 
-    def remove_network(self, network: str, /) -> None:
-        """Remove a network; foreign endpoints are disconnected by force first."""
-        try:
-            self._remove_network(network)
-        except EngineError as error:
-            if error.status != _FORBIDDEN:
-                raise
-            for container in self._attached(network):
-                self._disconnect(network, container=container, force=True)
-            self._remove_network(network)
-
-    def _remove_network(self, network: str) -> None:
-        doing = f"remove network {short_name(network)}"
-        with IgnoreMissing(), self._pool.client(doing) as client:
-            client.remove_network(network)
-
-    def _attached(self, network: str) -> Sequence[str]:
-        doing = f"inspect network {short_name(network)}"
-        with IgnoreMissing(), self._pool.client(doing) as client:
-            found = client.inspect_network(network)["Containers"] or {}
-            # An endpoint that outlived its container is listed as "ep-…", known by its name only.
-            return [about["Name"] if key.startswith("ep-") else key for key, about in found.items()]
-        return []
-
     def subnets(self) -> Sequence[str]:
         """The subnets of all networks of this daemon, ours or not."""
         with self._pool.client("list networks") as client:
@@ -360,43 +283,9 @@ class Engine:
 
     def disconnect_network(self, network: str, /, *, container: str) -> None:
         """Detach a container from a network."""
-        self._disconnect(network, container=container, force=False)
-
-    def _disconnect(self, network: str, *, container: str, force: bool) -> None:
         doing = f"disconnect {short_name(container)} from network {short_name(network)}"
         with IgnoreMissing(), self._pool.client(doing) as client:
-            client.disconnect_container_from_network(container, network, force=force)
-
-    # Volumes, and everything by label
-
-    def remove_volume(self, volume: str, /) -> None:
-        """Remove a volume by force."""
-        with IgnoreMissing(), self._pool.client(f"remove volume {volume}") as client:
-            client.remove_volume(volume, force=True)
-
-    def labelled(
-        self, labels: Mapping[str, str], /, *, kinds: Collection[str] = KINDS
-    ) -> Sequence[Listed]:
-        """Containers (also stopped), networks, volumes and images that carry all these labels.
-
-        Also what inherited them from an image. Each kind is a request of its own, which a daemon
-        may refuse.
-        """
-        filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
-        found: list[Listed] = []
-        for kind in kinds:
-            with self._pool.client(f"list the {kind}s that carry our labels") as client:
-                rows: Sequence[Mapping[str, Any]]
-                if kind == "container":
-                    rows = client.containers(all=True, filters=filters)
-                elif kind == "network":
-                    rows = client.networks(filters=filters)
-                elif kind == "volume":
-                    rows = client.volumes(filters=filters)["Volumes"]
-                else:
-                    rows = client.images(filters=filters)
-                found += [listed(kind, row) for row in rows or ()]
-        return found
+            client.disconnect_container_from_network(container, network)
 
 
 def _argv(words: Sequence[str] | None) -> list[str] | None:

@@ -14,7 +14,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from orchestrator.errors import EngineError
@@ -53,7 +53,6 @@ class Endpoint:
     def hostname(self) -> str | None:
         """The name of the daemon's machine, or None when it is this one."""
         return None if self.socket else urlsplit(self.url).hostname
-
 
     @property
     def way(self) -> list[str]:
@@ -146,12 +145,7 @@ def _from_context(name: str, environ: Mapping[str, str]) -> Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedAddress:
-    """How this process reaches a published port.
-
-    Attributes:
-        host: The address to connect to.
-        bind_address: The address on the daemon's machine to publish on.
-    """
+    """The address to connect to, and that on the daemon's machine to publish ports on."""
 
     host: str
     bind_address: str
@@ -178,21 +172,17 @@ def published_address(
         remote = _name_in_ssh_config(remote)
     if remote and not _is_loopback(remote):
         return PublishedAddress(host=host or remote, bind_address=_everywhere(host or remote))
-    if _in_container() and (gateway := _default_gateway()) and not _is_ours(bridge()):
+    gateway = next((str(route.gateway) for route in routes() if route.is_default), None)
+    if _in_container() and gateway and not _is_ours(bridge()):
         return PublishedAddress(host=host or gateway, bind_address=gateway)
     if host and not _is_loopback(host):
         return PublishedAddress(host=host, bind_address=_everywhere(host))
-    return PublishedAddress(
-        host=host or LOOPBACK, bind_address=host if _is_ipv6(host) else LOOPBACK
-    )
+    host = host or LOOPBACK
+    return PublishedAddress(host=host, bind_address=host if ":" in host else LOOPBACK)
 
 
 def _everywhere(host: str) -> str:
-    return _EVERYWHERE_6 if _is_ipv6(host) else EVERYWHERE
-
-
-def _is_ipv6(host: str | None) -> TypeGuard[str]:
-    return host is not None and ":" in host
+    return _EVERYWHERE_6 if ":" in host else EVERYWHERE
 
 
 def _name_in_ssh_config(name: str) -> str:
@@ -238,18 +228,9 @@ def _in_container() -> bool:
     return Path("/.dockerenv").exists() or os.environ.get("container") in ("podman", "docker")  # noqa: SIM112
 
 
-def _default_gateway() -> str | None:
-    return next((str(route.gateway) for route in routes() if route.is_default), None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Where this machine (or the container this process runs in) sends packets.
-
-    Attributes:
-        destination: Packets to these addresses; 0.0.0.0/0 in the default route.
-        gateway: The next machine on the way; 0.0.0.0 without one.
-    """
+    """Where this network namespace sends packets for a network: 0.0.0.0 stands for no gateway."""
 
     destination: ipaddress.IPv4Network
     gateway: ipaddress.IPv4Address
@@ -266,17 +247,14 @@ def routes() -> list[Route]:
         rows = [line.split() for line in _ROUTES.read_text(encoding="ascii").splitlines()[1:]]
     except OSError:
         return []
-    return [
-        Route(
-            destination=ipaddress.IPv4Network(
-                (int(_address(row[1])), int(row[7], 16).bit_count()), strict=False
-            ),
-            gateway=_address(row[2]),
+    found = []
+    for row in rows:  # its addresses are little-endian hex
+        destination, gateway, mask = (bytes.fromhex(row[at])[::-1] for at in (1, 2, 7))
+        network = destination, int.from_bytes(mask).bit_count()
+        found.append(
+            Route(
+                destination=ipaddress.IPv4Network(network, strict=False),
+                gateway=ipaddress.IPv4Address(gateway),
+            )
         )
-        for row in rows
-    ]
-
-
-def _address(column: str) -> ipaddress.IPv4Address:
-    """An address of the table, which is little-endian hex."""
-    return ipaddress.IPv4Address(bytes.fromhex(column)[::-1])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,17 +19,13 @@ import docker.utils.build
 from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
 from orchestrator.engine.client import IgnoreMissing
 from orchestrator.engine.registry_trust import credentials_failed
-from orchestrator.engine.streams import (
-    Cancellation,
-    open_stream,
-    read_pieces,
-    read_steps,
-    until_stopped,
-)
+from orchestrator.engine.streams import open_stream, read_pieces, read_steps, read_until_stopped
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import requests
 
     from orchestrator.engine.client import ClientPool
 
@@ -67,19 +64,26 @@ class Images:
         doing = f"pull {reference}"
         name, tag = _split(reference)
         parameters = {"fromImage": name, "tag": tag, **({"platform": platform} if platform else {})}
-        cancellation = Cancellation(doing)
 
-        def steps() -> Iterator[PullProgress]:
+        @contextlib.contextmanager
+        def opened() -> Iterator[requests.Response]:
             with self._pool.client(doing) as client:
                 headers = _credentials(client, name)
-                opened = open_stream(
-                    client, "POST", "/images/create", params=parameters, headers=headers
-                )
-                with opened as response, cancellation.reading(response):
-                    for step in read_steps(response, doing):
-                        yield _progress(step)
+                url = "/images/create"
+                with open_stream(client, "POST", url, params=parameters, headers=headers) as answer:
+                    yield answer
 
-        return until_stopped(steps(), cancellation, stopping=stopping)
+        def read(response: requests.Response) -> Iterator[PullProgress]:
+            for step in read_steps(response, doing):
+                detail = step.get("progressDetail") or {}
+                yield PullProgress(
+                    layer=step.get("id", ""),
+                    status=step.get("status", ""),
+                    current=detail.get("current", 0),
+                    total=detail.get("total", 0),
+                )
+
+        return read_until_stopped(opened, read, doing=doing, stopping=stopping)
 
     def tag(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
@@ -134,17 +138,21 @@ class Images:
             "forcerm": True,
             **({"target": target} if target else {}),
         }
-        cancellation = Cancellation(doing)
 
-        def steps() -> Iterator[str]:
-            with self._pool.client(doing, timeout=_SAVE_TIMEOUT) as client:
-                opened = open_stream(
+        @contextlib.contextmanager
+        def opened() -> Iterator[requests.Response]:
+            with (
+                self._pool.client(doing, timeout=_SAVE_TIMEOUT) as client,
+                open_stream(
                     client, "POST", "/build", params=parameters, headers=_TAR, data=context
-                )
-                with opened as response, cancellation.reading(response):
-                    yield from _texts(read_steps(response, doing))
+                ) as answer,
+            ):
+                yield answer
 
-        return until_stopped(steps(), cancellation, stopping=stopping)
+        def read(response: requests.Response) -> Iterator[str]:
+            return _texts(read_steps(response, doing))
+
+        return read_until_stopped(opened, read, doing=doing, stopping=stopping)
 
     def remove(self, image: str, /) -> None:
         """Remove an image by force; one that is not there is no error."""
@@ -163,27 +171,13 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _credentials(client: Any, name: str) -> dict[str, str]:
-    """The header with what docker's own configuration has for an image's registry.
-
-    Raises:
-        EngineError: A credential helper failed.
-    """
+    """The header with what docker's own configuration has for an image's registry."""
     registry, _ = docker.auth.resolve_repository_name(name)
     try:
         header = docker.auth.get_config_header(client, registry)
     except docker.errors.DockerException as error:
         raise credentials_failed(registry, error) from error
     return {"X-Registry-Auth": header.decode()} if header else {}
-
-
-def _progress(step: Mapping[str, Any]) -> PullProgress:
-    detail = step.get("progressDetail") or {}
-    return PullProgress(
-        layer=step.get("id", ""),
-        status=step.get("status", ""),
-        current=detail.get("current", 0),
-        total=detail.get("total", 0),
-    )
 
 
 def _texts(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -194,35 +188,24 @@ def _texts(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """A folder, ready to send.
-
-    Attributes:
-        tar: The folder as a tar, at its beginning; close it.
-        digest: 64 hex digits that stand for the content: names, bytes, who may execute.
-    """
+    """A folder as a tar, to be closed, and 64 hex digits for its names, bytes and modes."""
 
     tar: IO[bytes]
     digest: str
 
 
 def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]) -> BuildContext:
-    """Pack a folder without what its ``.dockerignore`` leaves out.
+    """Pack a folder, with some files replaced, without what its ``.dockerignore`` leaves out.
 
     Times and owners are left out too, so that a fresh clone has the same digest.
-
-    Args:
-        folder: The folder.
-        dockerfile: A file that is never left out.
-        replaced: Files that are sent with another content.
 
     Raises:
         OSError: Something in it cannot be read.
     """
     ignore = folder / ".dockerignore"
-    patterns = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
-    names = docker.utils.build.exclude_paths(
-        str(folder), [line.strip() for line in patterns if _counts(line)], dockerfile=dockerfile
-    )
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    names = docker.utils.build.exclude_paths(str(folder), patterns, dockerfile=dockerfile)
     tar: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
     try:
         with tarfile.open(fileobj=tar, mode="w") as archive:
@@ -237,10 +220,6 @@ def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]
         tar.close()
         raise
     return BuildContext(tar=tar, digest=digest.hexdigest())
-
-
-def _counts(line: str) -> bool:
-    return bool(line.strip()) and not line.startswith("#")
 
 
 def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | None) -> None:

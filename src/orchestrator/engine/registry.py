@@ -72,11 +72,7 @@ _MOVED: Final = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A manifest, an index or a config.
-
-    Attributes:
-        digest: Of its bytes, computed here.
-    """
+    """A manifest, an index or a config, and the digest of its bytes, computed here."""
 
     digest: str
     content: bytes
@@ -86,7 +82,7 @@ class RegistryClient:
     """Reads manifests from registries. Safe to use from several threads.
 
     Args:
-        timeout: Seconds a registry has for one answer as a whole, with redirects and token.
+        timeout: Seconds for one answer as a whole, with redirects and token.
         insecure: Hosts and networks that need no trusted certificate, beside this machine.
     """
 
@@ -95,19 +91,11 @@ class RegistryClient:
         self._insecure = insecure
 
     def manifest(self, registry: str, repository: str, reference: str) -> Document:
-        """The manifest or index under a tag or digest.
-
-        Raises:
-            EngineError: The registry refused or failed, or delivered other bytes.
-        """
+        """The manifest or index under a tag or digest; `EngineError` if it cannot be had."""
         return self._get(registry, repository, "manifests", reference)
 
     def blob(self, registry: str, repository: str, digest: str) -> Document:
-        """A small blob, such as an image's config.
-
-        Raises:
-            EngineError: The registry refused or failed, or delivered other bytes.
-        """
+        """A small blob, such as an image's config; `EngineError` if it cannot be had."""
         return self._get(registry, repository, "blobs", digest)
 
     def _get(self, registry: str, repository: str, kind: str, reference: str) -> Document:
@@ -115,6 +103,7 @@ class RegistryClient:
         place = f"{_HOSTS.get(registry, registry)}/v2/{repository}/{kind}/{reference}"
         insecure = is_insecure(registry, self._insecure)
         schemes = ("https", "http") if insecure else ("https",)
+        silent = f"did not answer within {self._timeout:g} s"
         begun = time.monotonic()
         for scheme in schemes:
             share = 1 if scheme == schemes[-1] else 0.5  # a silent port 443 leaves time for port 80
@@ -130,12 +119,13 @@ class RegistryClient:
                 content = _in_time(question.answer, until=question.until)
                 break
             except TimeoutError as error:
-                raise EngineError(f"{question}, {_silent(self._timeout)}") from error
+                raise EngineError(f"{question}, {silent}") from error
             except ValueError as error:  # of urllib, about the address of a redirect or a realm
                 raise EngineError(f"{question}, sends on to what is no address: {error}") from error
             except _Lost as lost:
                 if scheme == schemes[-1] or lost.url != question.url or not lost.speaks_no_tls:
-                    raise EngineError(f"{question}{lost.message(self._timeout)}") from lost.error
+                    told = f", {silent}" if lost.timed_out else lost.message
+                    raise EngineError(f"{question}{told}") from lost.error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if ":" in reference and digest != reference:
             raise EngineError(
@@ -161,35 +151,26 @@ class _Lost(Exception):  # noqa: N818 - it ends as an EngineError
         super().__init__(url)
         self.url = url
         self.error = error
-        self._reason = error.reason if isinstance(error, URLError) else error
-
-    @property
-    def speaks_no_tls(self) -> bool:
-        """Whether it came to no connection, for another reason than its certificate."""
-        return isinstance(self.error, URLError) and not isinstance(
-            self._reason, ssl.SSLCertVerificationError
-        )
-
-    def message(self, seconds: float) -> str:
-        host, reason = urlsplit(self.url).netloc, self._reason
+        reason = error.reason if isinstance(error, URLError) else error
+        untrusted = isinstance(reason, ssl.SSLCertVerificationError)
+        # It came to no connection, for another reason than its certificate.
+        self.speaks_no_tls = isinstance(error, URLError) and not untrusted
+        host = urlsplit(url).netloc
+        self.timed_out = isinstance(reason, TimeoutError)
         if isinstance(reason, socket.gaierror):
-            return f": the name {host} does not resolve: {reason.strerror}"
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return f": the certificate of {host} is not trusted: {reason.verify_message}"
-        if isinstance(reason, ssl.SSLError):
-            return f": tls: {host} cannot be talked to: {reason}"
-        if isinstance(reason, TimeoutError):
-            return f", {_silent(seconds)}"
-        return f": {host} cannot be reached: {getattr(reason, 'strerror', None) or reason}"
+            self.message = f": the name {host} does not resolve: {reason.strerror}"
+        elif isinstance(reason, ssl.SSLCertVerificationError):
+            self.message = f": the certificate of {host} is not trusted: {reason.verify_message}"
+        elif isinstance(reason, ssl.SSLError):
+            self.message = f": tls: {host} cannot be talked to: {reason}"
+        else:
+            said = getattr(reason, "strerror", None) or reason
+            self.message = f": {host} cannot be reached: {said}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Question:
-    """One document, asked for at one URL.
-
-    Attributes:
-        until: `time.monotonic` at which it must be answered.
-    """
+    """One document, to be had at one URL until then (`time.monotonic`)."""
 
     registry: str
     repository: str
@@ -321,16 +302,8 @@ class _Question:
             raise _Lost(url, error) from error
 
 
-def _silent(seconds: float) -> str:
-    return f"did not answer within {seconds:g} s"
-
-
 def _in_time(do: Callable[[], T], *, until: float) -> T:
-    """Do something in a thread, waited for until then: no timeout of a socket bounds the whole.
-
-    Raises:
-        TimeoutError: It takes longer. The thread ends with its connection; no exit waits for it.
-    """
+    """Do something in a thread (no exit waits for it): no timeout of a socket bounds the whole."""
     result: Future[T] = Future()
 
     def run() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import certifi
 import docker.auth
@@ -38,11 +39,7 @@ class Credentials:
 
 
 def find_credentials(registry: str) -> Credentials:
-    """What docker's configuration has for a registry: auths, credHelpers or credsStore.
-
-    Raises:
-        EngineError: A credential helper failed, or the configuration cannot be read.
-    """
+    """What docker's configuration has: auths, credHelpers or credsStore. Or `EngineError`."""
     try:
         config = docker.auth.load_config()
         found = config.resolve_authconfig(None if registry == "docker.io" else registry)
@@ -66,10 +63,7 @@ def credentials_failed(registry: str, error: Exception) -> EngineError:
 
 
 def is_insecure(host: str, insecure: Sequence[str]) -> bool:
-    """Whether docker talks to this registry without a trusted certificate.
-
-    Registries of this machine always count, as they do for the daemon (127.0.0.0/8).
-    """
+    """Whether docker wants no trusted certificate: also of this machine (127.0.0.0/8)."""
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     name = name.strip("[]")
     if name == "localhost" or host in insecure or name in insecure:
@@ -78,23 +72,20 @@ def is_insecure(host: str, insecure: Sequence[str]) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or any(_contains(network, address) for network in insecure)
-
-
-def _contains(network: str, address: Any) -> bool:
-    try:
-        return address in ipaddress.ip_network(network)
-    except (ValueError, TypeError):
-        return False
+    if address.is_loopback:
+        return True
+    for network in insecure:
+        with contextlib.suppress(ValueError, TypeError):  # a host's name; the other version of IP
+            if address in ipaddress.ip_network(network):
+                return True
+    return False
 
 
 def find_trust(host: str, *, insecure: bool) -> ssl.SSLContext:
     """What a host is trusted by: the system's authorities, and docker's certs.d.
 
-    An insecure host is checked only where docker has a certificate for it.
-
-    Raises:
-        EngineError: A certificate in certs.d, or one that the environment names, cannot be used.
+    An insecure host is checked only where docker has a certificate for it. What cannot be used is
+    an `EngineError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     known = False

@@ -2,10 +2,6 @@
 
 docker-py's own `pull` waits for ever when a registry stalls, and its `get_image` takes one image;
 both are a plain request, so this file makes them through docker-py's session.
-
-A thread that waits for the next piece cannot see that nobody wants the rest any more. So another
-one does the waiting (`until_stopped`), and the connection is cut: the daemon cancels a pull or a
-build whose client is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ import urllib3.exceptions
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -37,22 +33,24 @@ _CHECK_INTERVAL: Final = 0.1  # seconds between two looks at `stopping`
 def open_stream(client: Any, method: str, path: str, **options: Any) -> Iterator[requests.Response]:
     """Make a request whose answer is a stream; the client's timeout counts for each piece."""
     url = f"{client.base_url}/v{client.api_version}{path}"
-    with (
-        _stalls_as_timeouts(),
-        client.request(method, url, stream=True, timeout=client.timeout, **options) as response,
-    ):
-        try:
-            response.raise_for_status()
-        except requests.exceptions.HTTPError as error:
-            docker.errors.create_api_error_from_http_exception(error)
-        yield response
+    try:
+        with client.request(
+            method, url, stream=True, timeout=client.timeout, **options
+        ) as response:
+            try:
+                response.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                docker.errors.create_api_error_from_http_exception(error)
+            yield response
+    except requests.exceptions.ConnectionError as error:
+        # So requests reports a stall in the middle of an answer.
+        if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+            raise requests.exceptions.ReadTimeout(*error.args) from error
+        raise
 
 
 def read_pieces(response: requests.Response, size: int) -> Iterator[bytes]:
-    """The bytes of an answer, in pieces of this size.
-
-    `iter_content` would hand out the daemon's own pieces of 32 KiB at a third of the speed.
-    """
+    """The bytes of an answer; `iter_content` has pieces of 32 KiB, at a third of the speed."""
     try:
         while piece := response.raw.read(size):
             yield piece
@@ -72,11 +70,7 @@ def read_frames(response: requests.Response) -> Iterator[bytes]:
 
 
 def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects of an answer, one a line.
-
-    Raises:
-        EngineError: One of them reports an error.
-    """
+    """The JSON objects of an answer, one a line; one that reports an error is an `EngineError`."""
     for line in response.iter_lines(chunk_size=None):
         if not line.strip():
             continue
@@ -105,93 +99,43 @@ def read_lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-@contextlib.contextmanager
-def _stalls_as_timeouts() -> Iterator[None]:
-    """Requests reports a stall in the middle of an answer as a lost connection; it is a timeout."""
-    try:
-        yield
-    except requests.exceptions.ConnectionError as error:
-        if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
-            raise requests.exceptions.ReadTimeout(*error.args) from error
-        raise
-
-
-class Cancellation:
-    """Ends the reading of an answer from another thread, by cutting its connection."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-        self._response: requests.Response | None = None
-        self._cancelled = False
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def reading(self, response: requests.Response) -> Iterator[None]:
-        """Around the reading of an answer.
-
-        Raises:
-            EngineError: It was cancelled before the answer began.
-        """
-        with self._lock:
-            if self._cancelled:
-                raise self.error()
-            self._response = response
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._response = None
-
-    def cancel(self) -> None:
-        """Cut the connection: at once while an answer is read, else when one begins.
-
-        Over ssh the connection belongs to another program: it ends with the next piece.
-        """
-        with self._lock:
-            self._cancelled = True
-            if self._response is not None:
-                # No socket over ssh, and none once the answer is over.
-                with contextlib.suppress(OSError, ValueError):
-                    number = self._response.raw.fileno()
-                    with socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM) as same:
-                        same.shutdown(socket.SHUT_RDWR)
-
-    def error(self) -> EngineError:
-        """What the reader of a cancelled answer gets."""
-        return EngineError(f"Stopped waiting for the Docker daemon to {self._doing}")
-
-
-def until_stopped(
-    steps: Iterator[T], cancellation: Cancellation, *, stopping: threading.Event | None
+def read_until_stopped(
+    opened: Callable[[], contextlib.AbstractContextManager[requests.Response]],
+    read: Callable[[requests.Response], Iterator[T]],
+    *,
+    doing: str,
+    stopping: threading.Event | None,
 ) -> Iterator[T]:
-    """Read to the end, or until `stopping` is set or the caller reads no further.
+    """Read an answer to its end, or until `stopping` is set or the caller reads no further.
 
-    Args:
-        steps: What is read; without `stopping` in the caller's thread, else in one of its own.
-        cancellation: What `steps` reads its answer with.
-        stopping: Set by whoever does not want the rest.
+    A thread that waits for the next piece cannot see that nobody wants the rest any more. So
+    another one does the waiting, and the connection is cut: the daemon cancels a pull or a build
+    whose client is gone. (Over ssh the connection is another program's: it ends with the next
+    piece.)
 
     Raises:
-        EngineError: It was stopped, or what `steps` raised.
+        EngineError: It was stopped; or what the reading raised.
     """
     if stopping is None:
-        yield from steps
+        with opened() as response:
+            yield from read(response)
         return
-    if stopping.is_set():
-        raise cancellation.error()
     received: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+    cut = _Cut()
 
-    def read() -> None:
+    def wait_for_all() -> None:
         try:
-            for step in steps:
-                received.put(step)
+            with opened() as response, cut.reading(response):
+                for step in read(response):
+                    received.put(step)
         except BaseException as error:  # noqa: BLE001  # raised where it is waited for
             received.put(error)
         else:
             received.put(None)
 
-    # A daemon thread: before an answer begins nothing can be cut, and no exit waits for it.
-    threading.Thread(target=read, name="orchestrator-daemon", daemon=True).start()
+    if not stopping.is_set():
+        # A daemon thread: before an answer begins nothing can be cut, and no exit waits for it.
+        threading.Thread(target=wait_for_all, name="orchestrator-daemon", daemon=True).start()
     try:
         while not stopping.is_set():
             with contextlib.suppress(queue.Empty):
@@ -201,6 +145,36 @@ def until_stopped(
                 if isinstance(step, BaseException):
                     raise step
                 yield step
-        raise cancellation.error()
+        raise EngineError(f"Stopped waiting for the Docker daemon to {doing}")
     finally:
-        cancellation.cancel()
+        cut.now()
+
+
+class _Cut:
+    """Cuts the connection of an answer that another thread reads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._response: requests.Response | None = None
+        self._wanted = False
+
+    @contextlib.contextmanager
+    def reading(self, response: requests.Response) -> Iterator[None]:
+        with self._lock:
+            self._response = response
+        if self._wanted:
+            self.now()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._response = None
+
+    def now(self) -> None:
+        """At once while an answer is read, else when one begins."""
+        with self._lock, contextlib.suppress(OSError, ValueError):  # no socket over ssh
+            self._wanted = True
+            if self._response is not None:
+                number = self._response.raw.fileno()
+                with socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+                    same.shutdown(socket.SHUT_RDWR)

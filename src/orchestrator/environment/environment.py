@@ -109,7 +109,7 @@ class Environment:
         for service in self._services.values():  # before anything is made: the cheapest of mistakes
             source_of(service, lock=lock, settings=settings)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
-            session = self._session = own_session(engine, endpoint=endpoint, settings=settings)
+            session = self._session = own_session(engine, settings=settings)
         self._context = context = StartContext(
             engine=engine,
             session=session,

@@ -21,9 +21,9 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engine.api import Listed
     from orchestrator.engine.docker import Engine
     from orchestrator.runner.worker_handle import WorkerHandle
+    from orchestrator.sessions import Thing
 
 _LAST_LINES: Final = 60
 _KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: see dmesg"
@@ -160,12 +160,12 @@ class CrashLogs:
         if self._engine is not None:
             self._engine.close()
 
-    def _found(self, engine: Engine) -> Sequence[Listed]:
+    def _found(self, engine: Engine) -> Sequence[Thing]:
         from orchestrator.sessions import snapshot
 
-        return snapshot(engine, {Label.MARK: "1", Label.RUN: self._run}).things
+        return snapshot(engine, {Label.MARK: "1", Label.RUN: self._run})[0]
 
-    def _saved(self, engine: Engine, container: Listed, secrets: Sequence[str]) -> str:
+    def _saved(self, engine: Engine, container: Thing, secrets: Sequence[str]) -> str:
         alias = container.labels[Label.SERVICE]
         try:
             log = engine.logs(container.id)
@@ -185,7 +185,7 @@ class CrashLogs:
         return said
 
 
-def _owner(thing: Listed) -> int | None:
+def _owner(thing: Thing) -> int | None:
     try:
         pid = json.loads(thing.labels[Label.OWNER])["pid"]
     except (ValueError, KeyError, TypeError):

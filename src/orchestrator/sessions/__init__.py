@@ -1,6 +1,6 @@
 """Who owns what, and what happens when the owner dies. README.md here draws it."""
 
-from orchestrator.sessions.bare.removal import Thing
+from orchestrator.sessions.bare.removal import KINDS, Thing
 from orchestrator.sessions.identity import Liveness
 from orchestrator.sessions.process_sessions import own_session, supervised
 from orchestrator.sessions.reap import (
@@ -8,7 +8,6 @@ from orchestrator.sessions.reap import (
     Owned,
     ReapReport,
     Selection,
-    Snapshot,
     Spared,
     inventory,
     reap,
@@ -19,13 +18,13 @@ from orchestrator.sessions.reap import (
 from orchestrator.sessions.session import Session
 
 __all__ = [
+    "KINDS",
     "Inventory",
     "Liveness",
     "Owned",
     "ReapReport",
     "Selection",
     "Session",
-    "Snapshot",
     "Spared",
     "Thing",
     "inventory",

@@ -26,6 +26,7 @@ _THREADS: Final = 20 - 3
 _START: Final = 22 - 3
 _ENDED: Final = frozenset("ZXx")
 _INITIAL_PIDNS: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO in the kernel's proc_ns.h
+_FIELDS: Final = {"boot": str, "pidns": int, "pid": int, "start": int, "host": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +53,18 @@ class Identity:
 
     @classmethod
     def from_label(cls, text: str) -> Identity:
-        """Read an owner label back.
-
-        Raises:
-            ValueError: It is not one of ours; the message says what is wrong with it.
-        """
+        """Read an owner label back; the ValueError says what is wrong with one that is not ours."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
             raise ValueError("the owner label is not JSON") from None
         if not isinstance(values, dict):
             raise ValueError("the owner label is not a JSON object")  # noqa: TRY004  # one error
-        return cls(
-            boot=_text(values, "boot"),
-            pidns=_number(values, "pidns"),
-            pid=_number(values, "pid"),
-            start=_number(values, "start"),
-            host=_text(values, "host"),
-        )
+        for name, kind in _FIELDS.items():
+            value = values.get(name)
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
+                raise ValueError(f"{name!r} in the owner label is {value!r}, which it cannot be")
+        return cls(**{name: values[name] for name in _FIELDS})
 
 
 class Liveness(StrEnum):
@@ -83,9 +78,10 @@ class Liveness(StrEnum):
 
 def this_process() -> Identity:
     """The identity of the calling process."""
-    pid = os.getpid()
-    start = process_start("self") if (_PROC / "self").exists() else process_start(pid)
-    return Identity(boot=boot_id(), pidns=pid_namespace(), pid=pid, start=start or 0, host=_host())
+    start = process_start("self" if (_PROC / "self").exists() else os.getpid()) or 0
+    return Identity(
+        boot=_boot_id(), pidns=_pid_namespace(), pid=os.getpid(), start=start, host=_host()
+    )
 
 
 def liveness(owner: Identity, *, here: Identity) -> Liveness:
@@ -93,20 +89,13 @@ def liveness(owner: Identity, *, here: Identity) -> Liveness:
     if not owner.boot or not here.boot:
         return Liveness.UNKNOWN
     if owner.boot != here.boot:
-        return Liveness.DEAD if _same_machine(owner, here) else Liveness.UNKNOWN
+        # Of the machine before its reboot, or of another one. A farm of machines may share a host
+        # name; without a machine id (containers often have none) nothing can be said.
+        machine = here.host.rpartition("/")[2]
+        return Liveness.DEAD if machine and owner.host == here.host else Liveness.UNKNOWN
     if owner.pidns == here.pidns:
         return _in_our_namespace(owner)
     return _in_another_namespace(owner, here=here)
-
-
-def _same_machine(owner: Identity, here: Identity) -> bool:
-    """Whether a different boot id means "before the reboot" and not "on another machine".
-
-    The host name alone proves nothing: a farm of machines may share it. Without a machine id
-    (containers often have none) nothing can be said.
-    """
-    machine = here.host.rpartition("/")[2]
-    return bool(machine) and owner.host == here.host
 
 
 def _in_our_namespace(owner: Identity) -> Liveness:
@@ -133,7 +122,7 @@ def _in_another_namespace(owner: Identity, *, here: Identity) -> Liveness:
     for pid in pids:
         try:
             found = _nested_pid(pid) == owner.pid and _started(pid, owner)
-            if found and pid_namespace(pid) == owner.pidns:
+            if found and _pid_namespace(pid) == owner.pidns:
                 return Liveness.ALIVE
         except PermissionError:  # that of a namespace takes more rights than the rest
             blind = True
@@ -183,18 +172,15 @@ def _hidden(pid: int) -> bool:
 def _clocks_differ(pid: int | str) -> bool:
     """Whether start times cannot be compared: time namespaces shift them (time_namespaces(7))."""
     try:
-        return _time_namespace(pid) != _time_namespace("self")
+        theirs, ours = ((_PROC / str(it) / "ns" / "time").stat().st_ino for it in (pid, "self"))
     except FileNotFoundError:
         return False
     except PermissionError:
         return True
+    return theirs != ours
 
 
-def _time_namespace(pid: int | str) -> int:
-    return (_PROC / str(pid) / "ns" / "time").stat().st_ino
-
-
-def boot_id() -> str:
+def _boot_id() -> str:
     """The id of this boot, or an empty text where the system has none."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -202,13 +188,8 @@ def boot_id() -> str:
         return _output("sysctl", "-n", "kern.bootsessionuuid")  # macOS
 
 
-def pid_namespace(pid: int | str = "self") -> int:
-    """The inode of a process's PID namespace, 0 on systems without them.
-
-    Raises:
-        PermissionError: The process belongs to somebody else.
-        ProcessLookupError: There is no such process.
-    """
+def _pid_namespace(pid: int | str = "self") -> int:
+    """The inode of a process's PID namespace, 0 on systems without them."""
     if pid == "self" and not (_PROC / "self").exists():
         return 0
     try:
@@ -221,12 +202,12 @@ def process_start(pid: int | str) -> int | None:
     """When a process started, in clock ticks since boot; None when it has ended (a zombie has).
 
     A zombie with more than one thread is a process whose first thread ended early: it lives.
-
-    Raises:
-        PermissionError: It exists, but cannot be looked at.
+    Raises PermissionError for one that cannot be looked at.
     """
     if not (_PROC / "self").exists():
-        return _start_without_proc(int(pid))
+        # On macOS `ps` is the only witness; a digest of what it prints is as good as a number.
+        said = _output("ps", "-o", "lstart=", "-p", str(pid))
+        return int.from_bytes(hashlib.sha256(said.encode()).digest()[:6]) if said else None
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -234,12 +215,6 @@ def process_start(pid: int | str) -> int | None:
     fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
     ended = fields[0] in _ENDED and int(fields[_THREADS]) <= 1
     return None if ended else int(fields[_START])
-
-
-def _start_without_proc(pid: int) -> int | None:
-    """On macOS ``ps`` is the only witness; a digest of what it prints is as good as a number."""
-    text = _output("ps", "-o", "lstart=", "-p", str(pid))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) if text else None
 
 
 def _host() -> str:
@@ -258,17 +233,3 @@ def _output(*argv: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
-
-
-def _text(values: dict[object, object], name: str) -> str:
-    value = values.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name!r} in the owner label is {value!r}, not a text")  # noqa: TRY004
-    return value
-
-
-def _number(values: dict[object, object], name: str) -> int:
-    value = values.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name!r} in the owner label is {value!r}, not a number")
-    return value

@@ -96,68 +96,48 @@ PROCESS_SESSIONS: Final = ProcessSessions()
 
 
 def supervised(pipe: int, *, grace: float) -> None:
-    """Let a parent look at this process's containers when it has died, before they are removed.
-
-    Must be called before the first session.
+    """Let a parent look at this process's things when it has died: before the first session.
 
     Args:
-        pipe: The reading end of a pipe whose writing end only the parent holds, and closes once it
-            has looked.
-        grace: Seconds in which this process ends by itself when the parent is gone; some later,
-            its watchdog ends it.
+        pipe: The reading end of a pipe whose writing end only the parent has, and closes after it.
+        grace: Seconds this process has to end when the parent is gone, before its watchdog acts.
     """
     PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
 
 
-def own_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
-    """The session of the calling process.
+def own_session(engine: Engine, *, settings: Settings) -> Session:
+    """The session of the calling process; a forked child gets one of its own.
 
     The first call sweeps what dead owners left, arms the exit and signal handlers and starts the
-    watchdog. A forked child gets a session of its own.
-
-    Raises:
-        EngineUnavailableError: No daemon answers.
+    watchdog.
     """
     arm_signals()
     with PROCESS_SESSIONS.lock:
-        owned = PROCESS_SESSIONS.get(endpoint)
-        return owned or _new_session(engine, endpoint=endpoint, settings=settings)
-
-
-def _new_session(engine: Engine, *, endpoint: Endpoint, settings: Settings) -> Session:
-    session = Session(
-        endpoint=endpoint,
-        run=settings.run,
-        supervisor=PROCESS_SESSIONS.supervisor,
-        before_create=arm_signals,
-    )
-    PROCESS_SESSIONS.arm()
-    try:
-        session.watch(
-            meanwhile=lambda: sweep(
-                engine,
-                endpoint=endpoint,
-                here=session.owner,
-                own=[one.id for one in PROCESS_SESSIONS.owned()],
-                # Its supervisor wants to see what a dead sibling left.
-                spare_run=None if session.supervisor is None else session.run,
-            )
+        owned = PROCESS_SESSIONS.get(engine.endpoint)
+        if owned is not None:
+            return owned
+        session = Session(
+            endpoint=engine.endpoint,
+            run=settings.run,
+            supervisor=PROCESS_SESSIONS.supervisor,
+            before_create=arm_signals,
         )
-    except BaseException:
-        session.dismiss_watchdogs()
-        session.disown()
-        raise
-    PROCESS_SESSIONS.add(session)
-    return session
+        PROCESS_SESSIONS.arm()
+        own = [one.id for one in PROCESS_SESSIONS.owned()]
+        # Its supervisor wants to see what a dead sibling left.
+        spare_run = None if session.supervisor is None else session.run
+        try:
+            session.watch(meanwhile=lambda: sweep(engine, own=own, spare_run=spare_run))
+        except BaseException:
+            session.dismiss_watchdogs()
+            session.disown()
+            raise
+        PROCESS_SESSIONS.add(session)
+        return session
 
 
 def end_session(session: Session, *, seconds: float) -> None:
-    """Remove everything of a session within a bounded time, and never raise.
-
-    Args:
-        session: Of this process. It creates nothing after this.
-        seconds: For all of it.
-    """
+    """Remove everything of a session within a bounded time, and never raise."""
     until = time.monotonic() + seconds
     session.gate.close()
     try:
@@ -215,7 +195,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 def arm_signals() -> None:
     """Make sure that our handlers are in place: asyncio, for one, resets them when a loop ends.
 
-    Cheap when they are. Only the main thread can; elsewhere, and until then, the watchdog does it.
+    Only the main thread can; elsewhere, and until then, the watchdog does it.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -8,75 +8,58 @@ import hashlib
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import KINDS, Label
+from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, printable
 from orchestrator.sessions.bare.http_reaper import HttpReaper
-from orchestrator.sessions.bare.removal import SilentError, Thing, own_name, remove_until_quiet
+from orchestrator.sessions.bare.removal import KINDS, SilentError, Thing, remove_until_quiet
 from orchestrator.sessions.identity import Identity, Liveness, liveness, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.api import Listed
     from orchestrator.engine.docker import Engine
 
 _REAP_SECONDS: Final = 5.0  # for what does not go at the first attempt
-_SESSION_QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
 _SWEEP_SECONDS: Final = 0.5  # what will not go must not hold up every start there is
+_SESSION_QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
 _LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What was created under some labels and exists at one moment.
-
-    Attributes:
-        things: Each by the name it was created under; an image's id is its tag, with which nobody
-            else's tag of it is removed.
-        refused: The kinds that the daemon does not list, and its reasons: a filter before its
-            socket may forbid it.
-    """
-
-    things: Sequence[Listed]
-    refused: Mapping[str, str]
-
-
-def snapshot(engine: Engine, wanted: Mapping[str, str]) -> Snapshot:
+def snapshot(
+    engine: Engine, wanted: Mapping[str, str]
+) -> tuple[Sequence[Thing], Mapping[str, str]]:
     """List what was created under these labels, without what only inherited them.
 
-    Raises:
-        EngineError: The daemon does not answer, or lists nothing at all.
+    Returns:
+        The things; and the kinds that the daemon does not list, with its reasons: a filter before
+        its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
     """
-    things = []
-    refused: dict[str, EngineError] = {}
-    for kind in KINDS:
-        try:
-            found = engine.labelled(wanted, kinds=[kind])
-        except EngineError as error:
-            if error.status is None:
-                raise
-            refused[kind] = error
-            continue
-        for item in found:
-            name = own_name(kind, item.names, item.labels)
-            if name is not None:
-                things.append(replace(item, name=name, id=name if kind == "image" else item.id))
-    if len(refused) == len(KINDS):
-        raise refused[KINDS[0]]
-    return Snapshot(things=things, refused={kind: str(error) for kind, error in refused.items()})
+    reaper = _reaper(engine, wanted)
+    try:
+        return reaper.listed(), reaper.refused
+    except SilentError as error:
+        if len(reaper.refused) == len(KINDS):
+            raise EngineError(f"The Docker daemon lists nothing: {error}", status=403) from error
+        engine.info()  # raises what says more
+        raise EngineError(f"The Docker daemon failed to list what is ours: {error}") from error
+
+
+def _reaper(engine: Engine, wanted: Mapping[str, str]) -> HttpReaper:
+    labels = [f"{name}={value}" for name, value in wanted.items()]
+    return HttpReaper(engine.endpoint.way, *labels, timeout=engine.timeout)
 
 
 class _KnownThings(HttpReaper):
     """A reaper of things that are known; each is gone when its removal succeeded."""
 
     def __init__(self, engine: Engine, things: Iterable[Thing]) -> None:
-        super().__init__(engine.endpoint.way, "", timeout=engine.timeout)
+        super().__init__(engine.endpoint.way, timeout=engine.timeout)
         self._left = list(things)
 
     def listed(self) -> list[Thing]:
@@ -90,11 +73,8 @@ class _KnownThings(HttpReaper):
 def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) -> list[Thing]:
     """Remove these, again and again while the daemon refuses: it often does so for a moment only.
 
-    Args:
-        engine: The daemon.
-        things: What to remove, in any order.
-        seconds: For what does not go at the first attempt. A daemon that does not answer is not
-            waited for: who cleans up later finds what is left.
+    The seconds are for what does not go at the first attempt. A daemon that does not answer is not
+    waited for: who cleans up later finds what is left.
 
     Returns:
         What is still there; the ``reason`` of each says why.
@@ -112,12 +92,8 @@ def remove_session(engine: Engine, session: str) -> list[Thing]:
 
     Returns:
         What is still there; the ``reason`` of each says why.
-
-    Raises:
-        EngineError: The daemon does not answer, or lists nothing at all.
     """
-    label = f"{Label.SESSION}={session}"
-    reaper = HttpReaper(engine.endpoint.way, label, timeout=engine.timeout)
+    reaper = _reaper(engine, {Label.SESSION: session})
     try:
         return remove_until_quiet(reaper, seconds=_REAP_SECONDS, quiet=_SESSION_QUIET)[1]
     except SilentError as error:
@@ -126,21 +102,13 @@ def remove_session(engine: Engine, session: str) -> list[Thing]:
 
 @dataclass(frozen=True, kw_only=True)
 class Owned:
-    """One container, network, volume or image of a session, and the process it belongs to.
+    """One thing of a session, and the process it belongs to. What is not known is empty.
 
     Attributes:
-        kind: ``"container"``, ``"network"``, ``"volume"`` or ``"image"``.
         id: What a removal takes.
-        name: What a person recognises.
-        status: Docker's word for a container; empty for the rest.
-        image: What a container runs; empty for the rest.
-        session: The id of the owning session.
-        run: The id of its run.
-        owner: Whether the owning process is alive.
         process: The owning process in words, such as ``pid 12 on build``.
-        test_class: The class it was made for; empty when it is not known.
-        service: The alias in that class; empty for what is not a service.
-        created: When it was created, or None when the label cannot be read.
+        test_class: The class it was made for.
+        service: The alias in that class.
     """
 
     kind: str
@@ -163,12 +131,7 @@ class Owned:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """Everything that was created in sessions and exists on a daemon.
-
-    Attributes:
-        things: What there is.
-        refused: The kinds that the daemon does not list, and its reasons.
-    """
+    """What exists of all sessions; and the kinds the daemon does not list, with its reasons."""
 
     things: Sequence[Owned]
     refused: Mapping[str, str]
@@ -178,7 +141,6 @@ def inventory(
     engine: Engine,
     *,
     labelled: Mapping[str, str] | None = None,
-    here: Identity | None = None,
     own: Collection[str] | None = None,
 ) -> Inventory:
     """List everything that was created in some session, and judge whether its owner lives.
@@ -186,18 +148,14 @@ def inventory(
     Args:
         engine: The daemon.
         labelled: More labels to ask for.
-        here: The process that judges the owners; the calling one by default.
-        own: Ids of all sessions of the judging process, when it knows them. Another session with
-            its identity then belongs to the program it was before `os.execv`: dead.
-
-    Raises:
-        EngineError: The daemon does not answer, or lists nothing at all.
+        own: Ids of all sessions of this process, when it knows them. Another session with its
+            identity then belongs to the program it was before `os.execv`: dead.
     """
-    here = here or this_process()
+    here = this_process()
     judged: dict[tuple[str | None, bool], tuple[Liveness, str]] = {}
     things = []
-    found = snapshot(engine, {Label.MARK: "1", **(labelled or {})})
-    for item in found.things:
+    found, refused = snapshot(engine, {Label.MARK: "1", **(labelled or {})})
+    for item in found:
         session = item.labels.get(Label.SESSION, "")
         if item.kind == "image" and not session:
             continue  # built for everybody, such as test images: nobody left it behind
@@ -205,8 +163,46 @@ def inventory(
         if key not in judged:
             judged[key] = _judge(key[0], here=here, another_program=key[1])
         owner, process = judged[key]
-        things.append(_owned(item, owner=owner, process=process))
-    return Inventory(things=things, refused=found.refused)
+        things.append(
+            Owned(
+                kind=item.kind,
+                id=item.id,
+                name=item.name,
+                status=item.status,
+                image=item.image,
+                session=session,
+                run=item.labels.get(Label.RUN, ""),
+                owner=owner,
+                process=process,
+                test_class=item.labels.get(Label.CLASS, ""),
+                service=item.labels.get(Label.SERVICE, ""),
+                created=_when(item.labels.get(Label.CREATED, "")),
+            )
+        )
+    return Inventory(things=things, refused=refused)
+
+
+def _judge(label: str | None, *, here: Identity, another_program: bool) -> tuple[Liveness, str]:
+    if label is None:
+        return Liveness.MALFORMED, "there is no owner label"
+    try:
+        owner = Identity.from_label(label)
+    except ValueError as error:
+        return Liveness.MALFORMED, str(error)
+    process = f"pid {owner.pid} on {owner.host.partition('/')[0]}"
+    if owner.boot == here.boot and owner.pidns != here.pidns:
+        process += ", in another container"
+    if owner == here and another_program:
+        return Liveness.DEAD, f"{process}, before it called exec"
+    return liveness(owner, here=here), process
+
+
+def _when(text: str) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,31 +226,18 @@ class Selection:
     spare_run: str | None = None
     older_than: float | None = None
 
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """The labels to ask the daemon for."""
-        wanted = {Label.SESSION: self.session, Label.RUN: self.run}
-        return {name: value for name, value in wanted.items() if value is not None}
-
     def spares(self, thing: Owned, *, now: datetime) -> str:
         """Why this is left alone; empty when it is to go."""
-        return ("" if self.everything else self._for_its_owner(thing)) or self._for_its_age(
-            thing, now=now
-        )
-
-    def _for_its_owner(self, thing: Owned) -> str:
-        if thing.owner is Liveness.ALIVE:
-            return f"its owner is alive ({thing.process})"
-        if thing.owner is Liveness.MALFORMED:
-            return f"its owner cannot be known: {thing.process}; --all removes it"
-        if thing.owner is Liveness.UNKNOWN and self.older_than is None:
-            return (
-                f"its owner cannot be judged from here ({thing.process}); "
-                "--older-than removes it once it is old enough"
-            )
-        return ""
-
-    def _for_its_age(self, thing: Owned, *, now: datetime) -> str:
+        if not self.everything:
+            if thing.owner is Liveness.ALIVE:
+                return f"its owner is alive ({thing.process})"
+            if thing.owner is Liveness.MALFORMED:
+                return f"its owner cannot be known: {thing.process}; --all removes it"
+            if thing.owner is Liveness.UNKNOWN and self.older_than is None:
+                return (
+                    f"its owner cannot be judged from here ({thing.process}); "
+                    "--older-than removes it once it is old enough"
+                )
         if self.older_than is None:
             return ""
         age = thing.age(now)
@@ -273,14 +256,9 @@ class Spared:
 
 @dataclass(frozen=True, kw_only=True)
 class ReapReport:
-    """What a reap did, or, as a dry run, would do.
+    """What a reap removed (or, as a dry run, would), left alone on purpose, and could not remove.
 
-    Attributes:
-        removed: What is gone (or would be).
-        kept: What it left alone on purpose.
-        failed: What it should have removed and could not.
-        refused: The kinds that the daemon does not list, and its reasons; what there is of them, it
-            does not know.
+    Of the kinds in ``refused`` it does not know what there is; the daemon's reason is beside them.
     """
 
     removed: Sequence[Owned] = ()
@@ -295,7 +273,6 @@ def reap(
     *,
     dry_run: bool = False,
     seconds: float = _REAP_SECONDS,
-    here: Identity | None = None,
     own: Collection[str] | None = None,
 ) -> ReapReport:
     """Remove what dead owners left, or what a selection says. Several at once are fine.
@@ -305,13 +282,11 @@ def reap(
         selection: What to remove.
         dry_run: Remove nothing, only say what would be removed.
         seconds: For what does not go at the first attempt.
-        here: The process that judges the owners; the calling one by default.
-        own: Ids of all sessions of that process, when it knows them.
-
-    Raises:
-        EngineError: The daemon does not answer, or lists nothing at all.
+        own: As for `inventory`.
     """
-    found = inventory(engine, labelled=selection.labels, here=here, own=own)
+    wanted = {Label.SESSION: selection.session, Label.RUN: selection.run}
+    labelled = {name: value for name, value in wanted.items() if value is not None}
+    found = inventory(engine, labelled=labelled, own=own)
     now = datetime.now(UTC)
     chosen: list[Owned] = []
     kept: list[Spared] = []
@@ -337,34 +312,18 @@ def reap(
     )
 
 
-def sweep(
-    engine: Engine,
-    *,
-    endpoint: Endpoint,
-    here: Identity,
-    own: Collection[str],
-    spare_run: str | None = None,
-) -> None:
+def sweep(engine: Engine, *, own: Collection[str], spare_run: str | None = None) -> None:
     """Before a process creates anything: remove what provably dead owners left.
 
-    Of many processes that start together one sweeps, and the others do not wait for it.
-
-    Args:
-        engine: The daemon.
-        endpoint: Its address, which names the lock.
-        here: The calling process.
-        own: The sessions it already has.
-        spare_run: A run whose dead are somebody else's to clean up after.
-
-    Raises:
-        EngineError: The daemon does not answer. Things that would not go are logged, not raised.
+    Of many processes that start together one sweeps, and the others do not wait for it. Nothing of
+    ``spare_run`` is touched: its dead are somebody else's to clean up after.
     """
-    with _sweep_lock(endpoint) as locked:
+    with _sweep_lock(engine.endpoint) as locked:
         if not locked:
             return
         try:
             selection = Selection(spare_run=spare_run)
-            report = reap(engine, selection, seconds=_SWEEP_SECONDS, here=here, own=own)
+            report = reap(engine, selection, seconds=_SWEEP_SECONDS, own=own)
         except EngineError as error:
             if error.status is None:
                 raise
@@ -388,8 +347,11 @@ def _sweep_lock(endpoint: Endpoint) -> Iterator[bool]:
 
     Unlocked by hand: a child forked meanwhile shares the lock, and would keep it all its life.
     """
+    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    key = hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]
+    path = Path(folder) / f"orchestrator-{os.getuid()}-{key}.lock"
     try:
-        lock = os.open(_lock_file(endpoint), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:  # a full or read-only disk: sweeping twice does no harm
         _LOG.debug("no lock file: %s", error)
         yield True
@@ -406,49 +368,3 @@ def _sweep_lock(endpoint: Endpoint) -> Iterator[bool]:
             fcntl.flock(lock, fcntl.LOCK_UN)
     finally:
         os.close(lock)
-
-
-def _lock_file(endpoint: Endpoint) -> Path:
-    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    key = hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]
-    return Path(folder) / f"orchestrator-{os.getuid()}-{key}.lock"
-
-
-def _judge(label: str | None, *, here: Identity, another_program: bool) -> tuple[Liveness, str]:
-    if label is None:
-        return Liveness.MALFORMED, "there is no owner label"
-    try:
-        owner = Identity.from_label(label)
-    except ValueError as error:
-        return Liveness.MALFORMED, str(error)
-    process = f"pid {owner.pid} on {owner.host.partition('/')[0]}"
-    if owner.boot == here.boot and owner.pidns != here.pidns:
-        process += ", in another container"
-    if owner == here and another_program:
-        return Liveness.DEAD, f"{process}, before it called exec"
-    return liveness(owner, here=here), process
-
-
-def _owned(item: Listed, *, owner: Liveness, process: str) -> Owned:
-    return Owned(
-        kind=item.kind,
-        id=item.id,
-        name=item.name,
-        status=item.status,
-        image=item.image,
-        session=item.labels.get(Label.SESSION, ""),
-        run=item.labels.get(Label.RUN, ""),
-        owner=owner,
-        process=process,
-        test_class=item.labels.get(Label.CLASS, ""),
-        service=item.labels.get(Label.SERVICE, ""),
-        created=_when(item.labels.get(Label.CREATED, "")),
-    )
-
-
-def _when(text: str) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)

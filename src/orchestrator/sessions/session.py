@@ -41,15 +41,11 @@ _GATE_POLL: Final = 0.002  # seconds
 
 
 class Session:
-    """The owner's side of everything created in one process.
+    """The owner's side of everything created in one process, at one daemon.
 
     Attributes:
         id: The session's uuid, drawn by this process and never inherited by a child.
-        run: The run it belongs to.
-        endpoint: The daemon that holds its things.
-        supervisor: Who looks at its things when this process has died.
         answered: Whether the daemon has answered a create of this process.
-        gate: What every create passes, until the process ends.
 
     Args:
         before_create: Called before each create, such as to put signal handlers back in place.
@@ -96,11 +92,7 @@ class Session:
         }
 
     def name(self, hint: str) -> str:
-        """A name for a container, network or volume: unique on the daemon, and readable.
-
-        Names are chosen before the create call, so that a create that was never answered can still
-        be recognised.
-        """
+        """A readable name, unique on the daemon: a create that is never answered is known by it."""
         stem = f"orchestrator-{self.id[:8]}-{next(self._numbers)}"
         readable = _UNFIT.sub("-", hint).strip("-._")
         return f"{stem}-{readable}"[:_LONGEST_NAME].rstrip("-._")
@@ -168,13 +160,10 @@ class Session:
             self._intents.pop(name, None)
 
     def watch(self, *, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Have a watchdog watch this process.
+        """Have a watchdog watch this process, and do something else while it starts.
 
         Without one, the exit handlers and the next start's sweep still clean up; so a failure to
         start it is logged, not raised.
-
-        Args:
-            meanwhile: What to do while it starts.
         """
         try:
             starting = start_watchdog(self.id, endpoint=self.endpoint, supervisor=self.supervisor)
@@ -251,11 +240,7 @@ class Gate:
         self._closed = True
 
     def wait_until_empty(self, *, seconds: float) -> bool:
-        """Wait for the creates of other threads; those of this one cannot go on meanwhile.
-
-        Returns:
-            False when some create was still in flight, in any thread, at the end.
-        """
+        """Wait for the creates of other threads; whether none, in any thread, is in flight."""
         me = threading.get_ident()
         deadline = time.monotonic() + seconds
         while any(thread != me for thread in tuple(self._inside.values())):

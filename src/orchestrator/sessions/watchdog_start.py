@@ -38,10 +38,8 @@ _TORN_DOWN: Final = 5.0  # seconds that an owner has to end by itself, beyond th
 class Supervisor:
     """A process that started this one, looks at what it leaves, and is not outlived by it.
 
-    Attributes:
-        pipe: The reading end of a pipe. Only the supervisor has the other end; it closes that when
-            it has looked, or is dead.
-        grace: Seconds in which this process ends by itself after that.
+    It closes its end of the pipe when it has looked, or is dead; this process ends by itself within
+    the grace (seconds) after that.
     """
 
     pipe: int
@@ -60,11 +58,7 @@ class Watchdog:
         self._gone = False
 
     def send(self, *messages: str) -> None:
-        """Write messages to the watchdog, a line each; `bare/watchdog.py` says which there are.
-
-        Raises:
-            WatchdogError: It is gone.
-        """
+        """Write messages, a line each; `WatchdogError` if it is gone."""
         # A program may have set SIGPIPE back to its deadly default; macOS lacks the flag.
         flags = getattr(socket, "MSG_NOSIGNAL", 0)
         if self._gone:
@@ -89,11 +83,7 @@ class StartingWatchdog:
         self._connection = connection
 
     def acknowledged(self) -> Watchdog:
-        """Wait until it watches.
-
-        Raises:
-            WatchdogError: It does not.
-        """
+        """Wait until it watches; `WatchdogError` if it does not."""
         try:
             answer = self._connection.recv(len(ACKNOWLEDGED), socket.MSG_WAITALL)
             self._process.wait(_START_SECONDS)  # the first of its two forks
@@ -113,11 +103,6 @@ def start_watchdog(
     session: str, *, endpoint: Endpoint, supervisor: Supervisor | None = None
 ) -> StartingWatchdog:
     """Start a process that removes what this session left when the calling process is dead.
-
-    Args:
-        session: The session's id.
-        endpoint: The daemon that holds its things.
-        supervisor: Who wants to look at the dead owner's things first.
 
     Raises:
         WatchdogError: It cannot be started.

@@ -23,6 +23,7 @@ from xml.etree import ElementTree as ET
 
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
+from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def tagged(tag: str) -> list[tuple[int, bytes]]:
 def left(run_id: str) -> Sized:
     """What the daemon has of a run."""
     with closing(connect(Settings.from_environment())) as engine:
-        return engine.labelled({Label.RUN: run_id})
+        return snapshot(engine, {Label.RUN: run_id})[0]
 
 
 def await_none(look: Callable[[], Sized]) -> int:

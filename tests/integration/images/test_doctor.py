@@ -15,6 +15,7 @@ from orchestrator.cli import doctor
 from orchestrator.cli.doctor import Finding
 from orchestrator.engine import Endpoint, connect, find_endpoint
 from orchestrator.engine.api import Label
+from orchestrator.sessions import Thing, remove_things
 from orchestrator.sessions.identity import this_process
 from tests.faults.proxy import Proxy, forbidding
 from tests.support.image_case import ImageTestCase
@@ -161,7 +162,7 @@ class PrivateDaemonTest(ImageTestCase):
             with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:
                 network = engine.create_network("left", labels=marks)
                 ran = self.command("doctor", env=small.env)
-                engine.remove_network(network)
+                remove_things(engine, [Thing("network", network, "left")], seconds=5)
         self.assertEqual(1, ran.status, ran)
         self.assertIn("WRONG leftover 1 containers, networks or volumes of dead", ran.out)
         self.assertIn("python -m orchestrator reap", ran.out)

@@ -14,6 +14,7 @@ from contextlib import closing
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
+from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 from tests.integration.runner.case import RunnerTestCase
 
@@ -186,5 +187,5 @@ class ServicesTest(RunnerTestCase):
 
     def _left(self) -> list[str]:
         with closing(connect(Settings.from_environment())) as engine:
-            found = engine.labelled({Label.RUN: self.run_id})
+            found = snapshot(engine, {Label.RUN: self.run_id})[0]
         return [f"{thing.kind} {thing.name}" for thing in found]

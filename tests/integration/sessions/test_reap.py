@@ -95,7 +95,9 @@ class ReapTest(CommandTestCase):
     def test_what_will_not_go(self) -> None:
         """A volume somebody else uses is named with the daemon's reason, and the status is 1."""
         volume = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
-        self.daemon.client.create_volume(volume, labels=self.marks(self.dead, **{Label.NAME: volume}))
+        self.daemon.client.create_volume(
+            volume, labels=self.marks(self.dead, **{Label.NAME: volume})
+        )
         image = self.daemon.image()
         self.addCleanup(self.daemon.remove_image, image)
         config = self.daemon.client.create_host_config(binds=[f"{volume}:/data"])
@@ -111,7 +113,9 @@ class ReapTest(CommandTestCase):
     def test_what_may_not_be_listed(self) -> None:
         """What can be listed is removed; what cannot is named with the reason, status 1."""
         network = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
-        self.daemon.client.create_network(network, labels=self.marks(self.dead, **{Label.NAME: network}))
+        self.daemon.client.create_network(
+            network, labels=self.marks(self.dead, **{Label.NAME: network})
+        )
         volume = self.plant(self.dead)
         proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /volumes")))
         with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):

@@ -8,7 +8,6 @@ import unittest
 from pathlib import Path
 
 import orchestrator.sessions.bare
-from orchestrator.sessions.bare.http_reaper import parse_address
 from orchestrator.sessions.bare.removal import own_name
 from orchestrator.sessions.bare.watchdog import Messages
 
@@ -36,12 +35,13 @@ class BareTest(unittest.TestCase):
 
     def test_lines(self) -> None:
         """Announcements count however the socket cuts them up."""
-        text = "+one\n+two\n-one\n+döt\n".encode()
+        text = "+volume one\n+network two\n=network two\n-one\n+container döt\n".encode()
         for cut in range(len(text)):
             lines = Messages()
             lines.feed(text[:cut])
             lines.feed(text[cut:])
-            self.assertEqual({"two", "döt"}, lines.intents)
+            self.assertEqual({"döt"}, lines.intents)
+            self.assertEqual({"two": "network", "döt": "container"}, lines.made)
             self.assertFalse(lines.bye)
         lines.feed(b"by")
         self.assertFalse(lines.bye)
@@ -64,19 +64,7 @@ class BareTest(unittest.TestCase):
             (None, "image", ["theirs:2"], tagged),
             (None, "container", ["theirs"], tagged),
             (None, "volume", ["theirs"], named),
-            # Made by a version without the label.
-            ("orchestrator-0a1b2c3d-1-db", "container", ["orchestrator-0a1b2c3d-1-db"], session),
-            ("orchestrator/built:x-0a1b2c3d", "image", ["orchestrator/built:x-0a1b2c3d"], session),
-            (None, "container", ["theirs"], session),
-            (None, "container", ["theirs"], {"dev.orchestrator": "1"}),
-            ("any", "volume", ["any"], session),
-            ("any", "network", ["any"], session),
+            (None, "volume", ["any"], session),
         ):
             with self.subTest(kind=kind, names=names):
                 self.assertEqual(expected, own_name(kind, names, carried))
-
-    def test_addresses(self) -> None:
-        """A socket's path, a host and an IPv6 address are told apart."""
-        self.assertEqual("/var/run/docker.sock", parse_address("/var/run/docker.sock"))
-        self.assertEqual(("build", 2375), parse_address("build:2375"))
-        self.assertEqual(("::1", 2375), parse_address("[::1]:2375"))

@@ -39,31 +39,27 @@ _LISTS = {
 
 
 class HttpReaper:
-    """Removes everything that was created under one label.
+    """Lists and removes everything that was created under some labels.
 
     Args:
         way: How the daemon is reached, as `Endpoint.way` has it.
-        label: ``name=value``.
+        labels: ``name=value`` of each.
         timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
 
     def __init__(
-        self, way: Sequence[str], label: str, *, timeout: float, until: float = float("inf")
+        self, way: Sequence[str], *labels: str, timeout: float, until: float = float("inf")
     ) -> None:
         self._dialer = Dialer(way)
-        self._filters = _quoted(json.dumps({"label": [label]}))
+        self._filters = _quoted(json.dumps({"label": labels}))
         self._timeout = timeout
         self._until = until
         self.refused: dict[str, str] = {}
         self.uncertain = False
 
     def listed(self) -> list[Thing]:
-        """Everything that was created under the label, containers first.
-
-        Raises:
-            SilentError: The daemon is away, hangs, or lists nothing.
-        """
+        """Everything that was created under the labels; `SilentError` when nothing is listed."""
         answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in KINDS))
         things = []
         self.refused = {}
@@ -74,21 +70,22 @@ class HttpReaper:
                 self.uncertain = self.uncertain or answer.status >= _FAILED
                 continue
             for row in _rows(kind, answer):
-                name = own_name(kind, _names(kind, row), row.get("Labels") or {})
+                labels = row.get("Labels") or {}
+                name = own_name(kind, _names(kind, row), labels)
                 if name is not None:
-                    # Not an image's id: with that, somebody else's tags of it would go as well.
-                    id_ = row["Id"] if kind in ("container", "network") else name
-                    things.append(Thing(kind, id_, name))
+                    thing = Thing(
+                        kind, row["Id"] if kind in ("container", "network") else name, name
+                    )
+                    thing.labels = labels
+                    if kind == "container":
+                        thing.status, thing.image = row["State"], row["Image"]
+                    things.append(thing)
         if len(self.refused) == len(KINDS):
             raise SilentError("; ".join(self.refused.values()))
         return things
 
     def remove(self, things: Iterable[Thing]) -> None:
-        """Try once to remove these; the ``reason`` of each then says why it did not go, if so.
-
-        Raises:
-            SilentError: The daemon answered nothing.
-        """
+        """Try once; each has its ``reason`` then. `SilentError` when nothing is answered."""
         rest = list(things)
         self._delete([thing for thing in rest if thing.kind == "container"])
         rest = [thing for thing in rest if thing.kind != "container"]
@@ -253,13 +250,7 @@ class Answer:
 
 
 def exchange(dialer: Dialer, requests: Sequence[Request], *, deadline: float) -> list[Answer]:
-    """Send every request on a connection of its own and collect the answers, in order.
-
-    Args:
-        dialer: Connects to the daemon.
-        requests: Method, path and JSON body (empty for none).
-        deadline: When to stop waiting, on the clock of `time.monotonic`.
-    """
+    """Send every request on a connection of its own; the answers until a moment, in order."""
     at_once = _AT_ONCE.get(dialer.kind, _MOST_AT_ONCE)
     answers: list[Answer] = []
     for start in range(0, len(requests), at_once):

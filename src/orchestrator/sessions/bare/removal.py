@@ -49,18 +49,22 @@ class Thing:
     """A container, network, volume or image.
 
     Attributes:
-        id: What a removal takes.
-        name: What a person recognises.
+        id: What a removal takes; of an image its tag, with which nobody else's tag of it goes.
+        name: Under which it was created.
+        labels: What it carries, as far as it was listed.
+        status: Docker's word for a listed container, such as ``running``; empty for the rest.
+        image: What a listed container runs; empty for the rest.
         reason: Why the last attempt to remove it failed; empty when it did not.
     """
 
-    __slots__ = ("id", "kind", "name", "reason")
+    __slots__ = ("id", "image", "kind", "labels", "name", "reason", "status")
 
     def __init__(self, kind: str, id: str, name: str) -> None:  # noqa: A002  # Docker's word
         self.kind = kind
         self.id = id
         self.name = name
-        self.reason = ""
+        self.labels: dict[str, str] = {}
+        self.status = self.image = self.reason = ""
 
 
 class SilentError(OSError):
@@ -149,11 +153,7 @@ def remove_until_quiet(
 
 
 def remove_after_death(reaper: Reaper, made: Mapping[str, str], intents: Iterable[str]) -> None:
-    """Remove what a dead owner left: nobody waits, so it may take minutes.
-
-    Raises:
-        Exception: The daemon did not come back.
-    """
+    """Remove what a dead owner left: nobody waits, so it may take minutes."""
     remove_until_quiet(
         reaper,
         seconds=_AWAY_SECONDS,
