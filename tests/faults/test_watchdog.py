@@ -28,11 +28,11 @@ class StartingTest(unittest.TestCase):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             session = f"starting-{number}"
             before = set(os.listdir("/proc"))  # noqa: PTH208 - pids
-            starting = start_watchdog(session, endpoint=Endpoint(url="unix:///nowhere"))
+            watchdog = start_watchdog(session, endpoint=Endpoint(url="unix:///nowhere"))
             for pid in set(os.listdir("/proc")) - before:  # noqa: PTH208
                 if pid.isdecimal() and _parent(pid) == os.getpid():
                     os.kill(int(pid), number)
-            watchdog = starting.acknowledged()
+            watchdog.acknowledged()
             self.addCleanup(watchdog.close)
             watchdog.send("bye")
             wait_until_no_process_with(f"{Label.SESSION}={session}")

@@ -111,9 +111,9 @@ class Engine:
         with self._pool.client(f"create container {spec.name}") as client:
             config = client.create_container_config(
                 spec.image,
-                command=_argv(spec.command),
+                command=spec.command and list(spec.command),
                 environment=dict(spec.env),
-                entrypoint=_argv(spec.entrypoint),
+                entrypoint=spec.entrypoint and list(spec.entrypoint),
                 user=spec.user,
                 labels={**spec.labels, Label.NAME: spec.name},
                 ports=[tuple(port.split("/")) for port in spec.ports],
@@ -286,10 +286,6 @@ class Engine:
         doing = f"disconnect {short_name(container)} from network {short_name(network)}"
         with IgnoreMissing(), self._pool.client(doing) as client:
             client.disconnect_container_from_network(container, network)
-
-
-def _argv(words: Sequence[str] | None) -> list[str] | None:
-    return None if words is None else list(words)
 
 
 def _host_config(client: Any, spec: ContainerSpec) -> Any:

@@ -56,20 +56,15 @@ class ProcessSessions:
         self.lock = threading.Lock()  # held while a session is made
         self.supervisor: Supervisor | None = None
         self._armed = False
-        self._sessions: dict[Endpoint, Session] = {}
+        self.sessions: dict[Endpoint, Session] = {}
 
-    def get(self, endpoint: Endpoint) -> Session | None:
-        """This process's session at a daemon."""
-        session = self._sessions.get(endpoint)
-        return session if session is not None and session.owner.pid == os.getpid() else None
-
-    def add(self, session: Session) -> None:
-        """Keep a session; it begins to own things only now."""
-        self._sessions[session.endpoint] = session
-
-    def owned(self) -> list[Session]:
+    def owned(self) -> dict[Endpoint, Session]:
         """All sessions this process owns; takes no lock, signal handlers ask."""
-        return [one for one in tuple(self._sessions.values()) if one.owner.pid == os.getpid()]
+        return {
+            endpoint: session
+            for endpoint, session in tuple(self.sessions.items())
+            if session.owner.pid == os.getpid()
+        }
 
     def arm(self) -> None:
         """Have them ended with the process, and not with its forked children; once is enough."""
@@ -87,7 +82,7 @@ class ProcessSessions:
         """In a forked child: own nothing, and let go of the parent's watchdogs."""
         self.lock = threading.Lock()  # another thread of the parent may have held it
         self.supervisor = None
-        sessions, self._sessions = self._sessions, {}
+        sessions, self.sessions = self.sessions, {}
         for session in sessions.values():
             session.disown()
 
@@ -113,9 +108,9 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
     """
     arm_signals()
     with PROCESS_SESSIONS.lock:
-        owned = PROCESS_SESSIONS.get(engine.endpoint)
-        if owned is not None:
-            return owned
+        owned = PROCESS_SESSIONS.owned()
+        if engine.endpoint in owned:
+            return owned[engine.endpoint]
         session = Session(
             endpoint=engine.endpoint,
             run=settings.run,
@@ -123,7 +118,7 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
             before_create=arm_signals,
         )
         PROCESS_SESSIONS.arm()
-        own = [one.id for one in PROCESS_SESSIONS.owned()]
+        own = [one.id for one in owned.values()]
         # Its supervisor wants to see what a dead sibling left.
         spare_run = None if session.supervisor is None else session.run
         try:
@@ -132,7 +127,7 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
             session.dismiss_watchdogs()
             session.disown()
             raise
-        PROCESS_SESSIONS.add(session)
+        PROCESS_SESSIONS.sessions[engine.endpoint] = session
         return session
 
 
@@ -173,7 +168,7 @@ def _at_exit() -> None:
     if not sessions:  # also in a forked child that ends by sys.exit
         return
     _disarm_signals()
-    for session in sessions:
+    for session in sessions.values():
         if session.endpoint.url.startswith("ssh://"):
             # Each connection takes a new process, which Python 3.12 no longer starts at exit.
             session.gate.close()  # the watchdog does all the rest
@@ -184,7 +179,7 @@ def _at_exit() -> None:
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     try:
         _disarm_signals()
-        for session in PROCESS_SESSIONS.owned():
+        for session in PROCESS_SESSIONS.owned().values():
             end_session(session, seconds=_SIGNAL_SECONDS)
     finally:
         signal.signal(number, signal.SIG_DFL)

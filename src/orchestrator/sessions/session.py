@@ -166,7 +166,7 @@ class Session:
         start it is logged, not raised.
         """
         try:
-            starting = start_watchdog(self.id, endpoint=self.endpoint, supervisor=self.supervisor)
+            watchdog = start_watchdog(self.id, endpoint=self.endpoint, supervisor=self.supervisor)
         except WatchdogError as error:
             _LOG.warning(_UNWATCHED, error)
             meanwhile()
@@ -175,7 +175,7 @@ class Session:
             meanwhile()
         finally:
             try:
-                watchdog = starting.acknowledged()
+                watchdog.acknowledged()
                 self._watchdogs.append(watchdog)
                 for name, kind in self.made.items():
                     watchdog.send(f"{'+' if name in self._intents else '='}{kind} {name}")

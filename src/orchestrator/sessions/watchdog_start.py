@@ -53,37 +53,13 @@ class WatchdogError(OrchestratorError):
 class Watchdog:
     """The owner's end of the socket. Its messages are small enough never to be torn apart."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._gone = False
-
-    def send(self, *messages: str) -> None:
-        """Write messages, a line each; `WatchdogError` if it is gone."""
-        # A program may have set SIGPIPE back to its deadly default; macOS lacks the flag.
-        flags = getattr(socket, "MSG_NOSIGNAL", 0)
-        if self._gone:
-            raise WatchdogError("the watchdog does not listen")
-        try:
-            lines = "".join(f"{message}\n" for message in messages)
-            self._connection.sendall(lines.encode(), flags)
-        except OSError as error:
-            self._gone = True  # half a line may have been written
-            raise WatchdogError(f"the watchdog does not listen: {error}") from error
-
-    def close(self) -> None:
-        """Close the socket: to the watchdog its owner is dead, unless somebody else holds it."""
-        self._connection.close()
-
-
-class StartingWatchdog:
-    """A watchdog whose process is starting; something else can be done meanwhile."""
-
     def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         self._process = process
         self._connection = connection
+        self._gone = False
 
-    def acknowledged(self) -> Watchdog:
-        """Wait until it watches; `WatchdogError` if it does not."""
+    def acknowledged(self) -> None:
+        """Wait until it watches; something else can be done before. `WatchdogError` otherwise."""
         try:
             answer = self._connection.recv(len(ACKNOWLEDGED), socket.MSG_WAITALL)
             self._process.wait(_START_SECONDS)  # the first of its two forks
@@ -96,12 +72,28 @@ class StartingWatchdog:
             self._process.wait()
             raise WatchdogError(f"the watchdog did not start: {answer.decode() or 'it ended'}")
         self._connection.settimeout(_SEND_SECONDS)
-        return Watchdog(self._connection)
+
+    def send(self, *messages: str) -> None:
+        """Write messages, a line each; `WatchdogError` if it is gone."""
+        if self._gone:
+            raise WatchdogError("the watchdog does not listen")
+        # A program may have set SIGPIPE back to its deadly default; macOS lacks the flag.
+        flags = getattr(socket, "MSG_NOSIGNAL", 0)
+        try:
+            lines = "".join(f"{message}\n" for message in messages)
+            self._connection.sendall(lines.encode(), flags)
+        except OSError as error:
+            self._gone = True  # half a line may have been written
+            raise WatchdogError(f"the watchdog does not listen: {error}") from error
+
+    def close(self) -> None:
+        """Close the socket: to the watchdog its owner is dead, unless somebody else holds it."""
+        self._connection.close()
 
 
 def start_watchdog(
     session: str, *, endpoint: Endpoint, supervisor: Supervisor | None = None
-) -> StartingWatchdog:
+) -> Watchdog:
     """Start a process that removes what this session left when the calling process is dead.
 
     Raises:
@@ -139,7 +131,7 @@ def start_watchdog(
         except OSError as error:
             ours.close()
             raise WatchdogError(f"the watchdog did not start: {error}") from error
-    return StartingWatchdog(process, ours)
+    return Watchdog(process, ours)
 
 
 @contextlib.contextmanager
