@@ -156,13 +156,13 @@ class BriefRefusalTest(RefusalTestCase):
     def test_class_clean_up(self) -> None:
         """A lost answer, a busy device, somebody else's removal and active endpoints pass."""
         container = Times(
-            r"DELETE \S+/containers/",
+            r"DELETE \S*/containers/",
             CUT,
             answer(409, "removal of container 1 is already in progress"),
             answer(500, "unable to remove filesystem: device or resource busy"),
         )
         network = Times(
-            r"DELETE \S+/networks/",
+            r"DELETE \S*/networks/",
             *[answer(403, "error while removing network: network x has active endpoints")] * 4,
         )
         status, output = self.run_suite(lambda line: container(line) or network(line))

@@ -41,13 +41,17 @@ def snapshot(
         its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
     """
     reaper = _reaper(engine, wanted)
-    try:
-        return reaper.listed(), reaper.refused
-    except SilentError as error:
-        if len(reaper.refused) == len(KINDS):
-            raise EngineError(f"The Docker daemon lists nothing: {error}", status=403) from error
-        engine.info()  # raises what says more
-        raise EngineError(f"The Docker daemon failed to list what is ours: {error}") from error
+    for last in (False, True):
+        try:
+            return reaper.listed(), reaper.refused
+        except SilentError as error:
+            failed = f"The Docker daemon failed to list what is ours: {error}"
+            if len(reaper.refused) == len(KINDS):
+                raise EngineError(failed, status=403) from error
+            if last:
+                raise EngineError(failed) from error
+            engine.info()  # it says more about a daemon that is away, or is none
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _reaper(engine: Engine, wanted: Mapping[str, str]) -> HttpReaper:

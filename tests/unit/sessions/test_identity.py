@@ -15,12 +15,7 @@ class IdentityTest(unittest.TestCase):
     """What goes into the owner label."""
 
     def test_round_trip(self) -> None:
-        """A label reads back as the identity it was made from."""
-        me = this_process()
-        self.assertEqual(me, Identity.from_label(me.to_label()))
-
-    def test_more_keys(self) -> None:
-        """Keys of a later version do not make a label malformed."""
+        """A label reads back as the identity it was made from, also with a later version's keys."""
         me = this_process()
         label = me.to_label().replace("{", '{"later":[1],', 1)
         self.assertEqual(me, Identity.from_label(label))
@@ -83,25 +78,19 @@ class LivenessTest(unittest.TestCase):
         child = subprocess.Popen([sys.executable, "-c", ""])
         child.wait()
         self.assertEqual(Liveness.DEAD, self._judged(pid=child.pid))
-
-    def test_impossible_pid(self) -> None:
-        """A pid too large for the kernel is dead, not an error."""
         self.assertEqual(Liveness.DEAD, self._judged(pid=1 << 80))
 
     def test_boot(self) -> None:
         """Another boot of the same machine is dead; of another or a nameless one, unknown."""
         self.assertEqual(Liveness.DEAD, self._judged(boot="before"))
         self.assertEqual(Liveness.UNKNOWN, self._judged(boot="other", host="elsewhere/12"))
+        self.assertEqual(Liveness.UNKNOWN, self._judged(boot=""))
         name = self.me.host.partition("/")[0]
         self.assertEqual(Liveness.UNKNOWN, self._judged(boot="other", host=f"{name}/"))
         nameless = dataclasses.replace(self.me, host=f"{name}/")
         self.assertEqual(
             Liveness.UNKNOWN, liveness(dataclasses.replace(nameless, boot="other"), here=nameless)
         )
-
-    def test_no_boot_id(self) -> None:
-        """Without boot ids nothing can be said."""
-        self.assertEqual(Liveness.UNKNOWN, self._judged(boot=""))
 
     def test_another_namespace_from_inside_one(self) -> None:
         """A judge inside a container cannot judge owners in another one."""

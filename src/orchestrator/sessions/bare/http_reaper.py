@@ -19,7 +19,7 @@ from .removal import KINDS, SilentError, Thing, own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     Request = tuple[str, str, bytes]
@@ -61,7 +61,7 @@ class HttpReaper:
     def listed(self) -> list[Thing]:
         """Everything that was created under the labels; `SilentError` when nothing is listed."""
         answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in KINDS))
-        things = []
+        things: list[Thing] = []
         self.refused = {}
         self.uncertain = False
         for kind, answer in zip(KINDS, answers, strict=True):
@@ -69,17 +69,12 @@ class HttpReaper:
                 self.refused[kind] = _reason(answer)
                 self.uncertain = self.uncertain or answer.status >= _FAILED
                 continue
-            for row in _rows(kind, answer):
-                labels = row.get("Labels") or {}
-                name = own_name(kind, _names(kind, row), labels)
-                if name is not None:
-                    thing = Thing(
-                        kind, row["Id"] if kind in ("container", "network") else name, name
-                    )
-                    thing.labels = labels
-                    if kind == "container":
-                        thing.status, thing.image = row["State"], row["Image"]
-                    things.append(thing)
+            if not answer.status:
+                raise SilentError(_reason(answer))
+            try:
+                things += _things(kind, json.loads(answer.body))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise SilentError(f"its answer cannot be understood: {error!r}") from None
         if len(self.refused) == len(KINDS):
             raise SilentError("; ".join(self.refused.values()))
         return things
@@ -130,23 +125,22 @@ def _path(thing: Thing) -> str:
     return paths[thing.kind]
 
 
-def _rows(kind: str, answer: Answer) -> list[Any]:
-    if answer.status != _LISTED:
-        raise SilentError(_reason(answer))
-    try:
-        found = json.loads(answer.body)
-    except ValueError:
-        raise SilentError("the answer was cut off") from None
-    # Nothing at all may be null instead of an empty list.
-    return (found["Volumes"] if kind == "volume" else found) or []
-
-
-def _names(kind: str, row: dict[str, Any]) -> list[str]:
-    if kind == "container":
-        return [str(name).lstrip("/") for name in row["Names"] or ()]
-    if kind == "image":
-        return row.get("RepoTags") or []
-    return [row["Name"]]
+def _things(kind: str, found: Any) -> Iterator[Thing]:
+    """What is ours in a listing; nothing at all may be null instead of an empty list."""
+    for row in (found["Volumes"] if kind == "volume" else found) or ():
+        labels = row.get("Labels") or {}
+        names: list[str] = (row.get("RepoTags") if kind == "image" else row.get("Names")) or []
+        if kind == "container":
+            names = [name.lstrip("/") for name in names]
+        elif kind != "image":
+            names = [row["Name"]]
+        name = own_name(kind, names, labels)
+        if name is not None:
+            thing = Thing(kind, row["Id"] if kind in ("container", "network") else name, name)
+            thing.labels = labels
+            if kind == "container":
+                thing.status, thing.image = row["State"], row["Image"]
+            yield thing
 
 
 def _reason(answer: Answer) -> str:
