@@ -125,7 +125,6 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
             session.watch(meanwhile=lambda: sweep(engine, own=own, spare_run=spare_run))
         except BaseException:
             session.dismiss_watchdogs()
-            session.disown()
             raise
         PROCESS_SESSIONS.sessions[engine.endpoint] = session
         return session

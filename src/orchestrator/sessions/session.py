@@ -187,6 +187,7 @@ class Session:
         for watchdog in self._watchdogs:
             with contextlib.suppress(WatchdogError):
                 watchdog.send("bye")
+            watchdog.close()
 
     def disown(self) -> None:
         """In a forked child: let go of the parent's watchdog, or it would wait for both."""
