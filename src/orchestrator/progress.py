@@ -1,19 +1,31 @@
-"""News of what takes a while, such as a pull: told where it happens, shown by the test command.
+"""News of what takes a while, such as a pull: told where it happens, shown while it does.
 
-The command puts the path of a datagram socket into ``ORCHESTRATOR_PROGRESS``. Without it, and when
-nobody listens any more, telling does nothing.
+The test command puts the path of a datagram socket into ``ORCHESTRATOR_PROGRESS`` and shows what
+arrives there. Without it, as under ``python -m unittest``, it is shown on this process's stderr.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import socket
-from contextlib import suppress
-from typing import Final
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VARIABLE: Final = "ORCHESTRATOR_PROGRESS"
 _PATIENCE: Final = 0.1  # seconds: a reader that is busy loses some news, and stops nobody
+_SLOW: Final = 5.0  # seconds that a start may take without a word
+_NEWS: Final = 15.0  # seconds between two lines about one thing in a log
 
 
 def tell(about: str, text: str, *, over: bool = False) -> None:
@@ -31,6 +43,61 @@ def tell(about: str, text: str, *, over: bool = False) -> None:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.settimeout(_PATIENCE)
             end.sendto(json.dumps([about, text, over]).encode(), path)
+    else:
+        with suppress(OSError, ValueError, AttributeError):  # a stderr that is closed, or None
+            _stderr().show(about, text, over=over)
+
+
+@contextmanager
+def telling(about: str, text: str, *, after: float = _SLOW) -> Iterator[None]:
+    """Tell about the block, once a second, when it takes longer than some seconds."""
+    began, over = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        wait = after
+        while not over.wait(wait):
+            tell(about, f"{text}, {time.monotonic() - began:.0f} s")
+            wait = 1.0
+
+    thread = threading.Thread(target=watch, name="orchestrator-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if (seconds := time.monotonic() - began) > after:
+            tell(about, f"{text} took {seconds:.1f} s", over=True)
+
+
+@functools.cache
+def _stderr() -> _Stderr:
+    return _Stderr()
+
+
+class _Stderr:
+    """Shows news where no test command does: in a terminal's last line, or as lines of a log."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due: dict[str, float] = {}
+
+    def show(self, about: str, text: str, *, over: bool) -> None:
+        stream, now = sys.stderr, time.monotonic()
+        line = printable(f"orchestrator: {about}: {text}", lines=False)
+        with self._lock:
+            due = self._due.get(about, 0.0)
+            if over:
+                self._due.pop(about, None)
+            if stream.isatty():
+                line = line[: shutil.get_terminal_size().columns - 1] if text else ""
+                end = "\n" if text and over else ""
+                stream.write(f"\r\x1b[K{line}{end}")
+            elif text and (over or now >= due):
+                stream.write(f"{line}\n")
+                if not over:
+                    self._due[about] = now + _NEWS
+            stream.flush()
 
 
 class Listener:

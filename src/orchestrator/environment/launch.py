@@ -18,6 +18,7 @@ from orchestrator.errors import DeclarationError, EngineError, OrchestratorError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import exited
+from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
 from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
 from orchestrator.services.once import ProcessLock
@@ -58,14 +59,15 @@ def launch(
             image = _ensure_built(source, context)
         else:
             image = str(source), _ensure_pulled(source, context).id
-    handle = _start(declaration, alias, context, image=image, await_network=await_network)
-    with context.span(alias, "probe"):
-        await_ready(handle, cancelled=context.stopping.is_set)
-    if context.stopping.is_set():
-        raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
-    with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
-        handle.started()
-        handle.prepare()
+    with telling(f"{context.test_class or 'process'}: {alias}", "starting"):
+        handle = _start(declaration, alias, context, image=image, await_network=await_network)
+        with context.span(alias, "probe"):
+            await_ready(handle, cancelled=context.stopping.is_set)
+        if context.stopping.is_set():
+            raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
+        with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
+            handle.started()
+            handle.prepare()
     if _log.isEnabledFor(logging.INFO):  # asking the server costs time
         seconds = time.monotonic() - began
         _log.info("%s: %s ready in %.2f s: %s", context.test_class, alias, seconds, summary(handle))
@@ -215,8 +217,10 @@ def _ensure_built(build: Build, context: StartContext) -> tuple[str, str]:
                 stopping=context.stopping,
             )
             try:
-                with context.session.creating("image", name):
-                    output.extend(lines)
+                with context.session.creating("image", name), _told_of(folder) as step:
+                    for line in lines:
+                        output.append(line)
+                        step(line)
             except EngineError as error:
                 last = "\n".join(output[-_LAST_LINES:])
                 raise EngineError(f"{error}\n{last}", status=error.status) from None
@@ -224,6 +228,23 @@ def _ensure_built(build: Build, context: StartContext) -> tuple[str, str]:
     if found is None:
         raise EngineError(f"{name}, built from {folder}, was removed by somebody else")
     return name, found.id
+
+
+@contextlib.contextmanager
+def _told_of(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Tell of a build: each step, which is what is given of its output, and how it ended."""
+    about, began, outcome = f"build of {folder}", time.monotonic(), "failed after"
+    tell(about, "building")
+
+    def step(line: str) -> None:
+        if line.upper().startswith("STEP "):  # Podman's are in capitals
+            tell(about, line.strip())
+
+    try:
+        yield step
+        outcome = "built in"
+    finally:
+        tell(about, f"{outcome} {time.monotonic() - began:.1f} s", over=True)
 
 
 def _base(image: str, context: StartContext) -> str:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
+from orchestrator.progress import tell
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,18 +72,56 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"  # noqa: PLR2004
 
 
+def _bar(transfer: Transfer) -> str:
+    full = round(transfer.fraction * _BAR)
+    return f"[{'#' * full}{'-' * (_BAR - full)}] {transfer} {transfer.seconds:.0f} s"
+
+
+class Teller:
+    """Tells of pulls where a service starts: whoever shows that decides how."""
+
+    def __init__(self) -> None:
+        self._pulls: dict[str, Transfer] = {}
+
+    @contextlib.contextmanager
+    def pulling(self, name: str) -> Iterator[Transfer]:
+        """Tell of a pull while the block runs; `step` updates what is given."""
+        transfer = self._pulls[name] = Transfer()
+        tell(name, "pulling")
+        try:
+            yield transfer
+        except BaseException:
+            tell(name, "", over=True)
+            raise
+        tell(name, _pulled(transfer), over=True)
+
+    def step(self, name: str, step: PullProgress) -> None:
+        """Update the progress of a pull."""
+        transfer, now = self._pulls[name], time.monotonic()
+        transfer.add(step)
+        if now - transfer.shown >= _REDRAW:
+            transfer.shown = now
+            tell(name, f"pulling {_bar(transfer)}")
+
+    def news(self, name: str, text: str, *, important: bool = False) -> None:
+        """Tell something about an image."""
+        del important
+        tell(name, text)
+
+
+def _pulled(transfer: Transfer) -> str:
+    return f"pulled and verified, {megabytes(transfer.total)} in {transfer.seconds:.1f} s"
+
+
 class Display:
     """Shows several pulls at once; every method may be called from any thread.
 
-    Bars are redrawn in place, by default where the stream is a terminal, else there are lines,
-    each with a prefix. A quiet one says only what went wrong.
+    Bars are redrawn in place, by default where the stream is a terminal, else there are lines. A
+    quiet one says only what went wrong.
     """
 
-    def __init__(
-        self, stream: TextIO, *, prefix: str = "", bars: bool | None = None, quiet: bool = False
-    ) -> None:
+    def __init__(self, stream: TextIO, *, bars: bool | None = None, quiet: bool = False) -> None:
         self._stream = stream
-        self._prefix = prefix
         self._bars = (stream.isatty() if bars is None else bars) and not quiet
         self._quiet = quiet
         self._lock = threading.RLock()
@@ -95,15 +135,14 @@ class Display:
         with self._lock:
             self._pulls[name] = transfer = Transfer()
             if not self._bars:
-                self.news(f"{name}: pulling")
+                self.news(name, "pulling")
         try:
             yield transfer
-            size, seconds = megabytes(transfer.total), transfer.seconds
         finally:
             with self._lock:
                 del self._pulls[name]
                 self._erase()
-        self.news(f"{name}: pulled and verified, {size} in {seconds:.1f} s")
+        self.news(name, _pulled(transfer))
 
     def step(self, name: str, step: PullProgress) -> None:
         """Update the progress of a pull."""
@@ -115,14 +154,14 @@ class Display:
                 self._draw()
             elif not self._bars and now - transfer.shown >= _LINE:
                 transfer.shown = now
-                self.news(f"{name}: {transfer}")
+                self.news(name, str(transfer))
 
-    def news(self, text: str, *, important: bool = False) -> None:
+    def news(self, name: str, text: str, *, important: bool = False) -> None:
         """Show a line."""
         with self._lock:
             if important or not self._quiet:
                 self._erase()
-                self._stream.write(f"{self._prefix}{text}\n")
+                self._stream.write(f"{name}: {text}\n")
                 self._draw()
 
     def _erase(self) -> None:
@@ -138,9 +177,8 @@ class Display:
         size = shutil.get_terminal_size()
         width = max(map(len, self._pulls), default=0)
         for name, transfer in list(self._pulls.items())[: size.lines - 1]:
-            full = round(transfer.fraction * _BAR)
-            bar = f"[{'#' * full}{'-' * (_BAR - full)}] {transfer} {transfer.seconds:.0f} s"
-            self._stream.write(f"{name:{width}} {bar}"[: size.columns - 1] + "\n")
+            line = f"{name:{width}} {_bar(transfer)}"[: size.columns - 1]
+            self._stream.write(f"{line}\n")
             self._drawn += 1
         self._stream.flush()
         self._last = time.monotonic()

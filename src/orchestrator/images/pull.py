@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from orchestrator.errors import (
     EngineUnavailableError,
     OrchestratorError,
 )
-from orchestrator.images.display import Display
+from orchestrator.images.display import Teller
 from orchestrator.images.failures import Failure, Retry, classify, concerns_registry, retrying
 from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
 from orchestrator.images.reference import mirrored
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
-    from orchestrator.images.display import Transfer
+    from orchestrator.images.display import Display, Transfer
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.images.presence import Presence
     from orchestrator.settings import Settings
@@ -41,13 +40,13 @@ def ensure_image(
     image: LockedImage,
     *,
     settings: Settings,
-    display: Display | None = None,
+    display: Display | Teller | None = None,
     stopping: threading.Event | None = None,
 ) -> ImageInfo:
     """Make sure that the locked bytes of an image are on this machine; pull them if not.
 
-    When they are here, that is one question to the daemon. A pull is by digest, and is shown, by
-    default on stderr. What failed in this run is not tried again. Once ``stopping`` is set, a pull
+    When they are here, that is one question to the daemon. A pull is by digest, and is shown while
+    it happens. What failed in this run is not tried again. Once ``stopping`` is set, a pull
     under way is given up. Start the container from the returned ``id``: a tag may move.
 
     Raises:
@@ -68,7 +67,7 @@ def ensure_image(
     puller = Puller(
         engine=engine,
         settings=settings,
-        display=display or Display(sys.stderr, prefix="orchestrator: "),
+        display=display or Teller(),
         stopping=stopping or threading.Event(),
     )
     with _trying_once(image, puller, platform=found.platform):
@@ -116,7 +115,7 @@ class Puller:
 
     engine: Engine
     settings: Settings
-    display: Display
+    display: Display | Teller
     retry: Retry = field(default_factory=Retry)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -141,16 +140,17 @@ class Puller:
                 if image.reference.tag and name not in seen.info.tags:
                     # `docker image prune` removes what has a digest but no tag
                     daemon.tag(seen.info.id, as_reference=image.reference.tagged)
-                self.display.news(f"{name}: present")
+                self.display.news(name, "present")
                 return Pulled(image=image)
             if seen.other:
                 other = seen.other.id[:19]
-                self.display.news(f"{name}: the tag moves here from {other}, which stays")
+                self.display.news(name, f"the tag moves here from {other}, which stays")
             try:
                 _, transfer = self.pull(image, platform=seen.platform)
             except OrchestratorError as error:
                 if not self.stopping.is_set():
-                    self.display.news(f"FAILED {error}", important=True)
+                    text = str(error).removeprefix(f"{name}: ")
+                    self.display.news(f"FAILED {name}", text, important=True)
                 return Pulled(image=image, failure=classify(error))
             return Pulled(image=image, came=True, size=transfer.total)
 
@@ -180,7 +180,7 @@ class Puller:
                 retrying(
                     pull,
                     retry=self.retry,
-                    report=lambda line: self.display.news(f"{shown}: {line}"),
+                    report=lambda line: self.display.news(shown, line),
                     known=f"The Docker daemon failed to pull {name}: ",
                     stopping=self.stopping,
                 )

@@ -39,15 +39,15 @@ class DisplayTest(unittest.TestCase):
     def shown(self, *, bars: bool, quiet: bool = False) -> str:
         """What one success and one failure look like."""
         stream = io.StringIO()
-        display = Display(stream, prefix="> ", bars=bars, quiet=quiet)
-        display.news("old:1: present")
+        display = Display(stream, bars=bars, quiet=quiet)
+        display.news("old:1", "present")
         with contextlib.suppress(EngineError), display.pulling("bad:1"):
             with display.pulling("new:1"):
                 for step in STEPS:
                     display.step("new:1", step)
-                display.news("new:1: trying again")
+                display.news("new:1", "trying again")
             raise EngineError("no such thing")
-        display.news("FAILED bad:1", important=True)
+        display.news("FAILED bad:1", "no such thing", important=True)
         return stream.getvalue()
 
     def test_log(self) -> None:
@@ -55,12 +55,12 @@ class DisplayTest(unittest.TestCase):
         text = self.shown(bars=False)
         self.assertNotIn("\x1b", text)
         expected = [
-            "> old:1: present",
-            "> bad:1: pulling",
-            "> new:1: pulling",
-            "> new:1: trying again",
-            "> new:1: pulled and verified, 4.0 MB in 0.0 s",
-            "> FAILED bad:1",
+            "old:1: present",
+            "bad:1: pulling",
+            "new:1: pulling",
+            "new:1: trying again",
+            "new:1: pulled and verified, 4.0 MB in 0.0 s",
+            "FAILED bad:1: no such thing",
         ]
         self.assertEqual(expected, text.splitlines())
 
@@ -69,8 +69,8 @@ class DisplayTest(unittest.TestCase):
         text = self.shown(bars=True)
         self.assertIn("[", text)
         self.assertIn("new:1: pulled and verified", text)
-        self.assertTrue(text.endswith("FAILED bad:1\n"), repr(text[-80:]))
+        self.assertTrue(text.endswith("FAILED bad:1: no such thing\n"), text)
 
     def test_quiet(self) -> None:
         """Quiet says only what went wrong."""
-        self.assertEqual("> FAILED bad:1\n", self.shown(bars=False, quiet=True))
+        self.assertEqual("FAILED bad:1: no such thing\n", self.shown(bars=False, quiet=True))
