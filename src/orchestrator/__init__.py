@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.services.redis import Redis
     from orchestrator.services.service import Service
 
+    __version__: str
+
 __all__ = [
     "Build",
     "Compose",
@@ -44,8 +46,13 @@ _HOMES: Final = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name; every service's room has the service's name."""
+    if name == "__version__":
+        return _version()
     if name not in __all__:
-        raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
+        from orchestrator.errors import did_you_mean
+
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module 'orchestrator' has no attribute {name!r}{hint}")
     module = importlib.import_module(f"orchestrator.{_HOMES.get(name, f'services.{name.lower()}')}")
     value = module if name in ("errors", "probes") else getattr(module, name)
     globals()[name] = value
@@ -53,4 +60,14 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
+
+
+def _version() -> str:
+    """The installed version; a source tree that was never installed has none."""
+    from importlib import metadata  # takes longer than all else here
+
+    try:
+        return metadata.version("unittest-orchestrator")
+    except metadata.PackageNotFoundError:
+        return "0+not.installed"

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import copyreg
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _COLOUR: Final = r"\x1b\[[0-9;:]*m"
 # C0 and C1, separators of lines, what turns text round or hides it, and what cannot be encoded.
@@ -37,6 +40,20 @@ def printable(text: str, *, lines: bool = True) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return match.groupdict().get("colour") or ascii(match[0])[1:-1]
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """``; did you mean 'postgres'?`` for a known word that is nearly this one.
+
+    Else nothing, or with ``otherwise="it has"`` all of them: ``; it has postgres, redis``.
+    """
+    import difflib  # seldom needed
+
+    words = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), words, n=1)
+    if close:
+        return f"; did you mean {words[close[0]]!r}?"
+    return f"; {otherwise} {', '.join(words.values())}" if otherwise else ""
 
 
 class OrchestratorError(Exception):

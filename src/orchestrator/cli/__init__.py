@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import OrchestratorError
+import orchestrator
+from orchestrator.errors import OrchestratorError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         prog="python -m orchestrator",
         description="Real services in unittest test cases, and what to do about them by hand.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        hint = did_you_mean(argv[0], COMMANDS, otherwise="there are")
+        parser.error(f"there is no command {argv[0]!r}{hint}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = [name for name in COMMANDS if argv and argv[0] == name]
     for name in named or COMMANDS:
@@ -68,6 +73,14 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         module.configure(subparser)
         subparser.set_defaults(run=module.run)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"orchestrator {orchestrator.__version__}")
+        parser.exit()
 
 
 def archive(text: str) -> Path:

@@ -12,7 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError
+from orchestrator.errors import (
+    ImageNotLockedError,
+    InvalidReferenceError,
+    LockError,
+    did_you_mean,
+)
 from orchestrator.images.reference import Reference, is_digest, parse_reference
 
 if TYPE_CHECKING:
@@ -94,8 +99,8 @@ class LockFile:
     def select(self, names: Sequence[str], /) -> list[LockedImage]:
         """The entries of these names; all of them when there are no names."""
         if unknown := [name for name in names if name not in self.entries]:
-            has = ", ".join(self.entries) or "no entries"
-            raise LockError(f"{self.path} has no entry {unknown[0]!r}; it has {has}")
+            hint = did_you_mean(unknown[0], self.entries, otherwise="it has")
+            raise LockError(f"{self.path} has no entry {unknown[0]!r}{hint}")
         return [self.entries[name] for name in names or self.entries]
 
 
@@ -216,13 +221,18 @@ def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings
     name = default if image is None else image
     if name in lock.entries:
         return lock.entries[name]
+    references = [entry.reference.familiar for entry in lock.entries.values()]
+    hint = did_you_mean(name, [*lock.entries, *references])
     packaged = read_lock(DEFAULT).entries.get(default) if image is None else None
     if image is None and packaged is None:
         raise ImageNotLockedError(
-            f"{_place(lock)} has no entry {default!r}. "
-            f"Add one: python -m orchestrator lock {default}=REFERENCE"
+            f"{_place(lock)} has no entry {default!r}{hint or '.'} Add one: "
+            f"python -m orchestrator lock {default}=REFERENCE"
         )
-    reference = packaged.reference.with_digest(None) if packaged else parse_reference(name)
+    try:
+        reference = packaged.reference.with_digest(None) if packaged else parse_reference(name)
+    except InvalidReferenceError as error:
+        raise InvalidReferenceError(f"{error}{hint}") from None
     if reference.digest:  # it needs no entry; one with the same digest knows its platforms
         same = (e.platforms for e in lock.entries.values() if e.digest == reference.digest)
         return LockedImage(name=name, reference=reference, platforms=next(same, {}))
@@ -232,8 +242,9 @@ def _find(image: str | None, *, default: str, lock: LockFile, settings: Settings
         return packaged or LockedImage(name=name, reference=reference)
     what = f"has no entry {default!r}" if image is None else f"does not lock {name!r}"
     raise ImageNotLockedError(
-        f"{_place(lock)} {what}. Lock it: python -m orchestrator lock {reference.familiar} "
-        "(or give the reference with its digest, or set ORCHESTRATOR_UNLOCKED=allow)"
+        f"{_place(lock)} {what}{hint or '.'} Lock it: python -m orchestrator lock "
+        f"{reference.familiar} (or give the reference with its digest, or set "
+        "ORCHESTRATOR_UNLOCKED=allow)"
     )
 
 

@@ -7,12 +7,11 @@ services describes its server. `Runtime` is the container behind a running servi
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast, dataclass_transform
 
-from orchestrator.errors import DeclarationError, ServiceNotReadyError
+from orchestrator.errors import DeclarationError, ServiceNotReadyError, did_you_mean
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import exited, wait_until_ready
 from orchestrator.services import options
@@ -63,10 +62,20 @@ class Declaration:
             )
         for name in given:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
-                raise DeclarationError(f"{cls.__name__} has no option {name!r}; {hint}")
+                hint = did_you_mean(name, known, otherwise="it has")
+                raise DeclarationError(f"{cls.__name__} has no option {name!r}{hint}")
         return super().__new__(cls)
+
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say which attribute was probably meant."""
+            known = [word for word in dir(type(self)) if not word.startswith("_")]
+            if name in known:  # a property that raised an AttributeError of its own
+                return object.__getattribute__(self, name)
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            hint = "" if name.startswith("_") else did_you_mean(name, known)
+            raise AttributeError(f"{text}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         """Show the options that differ from their defaults."""

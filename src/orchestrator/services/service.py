@@ -13,7 +13,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
-from orchestrator.errors import DeclarationError, InvalidReferenceError, ServiceNotRunningError
+from orchestrator.errors import (
+    DeclarationError,
+    InvalidReferenceError,
+    ServiceNotRunningError,
+    did_you_mean,
+)
 from orchestrator.services import faults, options
 from orchestrator.services.hooks import Hooks, address, declared_as
 from orchestrator.services.once import ProcessLock, locked_property
@@ -333,8 +338,8 @@ def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
         name = needs if isinstance(needs, str) else aliases.get(needs)
         if name is None or name not in services:
             raise DeclarationError(
-                f"{alias} depends on {needs!r}, which is not a service of this class; "
-                f"it has {', '.join(services)}"
+                f"{alias} depends on {needs!r}, which is not a service of this class"
+                f"{did_you_mean(str(needs), services, otherwise='it has')}"
             )
         if _LIVES.index(services[name].scope) < _LIVES.index(services[alias].scope):
             raise DeclarationError(

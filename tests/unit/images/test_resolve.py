@@ -53,7 +53,10 @@ class ResolveImageTest(unittest.TestCase):
     def test_not_locked(self) -> None:
         """The error has the command that locks what is meant."""
         for image, default, words in (
-            ("redis:8", "redis", "images.lock does not lock 'redis:8'.* lock redis:8 "),
+            ("redis:8", "redis", "not lock 'redis:8'; did you mean 'redis:7'.* lock redis:8 "),
+            ("rediss", "redis", r"not lock 'rediss'; did you mean 'redis'\? Lock it"),
+            ("ghcr.io/team/ap:1", "redis", r"did you mean 'ghcr.io/team/app:1'\?"),
+            ("mysql", "redis", r"not lock 'mysql'\. Lock it"),
             (None, "postgres", "no entry 'postgres'.* lock postgres:15-alpine "),
             (None, "mysql", "lock mysql=REFERENCE"),
         ):

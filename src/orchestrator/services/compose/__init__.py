@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.container import check_allow
 from orchestrator.services.once import locked_property
 from orchestrator.services.options import Scope, is_positive, is_words
@@ -119,8 +119,8 @@ class _Stack(Mapping[str, "Container"]):
         services = services_of(self._compose)
         if name not in services:
             raise DeclarationError(
-                f"{self._compose._file} runs no service {name!r} here; "  # noqa: SLF001
-                f"it runs {', '.join(services)}"
+                f"{self._compose._file} runs no service {name!r} here"  # noqa: SLF001
+                f"{did_you_mean(name, services, otherwise='it runs')}"
             )
         return services[name].__get__(self._instance, self._owner)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.container import allowed_path
 from orchestrator.services.once import driver
 from orchestrator.variables import VariableError, expand
@@ -98,7 +98,8 @@ def _selected(
         name = todo.pop()
         if name not in services:
             raise DeclarationError(
-                f"{file} has no service {name!r}; it has {', '.join(map(str, services))}"
+                f"{file} has no service {name!r}"
+                f"{did_you_mean(str(name), map(str, services), otherwise='it has')}"
             )
         if name not in found:
             found.add(name)
