@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from orchestrator import errors, probes
+    from orchestrator.environment.services import Services
     from orchestrator.mixin import ServicesMixin
     from orchestrator.services.compose import Compose
     from orchestrator.services.container import Build, Container
@@ -30,6 +31,7 @@ __all__ = [
     "Redis",
     "Redpanda",
     "Service",
+    "Services",
     "ServicesMixin",
     "errors",
     "probes",
@@ -38,6 +40,7 @@ __all__ = [
 _HOMES: Final = {
     "Build": "services.container",
     "Redpanda": "services.kafka.redpanda",
+    "Services": "environment.services",
     "ServicesMixin": "mixin",
     "errors": "errors",
     "probes": "probes",

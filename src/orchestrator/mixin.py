@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import traceback
 import unittest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from unittest import TestCase
 
-from orchestrator.errors import DeclarationError, EngineUnavailableError, OrchestratorError
-from orchestrator.services.compose import Compose, services_of
+from orchestrator.environment.services import (
+    ENVIRONMENT,
+    check_declarations,
+    declared_services,
+    end,
+    environment_of,
+    plainly,
+    start,
+    unique_name,
+)
+from orchestrator.errors import DeclarationError
 from orchestrator.services.hooks import HANDLES, declared_as
 from orchestrator.services.once import OwnStack
-from orchestrator.services.options import check_alias
-from orchestrator.services.service import Service, in_order
-from orchestrator.settings import Settings
+from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from orchestrator.environment import Environment
+    from orchestrator.environment.environment import Environment
 
     _Base = TestCase
 else:
     _Base = object
 
-_ENVIRONMENT: Final = "_orchestrator_environment"
 _REPORTS: Final = ("addError", "addFailure", "addSubTest")
-_NAME_LENGTH: Final = 40
 _FELL_THROUGH: Final = 70  # the exit status of a child that returned from its test
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
@@ -82,11 +86,7 @@ class ServicesMixin(_Base):
                 f"{cls.__qualname__}: put ServicesMixin before TestCase in the bases, as in "
                 f"class {cls.__name__}(ServicesMixin, unittest.TestCase)"
             )
-        declared = _declarations(cls)
-        services = {name: it for name, it in declared.items() if isinstance(it, Service)}
-        _check_aliases(cls, services)
-        if len(services) == len(declared):
-            in_order(services)  # else when the Compose file has been read
+        check_declarations(cls, ServicesMixin)
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -96,8 +96,12 @@ class ServicesMixin(_Base):
             OrchestratorError: They could not be started; nothing of them is left.
             unittest.SkipTest: There is no daemon, and ``ORCHESTRATOR_SKIP_WITHOUT_DOCKER=1``.
         """
-        if services := declared_services(cls):
-            _start(cls, services)
+        if declared_services(cls):
+            environment = environment_of(cls)
+            cls.addClassCleanup(_stop, cls, environment)
+            start(environment)
+            setattr(cls, ENVIRONMENT, environment)
+            setattr(cls, HANDLES, environment.handles)
         super().setUpClass()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
@@ -135,116 +139,22 @@ class ServicesMixin(_Base):
             vars(self).pop("setUp", None)
 
     def _give_clean_state(self) -> None:
-        environment = vars(type(self)).get(_ENVIRONMENT)
+        environment = vars(type(self)).get(ENVIRONMENT)
         if environment is None:
             raise DeclarationError(_why_not_set_up(type(self)))
         states = OwnStack()
         states.pin()  # Ctrl-C makes unittest forget it: the session then removes the servers whole
-        self.addCleanup(_end, states.close)
-        # A short name that every server accepts, different for every run of every test.
-        readable = re.sub(r"[^a-zA-Z0-9_]", "_", self._testMethodName)[:_NAME_LENGTH]
-        isolation = environment.isolated(f"{readable}-{os.urandom(3).hex()}")
-        try:
-            handles = states.enter_context(isolation)
-        except OrchestratorError as error:
-            raise _without_frames(error) from error.__cause__
-        vars(self)[HANDLES] = _Handles(handles)
+        self.addCleanup(end, states.close)
+        isolation = environment.isolated(unique_name(self._testMethodName))
+        vars(self)[HANDLES] = _Handles(plainly(lambda: states.enter_context(isolation)))
         states.callback(vars(self).pop, HANDLES)
 
 
-def declared_services(cls: type) -> Mapping[str, Service]:
-    """A class's services by alias, its bases' included; a subclass may replace or unset them.
-
-    Raises:
-        DeclarationError: A Compose file cannot be read, or has a service of the same name.
-    """
-    services: dict[str, Service] = {}
-    for name, declared in _declarations(cls).items():
-        more = {name: declared} if isinstance(declared, Service) else services_of(declared)
-        for alias, service in more.items():
-            if alias in services:
-                raise DeclarationError(
-                    f"{cls.__qualname__}: two services are called {alias!r}; one is from a Compose "
-                    "file"
-                )
-            services[alias] = service
-    return services
-
-
-def _declarations(cls: type) -> Mapping[str, Service | Compose]:
-    found: dict[str, Service | Compose] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            found.pop(name, None)
-            if isinstance(value, (Service, Compose)):
-                found[name] = value
-    return found
-
-
-def _start(cls: type[ServicesMixin], services: Mapping[str, Service]) -> None:
-    from orchestrator.environment import Environment  # declaring must not cost its import
-
-    settings = Settings.from_environment()
-    environment = Environment(
-        services, test_class=f"{cls.__module__}.{cls.__qualname__}", settings=settings
-    )
-    cls.addClassCleanup(_stop, cls, environment)
-    try:
-        environment.start()
-    except EngineUnavailableError as error:
-        # That one which did answer has gone away is no reason for a green run.
-        if settings.skip_without_docker and error.absent and not environment.daemon_answered:
-            raise unittest.SkipTest(str(error)) from error
-        raise error.with_traceback(None) from error.__cause__
-    except OrchestratorError as error:
-        # What was wrong is in the message; fifty lines of how we noticed would bury it.
-        raise error.with_traceback(None) from error.__cause__
-    setattr(cls, _ENVIRONMENT, environment)
-    setattr(cls, HANDLES, environment.handles)
-
-
-def _end(stop: Callable[[], None]) -> None:
-    """Undo something; the last error has those before it as notes."""
-    try:
-        stop()
-    except OrchestratorError as error:
-        before = error.__context__
-        while isinstance(before, OrchestratorError):
-            if before is not error.__cause__:
-                error.add_note(f"{type(before).__name__}: {before}")
-            before = before.__context__
-        raise _without_frames(error) from error.__cause__
-
-
-def _without_frames(error: OrchestratorError) -> OrchestratorError:
-    """The error without our tracebacks, which would bury its message."""
-    if error.__cause__ is not None:
-        error.__cause__.__context__ = error.__cause__.__traceback__ = None
-    return error.with_traceback(None)
-
-
 def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
-    for name in (_ENVIRONMENT, HANDLES):
+    for name in (ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
-    _end(environment.stop)
-
-
-def _check_aliases(cls: type, services: Mapping[str, Service]) -> None:
-    seen: dict[object, str] = {}
-    for alias, service in services.items():
-        check_alias(alias)
-        if hasattr(TestCase, alias):
-            raise DeclarationError(
-                f"{cls.__qualname__}: {alias!r} cannot name a service, because unittest's TestCase "
-                "has that name itself"
-            )
-        for key, why in (
-            (alias.lower(), "have one alias; host names do not tell upper from lower case"),
-            (service, "are the same declaration; write it out twice for two servers"),
-        ):
-            if (other := seen.setdefault(key, alias)) != alias:
-                raise DeclarationError(f"{cls.__qualname__}: {other!r} and {alias!r} {why}")
+    end(environment.stop)
 
 
 def _why_not_set_up(cls: type) -> str:

@@ -88,7 +88,8 @@ class DeclarationTest(unittest.TestCase):
             "same declaration": {"first": same, "second": same},
             "'größe' cannot name a service": {"größe": Redis()},
             "'localhost' cannot name a service": {"localhost": Redis()},
-            "'run' cannot name a service.*TestCase": {"run": Redis()},
+            "'run' cannot name a service: unittest.case.TestCase has": {"run": Redis()},
+            "Odd.db is the class Postgres itself; write db = Postgres\\(\\)": {"db": Postgres},
             "depends on 'db', which is not a service": {"cache": Redis(depends_on=["db"])},
             "does not live as long": {"one": short, "two": Redis(depends_on=[short])},
             "in a circle": {"one": Redis(depends_on=["two"]), "two": Redis(depends_on=["one"])},
@@ -96,6 +97,37 @@ class DeclarationTest(unittest.TestCase):
         for words, body in bodies.items():
             with self.subTest(words), self.assertRaisesRegex(DeclarationError, words):
                 type("Odd", (ServicesMixin, unittest.TestCase), body)
+
+    def test_a_name_that_a_base_class_sets_is_refused(self) -> None:
+        """When the class is made if it is seen there, else when it is set; by whom is told."""
+
+        class Foreign(unittest.TestCase):
+            fixtures = None
+
+            @classmethod
+            def prepare(cls) -> None:
+                cls.client = object()
+
+            def setUp(self) -> None:
+                vars(type(self))  # not every use of the name is
+                setattr(self, "late", 1)  # noqa: B010 - which nobody sees before
+                self.other.cache = 1  # type: ignore[attr-defined]
+
+        for name, words in (
+            ("fixtures", "'fixtures' cannot.*Foreign has that name itself"),
+            ("client", r"'client' cannot.*Foreign\.prepare sets that attribute"),
+        ):
+            with self.subTest(name), self.assertRaisesRegex(DeclarationError, words):
+                type("Odd", (ServicesMixin, Foreign), {name: Redis()})
+
+        class Seen(ServicesMixin, Foreign):
+            cache = Redis()
+            late = Redis()
+
+        with self.assertRaisesRegex(
+            DeclarationError, r"Seen\.late is a declared Redis, and .*setUp"
+        ):
+            Seen("setUp").setUp()
 
     def test_the_mixin_must_come_before_test_case(self) -> None:
         """The order of the bases that would silently do nothing is refused."""
@@ -112,7 +144,7 @@ class DeclarationTest(unittest.TestCase):
 
         with self.assertRaisesRegex(ServiceNotRunningError, r"Plain\.cache .* ServicesMixin"):
             _ = Plain.cache.port
-        words = "^This Postgres is not running.*no test class declares it"
+        words = "^This Postgres is not running. `with Postgres"
         with self.assertRaisesRegex(ServiceNotRunningError, words):
             _ = Postgres().port
 
@@ -144,7 +176,7 @@ class DeclarationTest(unittest.TestCase):
 
     def test_a_subclass_inherits_replaces_and_unsets_services(self) -> None:
         """Declarations follow Python's inheritance."""
-        from orchestrator.mixin import declared_services
+        from orchestrator.environment.services import declared_services
 
         class Base(ServicesMixin, unittest.TestCase):
             db = Postgres()

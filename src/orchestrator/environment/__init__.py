@@ -1,5 +1,1 @@
 """One class's network and services: start, bind, stop."""
-
-from orchestrator.environment.environment import Environment
-
-__all__ = ["Environment"]

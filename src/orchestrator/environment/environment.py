@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
+    from orchestrator.errors import EngineUnavailableError
     from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
@@ -50,6 +51,7 @@ class Environment:
 
     Attributes:
         handles: Declaration to running service; empty unless started.
+        started: Whether they run.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Environment:
         self._settings = settings
         self._ending = OwnStack()
         self._timeline: Timeline | None = None
+        self.started = False
 
     def start(self) -> None:
         """Create the network and every container at once; return when all services are ready.
@@ -75,6 +78,7 @@ class Environment:
         began = time.monotonic()
         try:
             self.handles = self._start()
+            self.started = True
         except BaseException as error:
             self._show_timeline(f"{type(error).__name__}: {error}")
             try:
@@ -122,11 +126,13 @@ class Environment:
         network = context.create_network
         return self._launch(("class", "process"), context, ending=self._ending, network=network)
 
-    @property
-    def daemon_answered(self) -> bool:
-        """Whether the daemon has answered this process anything, now or for a class before."""
-        asked = (self._engine, self._session)
-        return any(one is not None and one.answered for one in asked)
+    def skips(self, error: EngineUnavailableError) -> bool:
+        """Whether the tests are skipped, because that is asked for where there is no daemon.
+
+        That one which did answer this process has gone away is no reason for a green run.
+        """
+        answered = any(one is not None and one.answered for one in (self._engine, self._session))
+        return self._settings.skip_without_docker and error.absent and not answered
 
     def _launch(
         self,
@@ -180,7 +186,7 @@ class Environment:
         Raises:
             ReapError: Something would not go.
         """
-        self.handles = {}
+        self.handles, self.started = {}, False
         self._ending.close()
 
     @contextlib.contextmanager

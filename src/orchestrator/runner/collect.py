@@ -12,8 +12,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.environment.services import declared_services
 from orchestrator.errors import OrchestratorError
-from orchestrator.mixin import ServicesMixin, declared_services
+from orchestrator.mixin import ServicesMixin
 from orchestrator.runner.results import Test, Unit
 from orchestrator.services.hooks import HANDLES
 

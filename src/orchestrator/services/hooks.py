@@ -7,14 +7,17 @@ services describes its server. `Runtime` is the container behind a running servi
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform
 
 from orchestrator.errors import DeclarationError, ServiceNotReadyError, did_you_mean
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import exited, wait_until_ready
 from orchestrator.services import options
+from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
 HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
 _DECLARED_AS: Final = "_declared_as"
+_ALONE: Final = "_entered_alone"
 # Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
 # (forged packets on the class's network), SETFCAP.
 CAPABILITIES: Final = (
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"),
     *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
+AnyDeclaration = TypeVar("AnyDeclaration", bound="Declaration")
 FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
@@ -94,6 +99,17 @@ class Declaration:
                 return cast("Self", handle)
         return self
 
+    def __set__(self, instance: object, value: object) -> None:
+        """Refuse to be replaced in an instance, but by another handle of its own kind."""
+        if not isinstance(value, type(self)):
+            frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to tell who it is
+            by = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+            raise DeclarationError(
+                f"{declared_as(self)} is a declared {type(self).__name__}, and {by} would replace "
+                f"it by {type(value).__name__}; give the service, or the other, another name"
+            )
+        vars(instance)[HANDLES] = {**vars(instance).get(HANDLES, {}), self: value}
+
     def __set_name__(self, owner: type, name: str) -> None:
         name_declaration(self, f"{owner.__name__}.{name}")
 
@@ -106,6 +122,35 @@ def declared_as(declaration: Declaration) -> str:
 def name_declaration(declaration: Declaration, place: str) -> None:
     """Note which class and attribute, or which entry of a file, declares a service."""
     vars(declaration)[_DECLARED_AS] = place
+
+
+def enter_alone(
+    declared: object, services: Mapping[str, AnyDeclaration]
+) -> Mapping[AnyDeclaration, AnyDeclaration]:
+    """Run what no class declares, with clean state, until `leave_alone`: declaration to handle.
+
+    Raises:
+        DeclarationError: It has been entered already.
+    """
+    stack, kind = OwnStack(), type(declared).__name__
+    if vars(declared).setdefault(_ALONE, stack) is not stack:
+        raise DeclarationError(
+            f"This {kind} is entered already; another {kind}(…) has a server of its own"
+        )
+    try:
+        above = importlib.import_module("orchestrator.environment.services")
+        found: Mapping[AnyDeclaration, AnyDeclaration] = stack.enter_context(
+            above.alone(services, name=kind)
+        )
+    except BaseException:
+        del vars(declared)[_ALONE]
+        raise
+    return found
+
+
+def leave_alone(declared: object, *error: Any) -> None:
+    """Remove what `enter_alone` started."""
+    vars(declared).pop(_ALONE).__exit__(*error)
 
 
 def _default(item: dataclasses.Field[Any]) -> object:
@@ -236,6 +281,7 @@ class Runtime:
             `StartContext.helper_container` does.
         container_id: Known once the container exists; a handle is there before.
         restarts: How often `restart` has ended every connection to it.
+        isolated: What has clean state of it now, outside of test classes.
     """
 
     alias: str
@@ -247,6 +293,7 @@ class Runtime:
     helper: Callable[..., AbstractContextManager[str]]
     container_id: str = ""
     restarts: int = 0
+    isolated: list[str] = field(default_factory=list)
 
 
 def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:

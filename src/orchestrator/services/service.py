@@ -20,7 +20,7 @@ from orchestrator.errors import (
     did_you_mean,
 )
 from orchestrator.services import faults, options
-from orchestrator.services.hooks import Hooks, address, declared_as
+from orchestrator.services.hooks import Hooks, address, declared_as, enter_alone, leave_alone
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.options import Scope
 from orchestrator.services.secret import masked
@@ -176,6 +176,28 @@ class Service(Hooks):
     kill = faults.kill
     restart = faults.restart
 
+    # Alone
+
+    def __enter__(self) -> Self:
+        """Start this service alone, where no class declares it: its handle, with clean state.
+
+        Raises:
+            DeclarationError: It runs already, or a class declares it.
+            OrchestratorError: It could not be started; nothing of it is left.
+        """
+        alias = type(self).__name__.lower()
+        alias = alias if alias.isascii() else "service"
+        if self._runtime is not None:
+            raise DeclarationError(f"{self.alias} runs already: use it as it is, without `with`")
+        if place := declared_as(self):
+            raise DeclarationError(
+                f"{place} runs with its class; `with` is for a service that no class declares"
+            )
+        return enter_alone(self, {alias: self})[self]
+
+    def __exit__(self, *error: object) -> None:
+        leave_alone(self, *error)
+
     # What hooks work with
 
     @property
@@ -296,16 +318,21 @@ def join(handle: AnyService, runtime: Runtime) -> AnyService:
 
 def _why_not_running(service: Service) -> str:
     kind = type(service).__name__
-    if place := declared_as(service):
+    if (place := declared_as(service)) and service.scope == "test":
         return (
-            f"{place} is not running. It runs from the setUpClass of a test class with "
-            "ServicesMixin to that class's end; a setUpClass of your own must call "
-            "super().setUpClass() first."
+            f'{place} is not running: with scope="test" it does in each test, or in each '
+            "`isolated(…)` of its Services, only."
+        )
+    if place:
+        return (
+            f"{place} is not running. In a test class with ServicesMixin it runs from setUpClass "
+            "(a setUpClass of your own must call super().setUpClass() first) to the class's end; "
+            f"in a class of Services, in `with {place.partition('.')[0]}() as it:`, as an "
+            "attribute of `it`."
         )
     return (
-        f"This {kind} is not running, and will not: no test class declares it. Write it in the "
-        f"body of a class with ServicesMixin, as in `name = {kind}(…)`; not in a method, a "
-        "module or a list."
+        f"This {kind} is not running. `with {kind}(…) as it:` runs it alone; beside others, it "
+        f"stands in the body of a class with ServicesMixin or Services, as in `name = {kind}(…)`."
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.container import check_allow
+from orchestrator.services.hooks import enter_alone, leave_alone
 from orchestrator.services.once import locked_property
 from orchestrator.services.options import Scope, is_positive, is_words
 
@@ -95,6 +96,15 @@ class Compose:
             if (self._file / name).is_file():
                 return self._file / name
         raise DeclarationError(f"{self._file} has no {', '.join(_FILES)}")
+
+    def __enter__(self) -> Mapping[str, Container]:
+        """Start the services of the file alone, where no class declares them: name to handle."""
+        services = self._services
+        handles = enter_alone(self, services)
+        return {name: handles[service] for name, service in services.items()}
+
+    def __exit__(self, *error: object) -> None:
+        leave_alone(self, *error)
 
     def __get__(
         self, instance: object | None, owner: type | None = None
