@@ -59,12 +59,14 @@ class TestScopeTest(LeakCheckedTestCase):
             )
 
             def test_one(self) -> None:
-                containers.append(self.box.container_id)
+                self.test_two()
                 asked = self.box.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
                 self.assertIn("PONG", asked.output.splitlines())
 
             def test_two(self) -> None:
                 containers.append(self.box.container_id)
+                while "here" not in self.box.logs():
+                    pass
 
         Each.__qualname__ = "../../out/\x1b[2JEach"  # a name may be anything, a folder is below
         with (

@@ -106,7 +106,7 @@ class DeclarationTest(unittest.TestCase):
 
             @classmethod
             def prepare(cls) -> None:
-                cls.client = object()
+                cls.client = object()  # type: ignore[attr-defined]
 
             def setUp(self) -> None:
                 vars(type(self))  # not every use of the name is

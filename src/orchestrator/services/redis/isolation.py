@@ -256,5 +256,9 @@ class Clients:
 
 
 def _close(client: redis.asyncio.Redis, loop: asyncio.AbstractEventLoop) -> None:
-    if not loop.is_closed() and not loop.is_running():
+    import asyncio  # not at import: declaring must be cheap
+
+    if loop.is_running():  # perhaps in this thread, which then must not wait for it
+        asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+    elif not loop.is_closed():
         loop.run_until_complete(client.aclose())
