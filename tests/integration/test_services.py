@@ -96,12 +96,17 @@ class ServicesTest(LeakCheckedTestCase):
         """Entered in its loop, or in a thread so that the loop goes on."""
 
         async def use() -> str:
-            with contextlib.ExitStack() as stack:
-                isolation = self.shop.isolated("coroutine")
-                clean = await asyncio.to_thread(stack.enter_context, isolation)
-                await clean.cache.async_client.set("a", "1")
-                async with clean.db.async_engine.connect() as connection:
-                    return str(connection.engine.url.drivername)
+            stack = contextlib.ExitStack()
+            isolation = self.shop.isolated("coroutine")
+            clean = await asyncio.to_thread(stack.enter_context, isolation)
+            await clean.cache.async_client.set("a", "1")
+            async with clean.db.async_engine.connect() as connection:
+                driver = str(connection.engine.url.drivername)
+            await asyncio.to_thread(stack.close)
+            with self.shop.isolated("in the loop") as clean:
+                await clean.cache.async_client.set("a", "1", nx=True)
+            await asyncio.sleep(0.1)  # the loop closes the client
+            return driver
 
         self.assertIn("psycopg", asyncio.run(use()))
 

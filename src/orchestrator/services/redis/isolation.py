@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Isolation = Literal["flush", "prefix", "none"]
 
+_CLOSING: Final = 5.0  # seconds for an asyncio client
 _log: Final = logging.getLogger("orchestrator.redis")
 
 _EMPTY: Final = (("FLUSHALL",), ("SCRIPT", "FLUSH"), ("FUNCTION", "FLUSH"))
@@ -258,7 +259,9 @@ class Clients:
 def _close(client: redis.asyncio.Redis, loop: asyncio.AbstractEventLoop) -> None:
     import asyncio  # not at import: declaring must be cheap
 
-    if loop.is_running():  # perhaps in this thread, which then must not wait for it
-        asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+    if loop.is_running():
+        closing = asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+        if asyncio.events._get_running_loop() is not loop:  # noqa: SLF001 - None where none runs
+            closing.result(_CLOSING)
     elif not loop.is_closed():
         loop.run_until_complete(client.aclose())
