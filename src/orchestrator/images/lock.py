@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import LockError
 from orchestrator.files import replacing
@@ -13,8 +14,9 @@ from orchestrator.images.lockfile import ENTRY_NAME, FILE_NAME, LockedImage, Loc
 from orchestrator.images.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from orchestrator.images.lockfile import LockedPlatform
     from orchestrator.images.reference import Reference
 
 NEW: Final = (
@@ -22,6 +24,7 @@ NEW: Final = (
     "# `python -m orchestrator pull` fetches them, `lock --update` moves them on.\n"
     "version = 1\n"
 )
+_COMMENT: Final = re.compile("#.*")  # nothing else in a lock file may hold a #
 
 
 def requested(texts: Iterable[str], lock: LockFile) -> list[LockedImage]:
@@ -91,37 +94,67 @@ def edited(text: str, *, path: Path, images: Iterable[LockedImage]) -> str:
 
 
 def _added(text: str, image: LockedImage) -> str:
-    lines = [f"{key} = {value}" for key, value in _values(image).items()]
-    return "\n".join([text.rstrip(), "", f"[images.{image.name}]", *lines, ""])
+    lines = [f"[images.{image.name}]", f'reference = "{image.reference.tagged}"']
+    lines += [f'digest = "{image.digest or ""}"']
+    lines += [
+        f'platforms."{name}" = {_inline(platform)}'
+        for name, platform in sorted(image.platforms.items())
+    ]
+    return "\n".join([text.rstrip(), "", *lines, ""])
 
 
-def _values(image: LockedImage) -> Mapping[str, str]:
-    """The keys of an entry, and their values as TOML."""
-    values = {"reference": f'"{image.reference.tagged}"', "digest": f'"{image.digest or ""}"'}
-    for name, platform in sorted(image.platforms.items()):
-        parts = {"manifest": platform.manifest, "config": platform.config}
-        pairs = ", ".join(f'{key} = "{value}"' for key, value in parts.items() if value)
-        values[f'platforms."{name}"'] = f"{{ {pairs} }}"
-    return values
+def _inline(platform: LockedPlatform) -> str:
+    parts = {"manifest": platform.manifest, "config": platform.config}
+    pairs = ", ".join(f'{key} = "{value}"' for key, value in parts.items() if value)
+    return f"{{ {pairs} }}"
 
 
 def _changed(text: str, old: LockedImage, new: LockedImage) -> str:
-    """Set the new values of an entry, each in its own line, so that comments stay."""
-    header = re.search(rf"^\s*\[\s*images\s*\.\s*{new.name}\s*\].*\n", text, re.MULTILINE)
-    if header is None:
+    """Set the new values of an entry; returns the text as it was where tomlkit fails."""
+    try:
+        import tomlkit  # 0.1 s to import, and an entry is rarely changed
+    except ImportError:
+        raise LockError(
+            "changing an entry with its comments kept needs tomlkit. Install it: "
+            "pip install 'unittest-orchestrator[lock]'"
+        ) from None
+    comments = Counter(_COMMENT.findall(text))
+    try:
+        document = tomlkit.parse(text)
+        table: Any = document["images"][new.name]
+        if old.reference.tagged != new.reference.tagged:  # it may be written in a shorter form
+            table["reference"] = new.reference.tagged
+        if old.digest != new.digest:
+            table["digest"] = new.digest
+        for name in old.platforms.keys() - new.platforms.keys():
+            comments[table["platforms"][name].trivia.comment] -= 1  # it goes with its line
+            del table["platforms"][name]
+        for name, platform in sorted(new.platforms.items()):
+            if platform != old.platforms.get(name):
+                _set_platform(table, name, tomlkit.parse(f"it = {_inline(platform)}\n")["it"])
+        changed = tomlkit.dumps(document)
+    except (tomlkit.exceptions.TOMLKitError, AttributeError):  # no table of its own
         return text
-    following = re.compile(r"^\s*\[", re.MULTILINE).search(text, header.end())
-    end = following.start() if following else len(text)
-    table, before, after = text[header.end() : end], _values(old), _values(new)
-    for key in before.keys() - after.keys():
-        table = re.sub(rf"^\s*{re.escape(key)}\s*=.*\n", "", table, flags=re.MULTILINE)
-    for key, value in sorted(after.items() - before.items()):
-        line = rf"^(\s*{re.escape(key)}\s*=\s*)(\"[^\"\n]*\"|'[^'\n]*'|\{{[^}}\n]*\}})"
-        table, found = re.subn(line, rf"\g<1>{value}", table, flags=re.MULTILINE)
-        if not found:
-            *_, last = re.finditer(r"^[^#\n]*=.*\n?", table, re.MULTILINE)
-            table = f"{table[: last.end()].rstrip()}\n{key} = {value}\n{table[last.end() :]}"
-    return f"{text[: header.end()]}{table}{text[end:]}"
+    return changed if Counter(_COMMENT.findall(changed)) == +comments else text
+
+
+def _set_platform(table: Any, name: str, value: Any) -> None:
+    there = table.get("platforms")
+    if there is None:
+        from tomlkit import key
+
+        # Behind the last key: comments that follow belong to the next table, but tomlkit would
+        # have them stay in front.
+        body = table.value.body
+        comments: list[Any] = []
+        while body and body[-1][0] is None:
+            comments.insert(0, body.pop())
+        table.append(key(["platforms", name]), value)
+        body.extend(comments)
+    elif name in there and there[name].keys() == value.keys():
+        there[name].update(value)
+    else:
+        there[name] = value
 
 
 def _name(reference: Reference, lock: LockFile) -> str:

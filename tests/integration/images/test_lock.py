@@ -114,6 +114,18 @@ class LockTest(ImageTestCase):
         self.assertEqual(before, self.path.read_bytes())
         self.assertEqual([self.path], list(self.folder.iterdir()))
 
+    def test_registry_not_allowed(self) -> None:
+        """What is not from ORCHESTRATOR_REGISTRIES is neither locked nor asked for."""
+        image = self.push()
+        foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
+        path = self.write_lock(image)
+        before = path.read_text()
+        for argv in ((image.reference.tagged,), ("--update",)):
+            ran = self.command("lock", *argv, env=foreign)
+            self.assertEqual(2, ran.status, ran)
+            self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
+        self.assertEqual(before, path.read_text())
+
     def test_variable(self) -> None:
         """ORCHESTRATOR_IMAGES_LOCK names the file before it is there, but not its folder."""
         image = self.push()

@@ -1,10 +1,12 @@
 """Rewriting lock files: what changes, what stays, and when it is refused."""
 
 import re
+import sys
 import tempfile
 import threading
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,7 +97,20 @@ class EditedTest(unittest.TestCase):
                     entries = parse_lock(changed.encode(), path=PATH).entries
                     self.assertEqual({"redis": wanted}, dict(entries))
                     self.assertEqual(re.findall("# .", text), re.findall("# .", changed))
-        self.assertLess(refused, 10)
+        self.assertLess(refused, 5)
+
+    def test_removed_platform(self) -> None:
+        """A platform that is gone takes the comment of its line with it, and no other."""
+        text = BASE.replace('" }\n', '" } # this one\n')
+        changed = self.edit(image("redis", "redis:7", A), text=text)
+        self.assertEqual("".join(re.sub(r"platforms\..*\n", "", text)), changed)
+
+    def test_without_tomlkit(self) -> None:
+        """Adding an entry needs nothing; changing one says what to install."""
+        with mock.patch.dict(sys.modules, tomlkit=None):
+            self.edit(image("tiger", "tiger:1", B))
+            with self.assertRaisesRegex(LockError, r"pip install 'unittest-orchestrator\[lock\]'"):
+                self.edit(image("zebra", "zebra:1", B))
 
     @settings(max_examples=15)
     @given(
