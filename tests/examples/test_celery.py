@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
@@ -12,16 +13,16 @@ from orchestrator import Redis, ServicesMixin
 app = Celery("shop")
 
 
-@app.task(name="shop.total")  # type: ignore[untyped-decorator]
+@app.task(name="shop.total")
 def total(prices: list[int]) -> int:
     """What an order costs."""
     return sum(prices)
 
 
-@app.task(name="shop.charge", autoretry_for=(ConnectionError,), default_retry_delay=0, bind=True)  # type: ignore[untyped-decorator]
-def charge(self: object, amount: int) -> str:
+@app.task(name="shop.charge", autoretry_for=(ConnectionError,), default_retry_delay=0, bind=True)
+def charge(self: Any, amount: int) -> str:
     """A payment whose first attempt fails."""
-    if self.request.retries == 0:  # type: ignore[attr-defined]
+    if self.request.retries == 0:
         raise ConnectionError
     return f"{amount} paid"
 
