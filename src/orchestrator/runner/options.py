@@ -73,6 +73,8 @@ class Options:
     junit: str | None = None
     logs: str | None = None
     timeline: str | None = None
+    failed: str | None = None  # what failed when it last ran: "only" that, or that "first"
+    retries: int = 0  # how often what failed runs again
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +108,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-j", "--jobs", type=_jobs, metavar="N", help=text)
     add("--junit", type=_file, metavar="FILE", help="write a JUnit XML report")
     add("--timeout", type=_seconds, metavar="SECONDS", help="the time each test class has")
+    text = "only what failed when it last ran; everything when nothing did"
+    add("--failed", action="store_const", const="only", help=text)
+    text = "what failed when it last ran first"
+    add("--failed-first", dest="failed", action="store_const", const="first", help=text)
+    text = "run what fails up to N times more, with its services started anew; what then passes is "
+    text += "told as FLAKY, and counts as passed"
+    add("--retries", type=_count, metavar="N", help=text)
     text = "random order of classes and tests; the seed is printed"
     add("--shuffle", nargs="?", const="", type=_seed, metavar="SEED", help=text)
     add("--shard", type=_shard, metavar="K/N", help="run the K-th of N parts of the classes")

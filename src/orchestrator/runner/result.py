@@ -107,7 +107,7 @@ class Result(unittest.TestResult):
         asked: Callable[[], bool],
     ) -> None:
         super().__init__()
-        self.failfast = options.failfast
+        self.failfast = options.failfast and not options.retries  # else the parent stops us
         self.buffer = options.buffer
         self.tb_locals = options.tb_locals
         self._original_stdout, self._original_stderr = streams

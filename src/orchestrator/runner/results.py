@@ -6,7 +6,7 @@ Every collected test ends with an outcome: what did not run is counted as such, 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,17 @@ class Record:
     reason: str = ""  # why it was skipped or did not run
     seconds: float = 0.0  # wall time, with its own set-up and tear-down
     skips: int = 0  # how often it was skipped: each subtest may be
+    earlier: tuple[Problem, ...] = ()  # what failed before it was run again
+
+    @property
+    def flaky(self) -> bool:
+        """Whether it failed first, and passed when it was run again."""
+        return bool(self.earlier) and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed, or did not run."""
+        return bool(self.problems) or self.outcome is Outcome.NOT_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +127,8 @@ class UnitResult:
     facts: dict[str, dict[str, str]] = field(default_factory=dict)  # of each class's services
     crashes: int = 0  # how often it was cut short
     fixture_crashes: int = 0  # how often by a fixture
+    retries: int = 0  # how often what failed may still run again
+    earlier: dict[int, tuple[Problem, ...]] = field(default_factory=dict)  # of it, until it has
 
     @property
     def open(self) -> list[int]:
@@ -130,18 +143,49 @@ class UnitResult:
             return ()
         if over:
             self.over.add(ordinal)
+        if records and (earlier := self.earlier.pop(ordinal, ())):
+            records = [replace(records[0], earlier=earlier), *records[1:]]
         self.records.setdefault(ordinal, []).extend(records)
         return records
 
     def not_run(self, reason: str, *, only: int | None = None) -> list[Record]:
-        """Record, and return, that the tests without an outcome, or one of them, have none."""
+        """Record, and return, that the tests without an outcome, or one of them, have none.
+
+        One that was to run again failed.
+        """
         added: list[Record] = []
         for ordinal in self.open:
             if only in (None, ordinal):
-                test = self.unit.tests[ordinal]
-                record = Record(test=test, outcome=Outcome.NOT_RUN, reason=reason)
+                test, problems = self.unit.tests[ordinal], self.earlier.pop(ordinal, ())
+                outcome = problems[0].outcome if problems else Outcome.NOT_RUN
+                record = Record(test=test, outcome=outcome, problems=problems, reason=reason)
                 added += self.record(ordinal, (record,))
         return added
+
+    def failed(self) -> dict[int, tuple[Problem, ...]]:
+        """What failed or did not run, by ordinal; for a fixture, every test of its class."""
+        owners = {test.owner for test in self.unit.tests}
+        found = {}
+        for ordinal in self.order:
+            records, own = self.records.get(ordinal, ()), self.unit.tests[ordinal].owner
+            problems = [problem for record in records for problem in record.problems]
+            problems += [it for owner, it in self.fixtures if owner == own or owner not in owners]
+            if problems or any(record.failed for record in records):
+                found[ordinal] = tuple(problems)
+        return found
+
+    def reopen(self) -> int:
+        """Let what failed run again, if it still may; returns how many tests that are."""
+        if self.open or not self.retries or not (failed := self.failed()):
+            return 0
+        self.retries -= 1
+        for ordinal, problems in failed.items():
+            before = [it for record in self.records.pop(ordinal, ()) for it in record.earlier]
+            self.earlier[ordinal] = (*before, *problems)
+            self.over.discard(ordinal)
+        self.fixtures.clear()
+        self.crashes = self.fixture_crashes = 0
+        return len(failed)
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, in collected order."""
@@ -172,10 +216,11 @@ class Results:
                 yield problem
 
     def class_seconds(self) -> dict[str, float]:
-        """The wall time of each class, of the units that ran whole."""
+        """The wall time of each class, of the units that ran whole, and once."""
         seconds: dict[str, float] = {}
         for unit in self.units:
-            if not unit.crashes and all(record.outcome is not Outcome.NOT_RUN for record in unit):
+            whole = len(unit.order) == len(unit.unit.tests) and not unit.crashes
+            if whole and not any(it.earlier or it.outcome is Outcome.NOT_RUN for it in unit):
                 seconds |= unit.seconds
         return seconds
 

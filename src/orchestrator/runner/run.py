@@ -26,6 +26,7 @@ from orchestrator.runner.messages import (
     FixtureFailed,
     ServicesUp,
 )
+from orchestrator.runner.options import Options
 from orchestrator.runner.pool import Interrupts, WorkerPool
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import (
@@ -41,10 +42,9 @@ from orchestrator.runner.schedule import History, Schedule
 from orchestrator.runner.worker_handle import Ending, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from orchestrator.runner.messages import Message, Written
-    from orchestrator.runner.options import Options
     from orchestrator.runner.results import Problem
     from orchestrator.runner.worker_handle import WorkerHandle
 
@@ -53,6 +53,7 @@ _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so sever
 _BY_ITSELF: Final = 3  # what the end of a process by itself counts for
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _SECOND: Final = 2
+_EVERYTHING: Final = ((), (), Options.start, Options.pattern)
 
 
 def run_tests(options: Options) -> int:
@@ -99,7 +100,8 @@ class Run:
         self._text = text
         self._interrupts = interrupts
         self._history = History(Path.cwd())
-        self._recorded = self._history.read().seconds
+        self._past = self._history.read()
+        self._known: set[str] | None = None  # the ids of all tests there are
         self._schedule: Schedule | None = None  # until the tests are collected
         self._jobs = 1
         self._failed_starts = 0
@@ -122,11 +124,26 @@ class Run:
                 self._go_on()
         for unit in self.results.units:
             unit.not_run(self._stopped or "the run ended early")
-        if not self._options.keep:  # a part of a class says nothing about the whole
-            self._history.record(self.results.class_seconds())
+        self._remember()
         self.results.status = self._status()
         self.results.seconds = time.perf_counter() - clock
         return self.results
+
+    def _remember(self) -> None:
+        """Leave for the next run how long classes took, and what failed."""
+        passed: set[str] = set()
+        failed: set[str] = set()
+        for unit in self.results.units:
+            found = unit.failed()
+            for ordinal in found.keys() | unit.records.keys():
+                id_ = unit.unit.tests[ordinal].id
+                if ordinal not in found:
+                    passed.add(id_)
+                elif found[ordinal] or not self._stopped:  # else it only had no time to run
+                    failed.add(id_)
+        # a part of a class says nothing about the whole
+        seconds = {} if self._options.keep else self.results.class_seconds()
+        self._history.record(seconds, passed=passed - failed, failed=failed, known=self._known)
 
     def _go_on(self) -> None:
         """Wait for something to happen, and do what follows from it."""
@@ -173,7 +190,7 @@ class Run:
         elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):
             if message.over and in_time:
                 worker.ordinal = None
-            self._show(unit.record(message.ordinal, message.records, over=message.over))
+            self._show(unit, unit.record(message.ordinal, message.records, over=message.over))
         elif isinstance(message, FixtureBegan) and in_time:
             if message.owner != worker.owner:
                 self._output(worker, until=message.written)
@@ -189,7 +206,7 @@ class Run:
     def _finished(self, worker: WorkerHandle, unit: UnitResult, message: Finished) -> None:
         unit.seconds.update(message.seconds)
         if message.stopped == "mismatch":
-            self._show(unit.not_run("it was collected differently"))
+            self._show(unit, unit.not_run("it was collected differently"))
         elif message.stopped == "interrupt" or worker.ending is Ending.TIMEOUT:
             self._cut_short(worker, unit, status=None)
             worker.leave()
@@ -197,6 +214,12 @@ class Run:
             worker.leave()
         self._output(worker)
         worker.release()
+        self._retry(unit)
+
+    def _retry(self, unit: UnitResult) -> None:
+        """When all of a unit is over, what failed may run again, in a worker new to it."""
+        if self._schedule is not None and not self._stopped and unit.reopen():
+            self._schedule.put_back(unit, last=True)
 
     def _collected(self, worker: WorkerHandle, message: Collected) -> None:
         if message.trouble:
@@ -220,30 +243,47 @@ class Run:
 
     def _plan(self, units: Sequence[Unit]) -> None:
         """The tests are known: decide what runs, and in which order."""
-        shard, seed = self._options.shard, self._options.shuffle
+        options, shard, seed = self._options, self._options.shard, self._options.shuffle
+        if (options.names, options.keep, options.start, options.pattern) == _EVERYTHING:
+            self._known = {test.id for unit in units for test in unit.tests}
+        everything = units
+        before: Collection[str] = frozenset(self._past.failed)
         if shard is not None:
-            everything = len(units)
-            units, plan = schedule.in_shard(units, shard, self._history)
-            self._sharded_away = everything - len(units)
-            self._text.note(f"Shard {shard}: {len(units)} of {everything} classes (plan {plan})")
+            units, plan, before = schedule.in_shard(everything, shard, self._history)
+            self._sharded_away = len(everything) - len(units)
+            classes = f"{len(units)} of {len(everything)} classes"
+            self._text.note(f"Shard {shard}: {classes} (plan {plan})")
+        failed = self._failed_before(everything, before) if options.failed else {}
         if seed is not None:
             seed = seed or str(random.randrange(1, 10**6))  # noqa: S311 - no secret
             self._text.note(f"Shuffle seed: {seed} (repeat with --shuffle={seed})")
-        self.results.units = [
-            UnitResult(
-                unit=unit,
-                order=range(len(unit.tests)) if seed is None else schedule.shuffled(unit, seed),
-            )
-            for unit in units
-        ]
+        for unit in units:
+            order = range(len(unit.tests)) if seed is None else schedule.shuffled(unit, seed)
+            if failed and options.failed == "only":
+                order = [ordinal for ordinal in order if ordinal in failed.get(unit.key, ())]
+            if order:
+                result = UnitResult(unit=unit, order=order, retries=options.retries)
+                self.results.units.append(result)
         self._jobs = self._options.jobs or schedule.cpus()
         self._schedule = Schedule(
-            self.results.units,
-            recorded=self._recorded,
+            [result for result in self.results.units if result.order],
+            recorded=self._past.seconds,
             seed=seed,
             budget=schedule.memory_budget() if self._options.jobs is None else None,
+            first=failed,
         )
         self._text.planned(self.results)
+
+    def _failed_before(self, units: Sequence[Unit], ids: Collection[str]) -> dict[str, list[int]]:
+        """The ordinals of what failed when it last ran, by unit; empty when nothing did."""
+        found = {unit.key: places for unit in units if (places := schedule.failed_in(unit, ids))}
+        here = {unit.tests[ordinal].id for unit in units for ordinal in found.get(unit.key, ())}
+        count, gone = len(here), sorted(it for it in {*ids} - here if not schedule.is_import(it))
+        text = f"{count} test{'s'[: count != 1]} failed when last run"
+        self._text.note(text if count else "No test failed when last run: every test runs")
+        if gone:
+            self._text.note(f"Not among these tests: {', '.join(gone)}")
+        return found
 
     # Who does what
 
@@ -254,9 +294,9 @@ class Run:
         for worker in self._pool.workers:
             if worker.state is not State.IDLE or worker.ending is not Ending.NONE:
                 continue
-            if (unit := self._schedule.next(self._pool.running())) is not None:
+            if unit := self._schedule.next(self._pool.running(), ran=worker.ran):
                 worker.run(unit)
-            elif not self._schedule:
+            elif self._schedule.has_none_for(worker.ran):
                 worker.leave()
         staying = [worker for worker in self._pool.workers if worker.stays]
         busy = sum(worker.unit is not None for worker in staying)
@@ -290,6 +330,7 @@ class Run:
             self._cut_short(worker, unit, status=status, logs=logs)
             self._output(worker)
             worker.release()
+            self._retry(unit)
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             self._start_failed(worker, status=status)
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
@@ -317,7 +358,7 @@ class Run:
         """
         unit.crashes += 1
         if worker.ending is Ending.ASKED:
-            self._show(unit.not_run("interrupted", only=worker.ordinal))
+            self._show(unit, unit.not_run("interrupted", only=worker.ordinal))
             return
         if status is None and worker.ending is Ending.NONE:  # it has told the error itself
             if not self._interrupted:
@@ -334,9 +375,9 @@ class Run:
             record = Record(
                 test=worker.test, outcome=Outcome.ERROR, problems=(problem,), seconds=seconds
             )
-            self._show(unit.record(worker.ordinal, (record,)))
+            self._show(unit, unit.record(worker.ordinal, (record,)))
         if unit.fixture_crashes > 1 or unit.crashes > _CRASHES:
-            self._show(unit.not_run(f"its worker crashed {unit.crashes} times"))
+            self._show(unit, unit.not_run(f"its worker crashed {unit.crashes} times"))
         elif unit.open and not self._stopped and self._schedule is not None:
             self._schedule.put_back(unit)
 
@@ -384,17 +425,20 @@ class Run:
 
     # Recording and showing
 
-    def _show(self, records: Sequence[Record]) -> None:
+    def _show(self, unit: UnitResult, records: Sequence[Record]) -> None:
+        again = bool(unit.retries) and not self._stopped
         for record in records:
-            self._text.ended(record)
-        if any(record.problems for record in records):
+            self._text.ended(record, again=again)
+        if any(record.problems for record in records) and not again:
             self._fail()
 
     def _fixture_failed(self, unit: UnitResult, owner: str, problem: Problem) -> None:
         """Something failed outside of any test of a class."""
+        again = bool(unit.retries) and not self._stopped
         unit.fixtures.append((owner, problem))
-        self._text.fixture_failed(problem)
-        self._fail()
+        self._text.fixture_failed(problem, again=again)
+        if not again:
+            self._fail()
 
     def _fail(self) -> None:
         if self._options.failfast and not self._stopped:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from orchestrator.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.runner.options import Shard
     from orchestrator.runner.results import Unit, UnitResult
 
 FOLDER: Final = ".orchestrator"
+_FAILED: Final = "unittest.loader._FailedTest."
 _PLANS_KEPT: Final = 16
 _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0
@@ -38,6 +39,7 @@ class Schedule:
         units: The units.
         recorded: How many seconds each class took last time.
         seed: What to shuffle by, or None for the longest first.
+        first: Keys of units that come before all others.
         budget: Bytes that all services together may use; a unit that needs more runs alone.
     """
 
@@ -48,6 +50,7 @@ class Schedule:
         recorded: Mapping[str, float],
         seed: str | None,
         budget: int | None,
+        first: Collection[str] = (),
     ) -> None:
         self._budget = budget
         self._seconds = estimates((waiting.unit for waiting in units), recorded)
@@ -57,6 +60,7 @@ class Schedule:
         else:
             # stable: of equals, the first collected starts first
             self._waiting.sort(key=lambda waiting: -self._seconds[waiting.unit.key])
+        self._waiting.sort(key=lambda waiting: waiting.unit.key not in first)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,19 +70,27 @@ class Schedule:
         """How long what waits will take one worker."""
         return sum(self._seconds[waiting.unit.key] for waiting in self._waiting)
 
-    def next(self, running: Sequence[UnitResult]) -> UnitResult | None:
-        """Take the next unit that may start beside those that run."""
+    def next(
+        self, running: Sequence[UnitResult], *, ran: Collection[str] = ()
+    ) -> UnitResult | None:
+        """Take the next unit that may start beside those that run, in a worker that ran others."""
         used = sum(memory_of(result.unit) for result in running)
         for waiting in self._waiting:
+            if waiting.unit.key in ran:
+                continue
             need = memory_of(waiting.unit)
             if self._budget is None or not need or not used or used + need <= self._budget:
                 self._waiting.remove(waiting)
                 return waiting
         return None
 
-    def put_back(self, unit: UnitResult) -> None:
-        """Run what a crash left over, before anything else."""
-        self._waiting.insert(0, unit)
+    def has_none_for(self, ran: Collection[str]) -> bool:
+        """Whether nothing waits for a worker that ran these units: it holds no test any more."""
+        return all(waiting.unit.key in ran for waiting in self._waiting)
+
+    def put_back(self, unit: UnitResult, *, last: bool = False) -> None:
+        """Run what a crash left over before anything else, or what failed when all else is over."""
+        self._waiting.insert(len(self._waiting) if last else 0, unit)
 
     def clear(self) -> None:
         """Start nothing more."""
@@ -121,11 +133,29 @@ def shuffled(unit: Unit, seed: str) -> list[int]:
     return [ordinal for group in groups for ordinal in group]
 
 
+def failed_in(unit: Unit, failed: Collection[str]) -> list[int]:
+    """The ordinals of the tests that are known to have failed.
+
+    Where a module could not be imported, that is all of its tests.
+    """
+    modules = tuple(f"{it.removeprefix(_FAILED)}." for it in failed if is_import(it))
+    return [
+        ordinal
+        for ordinal, test in enumerate(unit.tests)
+        if test.id in failed or test.id.startswith(modules)
+    ]
+
+
+def is_import(id_: str) -> bool:
+    """Whether a test stands for a module that could not be imported."""
+    return id_.startswith(_FAILED)
+
+
 # What earlier runs left
 
 
 class History:
-    """What runs leave in ``.orchestrator/`` for the next: classes' times, shards' plans.
+    """What runs leave in ``.orchestrator/`` for the next: times, what failed, shards' plans.
 
     A cache: whatever is wrong with the file, the run goes on without it. Parallel writers merge
     under a lock, and readers never see half a file.
@@ -155,13 +185,27 @@ class History:
             with suppress(OSError), replacing(self._path) as file:
                 file.write(json.dumps(vars(past), indent=1, sort_keys=True).encode())
 
-    def record(self, seconds: Mapping[str, float]) -> None:
-        """Merge new figures with the old: the mean of both, so that one slow run fades."""
-        if not seconds:
-            return
+    def record(
+        self,
+        seconds: Mapping[str, float],
+        *,
+        passed: Collection[str] = (),
+        failed: Collection[str] = (),
+        known: Collection[str] | None = None,
+    ) -> None:
+        """Merge new figures with the old: the mean of both, so that one slow run fades.
+
+        Args:
+            seconds: Of each class.
+            passed: The ids of the tests that passed.
+            failed: Of those that failed; what did neither is what it was.
+            known: Of all that there are, if that is known: what is gone is forgotten.
+        """
         with self.changing() as past:
             for key, new in seconds.items():
                 past.seconds[key] = round((past.seconds.get(key, new) + new) / 2, 4)
+            left = {*past.failed}.difference(passed).union(failed)
+            past.failed = sorted(left if known is None else left.intersection(known))
 
 
 @dataclass(kw_only=True)
@@ -170,6 +214,7 @@ class Past:
 
     version: int = 1
     seconds: dict[str, float] = field(default_factory=dict)  # of each class
+    failed: list[str] = field(default_factory=list)  # the ids of tests, when they last ran
     plans: list[Plan] = field(default_factory=list)  # the latest last
 
     @classmethod
@@ -186,6 +231,7 @@ class Past:
                 for key, value in body["seconds"].items()
                 if isinstance(value, int | float) and 0 <= value < math.inf
             }
+            past.failed = list(map(str, body.get("failed", ())))
             past.plans = list(map(_plan, body["plans"]))
         return past
 
@@ -197,17 +243,20 @@ Plan: TypeAlias = dict[str, Any]
 
 The shards of one set must agree although each of them records durations: the first one that starts
 decides for all. A plan has a ``name``, by the tests that it is of, the number of each unit's shard
-in ``shards``, and the numbers of those that have ``started``.
+in ``shards``, the numbers of those that have ``started``, and what had ``failed`` before.
 """
 
 
 def _plan(body: Any) -> Plan:
     shards = {str(key): int(number) for key, number in body["shards"].items()}
-    return {"name": str(body["name"]), "shards": shards, "started": list(map(int, body["started"]))}
+    started, failed = list(map(int, body["started"])), list(map(str, body["failed"]))
+    return {"name": str(body["name"]), "shards": shards, "started": started, "failed": failed}
 
 
-def in_shard(units: Sequence[Unit], shard: Shard, history: History) -> tuple[list[Unit], str]:
-    """The units of one shard, and the name of the plan they come from.
+def in_shard(
+    units: Sequence[Unit], shard: Shard, history: History
+) -> tuple[list[Unit], str, Collection[str]]:
+    """The units of one shard, the name of the plan they come from, and what had failed then.
 
     Shards with the same plan name fit together: each unit is in exactly one of them.
     """
@@ -216,17 +265,18 @@ def in_shard(units: Sequence[Unit], shard: Shard, history: History) -> tuple[lis
     with history.changing() as past:
         known = [plan for plan in past.plans if plan["name"] == name]
         others = [plan for plan in past.plans if plan["name"] != name]
-        plan = known[0] if known else {"shards": {}, "started": []}
+        plan = known[0] if known else {"shards": {}, "started": [], "failed": []}
         if (
             plan["shards"].keys() != {unit.key for unit in units}
             or {*plan["started"]} >= {*range(1, shard.count + 1)}  # this begins the next set
         ):
             shards = _balanced(units, shard.count, past.seconds)
-            plan = {"name": name, "shards": shards, "started": []}
+            plan = {"name": name, "shards": shards, "started": [], "failed": past.failed}
         plan["started"].append(shard.number)
         past.plans = [*others, plan][-_PLANS_KEPT:]
     printed = _digest(repr(sorted(plan["shards"].items())))[:8]
-    return [unit for unit in units if plan["shards"][unit.key] == shard.number], printed
+    ours = [unit for unit in units if plan["shards"][unit.key] == shard.number]
+    return ours, printed, frozenset(plan["failed"])
 
 
 def _balanced(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -> dict[str, int]:

@@ -53,6 +53,7 @@ class WorkerHandle:
         self.timeouts = timeouts
         self.state = State.COLLECTING
         self.unit: UnitResult | None = None  # that it runs
+        self.ran: set[str] = set()  # the keys of all that it was given
         self.ordinal: int | None = None  # of the test that runs, or ran when the time was up
         self.running = ""  # the title of what that test runs, where that is another one
         self.phase = ""  # the last fixture that began, such as setUpClass (module.Class)
@@ -101,6 +102,7 @@ class WorkerHandle:
     def run(self, unit: UnitResult) -> None:
         """Give it a unit."""
         self.unit = unit
+        self.ran.add(unit.unit.key)
         self.served |= bool(unit.unit.services)
         self.state = State.RUNNING
         self.ordinal, self.phase, self.owner = None, "", ""

@@ -54,8 +54,11 @@ class OptionsTest(unittest.TestCase):
             buffer=True,
             tb_locals=True,
             durations=0,
+            failed="only",
+            retries=2,
         )
         ours = "a b -k x -k y* -j 4 --timeout 1.5 --shuffle=7 --shard 2/3 --junit j.xml --logs logs"
+        ours += " --failed --retries 2"
         theirs = "-v -f -b -c --locals --durations 0"
         self.assertEqual(expected, _parsed(f"{ours} {theirs}"))
 

@@ -57,6 +57,7 @@ def _results(draw: some.DrawFn) -> UnitResult:
             outcome=draw(some.sampled_from(Outcome)),
             problems=tuple(draw(some.lists(PROBLEMS, max_size=2))),
             reason=draw(ANY_TEXT),
+            earlier=tuple(draw(some.lists(PROBLEMS, max_size=1))),
             seconds=draw(some.floats(0, 1e6)),
         )
         result.record(ordinal, (record,))

@@ -151,9 +151,9 @@ class HistoryTest(unittest.TestCase):
     def test_plan_of_a_set(self) -> None:
         """What a shard records moves no class within a set; the next set is balanced anew."""
         units = [_unit(name) for name in "ABCDEFG"]
-        first, plan = in_shard(units, Shard(number=1, count=2), self.history)
+        first, plan, _ = in_shard(units, Shard(number=1, count=2), self.history)
         self.history.record({unit.key: 100.0 for unit in first})
-        second, same = in_shard(units, Shard(number=2, count=2), self.history)
+        second, same, _ = in_shard(units, Shard(number=2, count=2), self.history)
         self.assertEqual(plan, same)
         self.assertEqual(units, sorted([*first, *second], key=lambda unit: unit.key))
         self.history.record({unit.key: 1.0 for unit in units} | {"m.G": 1000.0})

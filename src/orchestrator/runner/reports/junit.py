@@ -89,6 +89,11 @@ def _add_case(suite: ET.Element, owner: str, record: Record) -> None:
     case = _add(suite, "testcase", classname=owner, name=name, time=f"{record.seconds:.3f}")
     for problem in record.problems:
         _add_problem(case, problem)
+    for problem in record.earlier:  # as Maven's surefire tells it
+        kind = "flaky" if record.flaky else "rerun"
+        tag = "Error" if problem.outcome is Outcome.ERROR else "Failure"
+        before = _add(case, f"{kind}{tag}", type=problem.kind, message=problem.message)
+        _add(before, "stackTrace", problem.text or problem.message)
     if record.outcome in (Outcome.SKIPPED, Outcome.NOT_RUN, Outcome.EXPECTED_FAILURE):
         words = {Outcome.SKIPPED: "", Outcome.NOT_RUN: "not run: "}
         message = words.get(record.outcome, record.outcome.value) + record.reason

@@ -68,25 +68,28 @@ class Text:
         """The tests are known."""
         self._expected = sum(len(unit.order) for unit in results.units)
 
-    def ended(self, record: Record) -> None:
-        """A test ended."""
+    def ended(self, record: Record, *, again: bool) -> None:
+        """A test ended; it runs again if it failed and is to."""
         self._ended += 1
+        self._expected += again and record.failed
         if self._verbosity == NORMAL:
             problems = "".join(_DOTS[problem.outcome] for problem in record.problems)
-            self._dots(problems or _DOTS[record.outcome])
+            self._dots("R" if again and problems else problems or _DOTS[record.outcome])
         elif self._verbosity == VERBOSE:
             subtests = [it for it in record.problems if it.title != record.test.title]
             for problem in subtests:
                 self._line(f"  {problem.title} ... {_WORDS[problem.outcome]}")
             if len(subtests) < len(record.problems) or not subtests:
-                self._line(f"{record.test.title} ... {_status(record)}")
+                retried = " (runs again)" if again and record.failed else ""
+                self._line(f"{record.test.title} ... {_status(record)}{retried}")
 
-    def fixture_failed(self, problem: Problem) -> None:
-        """A class or module fixture failed, or a worker died in it."""
+    def fixture_failed(self, problem: Problem, *, again: bool) -> None:
+        """A class or module fixture failed, or a worker died in it; its class may run again."""
         if self._verbosity == NORMAL:
-            self._dots(_DOTS[problem.outcome])
+            self._dots("R" if again else _DOTS[problem.outcome])
         elif self._verbosity == VERBOSE:
-            self._line(f"{problem.title} ... {_WORDS[problem.outcome]}")
+            retried = " (runs again)" if again else ""
+            self._line(f"{problem.title} ... {_WORDS[problem.outcome]}{retried}")
 
     def output(self, source: str, text: str, *, stdout: Iterable[bytes]) -> None:
         """Show what a class printed, in one piece: its stdout as it is, ``text`` between lines."""
@@ -159,6 +162,9 @@ class Text:
         unexpected = [p.title for p in problems if p.outcome is Outcome.UNEXPECTED_SUCCESS]
         if unexpected:
             self._line("\n".join([_THICK, *(f"UNEXPECTED SUCCESS: {it}" for it in unexpected)]))
+        flaky = [problem for it in records if it.flaky for problem in it.earlier]
+        for problem in dict.fromkeys(flaky):  # that of a fixture is each test's
+            self._line(f"{_THICK}\nFLAKY: {problem.title}\n{_THIN}\n{problem.text}")
         if durations is not None:
             self._durations(records, durations)
         reasons = Counter(it.reason for it in records if it.outcome is Outcome.NOT_RUN)
@@ -252,7 +258,8 @@ def _status(record: Record) -> str:
         return f"skipped {record.reason!r}"
     if record.outcome is Outcome.NOT_RUN:
         return f"not run ({record.reason})"
-    return _WORDS.get(record.outcome, record.outcome.value)
+    word = _WORDS.get(record.outcome, record.outcome.value)
+    return f"{word} (FLAKY: it failed before)" if record.flaky else word
 
 
 def _verdict(results: Results) -> str:
@@ -265,6 +272,7 @@ def _verdict(results: Results) -> str:
         ("expected failures", tally[Outcome.EXPECTED_FAILURE]),
         ("unexpected successes", problems[Outcome.UNEXPECTED_SUCCESS]),
         ("not run", tally[Outcome.NOT_RUN]),
+        ("flaky", sum(record.flaky for record in results.records())),
     )
     details = ", ".join(f"{name}={count}" for name, count in figures if count)
     word = _VERDICTS.get(results.status, "FAILED")

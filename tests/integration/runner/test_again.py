@@ -1,0 +1,185 @@
+"""What failed runs again: in the same run, or first or alone in the next one."""
+
+from __future__ import annotations
+
+import json
+
+from tests.integration.runner.case import RunnerTestCase
+
+FLAKY = """
+def first(name):
+    try:
+        open(name, "x").close()
+    except FileExistsError:
+        return False
+    return True
+class Fails(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls): open("set-up", "a").write(f"{os.getpid()} ")
+    def test_a(self):
+        if first("a"): self.fail("at first")
+    def test_b(self): open("b", "a").write("x")
+    def test_c(self):
+        for number in range(3):
+            with self.subTest(number=number):
+                if first(f"c{number}"): self.fail("in a subtest")
+class Crashes(unittest.TestCase):
+    def test_a(self):
+        if first("crash"): os._exit(3)
+    def test_b(self): pass
+class Hangs(unittest.TestCase):
+    def test_a(self):
+        if first("hang"): time.sleep(1000)
+class SetUp(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if first("class"): raise RuntimeError("not ready")
+    def test_a(self): pass
+    def test_b(self): pass
+class TearDown(unittest.TestCase):
+    @classmethod
+    def tearDownClass(cls):
+        if first("down"): raise RuntimeError("not tidy")
+    def test_a(self): pass
+"""
+LETTERS = """
+def letter(name):
+    with open("ran", "a") as file:
+        file.write(name + " ")
+    if os.path.exists("broken"): raise RuntimeError("broken")
+class A(unittest.TestCase):
+    def test_a(self): letter("A.a")
+    def test_b(self): open("ran", "a").write("A.b ")
+class B(unittest.TestCase):
+    def test_a(self): open("ran", "a").write("B.a ")
+class C(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if os.path.exists("broken"): raise RuntimeError("broken")
+    def test_a(self): open("ran", "a").write("C.a ")
+"""
+
+
+class RetriesTest(RunnerTestCase):
+    """``--retries``."""
+
+    def test_flaky(self) -> None:
+        """What passes the second time is FLAKY, whatever failed; the rest runs once; status 0."""
+        self.write(
+            test_flaky=FLAKY,
+            test_module="""
+            def setUpModule():
+                if not os.path.exists("module"):
+                    open("module", "w").close()
+                    raise RuntimeError("no module")
+            class A(unittest.TestCase):
+                def test_a(self): pass
+            """,
+        )
+        ran = self.run_impatiently("-j", "2", "--retries", "1", "--timeout", "3")
+        self.assertEqual(("OK (flaky=8)", 0), (ran.verdict, ran.status), ran.text)
+        self.assertEqual({"ok"}, set(ran.outcomes.values()))
+        self.assertEqual(3, ran.text.count("AssertionError: in a subtest"))
+        self.assertEqual(1, ran.text.count("FLAKY: setUpClass (test_flaky.SetUp)"))
+        tags = {
+            f"{case.get('classname')}.{case.get('name')}": [it.tag for it in case]
+            for case in ran.report.iter("testcase")
+            if len(case)
+        }
+        self.assertEqual(
+            {
+                "test_flaky.Fails.test_a": ["flakyFailure"],
+                "test_flaky.Fails.test_c": ["flakyFailure"] * 3,
+                "test_flaky.Crashes.test_a": ["flakyError"],
+                "test_flaky.Hangs.test_a": ["flakyError"],
+                "test_flaky.SetUp.test_a": ["flakyError"],
+                "test_flaky.SetUp.test_b": ["flakyError"],
+                "test_flaky.TearDown.test_a": ["flakyError"],
+                "test_module.A.test_a": ["flakyError"],
+            },
+            tags,
+        )
+        self.assertEqual("x", (self.project / "b").read_text())
+        pids = (self.project / "set-up").read_text().split()
+        self.assertEqual(2, len(set(pids)), "each time in a process that has not run the class")
+
+    def test_failing_to_the_end(self) -> None:
+        """A test that fails each time is one failure; -f waits for the last time."""
+        self.write(
+            test_fails="""
+            class A(unittest.TestCase):
+                def test_a(self):
+                    open("ran", "a").write("x")
+                    self.fail(f"round {len(open('ran').read())}")
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite("-f", "--retries", "2", "-j", "1")
+        self.assertEqual(("FAILED (failures=1)", 1), (ran.verdict, ran.status))
+        self.assertIn("AssertionError: round 3", ran.text)
+        [case] = (it for it in ran.report.iter("testcase") if it.get("name") == "test_a")
+        messages = [(it.tag, it.get("message")) for it in case]
+        rounds = [(tag, f"round {n}") for n, tag in enumerate(["rerunFailure"] * 2, 1)]
+        self.assertEqual([("failure", "round 3"), *rounds], messages)
+
+
+class FailedTest(RunnerTestCase):
+    """``--failed`` and ``--failed-first``."""
+
+    def test_only(self) -> None:
+        """What failed, with what its fixture or its import kept off, until it passes."""
+        self.write(test_letters=LETTERS, test_import="import no_such_module")
+        (self.project / "broken").touch()
+        self.run_suite("-j", "1")
+        self.assertEqual("OK", self.run_suite("test_letters.B").verdict, "other tests in between")
+        ran = self.run_suite("--failed", "-j", "1")
+        self.assertEqual(
+            {
+                "A.test_a": "error",
+                "C.setUpClass": "error",
+                "C.test_a": "not-run",
+                "loader._FailedTest.test_import": "error",
+            },
+            ran.outcomes,
+        )
+        (self.project / "broken").unlink()
+        self.write(test_import="class D(unittest.TestCase):\n    def test_d(self): pass\n")
+        self._ran()
+        outcomes: dict[str, str] = {}
+        for number in (1, 2):  # each has its part of them
+            ran = self.run_suite("--failed", "--shard", f"{number}/2")
+            self.assertEqual(0, ran.status)
+            outcomes |= ran.outcomes
+        self.assertEqual({"A.test_a": "ok", "C.test_a": "ok", "D.test_d": "ok"}, outcomes)
+        self.assertIn("every test runs", self.run_suite("--failed").text)
+        self.assertEqual(["A.a", "A.a", "A.b", "B.a", "C.a", "C.a"], sorted(self._ran()))
+
+    def test_first(self) -> None:
+        """--failed-first runs everything, in that order; a test that is gone is forgotten."""
+        self.write(test_letters=LETTERS)
+        (self.project / "broken").touch()
+        self.run_suite("-j", "1")
+        (self.project / "broken").unlink()
+        self._ran()
+        self.run_suite("-j", "1", "--failed-first")
+        self.assertEqual("B.a", self._ran()[-1])
+        (self.project / "broken").touch()
+        self.run_suite("-j", "1", "test_letters.A")
+        self.write(test_letters=LETTERS.replace("class A", "class New"))
+        self.assertIn(
+            "Not among these tests: test_letters.A.test_a", self.run_suite("--failed").text
+        )
+        cache = json.loads((self.project / ".orchestrator" / "durations.json").read_text())
+        self.assertNotIn("test_letters.A.test_a", cache["failed"])
+
+    def test_nowhere_to_keep_it(self) -> None:
+        """A project that cannot be written to has no record: every test runs."""
+        self.write(test_letters=LETTERS)
+        (self.project / ".orchestrator").touch()
+        self.assertEqual(4, len(self.run_suite("--failed").outcomes))
+
+    def _ran(self) -> list[str]:
+        path = self.project / "ran"
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
