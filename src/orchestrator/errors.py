@@ -56,6 +56,11 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
     return f"; {otherwise} {', '.join(words.values())}" if otherwise else ""
 
 
+def indented(text: str) -> str:
+    """Lines from outside, such as a log's last ones, as they stand below a heading."""
+    return "\n".join(f"    {line}" for line in printable(text.rstrip()).split("\n"))
+
+
 class OrchestratorError(Exception):
     """Base of every error this package raises; its message can be shown on a terminal."""
 
@@ -124,8 +129,8 @@ class ServiceError(OrchestratorError):
     """
 
     def __init__(self, message: str, *, service: str, logs: str = "", **attributes: object) -> None:
-        lines = "".join(f"\n    {line}" for line in printable(logs.rstrip()).split("\n"))
-        super().__init__(f"{message}\nLast log lines of {service}:{lines}" if logs else message)
+        tail = f"\nLast log lines of {service}:\n{indented(logs)}" if logs else ""
+        super().__init__(f"{message}{tail}")
         self.service = service
         self.logs = logs
         vars(self).update(attributes)

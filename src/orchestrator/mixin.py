@@ -213,8 +213,7 @@ class _Watched:
         if not isinstance(error, tuple) or not isinstance(error[1], Exception):
             return
         handles = vars(self._test).get(HANDLES) or vars(type(self._test)).get(HANDLES)
-        if handles:
-            text = self._diagnosis.of(handles.values())
+        if handles and (text := self._diagnosis.of(handles.values())):
             error[1].add_note(f"Services during this test:\n{text}")
 
 

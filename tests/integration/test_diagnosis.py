@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import unittest
+from unittest import mock
 
 from orchestrator import Container, Redis, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
@@ -77,6 +79,35 @@ class ToldTest(LeakCheckedTestCase):
         self.assertNotIn(password, "\n".join(lines.texts))
 
 
+class NoteTest(LeakCheckedTestCase):
+    """The note of a failed test."""
+
+    def test_it_is_short(self) -> None:
+        """A line a service, then what it has logged since; nothing twice; it can be left out."""
+
+        class Fails(ServicesMixin, unittest.TestCase):
+            quiet = Redis()
+            cache = Redis()
+
+            def test_1(self) -> None:
+                for number in (1, 2, 3):
+                    with self.subTest(number=number):
+                        if number < 3:
+                            text = f"redis.log(redis.LOG_WARNING, 'line {number}')"
+                            self.cache.client.eval(text, 0)
+                        self.fail("on purpose")
+
+            def test_2(self) -> None:
+                self.enterClassContext(mock.patch.dict(os.environ, ORCHESTRATOR_LOG_LINES="0"))
+                self.fail("on purpose")
+
+        first, second, *others = (text for _, text in run_class(Fails).failures)
+        server = r"Redis 7[\d.]+ at 127\.0\.0\.1:\d+\n"
+        self.assertRegex(first, rf"test:\nquiet: {server}cache: {server}    .*line 1\n\Z")
+        self.assertRegex(second, rf"test:\ncache: {server}    .*line 2\n\Z")
+        self.assertEqual(["AssertionError: on purpose"] * 2, [it.split("\n")[-2] for it in others])
+
+
 class ContainerProblemTest(LeakCheckedTestCase):
     """A failed test is told how its services' containers ended."""
 
@@ -100,7 +131,7 @@ class ContainerProblemTest(LeakCheckedTestCase):
         self.assertIn("cache exited with exit code 137: no answer", told)
         self.assertIn("ServiceExitedError: cache exited with exit code 137\n", told)
         self.assertEqual(1, told.count("Last log lines of cache"))
-        self.assertIn("box has lost a process for lack of memory (OOM): image=", told)
+        self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
 
 
 class LogToTest(LeakCheckedTestCase):

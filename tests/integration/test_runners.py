@@ -213,7 +213,7 @@ class RunnersTest(ProcessTestCase):
                 over.wait()
 
         with Proxy(f"unix://{find_endpoint().socket}", before=hang) as proxy:
-            self.environ |= {"DOCKER_HOST": proxy.url, "ORCHESTRATOR_ENGINE_TIMEOUT": "2"}
+            self.environ |= {"DOCKER_HOST": proxy.url, "ORCHESTRATOR_ENGINE_TIMEOUT": "5"}
             try:
                 status, output = self.run_python("-m", "unittest", "test_fails")
             finally:

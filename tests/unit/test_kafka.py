@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 
+from orchestrator import Kafka
 from orchestrator.services.kafka import why_ended
 
 _THROWN = (
@@ -27,3 +28,32 @@ class WhyEndedTest(unittest.TestCase):
     def test_an_exception_of_a_broker_that_ran_is_no_reason(self) -> None:
         """It logs what goes wrong with a client, and goes on."""
         self.assertEqual("", why_ended(f"INFO Kafka Server started (kafka.server)\n{_THROWN}"))
+
+
+class NewsTest(unittest.TestCase):
+    """What of a broker's log a failed test is told."""
+
+    def test_isolation_is_no_news(self) -> None:
+        """Topics that are made and deleted are not; groups, warnings and errors are."""
+        topics = (
+            "INFO [Broker id=1] Deleting 1 partition(s). (state.change.logger)",
+            "INFO Created log for partition a-0 in /tmp/a-0 with properties (kafka.log.LogManager)",
+            (
+                "INFO [QuorumController id=1] Replayed RemoveTopicRecord for topic a with ID 4QFx. "
+                "(org.apache.kafka.controller.ReplicationControlManager)"
+            ),
+            (
+                "INFO [LogLoader partition=a-0, dir=/tmp] Loading producer state till offset 0 "
+                "(org.apache.kafka.storage.internals.log.UnifiedLog)"
+            ),
+        )
+        news = (
+            "WARN [Partition a-0 broker=1] Shrinking ISR from 1,2 to 1. (kafka.cluster.Partition)",
+            (
+                "INFO [GroupCoordinator id=1 topic=__consumer_offsets partition=0] Stabilized group g "
+                "(org.apache.kafka.coordinator.group.GroupMetadataManager)"
+            ),
+            "java.io.IOException: No space left on device",
+        )
+        lines = [f"[2026-11-27 08:36:10,587] {line}" for line in (*topics, *news)]
+        self.assertEqual(lines[-3:], list(filter(Kafka().is_news, lines)))

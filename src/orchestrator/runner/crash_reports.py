@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import textwrap
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
-from orchestrator.errors import OrchestratorError, printable
+from orchestrator.errors import OrchestratorError, indented
 from orchestrator.runner.messages import LOST_CONTACT
 from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.worker_handle import Ending
@@ -104,7 +103,7 @@ def _with_output(said: str, worker: WorkerHandle) -> str:
     ):
         if shown:
             tail = "\n".join(shown.splitlines()[-_LAST_LINES:])
-            text += f"\n{heading}\n{textwrap.indent(tail, '    ')}\n"
+            text += f"\n{heading}\n{indented(tail)}\n"
     return text
 
 
@@ -153,7 +152,7 @@ class CrashLogs:
                 said += [f"left behind: {it.name}: {it.reason}" for it in left]
         except OrchestratorError as error:
             return f"The logs of its services could not be read: {error}"
-        return "\n".join(said)
+        return "\n".join(filter(None, said))
 
     def close(self) -> None:
         """Close the connection to the daemon."""
@@ -172,8 +171,10 @@ class CrashLogs:
         except OrchestratorError as error:  # it may be going already
             log = f"(no log: {error})\n"
         log = masked(log, secrets)
-        tail = "\n".join(printable(log.rstrip()).split("\n")[-self._settings.log_lines :])
-        said = f"Last log lines of {alias}:\n{textwrap.indent(tail, '    ')}"
+        lines = log.rstrip().split("\n")
+        lines = lines[max(0, len(lines) - self._settings.log_lines) :]
+        said = "\n".join([f"Last log lines of {alias}:", indented("\n".join(lines))])
+        said = said if lines else ""
         if self._folder is not None:
             from orchestrator.environment.context import write_log
 

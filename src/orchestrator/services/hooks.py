@@ -249,6 +249,10 @@ class Hooks(Declaration):
         """What `info` tells about the server beside image, host and ports."""
         return {}
 
+    def is_news(self, line: str) -> bool:  # noqa: ARG002 - for those who know their server's log
+        """Whether a line of the log is for a failed test's note, or only tells of isolation."""
+        return True
+
     def why_ended(self) -> str:
         """What the log of the ended server tells of the reason; empty if nothing."""
         return ""

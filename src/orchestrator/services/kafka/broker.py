@@ -35,6 +35,12 @@ INTERNAL_PORT: Final = 19092
 ADMIN_PORT: Final = 9095
 
 _MECHANISM: Final = "SCRAM-SHA-512"
+# An INFO line ends with the name of its logger.
+_ABOUT_TOPICS: Final = re.compile(
+    r"\] INFO .*\((?:state\.change\.logger|kafka\.(?:log|cluster|server\.(?:metadata|Replica\w+|"
+    r"DefaultAutoTopicCreationManager))|org\.apache\.kafka\.(?:controller|image|metadata|"
+    r"storage|coordinator\.common))\b[^()]*\)$"
+)
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # A Metadata request, version 4, for no topic: key, version, correlation id, client id, topics, no.
 _METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0)
@@ -131,6 +137,10 @@ class Broker(Service):
     def secrets(self) -> Sequence[str]:
         """Both passwords."""
         return (self._secured.password, self._secured.admin_password) if self._checks else ()
+
+    def is_news(self, line: str) -> bool:
+        """Not what the broker says of making and deleting topics, as every isolation does."""
+        return not _ABOUT_TOPICS.search(line)
 
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
