@@ -50,7 +50,7 @@ class NewsTest(unittest.TestCase):
         news = (
             "WARN [Partition a-0 broker=1] Shrinking ISR from 1,2 to 1. (kafka.cluster.Partition)",
             (
-                "INFO [GroupCoordinator id=1 topic=__consumer_offsets partition=0] Stabilized group g "
+                "INFO [GroupCoordinator id=1 partition=0] Stabilized group g "
                 "(org.apache.kafka.coordinator.group.GroupMetadataManager)"
             ),
             "java.io.IOException: No space left on device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import unittest
 from pathlib import Path
@@ -14,8 +15,8 @@ def timeline(name: str = "shop.CheckoutTest") -> Timeline:
     found = Timeline(test_class=name, needs={"db": [], "web": ["db"]})
     found.spans.extend(
         [
-            Span(row=CLASS, phase="network", began=0.0, ended=0.1),
-            Span(row="db", phase="create", began=0.0, ended=0.5),
+            Span(row=CLASS, phase="session", began=0.0, ended=0.1),
+            Span(row="db", phase="create", began=0.3, ended=0.5),
             Span(row="db", phase="probe", began=0.5, ended=2.0),
             Span(row="web", phase="create", began=2.0, ended=2.5),
         ]
@@ -36,11 +37,26 @@ class PageTest(unittest.TestCase):
         """Beside the names of class and services, with nothing to load from elsewhere."""
         add_to_page(self.path, timeline(), run="1", error=None)
         text = self.path.read_text()
-        for title in ("network: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
+        for title in ("session: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
             self.assertIn(f'title="{title}', text)
+        for gap in ("waits for the session: 0.100 s", "own work before create: 0.200 s, from 0.1"):
+            self.assertIn(f'title="{gap}', text)
         for part in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", ">db<"):
             self.assertIn(part, text)
         self.assertNotRegex(text, "<script|src=|href=|url\\(|@import")
+
+    def test_ticks_are_round(self) -> None:
+        """Five or so, whatever the time."""
+        for seconds, ticks in (
+            (2.5, "0 0.5 1 1.5 2 2.5"),
+            (0.37, "0 0.1 0.2 0.3"),
+            (65, "0 20 40 60"),
+        ):
+            found = Timeline(test_class="a.A", needs={"db": []})
+            found.spans.append(Span(row="db", phase="start", began=0.0, ended=seconds))
+            path = self.path.with_name(f"{seconds}.html")
+            add_to_page(path, found, run="1", error=None)
+            self.assertEqual(ticks, " ".join(re.findall(r'%">([\d.]+)</span>', path.read_text())))
 
     def test_classes_of_one_run_share_a_page(self) -> None:
         """Whichever process they come from; another run begins a new one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 CLASS: Final = ""
 """The row of what the class as a whole waits for."""
 _STYLE: Final = Path(__file__).with_name("timeline.css")
-_TICKS: Final = 5
+_TICKS: Final = 6  # at most, beside 0
+_GAP: Final = 0.01  # seconds; what is shorter is not named
 _PHASES: Final = {
     "waits": "another service",
     "session": "own a session",
@@ -35,6 +37,7 @@ _PHASES: Final = {
     "probe": "until the server answers",
     "prepare": "migrations and the like",
     "shared": "a service of the process",
+    "own": "this process: files, a free port, other threads' turns",
 }
 _HEAD: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -82,12 +85,22 @@ class Timeline:
         found: dict[str, list[Span]] = {CLASS: [], **{alias: [] for alias in self.needs}}
         for span in sorted(self.spans, key=lambda span: span.began):
             found[span.row].append(span)
-        for alias, needs in self.needs.items():
-            if needs and found[alias]:
-                phase = f"waits for {', '.join(needs)}"
-                first = found[alias][0].began
-                found[alias].insert(0, Span(row=alias, phase=phase, began=0.0, ended=first))
-        return found
+        ready = max((it.ended for it in found[CLASS] if it.phase == "session"), default=0.0)
+        return {row: self._without_gaps(row, spans, ready=ready) for row, spans in found.items()}
+
+    def _without_gaps(self, row: str, spans: Sequence[Span], *, ready: float) -> Sequence[Span]:
+        """A row's spans, and what the time between them was."""
+        filled: list[Span] = []
+        waits = ", ".join(self.needs.get(row, ())) or ("" if row == CLASS else "the session")
+        end = 0.0
+        for span in spans:
+            if not filled and waits:
+                end = span.began if self.needs[row] else min(ready, span.began)
+                filled.append(Span(row=row, phase=f"waits for {waits}", began=0.0, ended=end))
+            own = Span(row=row, phase=f"own work before {span.phase}", began=end, ended=span.began)
+            end = max(end, span.ended)
+            filled += [own, span]
+        return [it for it in filled if it in spans or it.ended - it.began >= _GAP]
 
     @property
     def seconds(self) -> float:
@@ -121,9 +134,10 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
 def _section(timeline: Timeline, *, error: str | None) -> str:
     whole = timeline.seconds or 1.0
     last = max(timeline.spans, key=lambda span: span.ended, default=None)
+    step = _round_step(whole)
     marks = "".join(
-        f'<span style="left:{100 * tick / _TICKS:g}%">{whole * tick / _TICKS:.2f}</span>'
-        for tick in range(_TICKS + 1)
+        f'<span style="left:{100 * tick * step / whole:.2f}%">{tick * step:.10g}</span>'
+        for tick in range(int(whole / step) + 1)
     )
     lines = [
         f'<div class="row"><span{" class=last" if last and last.row == row else ""}>'
@@ -134,11 +148,18 @@ def _section(timeline: Timeline, *, error: str | None) -> str:
         if spans
     ]
     return (
-        f"<section><h2>{_escaped(timeline.test_class)}</h2>"
+        f'<section style="--step:{100 * step / whole:.3f}%"><h2>'
+        f"{_escaped(timeline.test_class)}</h2>"
         f"{_summary(timeline, last=last, error=error)}"
         f'<div class="row axis"><span></span><div class="track">{marks}</div><span>s</span></div>'
         f"{''.join(lines)}</section>\n"
     )
+
+
+def _round_step(seconds: float) -> float:
+    """One, two or five of a power of ten: how far the ticks of an axis are apart."""
+    power = 10.0 ** math.floor(math.log10(seconds / _TICKS))
+    return float(next(n * power for n in (1, 2, 5, 10) if seconds <= _TICKS * n * power))
 
 
 def _summary(timeline: Timeline, *, last: Span | None, error: str | None) -> str:
