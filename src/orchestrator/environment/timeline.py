@@ -147,12 +147,13 @@ def _section(timeline: Timeline, *, error: str | None) -> str:
         for row, spans in timeline.rows().items()
         if spans
     ]
-    return (
-        f'<section style="--step:{100 * step / whole:.3f}%"><h2>'
-        f"{_escaped(timeline.test_class)}</h2>"
-        f"{_summary(timeline, last=last, error=error)}"
+    axis = (
         f'<div class="row axis"><span></span><div class="track">{marks}</div><span>s</span></div>'
-        f"{''.join(lines)}</section>\n"
+    )
+    return (
+        f"<section><h2>{_escaped(timeline.test_class)}</h2>"
+        f"{_summary(timeline, last=last, error=error)}"
+        f'<div style="--step:{100 * step / whole:.3f}%">{axis}{"".join(lines)}</div></section>\n'
     )
 
 
