@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,64 @@ from unittest import mock
 
 from orchestrator import Build, Compose, Container
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Exec
 from orchestrator.services.compose import services_of
 
+# What is in the message, and the service that it is about; it stands on line 2 of its file.
 REFUSED = {
-    "privileged": "{image: a, privileged: true}",
+    "'privileged' is not supported; name": "{image: a, privileged: true}",
+    "'imag' is not supported; did you mean 'image'?": "{imag: a}",
     "network_mode": "{image: a, network_mode: host}",
-    "extends": "{image: a, extends: {service: b}}",
-    "secrets": "{image: a, secrets: [s]}",
-    "pid": "{image: a, pid: host}",
+    "'pid' is not": "{image: a, pid: host}",
     "devices": "{image: a, devices: [/dev/kvm]}",
-    "condition": "{image: a, depends_on: {b: {condition: service_completed_successfully}}}",
-    "port '8000-8010:8000-8010'": "{image: a, ports: ['8000-8010:8000-8010']}",
-    "replicas": "{image: a, deploy: {replicas: 3}}",
+    "'depends_on.b.condition' is 'service_ready'": "{image: a, depends_on: {b: {condition: "
+    "service_ready}}}",
+    "'depends_on[0]' names the service 'c'": "{image: a, depends_on: [c]}",
+    "'ports[0]' is '80:x'": "{image: a, ports: ['80:x']}",
+    "ranges differ": "{image: a, ports: ['8000-8010:8000-8011']}",
+    "'deploy.replicas' other than 1": "{image: a, deploy: {replicas: 3}}",
+    "'scale' other than 1": "{image: a, scale: 2}",
     "deploy.placement": "{image: a, deploy: {placement: {}}}",
-    "networks": "{image: a, networks: {back: {aliases: [x]}}}",
-    "build.secrets": "{build: {context: ., secrets: [s]}}",
-    "healthcheck.test": "{image: a, healthcheck: {test: [RUN, a]}}",
-    "does not exist": "{image: a, volumes: ['./missing:/data']}",
+    "'networks.back' names 'back', which 'networks' does not": "{image: a, networks: {back: }}",
+    "networks.default.ipv4_address": "{image: a, networks: {default: {ipv4_address: 10.0.0.1}}}",
+    "'build.secrets'": "{build: {context: ., secrets: [s]}}",
+    "'healthcheck.test' is ['RUN', 'a']": "{image: a, healthcheck: {test: [RUN, a]}}",
+    "'healthcheck.interval' is '5'": "{image: a, healthcheck: {test: a, interval: 5}}",
+    "'volumes[0].source' is ": "{image: a, volumes: [{type: bind, "
+    "source: ./missing, target: /x, bind: {create_host_path: false}}]}",
     "socket": "{image: a, volumes: ['/var/run/docker.sock:/var/run/docker.sock']}",
     "allow=['root']": "{image: a, volumes: [{type: bind, source: /, target: /host}]}",
+    "'~nobody-here/x', which leads nowhere": "{image: a, volumes: ['~nobody-here/x:/x']}",
+    "'volumes[0]' has a NUL": '{image: a, volumes: ["a\\0b:/x"]}',
+    "'volumes[0]' has no 'target'": "{image: a, volumes: [{type: bind, source: ./a}]}",
+    "'volumes[0]' is empty; expected text": "{image: a, volumes: [null]}",
+    "'volumes[0]' has the target '3'": "{image: a, volumes: [3]}",
+    "the target '/x/../y'": "{image: a, volumes: ['./a:/x/../y']}",
+    "'/proc/x', which belongs to the kernel": "{image: a, volumes: ['./a:/proc/x']}",
+    "the target '/'; ": "{image: a, tmpfs: /}",
+    "expected SOURCE:TARGET": "{image: a, volumes: ['a:/b:ro:c']}",
+    "the option 'shared'": "{image: a, volumes: ['./a:/b:shared']}",
+    "names 'sql/init', which 'volumes' does not declare; a path begins with ./": "{image: a, "
+    "volumes: ['sql/init:/x']}",
+    "where line 2 has put something": "{image: a, volumes: [/x, './a:/x']}",
+    "'secrets[0]' names 's', which 'secrets' does not": "{image: a, secrets: [s]}",
     "needs either an image": "{command: a}",
-    "memory='lots'": "{image: a, mem_limit: lots}",
+    "'mem_limit' is 'lots'": "{image: a, mem_limit: lots}",
     "'cpus' is 'many'": "{image: a, cpus: many}",
+    "'init' is 'perhaps'": "{image: a, init: perhaps}",
+    "'cap_add' has ALL": "{image: a, cap_add: [ALL]}",
+    "'security_opt[0]' is 'seccomp:unconfined'": "{image: a, security_opt: ['seccomp:unconfined']}",
     "'command' cannot be split": '{image: a, command: "sh -c \'open"}',
-    "not a mapping": "[image, a]",
-    "'environment'": "{image: a, environment: 3}",
-    "no variable": "{image: a, command: 'cost $5'}",
-    "is not set: please": "{image: a, command: '${MISSING:?please}'}",
+    "is a list; expected a mapping": "[image, a]",
+    "'environment' is 3": "{image: a, environment: 3}",
+    "'command' is empty": "{image: a, command: []}",
+    "begins no variable": "{image: a, command: 'cost $5'}",
+    "is not set: please": "{image: a, command: '${MISSING:?${NO:-please}}'}",
+    "'environment.A' is there twice, also on line 2": "{image: a, environment: {A: 1, A: 2}}",
+    "'environment' is an alias of what it stands in": "&a {image: a, environment: *a}",
+    "'image' has the tag '!reset'": "{image: !reset a}",
+    "cannot run: ": "{image: 'a b'}",
 }
+BOMB = "\n".join(f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
 
 
 class ComposeFileTest(unittest.TestCase):
@@ -51,167 +81,234 @@ class ComposeFileTest(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
         self.enterContext(contextlib.chdir(self.folder))
 
-    def read(self, text: str, **options: Any) -> Compose:
+    def read(self, text: str, **options: Any) -> dict[str, Container]:
         """The services of a file with this text."""
         (self.folder / "compose.yaml").write_text(text)
-        return Compose(self.folder, **options)
+        return {**services_of(Compose(self.folder, **options))}
 
-    def service(self, text: str) -> Container:
-        """The only service of a file."""
-        return services_of(self.read(f"services: {{web: {text}, b: {{image: b, profiles: [x]}}}}"))[
-            "web"
-        ]
+    def service(self, text: str, more: str = "", **options: Any) -> Container:
+        """One service of a file, and what is declared beside it."""
+        file = f"services:\n  web: {text}\n  b: {{image: b, profiles: [x]}}\n{more}"
+        return self.read(file, **options)["web"]
 
     def test_what_is_not_supported_is_refused_by_name(self) -> None:
-        """The message has file, service, and what it was."""
+        """The message has file, line, service, key, and what is wrong with it."""
         for part, text in REFUSED.items():
             with self.subTest(part), self.assertRaises(DeclarationError) as raised:
                 self.service(text)
-            for expected in (part, "compose.yaml", "'web'"):
+            for expected in (part, "compose.yaml:2: service 'web':"):
                 self.assertIn(expected, str(raised.exception))
 
+    def test_what_is_declared_beside_the_services_is_checked_as_well(self) -> None:
+        """It would have to be there before, or be somebody else's."""
+        for part, text in {
+            ":4: 'volumes.v.external' is not supported": "volumes: {v: {external: true}}",
+            ":4: 'volumes.v.driver' other than local": "volumes: {v: {driver: nfs}}",
+            ":4: 'volumes.v.driver_opts' is not": "volumes: {v: {driver_opts: {type: tmpfs}}}",
+            ":4: 'include' is not supported": "include: [a]",
+        }.items():
+            with self.subTest(part), self.assertRaisesRegex(DeclarationError, part):
+                self.service("{image: a, volumes: ['v:/x']}", text)
+        for part, text in {
+            "needs one of file, environment$": "{}",
+            "names the variable NOT_HERE, which is not set": "{environment: NOT_HERE}",
+            "secrets.s.file' refuses '/etc/passwd'": "{file: /etc/passwd}",
+            "secrets.s.file' is .*/none, which is no file": "{file: none}",
+        }.items():
+            with self.subTest(part), self.assertRaisesRegex(DeclarationError, part):
+                self.service("{image: a, secrets: [s]}", f"secrets: {{s: {text}}}")
+
+    def test_a_bomb_is_an_error_soon(self) -> None:
+        """Whether of aliases, of nesting, of size or of variables."""
+        (self.folder / ".env").write_text("A0=aaaaaaaa\n")
+        began = time.process_time()
+        for text, part in (
+            (f"x-0: &a0 [x]\n{BOMB}\nservices: {{}}", "aliases make more than"),
+            ("x-a: " + "[" * 100_000, "not YAML"),
+            ("#" * 300_000, "larger than 256 KiB"),
+            (f"services: {{a: {{image: '{'${A:-' * 9000}'}}}}", "no closing brace"),
+        ):
+            with self.subTest(part), self.assertRaisesRegex(DeclarationError, part):
+                self.read(text)
+        lines = "".join(f"A{n}=$A{n - 1}$A{n - 1}\n" for n in range(1, 60))
+        (self.folder / ".env").write_text(f"A0=aaaaaaaa\n{lines}")
+        with self.assertRaisesRegex(DeclarationError, r"\.env:\d+: A\d+: .* longer than"):
+            self.read("services: {}")
+        self.assertLess(time.process_time() - began, 5)
+
     def test_commands_are_split_as_a_shell_does(self) -> None:
-        """Text and list mean the same."""
+        """Text and list mean the same; an empty entry point is none."""
         for text in ("{image: a, command: \"sh -c 'a b'\"}", "{image: a, command: [sh, -c, a b]}"):
             self.assertEqual(["sh", "-c", "a b"], self.service(text).command)
+        self.assertEqual([""], self.service("{image: a, entrypoint: []}").entrypoint)
 
     def test_environment_is_a_mapping_or_a_list(self) -> None:
-        """Numbers and booleans are text in the end; a name alone is taken from here."""
-        expected = {"A": "1", "B": "true", "C": "no", "HERE": "yes"}
+        """Scalars as docker compose writes them; a name alone is taken from here, or left out."""
+        (self.folder / ".env").write_text("BELOW=dot\n")
+        (self.folder / "a.env").write_text("GONE=file\n")
+        expected = {"A": "1", "B": "true", "C": "no", "HERE": "yes", "BELOW": "dot"}
         with mock.patch.dict(os.environ, {"HERE": "yes"}):
             for text in (
-                "{image: a, environment: {A: 1, B: true, C: no, HERE: , GONE: }}",
-                "{image: a, environment: [A=1, B=true, C=no, HERE, GONE]}",
+                "environment: {A: 1, B: true, C: no, HERE: , BELOW: , GONE: }",
+                "environment: [A=1, B=true, C=no, HERE, BELOW, GONE]",
             ):
-                self.assertEqual(expected, dict(self.service(text).env))
+                found = self.service(f"{{image: a, env_file: a.env, {text}}}").env
+                self.assertEqual(expected, dict(found))
+        found = self.service(
+            "{image: a, environment: {A: 1.10, B: 010, C: 1_0, D: 1.0, E: ''}}"
+        ).env
+        self.assertEqual({"A": "1.1", "B": "8", "C": "10", "D": "1", "E": ""}, dict(found))
 
     def test_only_the_containers_side_of_a_port_counts(self) -> None:
-        """Numbers too, which YAML 1.1 would count by sixties."""
-        ports = "[22:22, 80, '127.0.0.1:8080:81/tcp', '53:53/udp', {target: 90, published: 1}]"
-        found = self.service(f"{{image: a, ports: {ports}}}").container_ports()
-        self.assertEqual(["22/tcp", "80/tcp", "81/tcp", "53/udp", "90/tcp"], found)
+        """Numbers too, which YAML 1.1 would count by sixties; ranges; each port once."""
+        ports = (
+            "[22:22, 80, '127.0.0.1:8080:81/tcp', '[::1]:1:80', '53:53/udp', "
+            "'9000-9001:70-71', {target: 90, published: 1}]"
+        )
+        expected = ["22/tcp", "80/tcp", "81/tcp", "53/udp", "70/tcp", "71/tcp", "90/tcp"]
+        self.assertEqual(expected, self.service(f"{{image: a, ports: {ports}}}").container_ports())
 
     def test_a_healthcheck_is_the_probe(self) -> None:
-        """In all its spellings; none where it is disabled."""
-        for test, probe in {
-            "redis-cli ping": Exec(["/bin/sh", "-c", "redis-cli ping"]),
-            "[CMD-SHELL, redis-cli ping]": Exec(["/bin/sh", "-c", "redis-cli ping"]),
-            "[CMD, redis-cli, ping]": Exec(["redis-cli", "ping"]),
-            "[NONE]": None,
+        """In all its spellings; the image's where there is no test; none where it is disabled."""
+        shell = ["/bin/sh", "-c", "redis-cli ping"]
+        for text, argv in {
+            "{test: redis-cli ping}": shell,
+            "{test: [CMD-SHELL, redis-cli ping], retries: 3}": shell,
+            "{test: [CMD, redis-cli, ping], timeout: 1m30s}": ["redis-cli", "ping"],
+            "{interval: 5s}": None,
         }.items():
-            with self.subTest(test):
-                text = f"{{image: a, healthcheck: {{test: {test}}}}}"
-                self.assertEqual(probe, self.service(text).probe)
+            with self.subTest(text):
+                probe: Any = self.service(f"{{image: a, healthcheck: {text}}}").probe
+                self.assertEqual(argv, probe.argv)
+                self.assertEqual(90 if "1m30s" in text else 30, probe.timeout)
+        for text in ("{test: [NONE]}", "{disable: true, test: a}"):
+            self.assertIsNone(self.service(f"{{image: a, healthcheck: {text}}}").probe)
 
     def test_limits_are_read_from_either_place(self) -> None:
         """The old keys, and those of deploy."""
         for text in (
-            "{image: a, mem_limit: 64m, cpus: 0.5, pids_limit: 9}",
-            "{image: a, deploy: {resources: {limits: {memory: 64m, cpus: '0.5', pids: 9}}}}",
+            "{image: a, mem_limit: 64mb, cpus: 0.5, pids_limit: 9}",
+            "{image: a, deploy: {resources: {limits: {memory: 64M, cpus: '0.5', pids: 9}}}}",
         ):
             found = self.service(text)
             self.assertEqual((64 << 20, 0.5, 9), (found.memory, found.cpus, found.pids))
+        self.assertIsNone(self.service("{image: a, pids_limit: -1}").pids)
 
     def test_capabilities_are_added_and_dropped(self) -> None:
-        """Asked for by name in the file."""
-        found = self.service("{image: a, cap_drop: [ALL], cap_add: [NET_ADMIN]}")
+        """Asked for by name in the file, in either spelling."""
+        found = self.service("{image: a, cap_drop: [all], cap_add: [CAP_NET_ADMIN]}")
         self.assertEqual(["NET_ADMIN"], found.server_capabilities())
 
     def test_a_build_is_a_folder_or_more(self) -> None:
-        """Relative to the file."""
+        """Relative to the file; another service may use its image by name."""
         self.assertEqual(Build(folder=self.folder / "web"), self.service("{build: ./web}").build)
-        more = self.service(
-            "{image: tag, build: {context: a, dockerfile: B, args: [C=1], target: d}}"
-        )
+        build = "{image: tag, build: {context: a, dockerfile: B, args: [C=1, NOT_HERE], target: d}}"
+        found = self.read(f"services: {{a: {build}, b: {{image: tag}}}}")
         expected = Build(folder=self.folder / "a", dockerfile="B", args={"C": "1"}, target="d")
-        self.assertEqual(expected, more.build)
-
-    def test_a_bound_folder_is_copied_file_by_file(self) -> None:
-        """A named volume is not: it begins empty."""
-        (self.folder / "sql").mkdir()
-        (self.folder / "sql" / "a.sql").write_text("select 1")
-        found = self.service("{image: a, volumes: ['./sql:/init/', 'data:/data', /cache]}")
-        self.assertEqual({"/init/a.sql": self.folder / "sql" / "a.sql"}, dict(found.files))
+        self.assertEqual([expected, expected], [found["a"].build, found["b"].build])
 
     def test_only_the_project_is_copied(self) -> None:
-        """What is bound from elsewhere, or is a link to there, has to be named."""
+        """What is bound from elsewhere has to be named; a folder that is not there begins empty."""
         with tempfile.TemporaryDirectory() as name:
             other = Path(name).resolve()
             (other / "key").write_text("secret")
-            (self.folder / "data").mkdir()
-            (self.folder / "data" / "link").symlink_to(other / "key")
-            for source, path in ((f"{other}/key", "/in"), ("./data", "/in/link")):
-                text = f"services: {{web: {{image: a, volumes: ['{source}:/in']}}}}"
-                words = rf"volume /in refuses '.*'.*allow=\['{other}/key'\]"
-                with self.subTest(source), self.assertRaisesRegex(DeclarationError, words):
-                    _ = services_of(self.read(text))
-                found = services_of(self.read(text, allow=[other]))["web"].files
-                self.assertEqual({path: other / "key"}, dict(found))
-
-    def test_a_volume_that_two_services_share_is_refused(self) -> None:
-        """Each would begin with an empty one of its own; one of the two alone may have it."""
-        text = (
-            "services: {a: {image: i, volumes: ['data:/one']}, "
-            "b: {image: i, volumes: [{type: volume, source: data, target: /two}]}}"
-        )
-        with self.assertRaisesRegex(DeclarationError, "'a' and 'b' share the volume 'data'"):
-            _ = services_of(self.read(text))
-        self.assertEqual(["b"], list(services_of(self.read(text, services=["b"]))))
+            text = f"{{image: a, volumes: ['{other}/key:/in']}}"
+            words = rf"'volumes\[0\]' refuses '.*'.*allow=\['{other}/key'\]"
+            with self.assertRaisesRegex(DeclarationError, words):
+                self.service(text)
+            [copy] = self.service(text, allow=[other]).server_extras().copies
+            self.assertEqual(("/in", other / "key"), (copy.path, copy.source))
+        [volume] = self.service("{image: a, volumes: ['./new:/in']}").server_extras().volumes
+        self.assertEqual(("/in", True, []), (volume.path, volume.no_copy, volume.content))
 
     def test_variables_are_filled_in(self) -> None:
-        """From this process, else from .env, else the default; $$ is a dollar."""
+        """From this process, else from .env, else the default, which may have some; $$ is one."""
         (self.folder / ".env").write_text("FILE=from file # remark\nexport BOTH='file'\n")
         with mock.patch.dict(os.environ, {"BOTH": "process", "EMPTY": ""}):
             found = self.service(
                 "{image: a, command: [$FILE, '${BOTH}', '${NO-a}', '${EMPTY:-b}', "
-                "'${EMPTY-c}', '${BOTH:+d}', $$x, '${NO}']}"
+                "'${EMPTY-c}', '${BOTH:+d}', $$x, '${NO}', '${NO:-${EMPTY:-${FILE}}}', "
+                "'${BOTH:-${NO:?never}}', '${COMPOSE_PROJECT_NAME}']}",
+                "name: shop",
             )
-        expected = ["from file", "process", "a", "b", "", "d", "$x", ""]
-        self.assertEqual(expected, found.command)
+        expected = ["from file", "process", "a", "b", "", "d", "$x", "", "from file", "process"]
+        self.assertEqual([*expected, "shop"], found.command)
 
     def test_variables_of_a_service_come_from_its_files(self) -> None:
-        """Quotes are taken off; lines without a value are none, and `environment` counts more."""
-        (self.folder / "a.env").write_text("# a\n\nA='x # y'\nB=one # two\nC=\nD\nE=file\n")
-        found = self.service("{image: a, env_file: [a.env], environment: {E: here}}")
-        self.assertEqual({"A": "x # y", "B": "one", "C": "", "E": "here"}, dict(found.env))
+        """By the rules of the specification; the last file counts, and `environment` more."""
+        (self.folder / "a.env").write_text(
+            "# a\n\nA='x # $y'\nB=one # two\nC=\nD=a# b\nE=file\nHERE\nGONE\nF: yaml\n"
+            'G="$B\\t\\"q\\" ${Z:-z}" # r\nH=\'it\\\'s\'\nI=a\\tb\nJ="two\nlines"\nK= # none\n'
+        )
+        (self.folder / "b.env").write_text("D=$5 '\n")
+        files = "[a.env, {path: b.env, format: raw}, {path: none.env, required: false}]"
+        with mock.patch.dict(os.environ, {"HERE": "yes"}):
+            found = self.service(f"{{image: a, env_file: {files}, environment: {{E: here}}}}")
+        expected = {
+            "A": "x # $y",
+            "B": "one",
+            "C": "",
+            "D": "$5 '",
+            "E": "here",
+            "HERE": "yes",
+            "F": "yaml",
+            "G": 'one\t"q" z',
+            "H": "it's",
+            "I": "a\\tb",
+            "J": "two\nlines",
+            "K": "",
+        }
+        self.assertEqual(expected, dict(found.env))
 
     def test_a_line_that_sets_no_variable_is_named(self) -> None:
         """With file and number; what may be a secret stays out of the message."""
-        (self.folder / "a.env").write_text("A=1\n\nKEY='sesame\n")
-        with self.assertRaisesRegex(DeclarationError, "a.env, line 3: .*not 'KEY=…'") as caught:
-            self.service("{image: a, env_file: a.env}")
-        self.assertNotIn("sesame", str(caught.exception))
+        for line in ("KEY='sesame", "KEY='sesame' open", "1KEY=sesame", "KEY=sesame$5"):
+            (self.folder / "a.env").write_text(f"A=1\n\n{line}\n")
+            with self.assertRaisesRegex(DeclarationError, "a.env:3: .*KEY") as caught:
+                self.service("{image: a, env_file: a.env}")
+            self.assertNotIn("sesame", str(caught.exception))
 
     def test_dependencies_come_along(self) -> None:
         """Those of the wanted ones, and no others; naming one takes it out of its profile."""
         text = (
             "services: {a: {image: i, depends_on: [b], profiles: [x]}, b: {image: i}, "
-            "c: {image: i}}"
+            "c: {image: i, links: ['b:other'], depends_on: {a: {required: false}}}}"
         )
-        self.assertEqual(["b", "c"], list(services_of(self.read(text))))
-        stack = self.read(text, services=["a"])
-        self.assertEqual(["a", "b"], list(services_of(stack)))
+        self.assertEqual(["b", "c"], list(self.read(text)))
+        found = self.read(text, services=["a"])
+        self.assertEqual(["a", "b"], list(found))
+        self.assertEqual(["b"], found["a"].depends_on)
+        self.assertEqual(["other"], self.read(text)["b"].server_extras().aliases)
+        stack = Compose(self.folder, services=["a"])
         with self.assertRaisesRegex(DeclarationError, "runs no service 'c' here; it runs a, b"):
             _ = stack.__get__(None)["c"]
-        with self.assertRaisesRegex(DeclarationError, "no service 'd'; it has a, b, c"):
-            _ = services_of(self.read(text, services=["d"]))
+        with self.assertRaisesRegex(DeclarationError, "has no service 'd'; it has a, b, c"):
+            self.read(text, services=["d"])
+
+    def test_merged_keys_are_overridden(self) -> None:
+        """YAML's merge keys, of one mapping or of several."""
+        found = self.read(
+            "x-a: &a {image: a, user: u}\nx-b: &b {image: b, cpus: 1}\n"
+            "services: {one: {<<: [*a, *b], user: v}, two: {<<: *b}}"
+        )
+        self.assertEqual(("a", "v", 1), (found["one"].image, found["one"].user, found["one"].cpus))
+        self.assertEqual("b", found["two"].image)
 
     def test_a_file_that_is_none_is_told(self) -> None:
-        """Not YAML, not a mapping, no services, or parts that are not supported."""
+        """Not YAML, not a mapping, no services."""
         for text, part in {
-            "a: [": "not YAML",
-            "- a": "no services",
-            "services: 3": "no services",
-            "include: [a]\nservices: {}": "'include' is not supported",
-            "!!python/object:os.system {}": "not YAML",
+            "\n a: [": "compose.yaml:2: is not YAML",
+            "- a": ":1: is a list; expected a mapping",
+            "services: 3": ":1: 'services' is 3; expected a mapping",
+            "name: a": ":1: has no 'services'",
+            "": "is empty",
+            "services: {}\n---\nservices: {}": "another document",
         }.items():
             with self.subTest(text), self.assertRaisesRegex(DeclarationError, part):
-                _ = services_of(self.read(text))
-
-    def test_a_folder_without_a_file_is_told(self) -> None:
-        """With the names that were looked for."""
+                self.read(text)
+        (self.folder / "compose.yaml").unlink()
         with self.assertRaisesRegex(DeclarationError, "has no compose.yaml, compose.yml"):
-            _ = services_of(Compose(self.folder))
+            services_of(Compose(self.folder))
 
     def test_a_bad_argument_is_told_at_once(self) -> None:
         """Before any file is read."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 class Label:
@@ -27,6 +28,57 @@ class Label:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What few containers need; names and values are the engine's.
+
+    Attributes:
+        extra_hosts: Name to address; ``host-gateway`` is the engine's machine.
+        ulimits: Name to soft and hard limit.
+        platform: The one that the image has to be for, such as ``linux/amd64``.
+    """
+
+    working_dir: str | None = None
+    hostname: str | None = None
+    domainname: str | None = None
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
+    dns: Sequence[str] = ()
+    dns_search: Sequence[str] = ()
+    dns_opt: Sequence[str] = ()
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    group_add: Sequence[str] = ()
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    read_only: bool = False
+    platform: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMount:
+    """A volume in a container; with ``no_copy`` it does not begin with what the image has there."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+    no_copy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A file or a folder to be in a container, at a path there.
+
+    Without mode and owner it has those of its source, and so have all below a folder.
+    """
+
+    path: str
+    source: Path | bytes
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
     """What to create. Sizes are bytes.
 
@@ -39,6 +91,7 @@ class ContainerSpec:
             none by set-uid programs; None leaves it to the engine.
         devices: Devices of the daemon's machine it may use.
         joins: The container whose network namespace it uses, instead of networks and ports.
+        volumes: What is mounted beside `mounts`.
     """
 
     name: str
@@ -61,11 +114,16 @@ class ContainerSpec:
     capabilities: Sequence[str] | None = None
     devices: Sequence[str] = ()
     joins: str | None = None
+    volumes: Sequence[VolumeMount] = ()
+    options: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerState:
-    """A container as the daemon sees it now, in its words; its address on each network."""
+    """A container as the daemon sees it now, in its words; its address on each network.
+
+    Its healthcheck is as in ``["CMD", "true"]``, and empty without one.
+    """
 
     id: str
     name: str
@@ -74,6 +132,7 @@ class ContainerState:
     oom_killed: bool
     error: str
     health: str | None
+    check: Sequence[str]
     networks: Mapping[str, str]
 
     @property
@@ -156,6 +215,7 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
         oom_killed=state["OOMKilled"],
         error=state["Error"],
         health=(state.get("Health") or {}).get("Status"),
+        check=(inspected["Config"].get("Healthcheck") or {}).get("Test") or (),
         networks={
             name: network["IPAddress"]
             for name, network in inspected["NetworkSettings"]["Networks"].items()

@@ -7,6 +7,7 @@ Nothing above this package sees docker-py's types or errors: every method raises
 
 from __future__ import annotations
 
+import functools
 import io
 import ipaddress
 import tarfile
@@ -28,7 +29,13 @@ from orchestrator.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.engine.api import ContainerSpec, ContainerState, EngineInfo
+    from orchestrator.engine.api import (
+        ContainerSpec,
+        ContainerState,
+        Copy,
+        EngineInfo,
+        RunOptions,
+    )
     from orchestrator.engine.endpoint import Endpoint
 
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -119,8 +126,10 @@ class Engine:
                 ports=[tuple(port.split("/")) for port in spec.ports],
                 host_config=_host_config(client, spec),
                 networking_config=_networking(client, spec),
+                **_set(spec.options, "working_dir", "hostname", "domainname", "tty", "stdin_open"),
             )
-            return str(client.create_container_from_config(config, spec.name)["Id"])
+            made = client.create_container_from_config(config, spec.name, spec.options.platform)
+            return str(made["Id"])
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
@@ -168,6 +177,15 @@ class Engine:
         """
         with self._pool.client(f"write files into container {short_name(container)}") as client:
             client.put_archive(container, "/", _tar(files, links or {}))
+
+    def copy_into(self, container: str, copies: Sequence[Copy], /) -> None:
+        """Put files and folders into a created or running container."""
+        try:
+            packed = _packed(copies)
+        except OSError as error:
+            raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
+        with self._pool.client(f"copy files into container {short_name(container)}") as client:
+            client.put_archive(container, "/", packed)
 
     def exec(self, container: str, argv: Sequence[str], /, *, user: str = "") -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
@@ -249,9 +267,15 @@ class Engine:
     # Networks
 
     def create_network(
-        self, name: str, /, *, labels: Mapping[str, str], subnet: str | None = None
+        self,
+        name: str,
+        /,
+        *,
+        labels: Mapping[str, str],
+        subnet: str | None = None,
+        internal: bool = False,
     ) -> str:
-        """Create a bridge network and return its id."""
+        """Create a bridge network, with a way out unless it is internal, and return its id."""
         pool = {"Driver": "default", "Config": [{"Subnet": subnet}]} if subnet else None
         with self._pool.client(f"create network {name}") as client:
             created = client.create_network(
@@ -260,6 +284,7 @@ class Engine:
                 ipam=pool,
                 labels={**labels, Label.NAME: name},
                 check_duplicate=True,
+                internal=internal,
             )
             return str(created["Id"])
 
@@ -287,6 +312,11 @@ class Engine:
         with IgnoreMissing(), self._pool.client(doing) as client:
             client.disconnect_container_from_network(container, network)
 
+    def create_volume(self, name: str, /, *, labels: Mapping[str, str]) -> None:
+        """Create an empty volume."""
+        with self._pool.client(f"create volume {name}") as client:
+            client.create_volume(name, labels={**labels, Label.NAME: name})
+
 
 def _host_config(client: Any, spec: ContainerSpec) -> Any:
     # No restart policy, ever: `always` brings a container back after a reboot.
@@ -296,8 +326,16 @@ def _host_config(client: Any, spec: ContainerSpec) -> Any:
         tmpfs=dict(spec.tmpfs) or None,
         # Not as `binds`: the daemon would make a folder where the source is missing.
         mounts=[
-            docker.types.Mount(path, source, type="bind", read_only=True)
-            for path, source in spec.mounts.items()
+            *(
+                docker.types.Mount(path, source, type="bind", read_only=True)
+                for path, source in spec.mounts.items()
+            ),
+            *(
+                docker.types.Mount(
+                    it.path, it.volume, type="volume", read_only=it.read_only, no_copy=it.no_copy
+                )
+                for it in spec.volumes
+            ),
         ],
         devices=list(spec.devices),
         cap_drop=None if spec.capabilities is None else ["ALL"],
@@ -308,7 +346,18 @@ def _host_config(client: Any, spec: ContainerSpec) -> Any:
         nano_cpus=None if spec.cpus is None else int(spec.cpus * _NANO_CPUS),
         pids_limit=spec.pids,
         shm_size=spec.shm_size,
+        ulimits=[
+            docker.types.Ulimit(name=name, soft=soft, hard=hard)
+            for name, (soft, hard) in spec.options.ulimits.items()
+        ],
+        **_set(spec.options, "init", "read_only", "group_add", "sysctls", "extra_hosts"),
+        **_set(spec.options, "dns", "dns_search", "dns_opt"),
     )
+
+
+def _set(options: RunOptions, *names: str) -> dict[str, Any]:
+    """Those that are not as the engine has them anyway."""
+    return {name: value for name in names if (value := getattr(options, name))}
 
 
 def _networking(client: Any, spec: ContainerSpec) -> Any:
@@ -334,6 +383,34 @@ def _tar(files: Mapping[str, bytes], links: Mapping[str, str]) -> bytes:
             archive.addfile(folder)
             archive.addfile(link)
     return buffer.getvalue()
+
+
+def _packed(copies: Sequence[Copy]) -> bytes:
+    """Files and folders as a tar, links as links; devices, sockets and pipes stay out."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for copy in copies:
+            name = copy.path.lstrip("/")
+            if isinstance(copy.source, bytes):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(copy.source), int(time.time())
+                _owned(member, copy)
+                archive.addfile(member, io.BytesIO(copy.source))
+            else:
+                archive.dereference = not copy.source.is_dir()
+                archive.add(copy.source, name, filter=functools.partial(_owned, copy=copy))
+    return buffer.getvalue()
+
+
+def _owned(member: tarfile.TarInfo, copy: Copy) -> tarfile.TarInfo | None:
+    """With numbers for owners: the names are this machine's."""
+    if member.isdev():
+        return None
+    member.uname = member.gname = ""
+    for name in ("mode", "uid", "gid"):
+        if (value := getattr(copy, name)) is not None:
+            setattr(member, name, value)
+    return member
 
 
 def _await_exit(client: Any, process: str) -> Mapping[str, Any]:

@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.api import ContainerSpec, VolumeMount
 from orchestrator.engine.endpoint import routes
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
-from orchestrator.services.once import OwnStack
+from orchestrator.services.once import OwnStack, ProcessLock
 from orchestrator.services.secret import masked
 from orchestrator.sessions import Thing, remove_things
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.docker import Engine
     from orchestrator.environment.timeline import Timeline
     from orchestrator.images.lockfile import LockFile
+    from orchestrator.services.hooks import Network, Volume
     from orchestrator.services.service import Service
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
@@ -67,11 +68,19 @@ class StartContext:
     timeline: Timeline | None = None
     _followers: list[threading.Thread] = field(default_factory=list)
     _made: list[tuple[str, str]] = field(default_factory=list)  # kind and name of each
+    _parts: dict[str, str] = field(default_factory=dict)  # names of volumes and networks, by key
+    _lock: ProcessLock = field(default_factory=ProcessLock)
 
     def for_test(self) -> StartContext:
         """The same for one test: what is made there is removed after it."""
         return replace(
-            self, stopping=threading.Event(), bound=[], timeline=None, _followers=[], _made=[]
+            self,
+            stopping=threading.Event(),
+            bound=[],
+            timeline=None,
+            _followers=[],
+            _made=[],
+            _parts={},
         )
 
     def span(self, row: str, phase: str) -> AbstractContextManager[None]:
@@ -100,9 +109,49 @@ class StartContext:
 
     def create_network(self) -> None:
         """Create the network, which `clear` removes from then on."""
+        with self.span(CLASS, "network"):
+            self._create_network(self.network)
+
+    def _create_network(self, name: str, *, internal: bool = False) -> None:
         labels, pool = self.labels(scope="class"), self.settings.subnets
-        with self.span(CLASS, "network"), self.creating("network", self.network):
-            create_private_network(self.engine, self.network, labels=labels, pool=pool)
+        with self.creating("network", name):
+            create_private_network(self.engine, name, labels=labels, pool=pool, internal=internal)
+
+    def further_network(self, network: Network) -> str:
+        """The name of a network beside the class's own, created when first asked for."""
+        with self._lock.held():
+            if (key := f"network {network.key}") not in self._parts:
+                name = self._parts[key] = self.session.name("network")
+                self._create_network(name, internal=network.internal)
+        return self._parts[key]
+
+    def volume(self, volume: Volume, *, image: str) -> str:
+        """The name of a volume, created and filled when first asked for.
+
+        It is filled through a container of the image that never runs, at the path where services
+        find it, so that it may be read-only for them.
+        """
+        with self._lock.held():
+            if volume.key in self._parts:
+                return self._parts[volume.key]
+            name = self._parts[volume.key] = self.session.name("volume")
+            with self.creating("volume", name):
+                self.engine.create_volume(name, labels=self.labels(scope="class"))
+            if volume.content:
+                filler = self.session.name("filler")
+                mount = VolumeMount(volume=name, path=volume.path, no_copy=volume.no_copy)
+                spec = ContainerSpec(
+                    name=filler,
+                    image=image,
+                    labels=self.labels(scope="class"),
+                    entrypoint=["/"],
+                    volumes=[mount],
+                )
+                with self.creating("container", filler):
+                    self.engine.create_container(spec)
+                self.engine.copy_into(filler, volume.content)
+                self.remove_container(filler)
+            return name
 
     def remove_container(self, name: str) -> None:
         """Remove one container before the rest."""
@@ -208,11 +257,16 @@ def _follow(handle: Service) -> None:
 
 
 def create_private_network(
-    engine: Engine, name: str, *, labels: Mapping[str, str], pool: ipaddress.IPv4Network
+    engine: Engine,
+    name: str,
+    *,
+    labels: Mapping[str, str],
+    pool: ipaddress.IPv4Network,
+    internal: bool = False,
 ) -> str:
     """Create a bridge network: its id. With Docker's address pools used up, from this one."""
     try:
-        return engine.create_network(name, labels=labels)
+        return engine.create_network(name, labels=labels, internal=internal)
     except EngineError as error:
         if not _USED_UP.search(str(error)):
             raise
@@ -220,7 +274,7 @@ def create_private_network(
     taken = [*(route.destination for route in routes() if not route.is_default), *of_daemon]
     for subnet in itertools.islice(free_subnets(pool, taken=taken), _ATTEMPTS):
         try:
-            return engine.create_network(name, labels=labels, subnet=str(subnet))
+            return engine.create_network(name, labels=labels, subnet=str(subnet), internal=internal)
         except EngineError as error:
             if not _OVERLAP.search(str(error)):
                 raise

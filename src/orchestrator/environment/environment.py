@@ -281,7 +281,7 @@ def _joined(
     runtime, network = shared.running, context.network
     runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
     ending.callback(runtime.engine.disconnect_network, network, container=runtime.container)
-    networks = (*runtime.networks, network)
+    networks = {**runtime.networks, network: host_names(alias)}
     joined = join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))
     ending.callback(release, joined)  # what the class opened through it
     return joined

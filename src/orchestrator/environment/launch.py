@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import ContainerSpec
+from orchestrator.engine.api import ContainerSpec, VolumeMount
 from orchestrator.engine.images import pack_context
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.environment.context import StartContext
     from orchestrator.images import LockedImage
     from orchestrator.images.lockfile import LockFile
+    from orchestrator.services.hooks import Extras
     from orchestrator.services.service import Service
     from orchestrator.settings import Settings
 
@@ -119,21 +120,33 @@ def _start(
             alias=alias,
             engine=engine,
             container=context.session.name(alias),
-            networks=(context.network,),
+            networks={},
             ports={port: free_port(engine.bind_address) for port in declaration.container_ports()},
             password=password,
             helper=context.helper_container,
         )
         handle = bind(declaration, runtime, image=image_name)
         context.bound.append(handle)
+        extras = handle.server_extras()
+        if extras.on_own:
+            runtime.networks[context.network] = [*host_names(alias), *extras.aliases]
+        for network in extras.networks:
+            names = [*host_names(alias), *network.aliases]
+            runtime.networks[context.further_network(network)] = names
+        spec = _spec(handle, context, extras, image=image[1])
         with context.span(alias, "create"), context.creating("container", runtime.container):
-            runtime.container_id = engine.create_container(_spec(handle, context, image=image[1]))
+            runtime.container_id = engine.create_container(spec)
         written, links = {**handle.server_files(), **files}, handle.server_links()
         if written or links:
             with context.span(alias, "files"):
                 engine.put_files(runtime.container, written, links=links)
+        if extras.copies:
+            with context.span(alias, "files"):
+                engine.copy_into(runtime.container, extras.copies)
         with context.span(alias, "network"):
             await_network()
+            for name, its_names in [*runtime.networks.items()][1:]:
+                engine.connect_network(name, container=runtime.container, aliases=its_names)
         try:
             with context.span(alias, "start"):
                 engine.start_container(runtime.container)
@@ -147,15 +160,16 @@ def _start(
     raise AssertionError  # the last attempt returns or raises
 
 
-def _spec(handle: Service, context: StartContext, *, image: str) -> ContainerSpec:
+def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str) -> ContainerSpec:
     runtime = handle.running
+    network, aliases = next(iter(runtime.networks.items()))
     sizes = {path: f"size={size}" for path, size in handle.tmpfs.items()}
     return ContainerSpec(
         name=runtime.container,
         image=image,
         labels=context.labels(service=runtime.alias, scope=handle.scope),
-        network=context.network,
-        aliases=host_names(runtime.alias),
+        network=network,
+        aliases=aliases,
         env={**handle.server_env(), **handle.env},
         command=handle.server_command() if handle.command is None else handle.command,
         ports=runtime.ports,
@@ -169,6 +183,16 @@ def _spec(handle: Service, context: StartContext, *, image: str) -> ContainerSpe
         tmpfs={**handle.server_tmpfs(), **sizes},
         mounts=handle.server_mounts(),
         capabilities=handle.server_capabilities(),
+        volumes=[
+            VolumeMount(
+                volume=context.volume(it, image=image),
+                path=it.path,
+                read_only=it.read_only,
+                no_copy=it.no_copy,
+            )
+            for it in extras.volumes
+        ],
+        options=extras,
     )
 
 

@@ -87,7 +87,7 @@ def wait_until_ready(
         poll(attempt, timeout=timeout, retry_on=temporary)
 
     try:
-        _bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
+        bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
     except _FINAL:
         raise
     except Exception as error:
@@ -136,7 +136,9 @@ def _also(error: str) -> str:
     return f": {error}" if error else ""
 
 
-def _bounded(work: Callable[[], object], *, timeout: float, cancelled: Callable[[], bool]) -> None:
+def bounded(
+    work: Callable[[], object], *, timeout: float, cancelled: Callable[[], bool] = lambda: False
+) -> None:
     """Do something in a thread, because a probe that hangs cannot be ended, only left behind."""
     from concurrent import futures  # not at import: most of a run's processes wait for nothing
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform
 
+from orchestrator.engine.api import RunOptions
 from orchestrator.errors import DeclarationError, ServiceNotReadyError, did_you_mean
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import exited, wait_until_ready
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from orchestrator.engine.api import Copy
     from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
     from orchestrator.services.service import Service
@@ -39,6 +41,50 @@ CAPABILITIES: Final = (
 )
 AnyDeclaration = TypeVar("AnyDeclaration", bound="Declaration")
 FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A volume of the class's, or of the test's with that scope.
+
+    Attributes:
+        key: What services that share it have in common.
+        path: Where it is mounted.
+        no_copy: Whether it does not begin with what the image has there.
+        content: What it begins with besides; the paths are those in the container.
+    """
+
+    key: str
+    path: str
+    read_only: bool = False
+    no_copy: bool = False
+    content: Sequence[Copy] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network of the class's beside its own; without a way out if it is internal."""
+
+    key: str
+    internal: bool = False
+    aliases: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras(RunOptions):
+    """What few services ask for.
+
+    Attributes:
+        copies: What is put into the container before it starts.
+        aliases: What it is called on the class's network, beside its alias.
+        on_own: Whether it stands on the class's network.
+    """
+
+    volumes: Sequence[Volume] = ()
+    copies: Sequence[Copy] = ()
+    networks: Sequence[Network] = ()
+    aliases: Sequence[str] = ()
+    on_own: bool = True
 
 
 @dataclass_transform(
@@ -223,6 +269,10 @@ class Hooks(Declaration):
         """The user it runs as, or None for the image's own."""
         return None
 
+    def server_extras(self) -> Extras:
+        """Host names, volumes, networks and what else few services ask for."""
+        return Extras()
+
     def readiness(self) -> Probe | None:
         """What tells that the server is ready; None when it is as soon as it runs."""
         raise NotImplementedError
@@ -278,7 +328,7 @@ class Runtime:
 
     Attributes:
         container: Its name.
-        networks: The names of the networks it stands on.
+        networks: The networks it stands on, and what it is called there.
         ports: Container port such as ``"5432/tcp"`` to the host port.
         password: A random password of this server's own, for servers that want one.
         helper: Runs another container in its network namespace while a block runs, as
@@ -291,7 +341,7 @@ class Runtime:
     alias: str
     engine: Engine
     container: str
-    networks: Sequence[str]
+    networks: dict[str, Sequence[str]]
     ports: Mapping[str, int]
     password: str
     helper: Callable[..., AbstractContextManager[str]]

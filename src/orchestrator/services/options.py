@@ -15,8 +15,8 @@ from orchestrator.errors import DeclarationError
 
 Scope = Literal["class", "test", "process"]
 
-_UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SIZE: Final = re.compile(r"(\d+)\s*([bkmg]?)b?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _IDENTIFIER: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")  # Docker's pattern, DNS's limit for a label
 _TAKEN: Final = "localhost"  # which is every container's own name for itself
@@ -60,7 +60,7 @@ def in_bytes(size: object) -> int:
     """A number of bytes, or text such as ``"512m"``, in bytes; -1 for anything else."""
     if isinstance(size, str):
         match = _SIZE.fullmatch(size.strip())
-        return int(match[1]) * _UNITS[match[2].lower()] if match else -1
+        return int(float(match[1]) * _UNITS[match[2].lower()]) if match else -1
     return size if isinstance(size, int) and not isinstance(size, bool) else -1
 
 

@@ -30,9 +30,9 @@ class Compose:
                 url = self.stack["web"].url
 
     They find one another by their names in the file, and images come from images.lock. What a test
-    should not depend on is left out: host ports are chosen freely (``port_of``), volumes begin
-    empty, and what is bound from this machine is copied in, from the project's folder (as for
-    `Container`'s ``mounts``). What cannot be kept is refused.
+    should not depend on is left out: host ports are chosen freely (``port_of``), and volumes are
+    the class's; what is bound from this machine is copied, from the project's folder (as for
+    `Container`'s ``mounts``). What cannot be kept is refused, with file, line and key.
 
     The file is read when the class starts: importing a test module does not touch the disk.
 
@@ -80,14 +80,10 @@ class Compose:
             DeclarationError: It cannot be read, or asks for what is not supported.
             MissingDriverError: PyYAML is not installed.
         """
-        from orchestrator.services.compose.file import read_services
-        from orchestrator.services.compose.service import to_container
+        from orchestrator.services.compose.file import read_project
+        from orchestrator.services.compose.service import to_containers
 
-        file = self._found()
-        return {
-            name: to_container(name, wanted, file=file, **self._options)
-            for name, wanted in read_services(file, self._wanted).items()
-        }
+        return to_containers(read_project(self._found(), self._wanted), **self._options)
 
     def _found(self) -> Path:
         if not self._file.is_dir():
@@ -133,6 +129,9 @@ class _Stack(Mapping[str, "Container"]):
                 f"{did_you_mean(name, services, otherwise='it runs')}"
             )
         return services[name].__get__(self._instance, self._owner)
+
+    def __contains__(self, name: object) -> bool:
+        return name in services_of(self._compose)
 
     def __iter__(self) -> Iterator[str]:
         return iter(services_of(self._compose))

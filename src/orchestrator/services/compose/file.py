@@ -1,222 +1,434 @@
-"""Reading a Compose file: YAML 1.2, variables, volumes, and which services are meant."""
+"""Reading a Compose file: entries that know where they stand, and the services that are meant."""
 
 from __future__ import annotations
 
 import functools
-import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections import ChainMap
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, did_you_mean
-from orchestrator.services.container import allowed_path
 from orchestrator.services.once import driver
-from orchestrator.variables import VariableError, expand
+from orchestrator.services.options import in_bytes
+from orchestrator.variables import VariableError, expand, read_variables
 
-_TOP: Final = ("services", "name", "version", "volumes", "networks")
-# YAML 1.2's core schema; PyYAML's own is that of 1.1, where `no` is false and 22:22 is 1342.
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# What docker compose takes for a number or a truth value. PyYAML's own rules are older ones, by
+# which `no` is false and 22:22 is 1342.
 _SCALARS: Final = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "int": (r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+", "-+0123456789"),
     "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
     "null": (r"~|null|Null|NULL|", "~nN\0"),
 }
-_MOST: Final = 64 << 20  # bytes that are copied from one folder
-_PARTS: Final = 3
+_TAG: Final = "tag:yaml.org,2002:"
+_LARGEST: Final = 256 << 10  # bytes of a file, which take a second to read
+_MOST: Final = 20_000  # entries, each counted as often as aliases repeat it
+_FLAGS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "n", "0"), False),
+}
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h))+")
+_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+STARTED, HEALTHY, COMPLETED = CONDITIONS = (
+    "service_started",
+    "service_healthy",
+    "service_completed_successfully",
+)
+_TOP: Final = ("services", "volumes", "networks", "secrets", "configs")
 
 
-def read_services(file: Path, wanted: Sequence[str] | None) -> Mapping[str, Mapping[str, Any]]:
-    """The services to run, each as the file has it, with variables filled in.
+@dataclass(frozen=True)
+class Source:
+    """A Compose file, and the variables that count in it."""
+
+    file: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value of a Compose file, and where it stands.
+
+    Texts have their variables filled in when they are read, so what no test uses need not be set.
+    A wrong value is a DeclarationError with file, line, service and key.
+    """
+
+    value: Any
+    source: Source
+    line: int
+    path: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """File, line, service and key."""
+        path, place = list(self.path), f"{self.source.file}:{self.line}:"
+        if path[:1] == ["services"] and path[1:]:
+            place += f" service {path[1]!r}:"
+            path = path[2:]
+        key = ".".join(path).replace(".[", "[")
+        return f"{place} {key!r}" if key else place
+
+    def error(self, problem: str) -> DeclarationError:
+        """The error that says what is wrong here; the problem goes on after the key."""
+        return DeclarationError(f"{self.place} {problem}")
+
+    def mapping(self) -> Mapping[str, Entry]:
+        """Its entries by key."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, dict):
+            raise self.error(f"is {self._kind()}; expected a mapping")
+        return self.value
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of a key; None where there is none, or nothing in it."""
+        found = self.mapping().get(key)
+        return None if found is None or found.value is None else found
+
+    def must(self, key: str) -> Entry:
+        """The entry of a key that has to be there."""
+        found = self.get(key)
+        if found is None:
+            raise self.error(f"has no {key!r}, and needs one")
+        return found
+
+    def only(self, *keys: str) -> Entry:
+        """Refuse every other key, except for extensions (``x-…``)."""
+        for key, entry in self.mapping().items():
+            if key not in keys and not key.startswith("x-"):
+                hint = did_you_mean(key, keys, otherwise="supported are")
+                raise entry.error(f"is not supported{hint}")
+        return self
+
+    def entries(self) -> Sequence[Entry]:
+        """Its entries; a single value is a list of one."""
+        if self.value is None:
+            return []
+        if isinstance(self.value, dict):
+            raise self.error("is a mapping; expected a list")
+        return self.value if isinstance(self.value, list) else [self]
+
+    def entries_of(self, key: str) -> Sequence[Entry]:
+        """The entries of the list of a key; none where there is none."""
+        found = self.get(key)
+        return [] if found is None else found.entries()
+
+    def text(self) -> str:
+        """Its text; a number or a truth value as docker compose writes it."""
+        value = self.value
+        if isinstance(value, str):
+            try:
+                value = expand(value, self.source.variables)
+            except VariableError as error:
+                raise self.error(f"cannot be filled in: {error}") from None
+            if "\0" in value:
+                raise self.error("has a NUL in it")
+            return value
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        if isinstance(value, (int, float)):
+            return str(value)
+        raise self.error(f"is {self._kind()}; expected text")
+
+    def flag(self) -> bool:
+        """Whether it is true."""
+        found = _FLAGS.get(self.text().lower())
+        if found is None:
+            raise self.error(f"is {self.text()!r}; expected true or false")
+        return found
+
+    def number(self) -> float:
+        """Its number."""
+        try:
+            return float(self.text())
+        except ValueError:
+            raise self.error(f"is {self.text()!r}, not a number") from None
+
+    def whole(self) -> int:
+        """Its whole number."""
+        number = self.number()
+        if not number.is_integer():
+            raise self.error(f"is {self.text()!r}; expected a whole number")
+        return int(number)
+
+    def size(self) -> int:
+        """Its bytes: a number, or text such as ``64m``."""
+        size = in_bytes(self.text())
+        if size < 0:
+            raise self.error(f"is {self.text()!r}; expected bytes, or text such as '64m'")
+        return size
+
+    def seconds(self) -> float:
+        """Its duration, such as ``1m30s``."""
+        text = self.text()
+        if not _DURATION.fullmatch(text):
+            raise self.error(f"is {text!r}; expected a duration such as '1m30s'")
+        parts = re.findall(r"([\d.]+)([a-z]+)", text)
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+    def words(self) -> Sequence[str]:
+        """Its arguments: a list, or a text that is split as a shell does."""
+        if isinstance(self.value, list):
+            return [entry.text() for entry in self.value]
+        try:
+            return shlex.split(self.text())
+        except ValueError as error:
+            raise self.error(f"cannot be split into words: {error}") from None
+
+    def pairs(self, *separators: str) -> Mapping[str, Entry | None]:
+        """A mapping, or a list of ``NAME=value``; None for a name without a value."""
+        if not isinstance(self.value, list):
+            return {
+                key: None if entry.value is None else entry for key, entry in self.mapping().items()
+            }
+        found: dict[str, Entry | None] = {}
+        for entry in self.value:
+            text = entry.text()
+            name, equals, value = text.partition(next((s for s in separators if s in text), "="))
+            found[name] = entry.replaced(value) if equals else None
+        return found
+
+    def replaced(self, text: str) -> Entry:
+        """The same place with another text, whose variables are filled in already."""
+        return Entry(text.replace("$", "$$"), self.source, self.line, self.path)
+
+    def file(self) -> Path:
+        """Its path of this machine; a relative one is below the file's folder."""
+        try:
+            return self.source.file.parent / Path(self.text()).expanduser()
+        except RuntimeError as error:
+            raise self.error(f"is {self.text()!r}, which leads nowhere: {error}") from None
+
+    def _kind(self) -> str:
+        names = {dict: "a mapping", list: "a list", type(None): "empty"}
+        return names.get(type(self.value), repr(self.value))
+
+
+@dataclass(frozen=True)
+class Project:
+    """What of a Compose file is meant: the services to run, and what is declared beside them."""
+
+    file: Path
+    services: Mapping[str, Entry]
+    top: Entry
+
+    def declared(self, kind: str, name: Entry) -> Entry:
+        """The declaration of a volume, network, secret or config that a service names."""
+        found = self.top.mapping().get(kind)
+        entry = found and found.mapping().get(name.text())
+        if entry is None:
+            hint = "; a path begins with ./" if kind == "volumes" and "/" in name.text() else ""
+            raise name.error(f"names {name.text()!r}, which {kind!r} does not declare{hint}")
+        external = entry.get("external")
+        if external and (isinstance(external.value, dict) or external.flag()):
+            raise external.error("is not supported: a test begins with what its file says")
+        return entry
+
+
+def read_project(file: Path, wanted: Sequence[str] | None) -> Project:
+    """Read a Compose file.
+
+    Args:
+        file: Its path.
+        wanted: The services to run; all that have no profile without.
 
     Raises:
-        DeclarationError: The file cannot be read, or is no Compose file of the supported kind.
-        MissingDriverError: PyYAML, or python-dotenv for an ``.env``, is not installed.
+        DeclarationError: It cannot be read, or is no Compose file of the supported kind.
+        MissingDriverError: PyYAML is not installed.
+    """
+    dotenv = file.parent / ".env"
+    below = read_env_file(dotenv, os.environ) if dotenv.is_file() else {}
+    name = {"COMPOSE_PROJECT_NAME": file.resolve().parent.name}
+    top = _read(Source(file, ChainMap(dict(os.environ), dict(below), name)))
+    named = top.only(*_TOP, "name", "version").get("name")
+    if named:
+        name["COMPOSE_PROJECT_NAME"] = named.text()
+    services = top.must("services").mapping()
+    for service in services.values():
+        service.mapping()
+    return Project(file, {it: services[it] for it in _selected(top, wanted)}, top)
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """What a service waits for, and where that is said.
+
+    One that is not required counts if it is in the file and has no profile.
+    """
+
+    entry: Entry
+    condition: str = STARTED
+    required: bool = True
+
+
+def dependencies(service: Entry) -> Mapping[str, Dependency]:
+    """What a service waits for, by name."""
+    found = {it.text().partition(":")[0]: Dependency(it) for it in service.entries_of("links")}
+    wanted = service.get("depends_on")
+    if wanted is None or not isinstance(wanted.value, dict):
+        return found | {it.text(): Dependency(it) for it in service.entries_of("depends_on")}
+    for name, entry in wanted.mapping().items():
+        entry.only("condition", "restart", "required")
+        said, required = entry.get("condition"), entry.get("required")
+        condition = said.text() if said else STARTED
+        if said and condition not in CONDITIONS:
+            raise said.error(f"is {condition!r}; expected {' or '.join(CONDITIONS)}")
+        found[name] = Dependency(entry, condition, required is None or required.flag())
+    return found
+
+
+def _selected(top: Entry, wanted: Sequence[str] | None) -> Sequence[str]:
+    """The wanted services and all they depend on, in the order of the file."""
+    services = top.must("services")
+    known = services.mapping()
+    usual = [name for name, it in known.items() if not it.entries_of("profiles")]
+    for name in wanted or ():
+        if name not in known:
+            hint = did_you_mean(name, known, otherwise="it has")
+            raise services.error(f"has no service {name!r}{hint}")
+    todo = list(usual if wanted is None else wanted)
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for other, needed in dependencies(known[name]).items():
+            if other in usual or (other in known and needed.required):
+                todo.append(other)
+            elif needed.required:
+                raise needed.entry.error(f"names the service {other!r}, which is not in the file")
+    return [name for name in known if name in found]
+
+
+def read_env_file(
+    file: Path, variables: Mapping[str, str], *, raw: bool = False
+) -> Mapping[str, str]:
+    """The variables of an ``.env`` or an ``env_file``.
+
+    Raises:
+        DeclarationError: It cannot be read, or a line of it is no ``NAME=value``.
     """
     try:
-        document = _load(file)
-    except OSError as error:
-        raise DeclarationError(f"{file} cannot be read: {error.strerror}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("services"), dict):
-        raise DeclarationError(f"{file} is no Compose file: it has no services")
-    for key in document:
-        if key not in _TOP and not str(key).startswith("x-"):
-            raise DeclarationError(
-                f"{file}: {key!r} is not supported; supported are {', '.join(_TOP)} and x-…"
-            )
-    dotenv = file.parent / ".env"
-    variables = {**(read_env_file(dotenv) if dotenv.is_file() else {}), **os.environ}
-    services = document["services"]
-    for name, service in services.items():
-        if not isinstance(service, dict):
-            raise DeclarationError(f"{file}: service {name!r} is not a mapping")
-    chosen = {
-        name: _filled_in(services[name], variables, place=f"{file}: service {name!r}")
-        for name in _selected(services, wanted, file=file)
-    }
-    check_not_shared(chosen, file=file)
-    return chosen
+        return read_variables(file.read_text(encoding="utf-8"), variables, raw=raw)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeclarationError(f"{file} cannot be read: {error}") from error
+    except VariableError as error:
+        raise DeclarationError(f"{file}:{error.line}: {error}") from error
 
 
-def _load(file: Path) -> Any:
+def _read(source: Source) -> Entry:
     yaml = driver("yaml", extra="compose")
     try:
-        return yaml.load(file.read_bytes(), Loader=_loader())
+        content = source.file.read_bytes()
+    except OSError as error:
+        raise DeclarationError(f"{source.file} cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise DeclarationError(f"{source.file} is larger than {_LARGEST >> 10} KiB")
+    try:
+        node = yaml.compose(content, Loader=_loader())
     except (yaml.YAMLError, RecursionError) as error:
-        raise DeclarationError(f"{file} is not YAML that can be read: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"{source.file}:{mark.line + 1}" if mark else str(source.file)
+        why = getattr(error, "problem", None) or error
+        raise DeclarationError(f"{place}: is not YAML that can be read: {why}") from error
+    if node is None:
+        raise DeclarationError(f"{source.file} is empty")
+    return _Builder(source).entry(node, ())
 
 
 @functools.cache
 def _loader() -> Any:
     yaml = driver("yaml", extra="compose")
-
-    merge = {"<": [("tag:yaml.org,2002:merge", re.compile(r"<<"))]}
+    merge = {"<": [(f"{_TAG}merge", re.compile(r"<<"))]}
     loader: Any = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": merge})
     for name, (pattern, first) in _SCALARS.items():
         beginnings = ["" if letter == "\0" else letter for letter in first]
-        loader.add_implicit_resolver(
-            f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), beginnings
-        )
-    loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _whole(node.value))
+        loader.add_implicit_resolver(f"{_TAG}{name}", re.compile(rf"(?:{pattern})\Z"), beginnings)
     return loader
 
 
-def _whole(text: str) -> int:
-    """An integer of YAML 1.2, where a leading zero is no octal."""
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+class _Builder:
+    """Makes entries of YAML's nodes: merged, without repeated keys, and not without end."""
 
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._left = _MOST
+        self._open: set[int] = set()
 
-def _selected(
-    services: Mapping[str, Mapping[str, Any]], wanted: Sequence[str] | None, *, file: Path
-) -> Sequence[str]:
-    """The wanted services and all they depend on, in the order of the file."""
-    todo = [name for name, it in services.items() if not it.get("profiles")]
-    todo = list(wanted) if wanted is not None else todo
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name not in services:
-            raise DeclarationError(
-                f"{file} has no service {name!r}"
-                f"{did_you_mean(str(name), map(str, services), otherwise='it has')}"
-            )
-        if name not in found:
-            found.add(name)
-            todo.extend(services[name].get("depends_on") or ())
-    return [name for name in services if name in found]
-
-
-def read_env_file(file: Path) -> Mapping[str, str]:
-    """The variables of an ``.env`` or an ``env_file``; a name without ``=`` is none.
-
-    Raises:
-        DeclarationError: It cannot be read, or a line of it is no ``NAME=value``.
-        MissingDriverError: python-dotenv is not installed.
-    """
-    parser = driver("dotenv.parser", extra="compose")
-    try:
-        found = list(parser.parse_stream(io.StringIO(file.read_text(encoding="utf-8"))))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeclarationError(f"{file} cannot be read: {error}") from error
-    for it in found:
-        if it.error:
-            text = it.original.string.lstrip()
-            blank = it.original.string.removesuffix(text).count("\n")
-            name, equals, _ = text.strip().partition("=")
-            raise DeclarationError(  # without the value, which may be a secret
-                f"{file}, line {it.original.line + blank}: expected NAME=value, "
-                f"not {name + equals + '…' if equals else name!r}"
-            )
-    return {it.key: it.value for it in found if it.key is not None and it.value is not None}
-
-
-def _filled_in(value: Any, variables: Mapping[str, str], *, place: str) -> Any:
-    """The same, with every ``$NAME`` and ``${NAME…}`` in its texts replaced."""
-    if isinstance(value, str):
-        try:
-            return expand(value, variables)
-        except VariableError as error:
-            raise DeclarationError(f"{place}: {error}") from error
-    if isinstance(value, Mapping):
-        return {key: _filled_in(it, variables, place=place) for key, it in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(it, variables, place=place) for it in value]
-    return value
-
-
-def copied(
-    volumes: Sequence[Any], *, folder: Path, allow: Sequence[str | Path]
-) -> Mapping[str, Path]:
-    """Container path to the file that is copied there.
-
-    Args:
-        volumes: The entries of one service.
-        folder: Where the Compose file is.
-        allow: What may be copied from outside of the project's folder.
-
-    Raises:
-        DeclarationError: An entry cannot be read, or what it binds may not get into a container.
-    """
-    files: dict[str, Path] = {}
-    for entry in volumes:
-        source, target = _bound(entry)
-        if source is None:
-            continue
-        option = f"volume {target}"
-        path = allowed_path(folder / Path(source).expanduser(), allow=allow, option=option)
-        for at, file in _files(path, target).items():
-            files[at] = allowed_path(file, allow=allow, option=option)  # it may be a link
-    return files
-
-
-def check_not_shared(services: Mapping[str, Mapping[str, Any]], *, file: Path) -> None:
-    """Raise DeclarationError when two services name one volume: each would find its own, empty."""
-    users: dict[str, str] = {}
-    for service, wanted in services.items():
-        volumes = wanted.get("volumes")
-        for volume in filter(None, map(_named, volumes if isinstance(volumes, list) else [])):
-            other = users.setdefault(volume, service)
-            if other != service:
-                raise DeclarationError(
-                    f"{file}: the services {other!r} and {service!r} share the volume {volume!r}, "
-                    "which is not supported; leave one of them out with services=[…]"
-                )
-
-
-def _named(entry: Any) -> str | None:
-    """The name of a volume; None for a folder and for a volume without a name."""
-    if isinstance(entry, dict):
-        return str(entry["source"]) if entry.get("type") == "volume" and "source" in entry else None
-    source, colon, _ = str(entry).partition(":")
-    return source if colon and not source.startswith((".", "/", "~")) else None
-
-
-def _bound(entry: Any) -> tuple[str | None, str]:
-    """What is bound where; None for a volume, which begins empty."""
-    if isinstance(entry, dict):
-        kind, source, target = (str(entry.get(key)) for key in ("type", "source", "target"))
-        if kind not in ("bind", "volume", "tmpfs"):
-            raise DeclarationError(f"volume {entry!r} is not supported")
-        return (source if kind == "bind" else None), target
-    parts = str(entry).split(":")
-    if len(parts) > _PARTS or not parts[-1]:
-        raise DeclarationError(f"volume {entry!r} is not supported")
-    if len(parts) == 1:
-        return None, parts[0]
-    return (parts[0] if parts[0].startswith((".", "/", "~")) else None), parts[1]
-
-
-def _files(path: Path, target: str) -> Mapping[str, Path]:
-    if path.is_file():
-        return {target: path}
-    if not path.is_dir():
-        raise DeclarationError(f"volume {target}: {path} does not exist")
-    found = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    size = sum(file.stat().st_size for file in found)
-    if size > _MOST:
-        raise DeclarationError(
-            f"volume {target}: {path} has {size >> 20} MB; at most {_MOST >> 20} MB are copied "
-            "into a container"
+    def entry(self, node: Any, path: tuple[str, ...]) -> Entry:
+        made = functools.partial(
+            Entry, source=self._source, line=node.start_mark.line + 1, path=path
         )
-    return {f"{target.rstrip('/')}/{file.relative_to(path).as_posix()}": file for file in found}
+        self._left -= 1
+        if self._left < 0:
+            raise made(None).error(f"is too much: aliases make more than {_MOST} entries of it")
+        if id(node) in self._open:
+            raise made(None).error("is an alias of what it stands in")
+        self._open.add(id(node))
+        try:
+            if node.id == "mapping":
+                return made(self._mapping(node, path))
+            if node.id == "sequence":
+                return made([self.entry(it, (*path, f"[{n}]")) for n, it in enumerate(node.value)])
+            return made(_scalar(node, made(None)))
+        finally:
+            self._open.remove(id(node))
+
+    def _mapping(self, node: Any, path: tuple[str, ...]) -> dict[str, Entry]:
+        own: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            at = Entry(None, self._source, line, (*path, str(key.value)[:40]))
+            if key.id != "scalar":
+                raise at.error("is no key: expected a text")
+            if key.value in lines:
+                raise at.error(f"is there twice, also on line {lines[key.value]}")
+            lines[key.value] = line
+            if key.tag == f"{_TAG}merge":
+                for source in value.value if value.id == "sequence" else [value]:
+                    more = self.entry(source, path)
+                    if not isinstance(more.value, dict):
+                        raise at.error("merges what is no mapping")
+                    merged = {**more.value, **merged}
+            else:
+                entry = self.entry(value, (*path, key.value))
+                own[key.value] = Entry(entry.value, self._source, line, entry.path)
+        return {**merged, **own}
+
+
+def _scalar(node: Any, at: Entry) -> object:
+    tag, text = node.tag.removeprefix(_TAG), node.value
+    if tag == "str":
+        return text
+    if tag == "null":
+        return None
+    try:
+        if tag == "bool":
+            return _FLAGS[text.lower()]
+        if tag == "float":
+            return float(text)
+        if tag == "int":
+            return _whole(text.replace("_", ""))
+    except (ValueError, KeyError):
+        raise at.error(f"is {text!r}, which is no {tag}") from None
+    raise at.error(f"has the tag {node.tag!r}, which is not supported")
+
+
+def _whole(text: str) -> int:
+    """A whole number; a zero before it makes it octal, as docker compose has it."""
+    digits = text.lstrip("+-")
+    octal = digits.isdigit() and digits.startswith("0") and set(digits) <= set("01234567")
+    base = {"0o": 8, "0x": 16, "0b": 2}.get(digits[:2], 8 if octal else 10)
+    return int(text, base)

@@ -2,241 +2,491 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import Exec
-from orchestrator.services.compose.file import copied, read_env_file
+from orchestrator.probes.checks import NotReadyError, Tcp
+from orchestrator.probes.waiting import bounded
+from orchestrator.services.compose.file import COMPLETED, HEALTHY, dependencies, read_env_file
+from orchestrator.services.compose.volumes import file_system
 from orchestrator.services.container import Build, Container
-from orchestrator.services.hooks import CAPABILITIES, name_declaration
+from orchestrator.services.hooks import CAPABILITIES, Extras, Network, name_declaration
+from orchestrator.services.options import private
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.probes import Probe
+    from orchestrator.probes.checks import Target
+    from orchestrator.services.compose.file import Entry, Project
     from orchestrator.services.options import Scope
 
 _READ: Final = (
     *("image", "build", "command", "entrypoint", "environment", "env_file", "ports", "depends_on"),
     *("healthcheck", "user", "volumes", "tmpfs", "shm_size", "mem_limit", "cpus", "pids_limit"),
-    *("deploy", "cap_add", "cap_drop", "networks"),
+    *("deploy", "cap_add", "cap_drop", "networks", "secrets", "configs", "working_dir", "hostname"),
+    *("domainname", "extra_hosts", "ulimits", "init", "tty", "stdin_open", "read_only", "platform"),
+    *("group_add", "sysctls", "dns", "dns_search", "dns_opt", "links", "container_name"),
+    *("privileged", "scale", "security_opt"),
 )
-# What makes no difference to a test: names, restarts (never, here), how it would be stopped.
+# What makes no difference to a test: images are locked, nothing is restarted, servers are killed.
 _WITHOUT_EFFECT: Final = (
-    *("annotations", "attach", "container_name", "develop", "expose", "labels", "logging"),
-    *("profiles", "pull_policy", "restart", "stop_grace_period", "stop_signal"),
+    *("annotations", "attach", "cpu_shares", "develop", "expose", "labels", "label_file"),
+    *("logging", "mem_reservation", "oom_score_adj", "profiles", "pull_policy", "restart"),
+    *("stop_grace_period", "stop_signal"),
 )
+_OF_NETWORK: Final = ("name", "driver", "internal", "attachable", "labels", "external")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_PORT: Final = re.compile(r"(?:(?:.*:)?[0-9]*:)?(?P<port>[0-9]+)(?:/(?P<protocol>tcp|udp|sctp))?")
-_TMPFS: Final = "256m"
+_CONTAINER: Final = r"(?P<port>[0-9]+)(?:-(?P<last>[0-9]+))?(?:/(?P<protocol>tcp|udp|sctp))?"
+_PORT: Final = re.compile(rf"(?:(?:.*:)?(?P<host>[0-9]*(?:-[0-9]+)?):)?{_CONTAINER}")
+_MOST_PORTS: Final = 100
+_OUR_SHELL: Final = ("/bin/sh", "-c")
+_USUAL_TIMEOUT: Final = 30.0  # seconds that Docker gives a healthcheck
+_DEFAULT: Final = "default"
 
 
-class _Refused(Exception):  # noqa: N818 - it ends as a DeclarationError that says where
-    """Something of the service cannot be kept."""
+class ComposeService(Container):
+    """A service of a Compose file."""
+
+    _extras: Extras = private(Extras())
+    _tmpfs: Mapping[str, str] | None = private(None)
+    _secrets: Sequence[str] = private(())
+
+    def server_extras(self) -> Extras:
+        """What the file says beside a container's own options."""
+        return self._extras
+
+    def server_tmpfs(self) -> Mapping[str, str]:
+        """File systems in memory, with the file's mount options."""
+        return self._tmpfs or {}
+
+    def secrets(self) -> Sequence[str]:
+        """What the file declares as secrets."""
+        return [*super().secrets(), *filter(None, self._secrets)]
 
 
-def to_container(
-    name: str,
-    wanted: Mapping[str, Any],
+@dataclass(frozen=True)
+class Healthcheck:
+    """Docker's healthcheck, of the file or of the image; tried at once and again, as any probe.
+
+    Args:
+        argv: The file's; that of the image without one.
+        timeout: Seconds after which a try has failed.
+        entry: Where it is asked for.
+        otherwise: What counts where the image has none; that is an error without one.
+    """
+
+    argv: Sequence[str] | None
+    timeout: float
+    entry: Entry
+    otherwise: Probe | None
+
+    def check(self, target: Target) -> None:
+        """Run the command once."""
+        argv = self.argv
+        if argv is None:
+            state = target.state()
+            argv = _argv(state.check if state else ())
+        if argv is None:
+            if self.otherwise is None:
+                raise self.entry.error(
+                    f"waits until {target.alias!r} is healthy, which has no healthcheck, and "
+                    f"neither has its image: give it one"
+                )
+            self.otherwise.check(target)
+            return
+        command, results = argv, []
+        bounded(lambda: results.append(target.exec(command)), timeout=self.timeout)
+        if (result := results[0]).exit_code != 0:
+            raise NotReadyError(f"exit code {result.exit_code}: {result.output.strip()[-200:]}")
+
+    def __str__(self) -> str:
+        return "Healthcheck()"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Ready when the service has ended well, as one does that prepares something for others."""
+
+    def check(self, target: Target) -> None:
+        """Look at the container once."""
+        state = target.state()
+        if state is None or not state.ended or state.exit_code != 0:
+            raise NotReadyError("it has not ended yet")
+
+    def __str__(self) -> str:
+        return "Completed()"
+
+
+@dataclass(frozen=True)
+class _Running:
+    """Ready as soon as it runs."""
+
+    def check(self, target: Target) -> None:
+        """Nothing to ask."""
+
+
+def to_containers(
+    project: Project,
     *,
-    file: Path,
     scope: Scope,
     startup_timeout: float,
     allow: Sequence[str | Path] = (),
-) -> Container:
-    """The declaration of one service.
+) -> Mapping[str, Container]:
+    """The declarations of a file's services, by name.
 
     Raises:
-        DeclarationError: It asks for what is not supported; the message says what, and where.
+        DeclarationError: One asks for what is not supported; the message says what, and where.
     """
-    place = f"{file}: service {name!r}"
-    try:
-        _check(name, wanted)
-        container = Container(
-            **_what_runs(wanted, file.parent),
-            **_limits(wanted),
-            ports=[_port(port) for port in _list(wanted, "ports")],
-            depends_on=_depends_on(wanted),
-            files=copied(_list(wanted, "volumes"), folder=file.parent, allow=allow),
-            scope=scope,
-            startup_timeout=startup_timeout,
+    links = _links(project)
+    found = {}
+    for name, service in project.services.items():
+        if not _NAME.fullmatch(name):
+            raise service.error("cannot be a host name")
+        service.only(*_READ, *_WITHOUT_EFFECT)
+        _check_rights(service)
+        files = file_system(name, service, project, allow=allow)
+        extras = replace(
+            _networks(service, project, more=links.get(name, [])),
+            **_run_options(service),
+            volumes=files.volumes,
+            copies=files.copies,
         )
-    except (_Refused, DeclarationError) as error:
-        raise DeclarationError(f"{place}: {error}") from None
-    name_declaration(container, place)
-    return container
-
-
-def _check(name: str, wanted: Mapping[str, Any]) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _Refused("cannot be a host name")
-    for key in wanted:
-        if key not in (*_READ, *_WITHOUT_EFFECT) and not str(key).startswith("x-"):
-            raise _Refused(f"{key!r} is not supported; supported are {', '.join(_READ)}")
-
-
-def _what_runs(wanted: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    _check_networks(wanted.get("networks"))
-    user = wanted.get("user")
-    return {
-        "image": None if "build" in wanted else wanted.get("image"),
-        "build": _build(wanted["build"], folder) if "build" in wanted else None,
-        "command": _words(wanted, "command"),
-        "entrypoint": _words(wanted, "entrypoint"),
-        "env": {**_env_files(wanted, folder), **_pairs(wanted, "environment")},
-        "user": None if user is None else str(user),
-        "probe": _probe(wanted.get("healthcheck")),
-        "capabilities": _capabilities(wanted),
-    }
-
-
-def _limits(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    deploy = wanted.get("deploy") or {}
-    for key in deploy:
-        if key not in ("resources", "replicas", "restart_policy"):
-            raise _Refused(f"'deploy.{key}' is not supported")
-    if deploy.get("replicas", 1) != 1:
-        raise _Refused("'deploy.replicas' other than 1 is not supported")
-    limits = (deploy.get("resources") or {}).get("limits") or {}
-    memory = wanted.get("mem_limit", limits.get("memory"))
-    cpus = wanted.get("cpus", limits.get("cpus"))
-    try:
-        found: dict[str, Any] = {"memory": memory, "cpus": None if cpus is None else float(cpus)}
-    except (TypeError, ValueError):
-        raise _Refused(f"'cpus' is {cpus!r}, not a number") from None
-    pids = wanted.get("pids_limit", limits.get("pids"))
-    if pids is not None:
-        found["pids"] = None if pids == -1 else pids
-    if "shm_size" in wanted:
-        found["shm_size"] = wanted["shm_size"]
-    return {**found, "tmpfs": dict(map(_tmpfs, _list(wanted, "tmpfs")))}
-
-
-def _tmpfs(entry: str) -> tuple[str, str]:
-    path, _, options = str(entry).partition(":")
-    size = re.search(r"(?:^|,)size=([^,]+)", options)
-    return path, size[1] if size else _TMPFS
-
-
-def _list(wanted: Mapping[str, Any], key: str) -> Sequence[Any]:
-    value = wanted.get(key)
-    if value is None:
-        return []
-    if isinstance(value, (str, int)):
-        return [value]
-    if isinstance(value, list):
-        return value
-    raise _Refused(f"{key!r} is not a list")
-
-
-def _words(wanted: Mapping[str, Any], key: str) -> Sequence[str] | None:
-    value = wanted.get(key)
-    if isinstance(value, str):
+        ports = _ports(service)
+        if scope == "process" and (extras.networks or files.volumes):
+            raise service.error("has networks or volumes, which no scope='process' has")
         try:
-            return shlex.split(value)
-        except ValueError as error:
-            raise _Refused(f"{key!r} cannot be split into words: {error}") from None
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    if value is None:
-        return None
-    raise _Refused(f"{key!r} is neither text nor a list")
+            container = ComposeService(
+                **_image(service, project),
+                **_limits(service),
+                command=_words(service, "command"),
+                entrypoint=_words(service, "entrypoint"),
+                env=_environment(service),
+                user=user.text() if (user := service.get("user")) else None,
+                capabilities=_capabilities(service),
+                ports=ports,
+                probe=_probe(name, service, project, ports),
+                mounts=files.mounts,
+                allow=allow,
+                depends_on=[it for it in dependencies(service) if it in project.services],
+                scope=scope,
+                startup_timeout=startup_timeout,
+            )
+        except DeclarationError as error:
+            raise (
+                error
+                if str(error).startswith(f"{project.file}")
+                else service.error(f"cannot run: {error}")
+            ) from None
+        own = {"_extras": extras, "_tmpfs": files.tmpfs, "_secrets": files.secrets}
+        found[name] = container.copy_with(**own)
+        name_declaration(found[name], f"{project.file}: service {name!r}")
+    return found
 
 
-def _pairs(wanted: Mapping[str, Any], key: str) -> dict[str, str]:
-    """A mapping, or a list of ``NAME=value``; a name alone takes its value from this process."""
-    value = wanted.get(key) or {}
-    if isinstance(value, list):
-        split = [str(item).partition("=") for item in value]
-        value = {name: text if equals else None for name, equals, text in split}
-    if not isinstance(value, Mapping):
-        raise _Refused(f"{key!r} is neither a mapping nor a list")
-    found = {str(name): os.environ.get(name) if it is None else it for name, it in value.items()}
-    return {name: _text(it) for name, it in found.items() if it is not None}
+def _check_rights(service: Entry) -> None:
+    privileged = service.get("privileged")
+    if privileged and privileged.flag():
+        raise privileged.error("is not supported; name what it needs in cap_add")
+    for entry in service.entries_of("security_opt"):
+        if entry.text() not in ("no-new-privileges", "no-new-privileges:true"):
+            raise entry.error(f"is {entry.text()!r}, which is not supported")
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _image(service: Entry, project: Project) -> dict[str, Any]:
+    image, build = service.get("image"), service.get("build")
+    if build is None and image is None:
+        raise service.error("needs either an image or a build")
+    if build is None and image is not None:
+        name = image.text()
+        # What another service builds under this name.
+        for other in project.top.must("services").mapping().values():
+            tag = other.get("image")
+            if other.get("build") and tag and tag.text() == name:
+                build = other.get("build")
+    return {"build": _build(build)} if build else {"image": image.text() if image else None}
 
 
-def _env_files(wanted: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for entry in _list(wanted, "env_file"):
-        path = entry.get("path") if isinstance(entry, dict) else entry
-        required = entry.get("required", True) if isinstance(entry, dict) else True
-        if required or (folder / str(path)).is_file():
-            values.update(read_env_file(folder / str(path)))
-    return values
-
-
-def _build(value: Any, folder: Path) -> Build:
-    if isinstance(value, str):
-        return Build(folder=folder / value)
-    if not isinstance(value, dict):
-        raise _Refused("'build' is neither a folder nor a mapping")
-    for key in value:
-        if key not in ("context", "dockerfile", "args", "target"):
-            raise _Refused(f"'build.{key}' is not supported")
+def _build(entry: Entry) -> Build:
+    if not isinstance(entry.value, dict):
+        return Build(folder=entry.file())
+    ignored = ("cache_from", "cache_to", "labels", "no_cache", "pull", "tags")
+    entry.only("context", "dockerfile", "args", "target", *ignored)
+    context, file, target = map(entry.get, ("context", "dockerfile", "target"))
+    args = entry.get("args")
     return Build(
-        folder=folder / str(value.get("context", ".")),
-        dockerfile=value.get("dockerfile", "Dockerfile"),
-        args=_pairs(value, "args"),
-        target=value.get("target"),
+        folder=context.file() if context else entry.replaced(".").file(),
+        dockerfile=file.text() if file else "Dockerfile",
+        args=_resolved(args) if args else {},
+        target=target.text() if target else None,
     )
 
 
-def _port(entry: Any) -> str:
+def _words(service: Entry, key: str) -> Sequence[str] | None:
+    entry = service.get(key)
+    if entry is None:
+        return None
+    words = entry.words()
+    if words or key == "entrypoint":
+        return words or [""]  # which is how the engine is told that there is none
+    if service.get("entrypoint") is None:
+        raise entry.error("is empty, which needs an 'entrypoint' of the service's own beside it")
+    return []
+
+
+def _resolved(entry: Entry) -> Mapping[str, str]:
+    """Names and values; a name alone takes its value from the process, or is left out."""
+    found = {}
+    for name, value in entry.pairs().items():
+        if value is not None:
+            found[name] = value.text()
+        elif name in entry.source.variables:
+            found[name] = entry.source.variables[name]
+    return found
+
+
+def _environment(service: Entry) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    for entry in service.entries_of("env_file"):
+        path, raw = entry, False
+        if isinstance(entry.value, dict):
+            path = entry.only("path", "required", "format").must("path")
+            required, kind = entry.get("required"), entry.get("format")
+            if kind and kind.text() != "raw":
+                raise kind.error(f"is {kind.text()!r}; expected 'raw', or none")
+            raw = kind is not None
+            if required and not required.flag() and not path.file().is_file():
+                continue
+        known = {**values, **entry.source.variables}
+        values.update(read_env_file(path.file(), known, raw=raw))
+    own = service.get("environment")
+    if own:
+        for name in own.pairs():
+            values.pop(name, None)  # also where it has no value here
+        values.update(_resolved(own))
+    return values
+
+
+def _limits(service: Entry) -> dict[str, Any]:
+    limits = _deployed(service)
+
+    def limit(key: str, name: str) -> Entry | None:
+        return service.get(key) or (limits.get(name) if limits else None)
+
+    memory, cpus = limit("mem_limit", "memory"), limit("cpus", "cpus")
+    found: dict[str, Any] = {
+        "memory": (memory and memory.size()) or None,
+        "cpus": (cpus and cpus.number()) or None,
+    }
+    if pids := limit("pids_limit", "pids"):
+        found["pids"] = None if pids.whole() in (-1, 0) else pids.whole()
+    if shared := service.get("shm_size"):
+        found["shm_size"] = shared.size()
+    return found
+
+
+def _deployed(service: Entry) -> Entry | None:
+    """The limits of ``deploy``."""
+    deploy = service.get("deploy")
+    replicas = deploy.get("replicas") if deploy else None
+    for count in (replicas, service.get("scale")):
+        if count and count.whole() != 1:
+            raise count.error("other than 1 is not supported")
+    if not deploy:
+        return None
+    policies = ("restart_policy", "update_config", "rollback_config")
+    deploy.only("resources", "replicas", "mode", "labels", "endpoint_mode", *policies)
+    resources = deploy.get("resources")
+    if not resources:
+        return None
+    if reserved := resources.only("limits", "reservations").get("reservations"):
+        reserved.only("cpus", "memory")
+    limits = resources.get("limits")
+    return limits.only("memory", "cpus", "pids") if limits else None
+
+
+def _run_options(service: Entry) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in ("working_dir", "hostname", "domainname", "platform"):
+        if entry := service.get(key):
+            found[key] = entry.text()
+    for key in ("init", "tty", "stdin_open", "read_only"):
+        if entry := service.get(key):
+            found[key] = entry.flag()
+    for key in ("group_add", "dns", "dns_search", "dns_opt"):
+        found[key] = [entry.text() for entry in service.entries_of(key)]
+    if entry := service.get("sysctls"):
+        found["sysctls"] = {name: _value(entry, name, it) for name, it in entry.pairs().items()}
+    if entry := service.get("extra_hosts"):
+        found["extra_hosts"] = {
+            name: _value(entry, name, it).strip("[]") for name, it in entry.pairs("=", ":").items()
+        }
+    if entry := service.get("ulimits"):
+        found["ulimits"] = {name: _ulimit(it) for name, it in entry.mapping().items()}
+    return found
+
+
+def _value(entry: Entry, name: str, value: Entry | None) -> str:
+    if value is None:
+        raise entry.error(f"has no value for {name!r}")
+    return value.text()
+
+
+def _ulimit(entry: Entry) -> tuple[int, int]:
+    if isinstance(entry.value, dict):
+        entry.only("soft", "hard")
+        return entry.must("soft").whole(), entry.must("hard").whole()
+    return entry.whole(), entry.whole()
+
+
+def _ports(service: Entry) -> Sequence[str]:
     """The container's side; the host's is chosen freely, so that tests can run side by side."""
-    if isinstance(entry, dict):
-        entry = f"{entry.get('target')}/{entry.get('protocol', 'tcp')}"
-    match = _PORT.fullmatch(str(entry))
-    if match is None:
-        raise _Refused(f"port {entry!r} is not supported; expected one such as '8080:80/tcp'")
-    return f"{match['port']}/{match['protocol'] or 'tcp'}"
+    found: dict[str, None] = {}
+    for entry in service.entries_of("ports"):
+        text = entry.text() if not isinstance(entry.value, dict) else _long_port(entry)
+        match = _PORT.fullmatch(text)
+        if match is None:
+            raise entry.error(f"is {text!r}; expected a port such as '8080:80/tcp'")
+        first, last = int(match["port"]), int(match["last"] or match["port"])
+        host, _, end = (match["host"] or "").partition("-")
+        room = int(end) - int(host) + 1 if end and host else 1
+        if match["last"] and host and room != last - first + 1:
+            raise entry.error(f"is {text!r}, whose ranges differ in length")
+        if not first <= last < first + _MOST_PORTS:
+            raise entry.error(f"is {text!r}; expected a range of at most {_MOST_PORTS} ports")
+        protocol = match["protocol"] or "tcp"
+        found |= dict.fromkeys(f"{port}/{protocol}" for port in range(first, last + 1))
+    return [*found]
 
 
-def _depends_on(wanted: Mapping[str, Any]) -> Sequence[str]:
-    """Every service waits until what it depends on is ready, also where only a start is asked."""
-    value = wanted.get("depends_on") or []
-    if isinstance(value, dict):
-        for name, about in value.items():
-            condition = (about or {}).get("condition", "service_started")
-            if condition not in ("service_started", "service_healthy"):
-                raise _Refused(f"'depends_on.{name}' with condition {condition!r} is not supported")
-    return [str(name) for name in value]
+def _long_port(entry: Entry) -> str:
+    entry.only("target", "published", "host_ip", "protocol", "app_protocol", "mode", "name")
+    protocol = entry.get("protocol")
+    return f"{entry.must('target').whole()}/{protocol.text() if protocol else 'tcp'}"
 
 
-def _probe(healthcheck: Any) -> Exec | None:
-    """The check's command, tried every few milliseconds instead of its interval."""
-    if healthcheck is None:
+def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) -> Probe | None:
+    """What tells that it is as its dependents want it: healthy, or at its end."""
+    needs = [
+        needed.entry.get("condition") or needed.entry
+        for other in project.services.values()
+        for its, needed in dependencies(other).items()
+        if its == name and needed.condition in (HEALTHY, COMPLETED)
+    ]
+    if any(entry.value == COMPLETED for entry in needs):
+        return Completed()
+    check = service.get("healthcheck")
+    argv: Sequence[str] | None = None
+    timeout = _USUAL_TIMEOUT
+    if check:
+        check.only(
+            *("test", "disable", "interval", "timeout", "retries", "start_period"),
+            "start_interval",
+        )
+        for key in ("interval", "timeout", "start_period", "start_interval"):
+            seconds = it.seconds() if (it := check.get(key)) else 0.0
+            timeout = seconds if key == "timeout" and seconds else timeout
+        if retries := check.get("retries"):
+            retries.whole()
+        test, disable = check.get("test"), check.get("disable")
+        argv = _test(test) if test else None
+        if (disable and disable.flag()) or (test and argv is None):
+            if needs:
+                raise needs[0].error(f"waits until {name!r} is healthy, which has no healthcheck")
+            return None
+    if not check and not needs:
         return None
-    if not isinstance(healthcheck, dict):
-        raise _Refused("'healthcheck' is not a mapping")
-    test = healthcheck.get("test")
-    if healthcheck.get("disable") or test in (None, "NONE", ["NONE"]):
+    otherwise: Probe = Tcp() if ports and ports[0].endswith("/tcp") else _Running()
+    entry = needs[0] if needs else service
+    return Healthcheck(argv, timeout, entry, None if needs else otherwise)
+
+
+def _test(entry: Entry) -> Sequence[str] | None:
+    if not isinstance(entry.value, list):
+        return [*_OUR_SHELL, entry.text()]
+    words = [it.text() for it in entry.value]
+    if words == ["NONE"]:
         return None
-    if isinstance(test, str):
-        return Exec(["/bin/sh", "-c", test])
-    kind, *argv = map(str, test)
-    if kind == "CMD-SHELL" and len(argv) == 1:
-        return Exec(["/bin/sh", "-c", *argv])
-    if kind == "CMD" and argv:
-        return Exec(argv)
-    raise _Refused(f"'healthcheck.test' {test!r} is not supported")
+    argv = _argv(words)
+    if argv is None:
+        raise entry.error(f"is {words!r}; expected CMD or CMD-SHELL and a command, or NONE")
+    return argv
 
 
-def _capabilities(wanted: Mapping[str, Any]) -> Sequence[str] | None:
-    more, less = _list(wanted, "cap_add"), _list(wanted, "cap_drop")
+def _argv(test: Sequence[str]) -> Sequence[str] | None:
+    """What Docker runs for a healthcheck."""
+    kind, *words = test or [""]
+    if kind == "CMD-SHELL" and len(words) == 1:
+        return [*_OUR_SHELL, *words]
+    return words if kind == "CMD" and words else None
+
+
+def _capabilities(service: Entry) -> Sequence[str] | None:
+    more, less = (
+        [entry.text().upper().removeprefix("CAP_") for entry in service.entries_of(key)]
+        for key in ("cap_add", "cap_drop")
+    )
+    if "ALL" in more:
+        raise service.must("cap_add").error("has ALL; name the capabilities that it needs")
     if not more and not less:
         return None
     kept = [] if "ALL" in less else [name for name in CAPABILITIES if name not in less]
-    return [*kept, *(name for name in map(str, more) if name not in kept)]
+    return [*kept, *(name for name in more if name not in kept)]
 
 
-def _check_networks(networks: Any) -> None:
-    """All services of a class stand on one network; more than membership cannot be kept."""
-    if isinstance(networks, dict) and any(networks.values()):
-        raise _Refused("'networks' with options such as aliases is not supported")
+def _links(project: Project) -> Mapping[str, Sequence[str]]:
+    """What services are called by those that link them; here everybody may call them so."""
+    found: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    for service in project.services.values():
+        for entry in service.entries_of("links"):
+            name, _, alias = entry.text().partition(":")
+            if alias:
+                if owners.setdefault(alias, name) != name:
+                    raise entry.error(f"gives {alias!r} to another service than a link before")
+                found.setdefault(name, []).append(alias)
+    return found
+
+
+def _networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras:
+    """The networks it stands on: the file's default one is that of the test class."""
+    container_name = service.get("container_name")
+    names = [*more, *([container_name.text()] if container_name else [])]
+    wanted = service.get("networks")
+    if wanted is None:
+        return Extras(aliases=names)
+    found: dict[str, Entry] = (
+        dict(wanted.mapping())
+        if isinstance(wanted.value, dict)
+        else {entry.text(): entry for entry in wanted.entries()}
+    )
+    networks = []
+    aliases: Sequence[str] = ()
+    for key, entry in found.items():
+        own = names
+        if isinstance(entry.value, dict):
+            entry.only("aliases", "priority")
+            own = [*names, *(it.text() for it in entry.entries_of("aliases"))]
+        internal = _internal(key, entry, project)
+        if key == _DEFAULT:
+            aliases = own
+        else:
+            networks.append(Network(key=key, internal=internal, aliases=own))
+    return Extras(networks=networks, aliases=aliases, on_own=_DEFAULT in found)
+
+
+def _internal(key: str, entry: Entry, project: Project) -> bool:
+    """Whether a network has no way out."""
+    top = project.top.mapping().get("networks")
+    if key == _DEFAULT and (top is None or key not in top.mapping()):
+        return False
+    declared = project.declared("networks", entry.replaced(key)).only(*_OF_NETWORK)
+    driver, internal = declared.get("driver"), declared.get("internal")
+    if driver and driver.text() != "bridge":
+        raise driver.error("other than bridge is not supported")
+    if internal and internal.flag() and key == _DEFAULT:
+        raise internal.error("is not supported for the default network, which is the test class's")
+    return internal is not None and internal.flag()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
 from orchestrator.probes.waiting import poll
-from orchestrator.services.hooks import await_ready, host_names
+from orchestrator.services.hooks import await_ready
 from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def paused(service: Service) -> Iterator[None]:
 def partitioned(service: Service) -> Iterator[None]:
     """Cut the server off from everybody while the block runs."""
     running = service.running
-    names = host_names(running.alias)
 
     def reconnect(network: str) -> None:
+        names = running.networks[network]
         running.engine.connect_network(network, container=running.container, aliases=names)
 
     with OwnStack() as undo:
