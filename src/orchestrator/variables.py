@@ -69,7 +69,7 @@ def expand(text: str, variables: Mapping[str, str], *, required: bool = False) -
         match = _VARIABLE.match(text, dollar)
         if match is None:
             begins = text[dollar : dollar + 2]
-            raise VariableError(f"{begins!r} begins no variable; write $$ for a dollar")
+            raise VariableError(f"{begins!r} has a $ that is no variable; write $$ for a dollar")
         at, word = match.end(), ""
         if match["operator"]:
             end = _closing(text, at, name=match["name"])

@@ -63,7 +63,7 @@ REFUSED = {
     "is a list; expected a mapping": "[image, a]",
     "'environment' is 3": "{image: a, environment: 3}",
     "'command' is empty": "{image: a, command: []}",
-    "begins no variable": "{image: a, command: 'cost $5'}",
+    "has a $ that is no variable": "{image: a, command: 'cost $5'}",
     "is not set: please": "{image: a, command: '${MISSING:?${NO:-please}}'}",
     "'environment.A' is there twice, also on line 2": "{image: a, environment: {A: 1, A: 2}}",
     "'environment' is an alias of what it stands in": "&a {image: a, environment: *a}",
