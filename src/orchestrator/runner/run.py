@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import crash_reports, schedule
+from orchestrator.runner.coverage import measured_workers
 from orchestrator.runner.crash_reports import CrashLogs
 from orchestrator.runner.messages import (
     Began,
@@ -42,7 +43,7 @@ from orchestrator.runner.schedule import History, Schedule
 from orchestrator.runner.worker_handle import Ending, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.results import Problem
@@ -65,7 +66,9 @@ def run_tests(options: Options) -> int:
     """
     text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
-        results = Run(options, text, interrupts).work()
+        run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
+        with measured_workers(_environ(options, run_id=run_id)) as environ:
+            results = Run(options, text, interrupts, environ=environ).work()
         text.summary(results, durations=options.durations)
         if options.junit is not None:
             from orchestrator.runner.reports import junit  # most runs need no XML
@@ -94,7 +97,9 @@ def _environ(options: Options, *, run_id: str) -> dict[str, str]:
 class Run:
     """The state of one run, and what follows from everything that happens in it."""
 
-    def __init__(self, options: Options, text: Text, interrupts: Interrupts) -> None:
+    def __init__(
+        self, options: Options, text: Text, interrupts: Interrupts, *, environ: Mapping[str, str]
+    ) -> None:
         self.results = Results(started=time.time())
         self._options = options
         self._text = text
@@ -110,9 +115,7 @@ class Run:
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
         self._kill_at: float | None = None
-        run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
-        self._crash_logs = CrashLogs(run=run_id, folder=options.logs)
-        environ = _environ(options, run_id=run_id)
+        self._crash_logs = CrashLogs(run=environ["ORCHESTRATOR_RUN"], folder=options.logs)
         self._pool = WorkerPool(options, environ=environ, interrupts=interrupts, told=text.told)
 
     def work(self) -> Results:
