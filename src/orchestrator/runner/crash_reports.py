@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from orchestrator.sessions import Thing
 
 _LAST_LINES: Final = 60
+_WATCH: Final = re.compile(r'/runner/interruption\.py", line \d+ in _wait')
+_BELOW_TESTS: Final = re.compile(
+    r"/unittest/(case|suite|async_case)\.py|/runner/(result|suite)\.py"
+)
 _KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: see dmesg"
 _LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
 
@@ -98,13 +104,24 @@ def _with_output(said: str, worker: WorkerHandle) -> str:
     """A line with the stacks that a worker has dumped, and the end of what it has written."""
     text = f"{said}\n"
     for heading, shown in (
-        ("Its stacks:", worker.output.read_stacks().strip()),
+        ("Its stacks:", _of_tests(worker.output.read_stacks())),
         ("Last output of the worker:", str(worker.output.read(worker.shown)).rstrip()),
     ):
         if shown:
             tail = "\n".join(shown.splitlines()[-_LAST_LINES:])
             text += f"\n{heading}\n{indented(tail)}\n"
     return text
+
+
+def _of_tests(stacks: str) -> str:
+    """Stacks without this runner's own thread, and without what is below a test or a fixture."""
+    blocks = [
+        block.split("\n") for block in stacks.strip().split("\n\n") if not _WATCH.search(block)
+    ]
+    return "\n\n".join(
+        "\n".join(itertools.takewhile(lambda line: not _BELOW_TESTS.search(line), block))
+        for block in blocks
+    )
 
 
 class CrashLogs:

@@ -227,6 +227,7 @@ class HangTest(RunnerTestCase):
         self.assertEqual(1, ran.status)
         self.assertIn("its class took more than 2 s (--timeout)", ran.text)
         self.assertEqual(1, ran.text.count("in wait_for_ever"), ran.text)
+        self.assertNotIn("runner/worker.py", ran.text)
         self.assertEqual("xx", (self.project / "cleaned").read_text())
 
     def test_hang_while_collecting(self) -> None:
