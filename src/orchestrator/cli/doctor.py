@@ -11,6 +11,7 @@ import getpass
 import grp
 import json
 import os
+import re
 import shutil
 import socket
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
+    from orchestrator.engine.api import EngineInfo
     from orchestrator.engine.docker import Engine
+    from orchestrator.engine.endpoint import Endpoint
 
 # A healthy daemon answers in milliseconds; who asks the doctor does not want to wait a minute.
 _ENGINE_TIMEOUT: Final = 10.0  # seconds
@@ -36,7 +39,17 @@ _SOCKET_TIMEOUT: Final = 5.0  # seconds for a local socket to accept
 # Postgres, Redis and Kafka take about 1 GB unpacked, their data and logs the rest.
 LEAST_SPACE: Final = 2 << 30  # bytes
 LEAST_INODES: Final = 50_000
-_MAKE_ROOM: Final = "docker system df; python -m orchestrator reap; docker image prune --all"
+_MAKE_ROOM: Final = "{0} system df; python -m orchestrator reap; {0} image prune --all"
+# Where a socket is, links followed, tells whose it is, and how that is started.
+_STARTS: Final = (
+    (r"^/run/user/\d+/podman/", "systemctl --user {} podman.socket"),
+    (r"/podman/podman\.sock$", "sudo systemctl {} podman.socket"),
+    (r"/podman/", "podman machine {}"),
+    (r"^/run/user/\d+/docker\.sock$", "systemctl --user {} docker"),
+    (r"/\.docker/desktop/", "systemctl --user {} docker-desktop"),
+    (r"/\.colima/", "colima {}"),
+    (r"/\.(docker|orbstack|rd)/", "open -a Docker"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,10 @@ def examine() -> Iterator[Finding]:
     try:
         endpoint = find_endpoint()
     except EngineError as error:
-        yield Finding("daemon", str(error), "docker context ls; unset DOCKER_HOST")
+        yield Finding("daemon", str(error), _leave())
         return
     yield from check_credentials()
-    if endpoint.socket and (problem := _socket_problem(endpoint.socket)):
+    if endpoint.socket and (problem := _socket_problem(endpoint, endpoint.socket)):
         yield problem
         return
     patience = min(settings.engine_timeout, _ENGINE_TIMEOUT)
@@ -94,22 +107,34 @@ def examine() -> Iterator[Finding]:
             info = engine.info()
         except EngineError as error:
             if error.status is None:
-                mend = _start("restart") if endpoint.socket else f"docker -H {endpoint.url} version"
-                yield Finding("daemon", str(error), mend)
+                text = str(error).removesuffix(" `python -m orchestrator doctor` looks closer.")
+                verb = "start" if getattr(error, "absent", False) else "restart"
+                yield Finding("daemon", f"{text}{_by(endpoint)}", _start(endpoint, verb))
                 return
             yield _refusal("daemon", str(error), paths=["/info", "/version"])
         else:
             text = (
-                f"Docker {info.version} (API {info.api_version}) at {endpoint.url}, {info.os}/"
-                f"{info.architecture}, {info.cpus} CPUs, {info.memory / 1e9:.1f} GB memory"
+                f"{info.product} {info.version} (API {info.api_version}) at {endpoint.url}"
+                f"{_by(endpoint)}, {info.os}/{info.architecture}, {info.cpus} CPUs, "
+                f"{info.memory / 1e9:.1f} GB memory"
             )
             yield Finding("daemon", text)
-            yield check_disk(info.root_dir, here=endpoint.socket is not None)
+            yield check_disk(info, here=endpoint.socket is not None)
         yield from check_images(engine, settings)
         yield check_leftovers(engine)
 
 
-def _socket_problem(path: str) -> Finding | None:
+def _by(endpoint: Endpoint) -> str:
+    return f" (by {endpoint.origin})" if endpoint.origin else ""
+
+
+def _leave() -> str:
+    """The command after which another daemon than the one that was chosen is used."""
+    variables = (name for name in ("DOCKER_HOST", "DOCKER_CONTEXT") if os.environ.get(name))
+    return next((f"unset {name}" for name in variables), "docker context use default")
+
+
+def _socket_problem(endpoint: Endpoint, path: str) -> Finding | None:
     """What keeps this user from the daemon's socket; None when nothing does."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -118,15 +143,17 @@ def _socket_problem(path: str) -> Finding | None:
     except PermissionError:
         return _no_permission(path)
     except OSError as error:
-        text, mend = f"no Docker daemon: there is no socket {path}", _start()
+        text, mend = f"no daemon: there is no socket {path}", _start(endpoint)
         if Path(path).exists() and not Path(path).is_socket():
-            text, mend = f"{path} is not the socket of a Docker daemon", "unset DOCKER_HOST"
+            restart = f"sudo rm -r {path}; {_start(endpoint, 'restart')}"
+            text = f"{path} is not the socket of a daemon"
+            mend = _leave() if endpoint.origin else restart
         elif isinstance(error, ConnectionRefusedError):
-            text = f"no Docker daemon: nobody listens on {path}; it ended without removing it"
+            text = f"no daemon: nobody listens on {path}; it ended without removing it"
         elif not isinstance(error, FileNotFoundError):
-            text = f"the Docker daemon's socket {path} does not accept: {error}"
-            mend = _start("restart")
-        return Finding("daemon", text, mend)
+            text = f"the daemon's socket {path} does not accept: {error}"
+            mend = _start(endpoint, "restart")
+        return Finding("daemon", f"{text}{_by(endpoint)}", mend)
     return None
 
 
@@ -136,16 +163,26 @@ def _refusal(about: str, text: str, *, paths: Iterable[str]) -> Finding:
     return Finding(about, text, mend)
 
 
-def _start(verb: str = "start") -> str:
+def _start(endpoint: Endpoint, verb: str = "start") -> str:
+    """The command that starts the daemon of an endpoint, or leaves one that is not to be had."""
+    leave = f"; or: {_leave()}" if endpoint.origin else ""
+    if endpoint.socket is None:
+        return f"{verb} Docker on {endpoint.hostname}{leave}"
+    path = str(Path(endpoint.socket).resolve())
+    command = next((command for place, command in _STARTS if re.search(place, path)), "")
+    if command:
+        return f"{command.format(verb)}{leave}"
+    return _leave() if endpoint.origin else _start_here(verb)
+
+
+def _start_here(verb: str) -> str:
     if shutil.which("dockerd") is None and shutil.which("docker") is None:
         if shutil.which("apt-get"):
             return "sudo apt-get install docker.io"
         return "install Docker: https://docs.docker.com/engine/install"
     if Path("/run/systemd/system").is_dir():
         return f"sudo systemctl {verb} docker"
-    if os.uname().sysname == "Darwin":
-        return "open -a Docker"
-    return f"sudo service docker {verb}"
+    return "open -a Docker" if os.uname().sysname == "Darwin" else f"sudo service docker {verb}"
 
 
 def _no_permission(path: str) -> Finding:
@@ -153,7 +190,11 @@ def _no_permission(path: str) -> Finding:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = str(os.getuid())
-    text = f"user {user} may not use the Docker daemon's socket {path}"
+    text = f"user {user} may not use the daemon's socket {path}"
+    if "podman" in str(Path(path).resolve()):  # it is of one user, and everybody can have one
+        own = f"unix:///run/user/{os.getuid()}/podman/podman.sock"
+        start = "systemctl --user start podman.socket"
+        return Finding("daemon", text, f"{start} && export DOCKER_HOST={own}")
     try:
         group = grp.getgrgid(Path(path).stat().st_gid)
     except (OSError, KeyError):
@@ -170,8 +211,9 @@ def _no_permission(path: str) -> Finding:
     return Finding("daemon", text, mend)
 
 
-def check_disk(folder: str, *, here: bool) -> Finding:
+def check_disk(info: EngineInfo, *, here: bool) -> Finding:
     """Whether the daemon has room for images and containers."""
+    folder, make_room = info.root_dir, _MAKE_ROOM.format(info.product.lower())
     if not here or not Path(folder).is_dir():
         text = f"the daemon keeps its data in {folder} of another machine: not looked at"
         return Finding("disk", text)
@@ -183,9 +225,9 @@ def check_disk(folder: str, *, here: bool) -> Finding:
     text = f"{free / 1e9:.1f} GB free in {folder}"
     if free < LEAST_SPACE:
         text += f"; at least {LEAST_SPACE / 1e9:.1f} GB are needed"
-        return Finding("disk", text, _MAKE_ROOM)
+        return Finding("disk", text, make_room)
     if inodes.f_files and inodes.f_favail < LEAST_INODES:
-        return Finding("disk", f"{text}, but only {inodes.f_favail} more files", _MAKE_ROOM)
+        return Finding("disk", f"{text}, but only {inodes.f_favail} more files", make_room)
     return Finding("disk", text)
 
 

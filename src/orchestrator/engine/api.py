@@ -173,6 +173,7 @@ class PullProgress:
 class EngineInfo:
     """The daemon in a few words; it needs no trusted certificate of its insecure registries."""
 
+    product: str  # "Docker", or "Podman"
     version: str
     api_version: str
     os: str
@@ -229,7 +230,9 @@ def engine_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineIn
     networks: Sequence[str] = registries.get("InsecureRegistryCIDRs") or ()
     hosts = registries.get("IndexConfigs") or {}
     insecure = [name for name, about in hosts.items() if not about.get("Secure", True)]
+    parts = [str(part.get("Name")) for part in version.get("Components") or ()]
     return EngineInfo(
+        product="Podman" if any("Podman" in part for part in parts) else "Docker",
         version=version["Version"],
         api_version=version["ApiVersion"],
         os=version["Os"],

@@ -273,10 +273,10 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineU
             f"about it: `ssh {url} docker version`."
         )
     else:
+        here = "(`sudo systemctl start docker`, or Docker Desktop)" if endpoint.socket else "there"
         told = (
-            f"No Docker daemon answers at {url}: {_reason(error)}. Start it "
-            "(`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to another "
-            "one. `python -m orchestrator doctor` looks closer."
+            f"No Docker daemon answers at {url}: {_reason(error)}. Start it {here}, or set "
+            "DOCKER_HOST to another one. `python -m orchestrator doctor` looks closer."
         )
     return EngineUnavailableError(told, absent=absent)
 

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
 _EVERYWHERE_6: Final = "::"
 _SSH_TIMEOUT: Final = 10.0  # seconds
+_CONFIG: Final = "config.json"
 _ROUTES: Final = Path("/proc/net/route")
 
 
@@ -38,11 +39,13 @@ class Endpoint:
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
         tls: The folder with ca.pem, cert.pem and key.pem, or None for a plain connection.
         verify: Whether the daemon's certificate is checked; only of meaning with ``tls``.
+        origin: Who says so: a variable, or a docker context and what chose it; empty by default.
     """
 
     url: str
     tls: Path | None = None
     verify: bool = True
+    origin: str = field(default="", compare=False)
 
     @property
     def socket(self) -> str | None:
@@ -84,10 +87,12 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
     if url := environ.get("DOCKER_HOST"):
         secure = bool(environ.get("DOCKER_TLS_VERIFY"))
         folder = Path(environ.get("DOCKER_CERT_PATH") or _config(environ))
-        return Endpoint(url=_checked(url, "DOCKER_HOST"), tls=folder if secure else None)
+        url = _checked(url, "DOCKER_HOST")
+        return Endpoint(url=url, tls=folder if secure else None, origin="DOCKER_HOST")
+    chosen_by = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else _config(environ) / _CONFIG
     name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
     if name and name != "default":
-        return _from_context(name, environ)
+        return _from_context(name, environ, origin=f"docker context {name!r}, of {chosen_by}")
     return Endpoint(url=LOCAL)
 
 
@@ -118,14 +123,14 @@ def _config(environ: Mapping[str, str]) -> Path:
 
 def _current_context(environ: Mapping[str, str]) -> str | None:
     try:
-        text = (_config(environ) / "config.json").read_text(encoding="utf-8")
+        text = (_config(environ) / _CONFIG).read_text(encoding="utf-8")
         name = json.loads(text).get("currentContext")
     except (OSError, ValueError, AttributeError):
         return None  # an unreadable config.json is for the docker command to complain about
     return name if isinstance(name, str) else None
 
 
-def _from_context(name: str, environ: Mapping[str, str]) -> Endpoint:
+def _from_context(name: str, environ: Mapping[str, str], *, origin: str) -> Endpoint:
     """Read a docker context; its folders are named by the SHA-256 of its name."""
     key = hashlib.sha256(name.encode()).hexdigest()
     contexts = _config(environ) / "contexts"
@@ -135,12 +140,12 @@ def _from_context(name: str, environ: Mapping[str, str]) -> Endpoint:
         url, skip = docker["Host"], docker.get("SkipTLSVerify", False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(
-            f"docker context {name!r} cannot be read; see `docker context ls`, "
+            f"{origin}, cannot be read; see `docker context ls`, "
             "or set DOCKER_HOST to the daemon's address"
         ) from error
     folder = contexts / "tls" / key / "docker"
     tls = folder if folder.is_dir() else None
-    return Endpoint(url=_checked(url, f"docker context {name!r}"), tls=tls, verify=not skip)
+    return Endpoint(url=_checked(url, origin), tls=tls, verify=not skip, origin=origin)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class PullTest(ImageTestCase):
         self.assertIsNotNone(self.engine.images.find(second.reference.tagged))
         ran = self.command("pull", "third")
         self.assertEqual(2, ran.status)
-        self.assertIn("no entry 'third'; did you mean", ran.err)
+        self.assertIn("no entry 'third'; it has first, second", ran.err)
 
     def test_platform(self) -> None:
         """--platform brings the image of another platform of the same index, and back."""
