@@ -172,7 +172,9 @@ def _start(endpoint: Endpoint, verb: str = "start") -> str:
     command = next((command for place, command in _STARTS if re.search(place, path)), "")
     if command:
         return f"{command.format(verb)}{leave}"
-    return _leave() if endpoint.origin else _start_here(verb)
+    if not endpoint.origin:
+        return _start_here(verb)
+    return f"{verb} the daemon of {path}{leave}" if Path(path).exists() else _leave()
 
 
 def _start_here(verb: str) -> str:

@@ -23,6 +23,7 @@ from tests.support.small_daemon import small_daemon
 from tests.support.tiny_images import tiny_image
 
 NOBODY = 65534
+PODMAN = "unix:///run/user/1000/podman/podman.sock"
 
 
 class DoctorTest(ImageTestCase):
@@ -77,8 +78,11 @@ class DoctorTest(ImageTestCase):
         lock, config = self.write_lock(), Path("docker/config.json")
         host = "DOCKER_HOST"
         for about, text, mend, env in (
-            ("daemon", "no socket /nowhere/s", "docker", {host: "unix:///nowhere/s"}),
-            ("daemon", f"nobody listens on {stale}", "docker", {host: f"unix://{stale}"}),
+            ("daemon", "/nowhere/s (by DOCKER_HOST)", "unset DOCKER_HOST", {host: "/nowhere/s"}),
+            ("daemon", f"nobody listens on {stale}", "start the daem", {host: f"unix://{stale}"}),
+            ("daemon", "no socket", "start podman.socket; or: unset", {host: PODMAN}),
+            ("daemon", ":1: Conn", "Docker on 127.0.0.1; or: unset", {host: "tcp://127.0.0.1:1"}),
+            ("daemon", "'far', of DOCKER_CON", "unset DOCKER_CON", {"DOCKER_CONTEXT": "far"}),
             ("daemon", f"{file} is not the socket", "unset", {host: f"unix://{file}"}),
             ("daemon", "DOCKER_HOST is 'gopher://x'", "unset", {host: "gopher://x"}),
             ("settings", "_PULL='maybe'", "unset", {"ORCHESTRATOR_PULL": "maybe"}),
@@ -86,6 +90,7 @@ class DoctorTest(ImageTestCase):
             with self.subTest(text):
                 self.assert_finds(about, text, mend, **env)
         for path, content, about, text, mend in (
+            (config, '{"currentContext": "x"}', "daemon", f"{config}, cannot", "context use default"),
             (config, "{", "docker", "is not what docker writes", "docker login"),
             (config, '{"credsStore": "no"}', "docker", "credential-no", "install docker-c"),
             (lock, "version = 1\n[x]\n", "lock", "images.lock: unknown key 'x'", "correct"),
