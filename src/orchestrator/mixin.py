@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import traceback
 import unittest
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -102,6 +103,8 @@ class ServicesMixin(_Base):
             start(environment)
             setattr(cls, ENVIRONMENT, environment)
             setattr(cls, HANDLES, environment.handles)
+            if environment.keeps_failed:
+                _watch_tear_down(cls, environment)
         super().setUpClass()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
@@ -150,7 +153,36 @@ class ServicesMixin(_Base):
         states.callback(vars(self).pop, HANDLES)
 
 
+def _watch_tear_down(cls: type[ServicesMixin], environment: Environment) -> None:
+    """Note when ``tearDownClass`` fails: unittest does not tell the clean-ups after it."""
+    tear_down, own = cls.tearDownClass, vars(cls).get("tearDownClass")
+
+    def watched() -> None:
+        try:
+            tear_down()
+        except Exception as error:
+            environment.failed(error)
+            raise
+
+    def restore() -> None:
+        if own is None:
+            del cls.tearDownClass
+        else:
+            setattr(cls, "tearDownClass", own)  # noqa: B010 - it is a classmethod
+
+    setattr(cls, "tearDownClass", staticmethod(watched))  # noqa: B010 - the same
+    cls.addClassCleanup(restore)
+
+
 def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
+    error = sys.exc_info()[1]  # pytest calls this while a fixture's error is on its way
+    failing = isinstance(error, Exception) and not isinstance(error, unittest.SkipTest)
+    if (
+        failing
+        or getattr(cls, "_classSetupFailed", False)
+        or getattr(cls, "tearDown_exceptions", ())
+    ):
+        environment.failed(error if failing else None)
     for name in (ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
@@ -196,7 +228,7 @@ class _Watched:
         def report(test: object, *details: Any) -> Any:
             if os.getpid() != self._process:
                 return _reported_by_a_child(name, details)
-            if name in _REPORTS:
+            if name in _REPORTS and details[-1] is not None:
                 self._annotate(details[-1])
             return attribute(test, *details)
 
@@ -212,6 +244,8 @@ class _Watched:
     def _annotate(self, error: object) -> None:
         if not isinstance(error, tuple) or not isinstance(error[1], Exception):
             return
+        if environment := vars(type(self._test)).get(ENVIRONMENT):
+            environment.failed(error[1])
         handles = vars(self._test).get(HANDLES) or vars(type(self._test)).get(HANDLES)
         if handles and (text := self._diagnosis.of(handles.values())):
             error[1].add_note(f"Services during this test:\n{text}")

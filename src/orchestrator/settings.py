@@ -117,6 +117,7 @@ class Settings:
     registry_mirror: tuple[tuple[str, str], ...] = _setting(_mirrors, ())
     registries: tuple[str, ...] = _setting(_registries, ())  # empty for any
     skip_without_docker: bool = _setting(_flag, False)  # noqa: FBT003 - the default
+    keep_failed: bool = _setting(_flag, False)  # noqa: FBT003 - the default
     run: str | None = _setting(str, None)  # None starts a run of one's own
     host: str | None = _setting(_host, None)
     subnets: ipaddress.IPv4Network = _setting(_network, SUBNETS)

@@ -265,7 +265,7 @@ def check_leftovers(engine: Engine) -> Finding:
         found = inventory(engine)
     except EngineError as error:
         return _refusal("leftover", str(error), paths=[f"/{kind}s" for kind in KINDS])
-    left = [thing for thing in found.things if thing.owner is Liveness.DEAD]
+    left = [thing for thing in found.things if thing.owner is Liveness.DEAD and not thing.kept]
     parts = [f"{len(left)} containers, networks or volumes of dead processes"] if left else []
     if found.refused:
         parts += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]

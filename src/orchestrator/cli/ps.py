@@ -17,9 +17,11 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     import argparse
 
+    from orchestrator.engine.docker import Engine
     from orchestrator.sessions import Owned
 
-_HEAD: Final = ("SESSION", "OWNER", "CLASS", "SERVICE", "KIND", "NAME", "STATUS", "AGE", "IMAGE")
+_HEAD: Final = ("SESSION", "OWNER", "CLASS", "SERVICE", "KIND", "ID", "STATUS", "AGE", "IMAGE")
+_SHORT: Final = 12  # characters of an id, as docker shows it
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -32,35 +34,44 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     with contextlib.closing(connect(Settings.from_environment())) as engine:
         found = inventory(engine)
-    things = sorted(found.things, key=_order)
-    print_refused(found.refused)
-    if arguments.json:
-        print(json.dumps([as_json(thing) for thing in things], indent=2))
-    elif things:
-        now = datetime.now(UTC)
-        print(table([_HEAD, *(_row(thing, now=now) for thing in things)]))
-        if any(thing.owner is not Liveness.ALIVE for thing in things):
-            print("\n`python -m orchestrator reap` removes what dead owners left.")
-    else:
-        print("nothing is running")
+        things = sorted(found.things, key=lambda it: (it.session, it.test_class, it.service, it.id))
+        print_refused(found.refused)
+        if arguments.json:
+            print(json.dumps([as_json(thing) for thing in things], indent=2))
+            return 0
+        names = {image: _name(engine, image) for image in {it.image for it in things if it.image}}
+    now = datetime.now(UTC)
+    rows = [_row(it, now=now, image=names.get(it.image, "")) for it in things if not it.is_marker]
+    print(table([_HEAD, *rows]) if rows else "nothing is running")
+    dead = sum(it.owner is not Liveness.ALIVE and not it.kept for it in things)
+    if dead:
+        print(
+            f"\n{dead} of owners that are dead, or not known to live: "
+            "`python -m orchestrator reap` removes what dead owners left."
+        )
+    if any(it.kept for it in things):
+        print("\nWhat is kept is of classes that failed: until their next run, or `reap`.")
     return 0
 
 
-def _order(thing: Owned) -> tuple[str, ...]:
-    return thing.session, thing.test_class, thing.service, thing.kind, thing.name
+def _name(engine: Engine, image: str) -> str:
+    """The name that people know an image by, where it has one."""
+    found = engine.images.find(image)
+    name = found.tags[0] if found and found.tags else image.removeprefix("sha256:")[:_SHORT]
+    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
-def _row(thing: Owned, *, now: datetime) -> tuple[str, ...]:
+def _row(thing: Owned, *, now: datetime, image: str) -> tuple[str, ...]:
     cells = (
         thing.session[:8],
         f"{thing.owner}: {thing.process}",
         thing.test_class,
         thing.service,
         thing.kind,
-        thing.name,
-        thing.status,
+        thing.id[:_SHORT] if thing.kind in ("container", "network") else thing.id,
+        f"{thing.status or '-'}{', kept' if thing.kept else ''}",
         _age(thing.age(now)),
-        thing.image,
+        image,
     )
     return tuple(printable(cell, lines=False) or "-" for cell in cells)
 

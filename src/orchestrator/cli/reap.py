@@ -2,7 +2,8 @@
 
 Without options it removes only what provably dead owners left, so it is safe beside running tests,
 in a cron job and in an "always" step of CI. Things of living owners, and of owners that cannot be
-judged from here (on another host, in another container), are kept and named.
+judged from here (on another host, in another container), are kept and named. What
+ORCHESTRATOR_KEEP_FAILED has kept of classes that failed goes too.
 
 Exit status: 0 when everything that should go is gone; 1 when something would not go, when the
 daemon refuses to list some kind of thing (a filter before its socket may), or when the session or
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             everything=arguments.all,
             session=arguments.session and _full_id(engine, arguments.session),
             run=arguments.run_id,
+            kept=True,
             older_than=arguments.older_than,
         )
         report = reap(engine, selection, dry_run=arguments.dry_run)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Label:
     """The labels on everything this project creates (their names are fixed).
 
-    NAME, a thing's own name, tells it from an image or a container that inherited its labels.
+    NAME, a thing's own name, tells it from an image or a container that inherited its labels. KEPT
+    is on a volume that says what outlives its owner: ``kind:name`` of each, set apart by blanks.
     """
 
     MARK: Final = "dev.orchestrator"
@@ -25,6 +26,7 @@ class Label:
     SCOPE: Final = "dev.orchestrator.scope"
     CREATED: Final = "dev.orchestrator.created"
     NAME: Final = "dev.orchestrator.name"
+    KEPT: Final = "dev.orchestrator.kept"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,17 @@ import logging
 import random
 import re
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+<<<<<<< HEAD
 from orchestrator.engine.api import ContainerSpec, VolumeMount
+=======
+from orchestrator.engine.api import ContainerSpec, Label
+>>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
 from orchestrator.engine.endpoint import routes
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
@@ -65,6 +70,8 @@ class StartContext:
     network: str
     stopping: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
     bound: list[Service] = field(default_factory=list)  # what has a container, ready or not
+    failed: threading.Event = field(default_factory=threading.Event)  # one of its tests, or a start
+    told: threading.Event = field(default_factory=threading.Event)  # that they stay
     timeline: Timeline | None = None
     _followers: list[threading.Thread] = field(default_factory=list)
     _made: list[tuple[str, str]] = field(default_factory=list)  # kind and name of each
@@ -76,11 +83,19 @@ class StartContext:
         return replace(
             self,
             stopping=threading.Event(),
+<<<<<<< HEAD
+=======
+            failed=threading.Event(),
+            told=threading.Event(),
+>>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
             bound=[],
             timeline=None,
             _followers=[],
             _made=[],
+<<<<<<< HEAD
             _parts={},
+=======
+>>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
         )
 
     def span(self, row: str, phase: str) -> AbstractContextManager[None]:
@@ -161,14 +176,53 @@ class StartContext:
     def clear(self) -> None:
         """Remove everything made here: containers side by side, then the network.
 
+        With ORCHESTRATOR_KEEP_FAILED, what has failed stays.
+
         Raises:
             ReapError: Something would not go; the message names each, and why.
         """
+        if self._made and self.settings.keep_failed and self.failed.is_set():
+            try:
+                self._keep()
+            except EngineError as error:
+                _log.warning("nothing is kept of %s: %s", self.test_class, error)
+            else:
+                return
         try:
             self._remove(sorted(self._made))
         finally:
             for follower in self._followers:
                 follower.join(_LAST_LINES)
+
+    def _keep(self) -> None:
+        """Let what was made here outlive this process, and say how to look into it.
+
+        A volume says so to whoever would remove it: labels cannot be changed, and one create is
+        done or not. Until then all of it goes with this process, however that ends.
+        """
+        marker = self.session.name("kept")
+        made = " ".join(f"{kind}:{name}" for kind, name in self._made)
+        with self.session.creating("volume", marker):
+            self.engine.create_volume(marker, labels={**self.labels(), Label.KEPT: made})
+        for name in (marker, *(name for _, name in self._made)):
+            self.session.forget(name)
+        text = self.how_to_look()
+        self._made.clear()
+        if text and not self.told.is_set():
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr is left
+                sys.stderr.write(f"orchestrator: {text}\n")
+                sys.stderr.flush()
+
+    def how_to_look(self) -> str:
+        """The commands that look into what stays, when something has failed."""
+        lines = [
+            f"  {handle.alias}: docker exec -it {handle.running.container} sh; "
+            f"docker logs {handle.running.container}"
+            for handle in self.bound
+            if ("container", handle.running.container) in self._made
+        ]
+        head = f"{self.test_class or 'what'} has failed, and its servers stay until its next run, "
+        return "\n".join([f"{head}or: python -m orchestrator reap", *lines]) if lines else ""
 
     def keep_logs(self) -> None:
         """Write what each service has logged, secrets masked, to the folder of ORCHESTRATOR_LOGS.

@@ -26,7 +26,7 @@ from orchestrator.images import find_lock
 from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack, load_early
 from orchestrator.services.service import in_order, join, needed
-from orchestrator.sessions import own_session
+from orchestrator.sessions import own_session, remove_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +65,7 @@ class Environment:
         self._settings = settings
         self._ending = OwnStack()
         self._timeline: Timeline | None = None
+        self._contexts: list[StartContext] = []  # of the class, and of the test that runs
         self.started = False
 
     def start(self) -> None:
@@ -81,6 +82,8 @@ class Environment:
             self.started = True
         except BaseException as error:
             self._show_timeline(f"{type(error).__name__}: {error}")
+            if isinstance(error, Exception):
+                self.failed(error)
             try:
                 self.stop()
             except OrchestratorError as left:
@@ -114,7 +117,7 @@ class Environment:
             source_of(service, lock=lock, settings=settings)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = self._session = own_session(engine, settings=settings)
-        self._context = context = StartContext(
+        context = StartContext(
             engine=engine,
             session=session,
             settings=settings,
@@ -123,6 +126,7 @@ class Environment:
             network=session.name("network"),
             timeline=self._timeline,
         )
+        self._contexts = [context]
         network = context.create_network
         return self._launch(("class", "process"), context, ending=self._ending, network=network)
 
@@ -153,6 +157,8 @@ class Environment:
         running: dict[str, futures.Future[Service]] = {}
         with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
             networking = pool.submit(network)
+            if context is self._contexts[0]:
+                pool.submit(remove_kept, context.engine, self._test_class)  # of its last run
             pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
 
             def start(alias: str) -> Service:
@@ -180,6 +186,23 @@ class Environment:
                 raise
         return {self._services[alias]: started.result() for alias, started in running.items()}
 
+    @property
+    def keeps_failed(self) -> bool:
+        """Whether it stays when something of its class fails."""
+        return self._settings.keep_failed
+
+    def failed(self, error: BaseException | None = None) -> None:
+        """A test or a fixture has failed: with ORCHESTRATOR_KEEP_FAILED its servers stay.
+
+        The error gets a note, once, that says how to look into them.
+        """
+        for context in tuple(self._contexts):
+            context.failed.set()
+            text = context.how_to_look() if self.keeps_failed else ""
+            if error and text and not context.told.is_set():
+                context.told.set()
+                error.add_note(text)
+
     def stop(self) -> None:
         """Remove everything; safe to call twice.
 
@@ -199,7 +222,9 @@ class Environment:
         with OwnStack() as states:
             handles = {**self.handles}
             if any(service.scope == "test" for service in self._services.values()):
-                context = self._context.for_test()
+                context = self._contexts[0].for_test()
+                self._contexts.append(context)
+                states.callback(self._contexts.remove, context)
                 handles |= self._launch(("test",), context, ending=states, network=lambda: None)
             yield {
                 declaration: states.enter_context(_state(handle, test))

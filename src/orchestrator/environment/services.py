@@ -97,6 +97,8 @@ class Services:
     ) -> None:
         """Remove everything; what could not be is told beside an error of the block."""
         vars(self).pop(HANDLES, None)
+        if isinstance(error, Exception):
+            vars(self)[ENVIRONMENT].failed(error)
         end(vars(self).pop(ENVIRONMENT).stop, block=error)
 
     @contextlib.contextmanager

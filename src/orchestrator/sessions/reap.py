@@ -32,7 +32,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 def snapshot(
-    engine: Engine, wanted: Mapping[str, str]
+    engine: Engine, wanted: Mapping[str, str], *, kept: bool = False
 ) -> tuple[Sequence[Thing], Mapping[str, str]]:
     """List what was created under these labels, without what only inherited them.
 
@@ -40,7 +40,7 @@ def snapshot(
         The things; and the kinds that the daemon does not list, with its reasons: a filter before
         its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
     """
-    reaper = _reaper(engine, wanted)
+    reaper = _reaper(engine, wanted, kept=kept)
     for last in (False, True):
         try:
             return reaper.listed(), reaper.refused
@@ -54,9 +54,9 @@ def snapshot(
     raise AssertionError  # the last attempt returns or raises
 
 
-def _reaper(engine: Engine, wanted: Mapping[str, str]) -> HttpReaper:
+def _reaper(engine: Engine, wanted: Mapping[str, str], *, kept: bool = False) -> HttpReaper:
     labels = [f"{name}={value}" for name, value in wanted.items()]
-    return HttpReaper(engine.endpoint.way, *labels, timeout=engine.timeout)
+    return HttpReaper(engine.endpoint.way, *labels, timeout=engine.timeout, kept=kept)
 
 
 class _KnownThings(HttpReaper):
@@ -89,6 +89,12 @@ def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) ->
     return known.listed()
 
 
+def remove_kept(engine: Engine, test_class: str) -> None:
+    """Remove what was kept of earlier runs of a class."""
+    found, _ = snapshot(engine, {Label.CLASS: test_class}, kept=True)
+    remove_things(engine, [thing for thing in found if thing.kept], seconds=_REAP_SECONDS)
+
+
 def remove_session(engine: Engine, session: str) -> list[Thing]:
     """Remove everything of one session, whose owner the caller knows to be dead or done.
 
@@ -113,6 +119,7 @@ class Owned:
         process: The owning process in words, such as ``pid 12 on build``.
         test_class: The class it was made for.
         service: The alias in that class.
+        kept: Whether it outlives its owner, because its class failed.
     """
 
     kind: str
@@ -127,6 +134,8 @@ class Owned:
     test_class: str
     service: str
     created: datetime | None
+    kept: bool = False
+    is_marker: bool = False  # the volume that says what is kept
 
     def age(self, now: datetime) -> float | None:
         """Seconds since its creation."""
@@ -158,7 +167,7 @@ def inventory(
     here = this_process()
     judged: dict[tuple[str | None, bool], tuple[Liveness, str]] = {}
     things = []
-    found, refused = snapshot(engine, {Label.MARK: "1", **(labelled or {})})
+    found, refused = snapshot(engine, {Label.MARK: "1", **(labelled or {})}, kept=True)
     for item in found:
         session = item.labels.get(Label.SESSION, "")
         if item.kind == "image" and not session:
@@ -181,6 +190,8 @@ def inventory(
                 test_class=item.labels.get(Label.CLASS, ""),
                 service=item.labels.get(Label.SERVICE, ""),
                 created=_when(item.labels.get(Label.CREATED, "")),
+                kept=item.kept,
+                is_marker=Label.KEPT in item.labels,
             )
         )
     return Inventory(things=things, refused=refused)
@@ -221,6 +232,7 @@ class Selection:
         session: Only this session.
         run: Only the sessions of this run.
         spare_run: Nothing of this run.
+        kept: Also what is kept of classes that failed.
         older_than: Only what is older, in seconds; then also of owners that cannot be judged.
     """
 
@@ -228,26 +240,33 @@ class Selection:
     session: str | None = None
     run: str | None = None
     spare_run: str | None = None
+    kept: bool = False
     older_than: float | None = None
 
     def spares(self, thing: Owned, *, now: datetime) -> str:
         """Why this is left alone; empty when it is to go."""
-        if not self.everything:
-            if thing.owner is Liveness.ALIVE:
-                return f"its owner is alive ({thing.process})"
-            if thing.owner is Liveness.MALFORMED:
-                return f"its owner cannot be known: {thing.process}; --all removes it"
-            if thing.owner is Liveness.UNKNOWN and self.older_than is None:
-                return (
-                    f"its owner cannot be judged from here ({thing.process}); "
-                    "--older-than removes it once it is old enough"
-                )
+        if reason := "" if self.everything else self._spares_owner(thing):
+            return reason
         if self.older_than is None:
             return ""
         age = thing.age(now)
         if age is None:
             return "its age cannot be known: the label for it cannot be read"
         return f"it is only {age:.0f} s old" if age <= self.older_than else ""
+
+    def _spares_owner(self, thing: Owned) -> str:
+        if thing.kept:
+            return "" if self.kept else "it is kept, because its class failed"
+        if thing.owner is Liveness.ALIVE:
+            return f"its owner is alive ({thing.process})"
+        if thing.owner is Liveness.MALFORMED:
+            return f"its owner cannot be known: {thing.process}; --all removes it"
+        if thing.owner is Liveness.UNKNOWN and self.older_than is None:
+            return (
+                f"its owner cannot be judged from here ({thing.process}); "
+                "--older-than removes it once it is old enough"
+            )
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,13 @@ class DoctorTest(ImageTestCase):
             with self.subTest(text):
                 self.assert_finds(about, text, mend, **env)
         for path, content, about, text, mend in (
-            (config, '{"currentContext": "x"}', "daemon", f"{config}, cannot", "context use default"),
+            (
+                config,
+                '{"currentContext": "x"}',
+                "daemon",
+                f"{config}, cannot",
+                "context use default",
+            ),
             (config, "{", "docker", "is not what docker writes", "docker login"),
             (config, '{"credsStore": "no"}', "docker", "credential-no", "install docker-c"),
             (lock, "version = 1\n[x]\n", "lock", "images.lock: unknown key 'x'", "correct"),

@@ -27,11 +27,13 @@ class PsTest(CommandTestCase):
             ("CLASS", "shop.CheckoutTest"),
             ("SERVICE", "db"),
             ("KIND", "volume"),
-            ("NAME", names[0]),
+            ("ID", names[0]),
         ):
             self.assertEqual(text, rows[names[0]][head.index(title) :][: len(text)])
         self.assertIn("dead: pid", rows[names[1]])
-        self.assertIn("`python -m orchestrator reap` removes what dead owners left", out)
+        self.assertRegex(
+            out, r"\n\d+ of owners that are dead.* `python -m orchestrator reap` removes"
+        )
 
     def test_labels_forge_no_row(self) -> None:
         """Whatever they hold stands in their own row, as text; --json has it exactly."""

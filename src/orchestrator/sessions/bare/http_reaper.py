@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 
-from .removal import KINDS, SilentError, Thing, own_name
+from .removal import KINDS, SilentError, Thing, mark_kept, own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,17 +44,24 @@ class HttpReaper:
     Args:
         way: How the daemon is reached, as `Endpoint.way` has it.
         labels: ``name=value`` of each.
+        kept: Whether what outlives its owner is listed too.
         timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
 
     def __init__(
-        self, way: Sequence[str], *labels: str, timeout: float, until: float = float("inf")
+        self,
+        way: Sequence[str],
+        *labels: str,
+        timeout: float,
+        until: float = float("inf"),
+        kept: bool = False,
     ) -> None:
         self._dialer = Dialer(way)
         self._filters = _quoted(json.dumps({"label": labels}))
         self._timeout = timeout
         self._until = until
+        self._kept = kept
         self.refused: dict[str, str] = {}
         self.uncertain = False
 
@@ -77,7 +84,8 @@ class HttpReaper:
                 raise SilentError(f"its answer cannot be understood: {error!r}") from None
         if len(self.refused) == len(KINDS):
             raise SilentError("; ".join(self.refused.values()))
-        return things
+        mark_kept(things)
+        return [thing for thing in things if self._kept or not thing.kept]
 
     def remove(self, things: Iterable[Thing]) -> None:
         """Try once; each has its ``reason`` then. `SilentError` when nothing is answered."""

@@ -11,7 +11,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Protocol
 
     class Reaper(Protocol):
@@ -39,6 +39,7 @@ _AWAY_SECONDS = 120.0  # for a daemon that is away, and for things that do not g
 _QUIET_SECONDS = 2.0  # without anything new
 _LATE_SECONDS = 60.0  # in which a create that was sent and never answered may still succeed
 _NAME = "dev.orchestrator.name"  # as in engine/, which cannot be imported here
+_KEPT = "dev.orchestrator.kept"
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 _SILENT_ROUNDS = 3
@@ -54,10 +55,11 @@ class Thing:
         labels: What it carries, as far as it was listed.
         status: Docker's word for a listed container, such as ``running``; empty for the rest.
         image: What a listed container runs; empty for the rest.
+        kept: Whether it outlives its owner, because its class has failed.
         reason: Why the last attempt to remove it failed; empty when it did not.
     """
 
-    __slots__ = ("id", "image", "kind", "labels", "name", "reason", "status")
+    __slots__ = ("id", "image", "kept", "kind", "labels", "name", "reason", "status")
 
     def __init__(self, kind: str, id: str, name: str) -> None:  # noqa: A002  # Docker's word
         self.kind = kind
@@ -65,6 +67,7 @@ class Thing:
         self.name = name
         self.labels: dict[str, str] = {}
         self.status = self.image = self.reason = ""
+        self.kept = False
 
 
 class SilentError(OSError):
@@ -86,6 +89,14 @@ def own_name(kind: str, names: Collection[str], labels: Mapping[str, str]) -> st
     name = labels.get(_NAME)
     going = kind == "container" and not names  # Docker frees the name before the rest is gone
     return name if name in names or going else None
+
+
+def mark_kept(things: Sequence[Thing]) -> None:
+    """Note what outlives its owner: what volumes that are made for that name, and these."""
+    markers = [thing for thing in things if _KEPT in thing.labels]
+    named = {name for thing in markers for name in thing.labels[_KEPT].split()}
+    for thing in things:
+        thing.kept = thing in markers or f"{thing.kind}:{thing.name}" in named
 
 
 def remove_until_quiet(

@@ -1,0 +1,179 @@
+"""``ORCHESTRATOR_KEEP_FAILED=1``: the servers of a class that failed stay to be looked into."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from orchestrator import Container, ServicesMixin
+from orchestrator.cli import main
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import Label
+from orchestrator.sessions import inventory, reap, remove_session
+from orchestrator.settings import Settings
+from tests.support.classes import problems, run_class
+
+SLEEP = ["sleep", "600"]
+RUN = """
+import unittest
+from orchestrator import Container, ServicesMixin
+
+class {name}(ServicesMixin, unittest.TestCase):
+    box = Container(image="python", command={command})
+    def test_it(self): self.fail("on purpose")
+"""
+
+
+class KeptTestCase(unittest.TestCase):
+    """A daemon, and the variable."""
+
+    def setUp(self) -> None:
+        """Look after what stays."""
+        super().setUp()
+        self.engine = connect(Settings(), endpoint=find_endpoint())
+        self.addCleanup(self.engine.close)
+        self.enterContext(mock.patch.dict(os.environ, {"ORCHESTRATOR_KEEP_FAILED": "1"}))
+        self.name = f"Kept{os.urandom(4).hex()}"
+        self.test_class = f"{__name__}.{self.name}"
+
+    def tearDown(self) -> None:
+        """Remove what is kept of this test's class."""
+        for thing in inventory(self.engine, labelled={Label.CLASS: self.test_class}).things:
+            self.command("reap", "--session", thing.session)
+        self.assertEqual([], self.kept())
+        super().tearDown()
+
+    def failing(self, **attributes: object) -> type[unittest.TestCase]:
+        """A class with one server, and what makes it fail."""
+
+        def test_it(case: unittest.TestCase) -> None:
+            """One that passes."""
+
+        body = {
+            "box": Container(image="python", command=SLEEP),
+            "test_it": test_it,
+            "__module__": __name__,
+            **attributes,
+        }
+        return type(self.name, (ServicesMixin, unittest.TestCase), body)
+
+    def kept(self) -> list[str]:
+        """Kinds of what is there of this test's class, each with a word when it is kept."""
+        found = inventory(self.engine, labelled={Label.CLASS: self.test_class}).things
+        return sorted(f"{it.kind}{' kept' if it.kept else ''}" for it in found)
+
+    def command(self, *argv: str) -> str:
+        """What a command prints."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            main(list(argv))
+        return out.getvalue()
+
+    def run_quietly(self, cls: type[unittest.TestCase]) -> tuple[str, str]:
+        """The failures of a class, and what else was printed."""
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            return problems(run_class(cls)), err.getvalue()
+
+
+ALL = ["container kept", "network kept", "volume kept"]
+
+
+class KeepFailedTest(KeptTestCase):
+    """Classes that are run in this process."""
+
+    def test_what_failed_stays_until_the_next_run(self) -> None:
+        """Its container and network; whoever cleans up spares them, and the next run does not."""
+
+        def test_it(case: unittest.TestCase) -> None:
+            case.fail("on purpose")
+
+        text, printed = self.run_quietly(self.failing(test_it=test_it))
+        self.assertEqual(ALL, self.kept())
+        [box] = [
+            it
+            for it in inventory(self.engine, labelled={Label.CLASS: self.test_class}).things
+            if it.kind == "container"
+        ]
+        self.assertEqual("running", box.status)
+        self.assertEqual(1, text.count(f"docker exec -it {box.name} sh; docker logs {box.name}"))
+        self.assertIn("until its next run, or: python -m orchestrator reap", text)
+        self.assertEqual("", printed)
+        self.assertEqual([], remove_session(self.engine, box.session))  # as a watchdog does it
+        reap(self.engine)  # as a sweep does it
+        self.assertEqual(ALL, self.kept())
+        [row] = [line for line in self.command("ps").splitlines() if box.id[:12] in line]
+        self.assertIn("running, kept", row)
+        self.assertEqual(("", ""), self.run_quietly(self.failing()))
+        self.assertEqual([], self.kept())
+
+    def test_fixtures(self) -> None:
+        """A start, a setUpClass, a tearDownClass and a clean-up that fail; a skip does not."""
+
+        @classmethod  # type: ignore[misc]
+        def fails(cls: type) -> None:
+            if "tearDownClass" not in vars(cls):
+                ServicesMixin.setUpClass.__func__(cls)  # type: ignore[attr-defined]
+            raise ValueError("on purpose")
+
+        def adds(case: unittest.TestCase) -> None:
+            case.addClassCleanup(lambda: 1 / 0)
+
+        broken = Container(image="python", command=["false"])
+        for attributes in (
+            {"box": broken},
+            {"setUpClass": fails},
+            {"tearDownClass": fails},
+            {"test_it": adds},
+        ):
+            with self.subTest(attributes):
+                text, printed = self.run_quietly(self.failing(**attributes))
+                self.assertEqual(1, f"{text}{printed}".count("docker exec -it"), text)
+                self.assertEqual(ALL, self.kept())
+        with mock.patch.dict(os.environ, {"ORCHESTRATOR_KEEP_FAILED": "0"}):
+            self.run_quietly(self.failing(box=broken))
+        self.assertEqual([], self.kept())
+
+    def test_server_of_a_test(self) -> None:
+        """That of a test that failed stays, and that of one that passed does not."""
+
+        def fails(case: unittest.TestCase) -> None:
+            case.fail("on purpose")
+
+        own = Container(image="python", command=SLEEP, scope="test")
+        text, _ = self.run_quietly(self.failing(own=own, test_fails=fails))
+        self.assertEqual(2, text.count("docker exec -it"))
+        self.assertEqual(["container kept", *ALL, "volume kept"], self.kept())
+
+
+class AfterTheProcessTest(KeptTestCase):
+    """Other processes, and other runners of tests."""
+
+    def test_every_runner(self) -> None:
+        """What failed is there when the process has ended, and the commands are in its output."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        code = RUN.format(name=self.name, command=SLEEP)
+        (folder / "test_kept.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        self.test_class = f"test_kept.{self.name}"
+        for argv in (
+            ("unittest", "test_kept"),
+            ("orchestrator", "test", "-j", "2", "test_kept"),
+            ("pytest", "-p", "no:cacheprovider", "test_kept.py"),
+        ):
+            with self.subTest(argv):
+                ran = subprocess.run(
+                    [sys.executable, "-m", *argv],
+                    cwd=folder,
+                    check=False,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                self.assertEqual(1, ran.returncode, ran.stdout)
+                self.assertEqual(1, ran.stdout.count("docker exec -it"), ran.stdout)
+                self.assertEqual(ALL, self.kept())
