@@ -266,11 +266,6 @@ class Engine:
 
     # Networks
 
-    def create_volume(self, name: str, /, *, labels: Mapping[str, str]) -> None:
-        """Create an empty volume."""
-        with self._pool.client(f"create volume {name}") as client:
-            client.create_volume(name, labels={**labels, Label.NAME: name})
-
     def create_network(
         self,
         name: str,

@@ -16,11 +16,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-<<<<<<< HEAD
-from orchestrator.engine.api import ContainerSpec, VolumeMount
-=======
-from orchestrator.engine.api import ContainerSpec, Label
->>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
+from orchestrator.engine.api import ContainerSpec, Label, VolumeMount
 from orchestrator.engine.endpoint import routes
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
@@ -83,19 +79,13 @@ class StartContext:
         return replace(
             self,
             stopping=threading.Event(),
-<<<<<<< HEAD
-=======
             failed=threading.Event(),
             told=threading.Event(),
->>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
             bound=[],
             timeline=None,
             _followers=[],
             _made=[],
-<<<<<<< HEAD
             _parts={},
-=======
->>>>>>> 858fe5b (ORCHESTRATOR_KEEP_FAILED: the servers of a class that failed stay, named by a volume; ps in short ids)
         )
 
     def span(self, row: str, phase: str) -> AbstractContextManager[None]:
