@@ -30,6 +30,7 @@ _SCALARS: Final = {
 _TAG: Final = "tag:yaml.org,2002:"
 _LARGEST: Final = 256 << 10  # bytes of a file, which take a second to read
 _MOST: Final = 20_000  # entries, each counted as often as aliases repeat it
+_UNFIT: Final = re.compile("[\\0\ud800-\udfff]")
 _FLAGS: Final = {
     **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "0"), False),
@@ -128,8 +129,8 @@ class Entry:
                 value = expand(value, self.source.variables)
             except VariableError as error:
                 raise self.error(f"cannot be filled in: {error}") from None
-            if "\0" in value:
-                raise self.error("has a NUL in it")
+            if _UNFIT.search(value):
+                raise self.error("has a character in it that no file name or command may have")
             return value
         if isinstance(value, bool):
             return str(value).lower()
@@ -202,11 +203,14 @@ class Entry:
         return Entry(text.replace("$", "$$"), self.source, self.line, self.path)
 
     def file(self) -> Path:
-        """Its path of this machine; a relative one is below the file's folder."""
+        """Its path of this machine, which may not be there; a relative one is below the file's."""
         try:
-            return self.source.file.parent / Path(self.text()).expanduser()
-        except RuntimeError as error:
-            raise self.error(f"is {self.text()!r}, which leads nowhere: {error}") from None
+            path = self.source.file.parent / Path(self.text()).expanduser()
+            path.exists()
+        except (RuntimeError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise self.error(f"is {self.text()!r}, which leads nowhere: {why}") from None
+        return path
 
     def _kind(self) -> str:
         names = {dict: "a mapping", list: "a list", type(None): "empty"}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.engine.api import ExecResult
     from orchestrator.probes import Probe
     from orchestrator.probes.checks import Target
     from orchestrator.services.compose.file import Entry, Project
@@ -69,46 +70,42 @@ class ComposeService(Container):
 
 
 @dataclass(frozen=True)
-class Healthcheck:
-    """Docker's healthcheck, of the file or of the image; tried at once and again, as any probe.
+class _Healthcheck:
+    """Docker's healthcheck, of the file or else of the image; tried at once and again, as a probe.
 
-    Args:
-        argv: The file's; that of the image without one.
-        timeout: Seconds after which a try has failed.
-        entry: Where it is asked for.
-        otherwise: What counts where the image has none; that is an error without one.
+    Where neither has one, that is an error for `needed`, the entry that asks for it; without such
+    an entry another probe counts.
     """
 
     argv: Sequence[str] | None
     timeout: float
-    entry: Entry
+    needed: Entry | None
     otherwise: Probe | None
 
     def check(self, target: Target) -> None:
         """Run the command once."""
-        argv = self.argv
-        if argv is None:
-            state = target.state()
-            argv = _argv(state.check if state else ())
-        if argv is None:
-            if self.otherwise is None:
-                raise self.entry.error(
-                    f"waits until {target.alias!r} is healthy, which has no healthcheck, and "
-                    f"neither has its image: give it one"
-                )
+        state = target.state()
+        argv = self.argv or _argv(state.check if state else ())
+        results: list[ExecResult] = []
+        if argv is not None:
+            command = argv
+            bounded(lambda: results.append(target.exec(command)), timeout=self.timeout)
+            if (result := results[0]).exit_code != 0:
+                raise NotReadyError(f"exit code {result.exit_code}: {result.output.strip()[-200:]}")
+        elif self.needed:
+            raise self.needed.error(
+                f"waits until {target.alias!r} is healthy, but neither the file nor its image has "
+                "a healthcheck for it"
+            )
+        elif self.otherwise:
             self.otherwise.check(target)
-            return
-        command, results = argv, []
-        bounded(lambda: results.append(target.exec(command)), timeout=self.timeout)
-        if (result := results[0]).exit_code != 0:
-            raise NotReadyError(f"exit code {result.exit_code}: {result.output.strip()[-200:]}")
 
     def __str__(self) -> str:
         return "Healthcheck()"
 
 
 @dataclass(frozen=True)
-class Completed:
+class _Completed:
     """Ready when the service has ended well, as one does that prepares something for others."""
 
     def check(self, target: Target) -> None:
@@ -116,17 +113,6 @@ class Completed:
         state = target.state()
         if state is None or not state.ended or state.exit_code != 0:
             raise NotReadyError("it has not ended yet")
-
-    def __str__(self) -> str:
-        return "Completed()"
-
-
-@dataclass(frozen=True)
-class _Running:
-    """Ready as soon as it runs."""
-
-    def check(self, target: Target) -> None:
-        """Nothing to ask."""
 
 
 def to_containers(
@@ -142,7 +128,8 @@ def to_containers(
         DeclarationError: One asks for what is not supported; the message says what, and where.
     """
     links = _links(project)
-    found = {}
+    found: dict[str, Container] = {}
+    shared: set[str] = set()
     for name, service in project.services.items():
         if not _NAME.fullmatch(name):
             raise service.error("cannot be a host name")
@@ -156,8 +143,10 @@ def to_containers(
             copies=files.copies,
         )
         ports = _ports(service)
-        if scope == "process" and (extras.networks or files.volumes):
-            raise service.error("has networks or volumes, which no scope='process' has")
+        keys = {volume.key for volume in files.volumes}
+        if scope == "process" and (extras.networks or keys & shared):
+            raise service.error("shares a network or a volume, which scope='process' cannot have")
+        shared |= keys
         try:
             container = ComposeService(
                 **_image(service, project),
@@ -217,6 +206,8 @@ def _build(entry: Entry) -> Build:
     entry.only("context", "dockerfile", "args", "target", *ignored)
     context, file, target = map(entry.get, ("context", "dockerfile", "target"))
     args = entry.get("args")
+    if context and re.match(r"\w+://|git@", context.text()):
+        raise context.error(f"is {context.text()!r}; expected a folder of this machine")
     return Build(
         folder=context.file() if context else entry.replaced(".").file(),
         dockerfile=file.text() if file else "Dockerfile",
@@ -377,7 +368,7 @@ def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) ->
         if its == name and needed.condition in (HEALTHY, COMPLETED)
     ]
     if any(entry.value == COMPLETED for entry in needs):
-        return Completed()
+        return _Completed()
     check = service.get("healthcheck")
     argv: Sequence[str] | None = None
     timeout = _USUAL_TIMEOUT
@@ -399,9 +390,8 @@ def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) ->
             return None
     if not check and not needs:
         return None
-    otherwise: Probe = Tcp() if ports and ports[0].endswith("/tcp") else _Running()
-    entry = needs[0] if needs else service
-    return Healthcheck(argv, timeout, entry, None if needs else otherwise)
+    otherwise = Tcp() if ports and ports[0].endswith("/tcp") else None
+    return _Healthcheck(argv, timeout, needs[0] if needs else None, otherwise)
 
 
 def _test(entry: Entry) -> Sequence[str] | None:

@@ -217,20 +217,23 @@ def _bind(found: FileSystem, mount: _Mount, volume: Volume, allow: Sequence[str 
     path = _allowed(mount.source, allow)
     if path.is_socket():
         found.mounts[mount.target] = path
-    elif path.is_file():
-        found.copies.append(Copy(path=mount.target, source=path))
-    elif path.is_dir() or (mount.create and not path.exists()):
-        size = sum(file.lstat().st_size for file in path.rglob("*"))
+        return
+    content = []
+    if path.is_file() or path.is_dir():
+        size = sum(file.lstat().st_size for file in [path, *path.rglob("*")])
         if size > _MOST:
             raise mount.source.error(
                 f"is {path}, which has {size >> 20} MB; at most {_MOST >> 20} MB are copied"
             )
-        content = [Copy(path=mount.target, source=path)] if path.is_dir() else []
-        found.volumes.append(replace(volume, key=f"folder {path}", no_copy=True, content=content))
+        content = [Copy(path=mount.target, source=path)]
     elif path.exists():
         raise mount.source.error(f"is {path}, which is neither a file nor a folder")
-    else:
+    elif not mount.create:
         raise mount.source.error(f"is {path}, which does not exist")
+    if path.is_file():
+        found.copies += content
+    else:
+        found.volumes.append(replace(volume, key=f"folder {path}", no_copy=True, content=content))
 
 
 def _allowed(entry: Entry, allow: Sequence[str | Path]) -> Path:
