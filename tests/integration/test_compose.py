@@ -62,10 +62,11 @@ services:
     read_only: true
     tmpfs: /run
     secrets: [token]
-    volumes: ["/work", "./greeting:/etc/greeting", "programs:/programs", "./tree:/tree:ro"]
+    volumes: ["/work", "./greeting:/etc/greeting", "programs:/programs"]
   hidden:
     <<: *common
     networks: [back]
+    volumes: ["./tree:/tree:ro", "./greeting:/tree/run"]
   checked:
     build: {context: ., dockerfile: Checked}
   tools:
@@ -149,7 +150,7 @@ class ComposeTest(ServicesMixin, unittest.TestCase):
         self.assertEqual("redis-server\n", self.sh("hardened", "ls /programs | grep is-server"))
         self.assertEqual("", self.sh("hardened", "touch /work/x"))
         volumes = [it for it in left_of_this_process() if it.kind == "volume"]
-        self.assertEqual(6, len([it for it in volumes if Label.CLASS in it.labels]))
+        self.assertEqual(7, len([it for it in volumes if Label.CLASS in it.labels]))
 
     def test_a_bound_folder_is_as_it_is_here_and_stays_so(self) -> None:
         """Modes, owners, links, empty folders; what a service writes others see, not the host."""
@@ -160,7 +161,8 @@ class ComposeTest(ServicesMixin, unittest.TestCase):
             listed,
         )
         self.assertFalse((self.folder / "tree" / "new").exists())
-        self.assertIn("Read-only", self.sh("hardened", "touch /tree/new"))
+        self.assertEqual("hello\n", self.sh("hidden", "cat /tree/run"))
+        self.assertIn("Read-only", self.sh("hidden", "touch /tree/new"))
 
     def test_secrets_and_configs_are_files(self) -> None:
         """With mode and owner; what is secret is in no log."""

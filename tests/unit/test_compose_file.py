@@ -35,6 +35,9 @@ REFUSED = {
     "'build.context' is 'https:": "{build: {context: 'https://example.com/a.git'}}",
     "'volumes[0]' is './xxx": "{image: a, volumes: ['./%s:/x']}" % ("x" * 300),
     "'image' has a character": '{image: "\\ud800"}',
+    "'hostname' is 'a b'": "{image: a, hostname: a b}",
+    "'extra_hosts' has 'there'": "{image: a, extra_hosts: ['a:there']}",
+    "in a volume that is read-only": "{image: a, volumes: ['v:/x:ro', './a.env:/x/a']}",
     "'build.secrets'": "{build: {context: ., secrets: [s]}}",
     "'healthcheck.test' is ['RUN', 'a']": "{image: a, healthcheck: {test: [RUN, a]}}",
     "'healthcheck.interval' is '5'": "{image: a, healthcheck: {test: a, interval: 5}}",
@@ -96,9 +99,10 @@ class ComposeFileTest(unittest.TestCase):
 
     def test_what_is_not_supported_is_refused_by_name(self) -> None:
         """The message has file, line, service, key, and what is wrong with it."""
+        (self.folder / "a.env").touch()
         for part, text in REFUSED.items():
             with self.subTest(part), self.assertRaises(DeclarationError) as raised:
-                self.service(text)
+                self.service(text, "volumes: {v: }")
             for expected in (part, "compose.yaml:2: service 'web':"):
                 self.assertIn(expected, str(raised.exception))
 
@@ -222,7 +226,7 @@ class ComposeFileTest(unittest.TestCase):
             [copy] = self.service(text, allow=[other]).server_extras().copies
             self.assertEqual(("/in", other / "key"), (copy.path, copy.source))
         [volume] = self.service("{image: a, volumes: ['./new:/in']}").server_extras().volumes
-        self.assertEqual(("/in", True, []), (volume.path, volume.no_copy, volume.content))
+        self.assertEqual(("/in", True, ()), (volume.path, volume.no_copy, volume.content))
 
     def test_variables_are_filled_in(self) -> None:
         """From this process, else from .env, else the default, which may have some; $$ is one."""

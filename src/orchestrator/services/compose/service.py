@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -9,29 +10,33 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import DeclarationError
 from orchestrator.probes.checks import NotReadyError, Tcp
 from orchestrator.probes.waiting import bounded
-from orchestrator.services.compose.file import COMPLETED, HEALTHY, dependencies, read_env_file
-from orchestrator.services.compose.volumes import file_system
+from orchestrator.services.compose.file import (
+    COMPLETED,
+    HEALTHY,
+    Entry,
+    dependencies,
+    read_env_file,
+)
+from orchestrator.services.compose.volumes import FileSystem
 from orchestrator.services.container import Build, Container
 from orchestrator.services.hooks import CAPABILITIES, Extras, Network, name_declaration
 from orchestrator.services.options import private
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.engine.api import ExecResult
     from orchestrator.probes import Probe
     from orchestrator.probes.checks import Target
-    from orchestrator.services.compose.file import Entry, Project
+    from orchestrator.services.compose.file import Project
     from orchestrator.services.options import Scope
 
 _READ: Final = (
     *("image", "build", "command", "entrypoint", "environment", "env_file", "ports", "depends_on"),
     *("healthcheck", "user", "volumes", "tmpfs", "shm_size", "mem_limit", "cpus", "pids_limit"),
-    *("deploy", "cap_add", "cap_drop", "networks", "secrets", "configs", "working_dir", "hostname"),
-    *("domainname", "extra_hosts", "ulimits", "init", "tty", "stdin_open", "read_only", "platform"),
-    *("group_add", "sysctls", "dns", "dns_search", "dns_opt", "links", "container_name"),
-    *("privileged", "scale", "security_opt"),
+    *("deploy", "cap_add", "cap_drop", "networks", "secrets", "configs", "links"),
+    *("container_name", "privileged", "scale", "security_opt"),
 )
 # What makes no difference to a test: images are locked, nothing is restarted, servers are killed.
 _WITHOUT_EFFECT: Final = (
@@ -41,6 +46,7 @@ _WITHOUT_EFFECT: Final = (
 )
 _OF_NETWORK: Final = ("name", "driver", "internal", "attachable", "labels", "external")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9.-]{1,63}(?<![-.])")
 _CONTAINER: Final = r"(?P<port>[0-9]+)(?:-(?P<last>[0-9]+))?(?:/(?P<protocol>tcp|udp|sctp))?"
 _PORT: Final = re.compile(rf"(?:(?:.*:)?(?P<host>[0-9]*(?:-[0-9]+)?):)?{_CONTAINER}")
 _MOST_PORTS: Final = 100
@@ -133,12 +139,12 @@ def to_containers(
     for name, service in project.services.items():
         if not _NAME.fullmatch(name):
             raise service.error("cannot be a host name")
-        service.only(*_READ, *_WITHOUT_EFFECT)
+        service.only(*_READ, *_RUN_OPTIONS, *_WITHOUT_EFFECT)
         _check_rights(service)
-        files = file_system(name, service, project, allow=allow)
+        files = FileSystem(name, service, project, allow=allow)
         extras = replace(
             _networks(service, project, more=links.get(name, [])),
-            **_run_options(service),
+            **{key: read(it) for key, read in _RUN_OPTIONS.items() if (it := service.get(key))},
             volumes=files.volumes,
             copies=files.copies,
         )
@@ -299,38 +305,54 @@ def _deployed(service: Entry) -> Entry | None:
     return limits.only("memory", "cpus", "pids") if limits else None
 
 
-def _run_options(service: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key in ("working_dir", "hostname", "domainname", "platform"):
-        if entry := service.get(key):
-            found[key] = entry.text()
-    for key in ("init", "tty", "stdin_open", "read_only"):
-        if entry := service.get(key):
-            found[key] = entry.flag()
-    for key in ("group_add", "dns", "dns_search", "dns_opt"):
-        found[key] = [entry.text() for entry in service.entries_of(key)]
-    if entry := service.get("sysctls"):
-        found["sysctls"] = {name: _value(entry, name, it) for name, it in entry.pairs().items()}
-    if entry := service.get("extra_hosts"):
-        found["extra_hosts"] = {
-            name: _value(entry, name, it).strip("[]") for name, it in entry.pairs("=", ":").items()
-        }
-    if entry := service.get("ulimits"):
-        found["ulimits"] = {name: _ulimit(it) for name, it in entry.mapping().items()}
+def _texts(entry: Entry) -> Sequence[str]:
+    return [it.text() for it in entry.entries()]
+
+
+def _host_name(entry: Entry) -> str:
+    if not _HOST.fullmatch(entry.text()):
+        raise entry.error(f"is {entry.text()!r}, which cannot be a host name")
+    return entry.text()
+
+
+def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
+    found = {}
+    for name, value in entry.pairs(*separators).items():
+        if value is None:
+            raise entry.error(f"has no value for {name!r}")
+        found[name] = value.text()
     return found
 
 
-def _value(entry: Entry, name: str, value: Entry | None) -> str:
-    if value is None:
-        raise entry.error(f"has no value for {name!r}")
-    return value.text()
+def _hosts(entry: Entry) -> Mapping[str, str]:
+    found = {name: text.strip("[]") for name, text in _values(entry, "=", ":").items()}
+    for address in found.values():
+        try:
+            ipaddress.ip_address("::" if address == "host-gateway" else address)
+        except ValueError:
+            raise entry.error(f"has {address!r}; expected an IP address, or host-gateway") from None
+    return found
 
 
-def _ulimit(entry: Entry) -> tuple[int, int]:
-    if isinstance(entry.value, dict):
-        entry.only("soft", "hard")
-        return entry.must("soft").whole(), entry.must("hard").whole()
-    return entry.whole(), entry.whole()
+def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
+    found = {}
+    for name, limit in entry.mapping().items():
+        soft = hard = limit
+        if isinstance(limit.value, dict):
+            soft, hard = map(limit.only("soft", "hard").must, ("soft", "hard"))
+        found[name] = soft.whole(), hard.whole()
+    return found
+
+
+_RUN_OPTIONS: Final[Mapping[str, Callable[[Entry], Any]]] = {
+    **dict.fromkeys(("working_dir", "platform"), Entry.text),
+    **dict.fromkeys(("hostname", "domainname"), _host_name),
+    **dict.fromkeys(("init", "tty", "stdin_open", "read_only"), Entry.flag),
+    **dict.fromkeys(("group_add", "dns", "dns_search", "dns_opt"), _texts),
+    "sysctls": _values,
+    "extra_hosts": _hosts,
+    "ulimits": _ulimits,
+}
 
 
 def _ports(service: Entry) -> Sequence[str]:
