@@ -383,37 +383,35 @@ def _long_port(entry: Entry) -> str:
 
 def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) -> Probe | None:
     """What tells that it is as its dependents want it: healthy, or at its end."""
-    needs = [
-        needed.entry.get("condition") or needed.entry
+    needed = {
+        dependency.condition: dependency.entry
         for other in project.services.values()
-        for its, needed in dependencies(other).items()
-        if its == name and needed.condition in (HEALTHY, COMPLETED)
-    ]
-    if any(entry.value == COMPLETED for entry in needs):
+        for its, dependency in dependencies(other).items()
+        if its == name
+    }
+    if COMPLETED in needed:
         return _Completed()
+    dependent = needed.get(HEALTHY)
     check = service.get("healthcheck")
     argv: Sequence[str] | None = None
     timeout = _USUAL_TIMEOUT
     if check:
-        check.only(
-            *("test", "disable", "interval", "timeout", "retries", "start_period"),
-            "start_interval",
-        )
-        for key in ("interval", "timeout", "start_period", "start_interval"):
-            seconds = it.seconds() if (it := check.get(key)) else 0.0
-            timeout = seconds if key == "timeout" and seconds else timeout
+        durations = ("interval", "timeout", "start_period", "start_interval")
+        check.only("test", "disable", "retries", *durations)
+        seconds = {key: it.seconds() for key in durations if (it := check.get(key))}
+        timeout = seconds.get("timeout") or timeout
         if retries := check.get("retries"):
             retries.whole()
         test, disable = check.get("test"), check.get("disable")
         argv = _test(test) if test else None
         if (disable and disable.flag()) or (test and argv is None):
-            if needs:
-                raise needs[0].error(f"waits until {name!r} is healthy, which has no healthcheck")
+            if dependent:
+                raise dependent.error(f"waits until {name!r} is healthy, which has no healthcheck")
             return None
-    if not check and not needs:
+    if not check and not dependent:
         return None
     otherwise = Tcp() if ports and ports[0].endswith("/tcp") else None
-    return _Healthcheck(argv, timeout, needs[0] if needs else None, otherwise)
+    return _Healthcheck(argv, timeout, dependent, otherwise)
 
 
 def _test(entry: Entry) -> Sequence[str] | None:
@@ -468,10 +466,10 @@ def _networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extra
     container_name = service.get("container_name")
     names = [*more, *([container_name.text()] if container_name else [])]
     wanted = service.get("networks")
-    if wanted is None:
+    if wanted is None or not wanted.value:
         return Extras(aliases=names)
-    found: dict[str, Entry] = (
-        dict(wanted.mapping())
+    found = (
+        wanted.mapping()
         if isinstance(wanted.value, dict)
         else {entry.text(): entry for entry in wanted.entries()}
     )
