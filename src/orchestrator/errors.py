@@ -61,6 +61,15 @@ def indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in printable(text.rstrip()).split("\n"))
 
 
+def missing_attribute(owner: object, name: str) -> Any:
+    """What ``__getattr__`` does: it raises an AttributeError that names what was probably meant."""
+    if hasattr(type(owner), name):  # a property that raised an AttributeError of its own
+        return object.__getattribute__(owner, name)
+    known = () if name.startswith("_") else (w for w in dir(type(owner)) if not w.startswith("_"))
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}{did_you_mean(name, known)}"
+    raise AttributeError(text, name=name, obj=owner)
+
+
 class OrchestratorError(Exception):
     """Base of every error this package raises; its message can be shown on a terminal."""
 

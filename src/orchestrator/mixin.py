@@ -20,7 +20,7 @@ from orchestrator.environment.services import (
     start,
     unique_name,
 )
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, missing_attribute
 from orchestrator.services.hooks import HANDLES, declared_as
 from orchestrator.services.once import OwnStack
 from orchestrator.services.service import Service
@@ -88,6 +88,13 @@ class ServicesMixin(_Base):
                 f"class {cls.__name__}(ServicesMixin, unittest.TestCase)"
             )
         check_declarations(cls, ServicesMixin)
+
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say which service was probably meant."""
+            others = getattr(super(), "__getattr__", None)
+            return missing_attribute(self, name) if others is None else others(name)
 
     @classmethod
     def setUpClass(cls) -> None:

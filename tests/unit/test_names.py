@@ -9,7 +9,7 @@ from importlib import metadata
 from unittest import mock
 
 import orchestrator
-from orchestrator import Postgres, Redis
+from orchestrator import Postgres, Redis, Services, ServicesMixin
 from orchestrator.cli import main
 from orchestrator.errors import DeclarationError
 
@@ -47,6 +47,22 @@ class DidYouMeanTest(unittest.TestCase):
                 typo()
             self.assertIsInstance(caught.exception, (AttributeError, DeclarationError))
             self.assertRegex(str(caught.exception), expected.replace("?", r"\?"))
+
+    def test_services(self) -> None:
+        """A service of a test class, and of what runs without one."""
+
+        class CheckoutTest(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                """Never run."""
+
+        class Shop(Services):
+            cache = Redis()
+
+        for owner in (CheckoutTest("test_it"), Shop()):
+            with self.assertRaisesRegex(AttributeError, "no attribute 'cahce'; did you mean 'cac"):
+                _ = owner.cahce  # type: ignore[union-attr]
 
     def test_an_attribute_that_fails_tells_why(self) -> None:
         """A property's own error is not taken for a typo; protocols that ask are told no."""

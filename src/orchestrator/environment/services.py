@@ -19,6 +19,7 @@ from orchestrator.errors import (
     EngineUnavailableError,
     OrchestratorError,
     ServiceNotRunningError,
+    missing_attribute,
 )
 from orchestrator.services.compose import Compose, services_of
 from orchestrator.services.hooks import HANDLES
@@ -66,6 +67,12 @@ class Services:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_declarations(cls, Services)
+
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say which service was probably meant."""
+            return missing_attribute(self, name)
 
     def __enter__(self) -> Self:
         """Start the services; return when all of them are ready.

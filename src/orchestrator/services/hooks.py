@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform
 
 from orchestrator.engine.api import RunOptions
-from orchestrator.errors import DeclarationError, ServiceNotReadyError, did_you_mean
+from orchestrator.errors import (
+    DeclarationError,
+    ServiceNotReadyError,
+    did_you_mean,
+    missing_attribute,
+)
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import exited, wait_until_ready
 from orchestrator.services import options
@@ -121,12 +126,7 @@ class Declaration:
 
         def __getattr__(self, name: str) -> Any:
             """Say which attribute was probably meant."""
-            known = [word for word in dir(type(self)) if not word.startswith("_")]
-            if name in known:  # a property that raised an AttributeError of its own
-                return object.__getattribute__(self, name)
-            text = f"{type(self).__name__!r} object has no attribute {name!r}"
-            hint = "" if name.startswith("_") else did_you_mean(name, known)
-            raise AttributeError(f"{text}{hint}", name=name, obj=self)
+            return missing_attribute(self, name)
 
     def __repr__(self) -> str:
         """Show the options that differ from their defaults."""
