@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.mixin import ServicesMixin
     from orchestrator.services.compose import Compose
     from orchestrator.services.container import Build, Container
+    from orchestrator.services.files import File
     from orchestrator.services.kafka import Kafka
     from orchestrator.services.kafka.redpanda import Redpanda
     from orchestrator.services.postgres import Postgres
@@ -26,6 +27,7 @@ __all__ = [
     "Build",
     "Compose",
     "Container",
+    "File",
     "Kafka",
     "Postgres",
     "Redis",
@@ -39,6 +41,7 @@ __all__ = [
 
 _HOMES: Final = {
     "Build": "services.container",
+    "File": "services.files",
     "Redpanda": "services.kafka.redpanda",
     "Services": "environment.services",
     "ServicesMixin": "mixin",

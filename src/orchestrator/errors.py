@@ -117,6 +117,10 @@ class EngineUnavailableError(EngineError):
         self.absent = absent
 
 
+class EngineWarning(UserWarning):
+    """The daemon did what it was asked to, but for something that it cannot do, such as a limit."""
+
+
 class LockError(OrchestratorError):
     """``images.lock`` is missing, malformed or does not cover an image."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 import time
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.engine import Endpoint, connect
-from orchestrator.engine.api import ContainerSpec, Label
+from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Label, RunOptions
 from orchestrator.engine.client import translate_errors
-from orchestrator.errors import EngineError, EngineUnavailableError
+from orchestrator.errors import EngineError, EngineUnavailableError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
 from orchestrator.settings import Settings
+from tests.faults.proxy import Proxy, answer, good
 
 if TYPE_CHECKING:
     from orchestrator.engine.docker import Engine
@@ -88,10 +90,30 @@ class EngineContractTest(unittest.TestCase):
         """Both streams, however long; the exit code is that of the end, not of a closed output."""
         both = self.engine.exec(self.box, ["sh", "-c", "echo out; echo err >&2; exit 7"])
         self.assertEqual((7, ["err", "out"]), (both.exit_code, sorted(both.output.splitlines())))
+        self.assertEqual(("out\n", "err\n"), (both.stdout, both.stderr))
         long = self.engine.exec(self.box, ["seq", "200000"])
         self.assertEqual("".join(f"{number}\n" for number in range(1, 200001)), long.output)
         closed = self.engine.exec(self.box, ["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 3"])
         self.assertEqual((3, ""), (closed.exit_code, closed.output))
+
+    def test_exec_has_user_folder_variables_and_input(self) -> None:
+        """As they are given; bytes go in and come out as they are."""
+        argv = ["sh", "-c", 'id -un; pwd; echo "$A"; cat']
+        ran = self.engine.exec(
+            self.box, argv, user="redis", workdir="/etc", env={"A": "b=c"}, stdin=b"\xff\x00"
+        )
+        self.assertEqual(b"redis\n/etc\nb=c\n\xff\x00", ran.stdout_bytes)
+
+    def test_exec_never_waits_for_itself(self) -> None:
+        """Input and output are larger than every buffer, or the command reads nothing of it."""
+        much = b"0123456789abcdef" * (1 << 19)
+        echoed = self.engine.exec(self.box, ["cat"], stdin=much)
+        self.assertEqual((0, True), (echoed.exit_code, echoed.stdout_bytes == much))
+        deaf = self.engine.exec(
+            self.box, ["sh", "-c", "exec <&-; seq 100000 >&2; exit 3"], stdin=much
+        )
+        self.assertEqual((3, "100000"), (deaf.exit_code, deaf.stderr.split()[-1]))
+        self.assertEqual(0, self.engine.exec(self.box, ["cat"], stdin=b"").exit_code)
 
     def test_exec_of_a_silent_command_has_a_deadline(self) -> None:
         """Whoever waits for it is told after the engine's timeout."""
@@ -99,6 +121,8 @@ class EngineContractTest(unittest.TestCase):
         self.addCleanup(engine.close)
         with self.assertRaisesRegex(EngineError, "did not answer within 1 s when asked to run sle"):
             engine.exec(self.box, ["sleep", "30"])
+        with self.assertRaisesRegex(EngineError, "did not answer within 1 s when asked to run sle"):
+            engine.exec(self.box, ["sleep", "30"], stdin=b"x" * (1 << 24))
 
     def test_logs_can_be_cut_by_tail_and_time(self) -> None:
         """Only the last lines, or only what came after a moment."""
@@ -117,6 +141,40 @@ class EngineContractTest(unittest.TestCase):
             self.engine.start_container("no-such-container")
         self.assertEqual(404, raised.exception.status)
         self.assertIn("No such container", str(raised.exception))
+
+    def test_what_the_daemon_cannot_do_is_a_warning(self) -> None:
+        """In its words, which name no container: Python shows the same text once."""
+        said = b'{"Id": "1", "Warnings": ["No swap limit\\u0007 support"]}'
+        there = r"POST \S+/containers/create"
+        instead = lambda line: good(said) if re.match(there, line) else None  # noqa: E731
+        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
+        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
+        self.addCleanup(engine.close)
+        with self.assertWarnsRegex(EngineWarning, r"No swap limit\\x07 support$") as caught:
+            engine.create_container(ContainerSpec(name="never", image="x", labels={}))
+        self.assertNotIn("never", str(caught.warning))
+
+    def test_an_engine_without_a_gateway_for_hosts_creates_all_the_same(self) -> None:
+        """As Docker before 20.10 refuses, and Podman before 5, which has the name by itself."""
+        refusals = [answer(400, 'invalid IP address in add-host: "host-gateway"')]
+        there = r"POST \S+/containers/create"
+        instead = lambda line: refusals.pop() if refusals and re.match(there, line) else None  # noqa: E731
+        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
+        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
+        self.addCleanup(engine.close)
+        spec = ContainerSpec(
+            name=f"contract-{uuid.uuid4().hex[:12]}",
+            image=self.image,
+            labels=self.marks,
+            command=["sleep", "60"],
+            options=RunOptions(
+                extra_hosts={TEST_PROCESS: engine.test_process, "far": "203.0.113.7"}
+            ),
+        )
+        self.engine.start_container(engine.create_container(spec))
+        self.assertEqual([], refusals)
+        hosts = self.engine.exec(spec.name, ["cat", "/etc/hosts"]).stdout
+        self.assertRegex(hosts, r"203\.0\.113\.7\s+far")
 
     def test_one_engine_serves_many_threads(self) -> None:
         """Requests side by side do not disturb one another."""

@@ -86,12 +86,38 @@ class EndpointTest(unittest.TestCase):
         """It names the variable or the context, and what is expected."""
         for variable, value, told in (
             ("DOCKER_CONTEXT", "gone", "docker context 'gone'"),
-            ("DOCKER_HOST", "nonsense", "DOCKER_HOST is 'nonsense'"),
+            ("DOCKER_HOST", "npipe:////./pipe/docker", "DOCKER_HOST is 'npipe:////./pipe/docker'"),
             ("DOCKER_HOST", "tcp://::1:2375", r"tcp://\[::1\]:2376"),
-            ("DOCKER_HOST", "tcp://far", "DOCKER_HOST is 'tcp://far'.*tcp://host:2376"),
+            ("DOCKER_HOST", "far:port", "DOCKER_HOST is 'far:port'.*tcp://host:2376"),
+            ("DOCKER_HOST", "tcp://far:0", "DOCKER_HOST"),
+            ("DOCKER_HOST", "a b", "DOCKER_HOST is 'a b'"),
+            ("DOCKER_HOST", "ssh://", "DOCKER_HOST"),
         ):
             with self.subTest(value), self.assertRaisesRegex(EngineError, told):
                 find_endpoint({**self.environ, variable: value})
+
+    def test_what_docker_completes_is_completed(self) -> None:
+        """Without a scheme it is TCP; ports are 2375, and 2376 with TLS; the host is this one."""
+        for given, secure, expected in (
+            ("tcp://docker", "", "tcp://docker:2375"),
+            ("tcp://docker", "1", "tcp://docker:2376"),
+            ("tcp://docker:1234", "1", "tcp://docker:1234"),
+            ("docker:2375", "", "tcp://docker:2375"),
+            (" docker ", "", "tcp://docker:2375"),
+            ("10.0.0.7", "", "tcp://10.0.0.7:2375"),
+            ("tcp://[::1]", "", "tcp://[::1]:2375"),
+            ("tcp://docker/", "", "tcp://docker:2375"),
+            (":2375", "", "tcp://localhost:2375"),
+            ("tcp://", "1", "tcp://localhost:2376"),
+            ("unix://", "", LOCAL),
+            ("/run/docker.sock", "", "unix:///run/docker.sock"),
+        ):
+            with self.subTest(given, secure=secure):
+                environ = {**self.environ, "DOCKER_HOST": given, "DOCKER_TLS_VERIFY": secure}
+                self.assertEqual(expected, find_endpoint(environ).url)
+        environ = {**self.environ, "DOCKER_HOST": "tcp://docker", "DOCKER_TLS": "1"}
+        unverified = Endpoint(url="tcp://docker:2376", tls=self.home / ".docker", verify=False)
+        self.assertEqual(unverified, find_endpoint(environ))
 
     def test_each_way_there_is_spelled_out_for_raw_http(self) -> None:
         """A socket, TCP, TLS with the files that there are, and ssh's arguments."""

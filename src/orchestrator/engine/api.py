@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+TEST_PROCESS: Final = "host.docker.internal"
+"""What containers call the machine of the test process."""
+
 
 class Label:
     """The labels on everything this project creates (their names are fixed).
@@ -188,10 +191,43 @@ class EngineInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecResult:
-    """What a command in a container did."""
+    """What a command in a container did. In text, bytes that are not UTF-8 are replaced.
+
+    Attributes:
+        exit_code: Of the command; 126 and 127 where it could not be run.
+        output: All it wrote, stdout and stderr in the order in which it came, as text.
+        stdout_bytes: What it wrote to stdout, as it was.
+        stderr_bytes: What it wrote to stderr, as it was.
+    """
 
     exit_code: int
     output: str
+    stdout_bytes: bytes = field(repr=False)
+    stderr_bytes: bytes = field(repr=False)
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to stdout, as text."""
+        return self.stdout_bytes.decode(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to stderr, as text."""
+        return self.stderr_bytes.decode(errors="replace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileContent:
+    """A file to write into a container.
+
+    Attributes:
+        mode: Its permissions; a script's are 0755, those of anything else 0644, without.
+        owner: User and group, as numbers or names of the container, such as ``"postgres"``.
+    """
+
+    content: bytes
+    mode: int | None = None
+    owner: str = "0"
 
 
 def image_info(inspected: Mapping[str, Any]) -> ImageInfo:

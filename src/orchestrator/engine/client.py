@@ -168,14 +168,15 @@ class ClientPool:
             return False
         folder = self._endpoint.tls
         ca, cert, key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
-        if not cert.exists() or not key.exists():
+        identity = (str(cert), str(key)) if cert.exists() and key.exists() else None
+        if identity is None and self._endpoint.verify:
             raise EngineError(
                 f"The Docker daemon at {self._endpoint.url} asks for a certificate, and {folder} "
                 "lacks cert.pem or key.pem. DOCKER_CERT_PATH names the folder that has them; "
                 "without TLS, unset DOCKER_TLS_VERIFY."
             )
         return docker.tls.TLSConfig(
-            client_cert=(str(cert), str(key)),
+            client_cert=identity,
             ca_cert=str(ca) if ca.exists() else None,
             verify=self._endpoint.verify,
         )

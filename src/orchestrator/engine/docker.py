@@ -7,24 +7,38 @@ Nothing above this package sees docker-py's types or errors: every method raises
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import ipaddress
+import posixpath
 import tarfile
+import tempfile
 import time
+import warnings
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 import docker.types
+import docker.utils
 
-from orchestrator.engine.api import ExecResult, Label, container_state, engine_info
+from orchestrator.engine.api import (
+    TEST_PROCESS,
+    ExecResult,
+    FileContent,
+    Label,
+    container_state,
+    engine_info,
+)
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
-from orchestrator.engine.endpoint import PublishedAddress, published_address
+from orchestrator.engine.endpoint import PublishedAddress, own_address, published_address
 from orchestrator.engine.images import Images
-from orchestrator.engine.streams import open_stream, read_frames, read_lines
-from orchestrator.errors import EngineError
+from orchestrator.engine.streams import exchange, open_stream, read_frames, read_lines, read_pieces
+from orchestrator.errors import EngineError, EngineWarning, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +55,15 @@ if TYPE_CHECKING:
 _NOT_FOUND, _CONFLICT = 404, 409
 _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
 _NANO_CPUS: Final = 1_000_000_000
+_HOST_GATEWAY: Final = "host-gateway"  # the daemon puts the address there
 _ATTACHED: Final = {"Detach": False, "Tty": False}
+_KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
+_STDOUT: Final = 1
+_PIECE: Final = 1 << 16  # bytes
+_IN_MEMORY: Final = 8 << 20  # bytes; a larger file goes to disk
+_IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
+_IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+_MOST_LINKS: Final = 255  # on the way to a file, with the folders
 _MICROSECONDS: Final = 26  # of 2026-11-23T14:00:00.123456789Z
 _PEAKS: Final = (
     "cat",
@@ -90,6 +112,18 @@ class Engine:
     def _published(self) -> PublishedAddress:
         return published_address(self.endpoint, bridge=self.bridge_gateway, host=self._host)
 
+    @cached_property
+    def test_process(self) -> str:
+        """The address at which containers reach this process, as `ContainerSpec.hosts` takes it.
+
+        That of the daemon's machine, where the process runs too; of a remote daemon, the address
+        from which this machine speaks to that one.
+        """
+        if ipaddress.ip_address(self.bind_address).is_unspecified:
+            with contextlib.suppress(OSError):
+                return own_address(self.host)
+        return _HOST_GATEWAY
+
     def bridge_gateway(self) -> str | None:
         """The address of the default bridge on the daemon's machine, or None without one."""
         with IgnoreMissing(), self._pool.client("inspect the default bridge") as client:
@@ -114,7 +148,20 @@ class Engine:
     # Containers
 
     def create_container(self, spec: ContainerSpec, /) -> str:
-        """Create a container and return its id."""
+        """Create a container and return its id; what the engine cannot do is a warning."""
+        try:
+            return self._create(spec)
+        except EngineError as error:
+            if (
+                _HOST_GATEWAY not in str(error)
+                or spec.options.extra_hosts.get(TEST_PROCESS) is None
+            ):
+                raise
+        # Docker before 20.10; or Podman before 5, which gives containers the name by itself.
+        hosts = {name: at for name, at in spec.options.extra_hosts.items() if name != TEST_PROCESS}
+        return self._create(replace(spec, options=replace(spec.options, extra_hosts=hosts)))
+
+    def _create(self, spec: ContainerSpec) -> str:
         with self._pool.client(f"create container {spec.name}") as client:
             config = client.create_container_config(
                 spec.image,
@@ -128,8 +175,12 @@ class Engine:
                 networking_config=_networking(client, spec),
                 **_set(spec.options, "working_dir", "hostname", "domainname", "tty", "stdin_open"),
             )
-            made = client.create_container_from_config(config, spec.name, spec.options.platform)
-            return str(made["Id"])
+            created = client.create_container_from_config(config, spec.name, spec.options.platform)
+        for said in created.get("Warnings") or ():
+            # Without the container's name, so that Python shows the same words once.
+            told = f"The Docker daemon, of a container that it created: {said}"
+            warnings.warn(printable(told, lines=False), EngineWarning, stacklevel=2)
+        return str(created["Id"])
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
@@ -166,17 +217,25 @@ class Engine:
     def put_files(
         self,
         container: str,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | FileContent],
         /,
         *,
         links: Mapping[str, str] | None = None,
     ) -> None:
-        """Write files into a created or running container, readable by every user there.
+        """Write files into a created or running container, in folders that are made if need be.
 
         Links lead to their targets from a folder that all users may write to.
         """
+        written = {
+            path: content if isinstance(content, FileContent) else FileContent(content=content)
+            for path, content in files.items()
+        }
+        ids = {
+            owner: self._ids(container, owner)
+            for owner in {file.owner for file in written.values()}
+        }
         with self._pool.client(f"write files into container {short_name(container)}") as client:
-            client.put_archive(container, "/", _tar(files, links or {}))
+            _put(client, container, _tar(written, ids, links or {}))
 
     def copy_into(self, container: str, copies: Sequence[Copy], /) -> None:
         """Put files and folders into a created or running container."""
@@ -185,19 +244,110 @@ class Engine:
         except OSError as error:
             raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
         with self._pool.client(f"copy files into container {short_name(container)}") as client:
-            client.put_archive(container, "/", packed)
+            _put(client, container, packed)
 
-    def exec(self, container: str, argv: Sequence[str], /, *, user: str = "") -> ExecResult:
+    def _ids(self, container: str, owner: str) -> tuple[int, int]:
+        """The numbers of a user and a group, whose names the container knows."""
+        user, _, group = owner.partition(":")
+        uid, own_group = self._id(container, user, "/etc/passwd")
+        return uid, self._id(container, group, "/etc/group")[0] if group else own_group
+
+    def _id(self, container: str, name: str, table: str) -> tuple[int, int]:
+        """The number of a name, and that of its own group; a number's own group is the same."""
+        if name.isdecimal():
+            return int(name), int(name)
+        try:
+            lines = self.get_file(container, table).decode(errors="replace").splitlines()
+        except EngineError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            lines = []
+        for line in lines:
+            row = line.split(":")
+            if row[0] == name and all(word.isdecimal() for word in row[2:3]):
+                return int(row[2]), int(row[3]) if row[3:4] and row[3].isdecimal() else int(row[2])
+        raise EngineError(
+            f"No user or group of container {short_name(container)} is called {name!r}: its "
+            f"{table} has no such line. Give its number instead."
+        )
+
+    def get_file(self, container: str, path: str, /) -> bytes:
+        """The content of a file of a container, which may have ended; links are followed.
+
+        What the container has in memory is not seen.
+
+        Raises:
+            EngineError: There is none (status 404), or it is a folder or a device.
+        """
+        doing = f"read {path} in container {short_name(container)}"
+        with self._pool.client(doing) as client:
+            real = self.real_path(container, path)
+            about = _stat(client, container, real)
+            if about and about["mode"] & _IS_NO_FILE:
+                kind = "a folder" if about["mode"] & _IS_FOLDER else "no regular file"
+                raise EngineError(f"{path} in container {short_name(container)} is {kind}")
+            pieces, _ = client.get_archive(container, real)
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+                for piece in pieces:
+                    spool.write(piece)
+                spool.seek(0)
+                with tarfile.open(fileobj=spool) as archive:
+                    file = archive.extractfile(archive.getmembers()[0])
+                    return file.read() if file else b""
+
+    def real_path(self, container: str, path: str, /) -> str:
+        """A path without links on its way, as far as it exists; what is in memory is not seen."""
+        doing = f"find {path} in container {short_name(container)}"
+        done, parts = PurePosixPath("/"), list(PurePosixPath(posixpath.normpath(path)).parts[1:])
+        with self._pool.client(doing) as client:
+            for _ in range(_MOST_LINKS):
+                if not parts:
+                    break
+                here = done / parts.pop(0)
+                target = (_stat(client, container, str(here)) or {}).get("linkTarget")
+                if not target:
+                    done = here
+                    continue
+                parts = [*PurePosixPath(posixpath.normpath(done / target)).parts[1:], *parts]
+                done = PurePosixPath("/")
+        return str(done.joinpath(*parts))
+
+    def exec(
+        self,
+        container: str,
+        argv: Sequence[str],
+        /,
+        *,
+        user: str = "",
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+    ) -> ExecResult:
         """Run a command in the container, as the image's user or another, and wait for it."""
         # Only the command's name is in messages: arguments may hold passwords.
         with self._pool.client(f"run {argv[0]} in container {short_name(container)}") as client:
-            process = client.exec_create(container, list(argv), user=user)["Id"]
-            # docker-py's own exec_start waits for ever for the next piece of output.
-            start = open_stream(client, "POST", f"/exec/{process}/start", json=_ATTACHED)
-            with start as response:
-                output = b"".join(read_frames(response))
+            process = client.exec_create(
+                container,
+                list(argv),
+                user=user,
+                workdir=workdir,
+                environment=dict(env or {}),
+                stdin=stdin is not None,
+            )["Id"]
+            path = f"/exec/{process}/start"
+            if stdin is None:
+                # docker-py's own exec_start waits for ever for the next piece of output.
+                with open_stream(client, "POST", path, json=_ATTACHED) as response:
+                    pieces = list(read_frames(read_pieces(response, _PIECE)))
+            else:
+                pieces = list(read_frames(exchange(client, path, _ATTACHED, stdin)))
             exit_code: int = _await_exit(client, process)["ExitCode"]
-        return ExecResult(exit_code=exit_code, output=output.decode(errors="replace"))
+        return ExecResult(
+            exit_code=exit_code,
+            output=b"".join(piece for _, piece in pieces).decode(errors="replace"),
+            stdout_bytes=b"".join(piece for stream, piece in pieces if stream == _STDOUT),
+            stderr_bytes=b"".join(piece for stream, piece in pieces if stream != _STDOUT),
+        )
 
     def peak_memory(self, container: str, /) -> int | None:
         """The most bytes the container has used, or None; the daemon would take a second."""
@@ -367,19 +517,42 @@ def _networking(client: Any, spec: ContainerSpec) -> Any:
     return client.create_networking_config({spec.network: endpoint})
 
 
-def _tar(files: Mapping[str, bytes], links: Mapping[str, str]) -> bytes:
+def _put(client: Any, container: str, tar: bytes) -> None:
+    """Unpack a tar in a container; docker-py's own would have a file replace a whole folder."""
+    path, asked = f"/containers/{quote(container)}/archive", {"path": "/", **_KEEP_FOLDERS}
+    with open_stream(client, "PUT", path, params=asked, data=tar):
+        pass
+
+
+def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
+    """What the daemon tells of a path in a container, or None when there is no such path."""
+    url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
+    with client.request("HEAD", url, params={"path": path}, timeout=client.timeout) as told:
+        about = told.headers.get("x-docker-container-path-stat")
+        return docker.utils.decode_json_header(about) if told.ok and about else None
+
+
+def _tar(
+    files: Mapping[str, FileContent],
+    ids: Mapping[str, tuple[int, int]],
+    links: Mapping[str, str],
+) -> bytes:
     buffer = io.BytesIO()
+    now = int(time.time())
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in files.items():
+        for path, file in files.items():
             member = tarfile.TarInfo(path.lstrip("/"))
-            member.size = len(content)
-            member.mode = 0o755 if content.startswith(b"#!") else 0o644
-            archive.addfile(member, io.BytesIO(content))
+            member.size, member.mtime = len(file.content), now
+            member.mode = 0o755 if file.content.startswith(b"#!") else 0o644
+            if file.mode is not None:
+                member.mode = file.mode
+            member.uid, member.gid = ids[file.owner]
+            archive.addfile(member, io.BytesIO(file.content))
         for path, target in links.items():
             link = tarfile.TarInfo(path.lstrip("/"))
-            link.type, link.linkname = tarfile.SYMTYPE, target
+            link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
             folder = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o777
+            folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o777, now
             archive.addfile(folder)
             archive.addfile(link)
     return buffer.getvalue()

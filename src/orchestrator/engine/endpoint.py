@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ LOCAL: Final = "unix:///var/run/docker.sock"
 LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
 _EVERYWHERE_6: Final = "::"
+_PLAIN_PORT, _TLS_PORT = 2375, 2376
 _SSH_TIMEOUT: Final = 10.0  # seconds
 _CONFIG: Final = "config.json"
 _ROUTES: Final = Path("/proc/net/route")
@@ -84,11 +86,14 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
         EngineError: The address or the docker context cannot be read.
     """
     environ = os.environ if environ is None else environ
-    if url := environ.get("DOCKER_HOST"):
-        secure = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if url := environ.get("DOCKER_HOST", "").strip():
+        verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+        secure = verify or bool(environ.get("DOCKER_TLS"))
         folder = Path(environ.get("DOCKER_CERT_PATH") or _config(environ))
-        url = _checked(url, "DOCKER_HOST")
-        return Endpoint(url=url, tls=folder if secure else None, origin="DOCKER_HOST")
+        url = _checked(url, "DOCKER_HOST", secure=secure)
+        secure = secure and not url.startswith(("unix:", "ssh:"))
+        tls = folder if secure else None
+        return Endpoint(url=url, tls=tls, verify=verify or not secure, origin="DOCKER_HOST")
     chosen_by = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else _config(environ) / _CONFIG
     name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
     if name and name != "default":
@@ -96,25 +101,33 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
     return Endpoint(url=LOCAL)
 
 
-def _checked(url: str, source: str) -> str:
-    url = f"unix://{url}" if url.startswith("/") else url
-    if not _is_address(url):
-        raise EngineError(
-            f"{source} is {url!r}; expected an address such as unix:///var/run/docker.sock, "
-            "tcp://host:2376, tcp://[::1]:2376 or ssh://user@host"
-        )
-    return url
+def _checked(url: str, source: str, *, secure: bool) -> str:
+    """An address as docker understands it: in full, with scheme, host and port.
 
-
-def _is_address(url: str) -> bool:
+    Raises:
+        EngineError: It is none.
+    """
+    given, scheme, rest = url, *url.partition("://")[::2]
+    if "://" not in url:
+        scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        if scheme == "unix":
+            return f"unix://{rest}" if rest else LOCAL
+        parts = urlsplit(f"{scheme}://{rest}")
+        if scheme == "ssh" and parts.hostname:
+            return f"ssh://{rest}"
+        if scheme in ("tcp", "http", "https") and "://" not in rest:
+            host, port = parts.hostname or "localhost", parts.port
+            if port is None:
+                port = _TLS_PORT if secure or scheme == "https" else _PLAIN_PORT
+            if port and re.fullmatch(r"[\w.:%-]+", host):
+                return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     except ValueError:  # an IPv6 address without brackets, or a port that is no number
-        return False
-    if parts.scheme in ("tcp", "http", "https"):
-        return port is not None
-    return parts.scheme == "unix" or (parts.scheme == "ssh" and bool(parts.hostname))
+        pass
+    raise EngineError(
+        f"{source} is {given!r}; expected an address such as unix:///var/run/docker.sock, "
+        "tcp://host:2376, tcp://[::1]:2376 or ssh://user@host"
+    )
 
 
 def _config(environ: Mapping[str, str]) -> Path:
@@ -145,7 +158,8 @@ def _from_context(name: str, environ: Mapping[str, str], *, origin: str) -> Endp
         ) from error
     folder = contexts / "tls" / key / "docker"
     tls = folder if folder.is_dir() else None
-    return Endpoint(url=_checked(url, origin), tls=tls, verify=not skip, origin=origin)
+    url = _checked(url, origin, secure=tls is not None)
+    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +220,18 @@ def _name_in_ssh_config(name: str) -> str:
         return name
     options = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
     return options.get("hostname", name)
+
+
+def own_address(host: str) -> str:
+    """The address of this machine that another one on the way to this host sees.
+
+    Raises:
+        OSError: There is no way to it.
+    """
+    family, kind, *_, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # chooses the route, and sends nothing
+        return str(probe.getsockname()[0])
 
 
 def _is_ours(address: str | None) -> bool:

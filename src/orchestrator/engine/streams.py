@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import select
 import socket
+import ssl
 import struct
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.errors
 import requests.exceptions
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow
+_PIECE: Final = 1 << 16
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _CHECK_INTERVAL: Final = 0.1  # seconds between two looks at `stopping`
 
 
@@ -60,13 +64,85 @@ def read_pieces(response: requests.Response, size: int) -> Iterator[bytes]:
         raise requests.exceptions.ConnectionError(error) from error
 
 
-def read_frames(response: requests.Response) -> Iterator[bytes]:
-    """A process's stdout and stderr in order, without the daemon's frames around the pieces."""
-    for head in read_pieces(response, _FRAME.size):
-        if len(head) < _FRAME.size:
-            return
-        _, size = _FRAME.unpack(head)
-        yield next(read_pieces(response, size), b"") if size else b""
+def read_frames(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """What a process wrote, piece by piece: 1 for stdout or 2 for stderr, and the bytes.
+
+    The daemon puts a frame before each; pieces end anywhere.
+    """
+    rest = bytearray()
+    for piece in pieces:
+        rest += piece
+        while len(rest) >= _FRAME.size:
+            stream, size = _FRAME.unpack_from(rest)
+            if len(rest) < _FRAME.size + size:
+                break
+            yield stream, bytes(rest[_FRAME.size : _FRAME.size + size])
+            del rest[: _FRAME.size + size]
+
+
+def exchange(client: Any, path: str, body: Mapping[str, Any], data: bytes) -> Iterator[bytes]:
+    """Send a program its input while its output is read: both may be larger than any buffer.
+
+    The daemon hands over the connection. One thread does both, for TLS allows no second one; only
+    ssh, whose two pipes are another program's, takes a thread that writes.
+    """
+    headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    with open_stream(client, "POST", path, json=body, headers=headers) as response:
+        http: Any = response.raw._fp  # noqa: SLF001 - as docker-py itself gets at the connection
+        reader = http.fp
+        if hasattr(reader, "channel"):
+            writer = threading.Thread(
+                target=_write, args=(reader.channel.proc.stdin, data), name="orchestrator-stdin"
+            )
+            writer.start()
+            try:
+                yield from iter(lambda: reader.read1(_PIECE), b"")
+            finally:
+                writer.join()
+                client.close()  # or it would take this connection for one that is kept alive
+        else:
+            yield from _both_ways(reader, reader.raw._sock, data, seconds=client.timeout)  # noqa: SLF001
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(OSError):  # the program has ended, or reads no further
+        pipe.write(data)
+    with contextlib.suppress(OSError):
+        pipe.close()
+
+
+def _both_ways(reader: Any, link: socket.socket, data: bytes, *, seconds: float) -> Iterator[bytes]:
+    left: memoryview | None = memoryview(data)
+    link.settimeout(0)
+    with contextlib.suppress(*_NOT_NOW):
+        early = reader.peek()  # what came together with the answer's head
+        if early:
+            yield early
+    while True:
+        moved = False
+        with contextlib.suppress(*_NOT_NOW):
+            try:
+                piece = link.recv(_PIECE)
+            except ConnectionResetError:  # it ended with input that it did not read
+                piece = b""
+            if not piece:
+                return
+            yield piece
+            moved = True
+        if left is not None:
+            with contextlib.suppress(*_NOT_NOW):
+                try:
+                    left = left[link.send(left[:_PIECE]) :] if left else left
+                except (BrokenPipeError, ConnectionResetError):
+                    left = left[:0]
+                moved = True
+            if not left:
+                with contextlib.suppress(OSError):
+                    # Of the plain socket: TLS in Python knows no end of one direction only.
+                    socket.socket.shutdown(link, socket.SHUT_WR)
+                left = None
+        if not moved and not any(select.select([link], [link] if left else [], [], seconds)):
+            raise requests.exceptions.ReadTimeout
 
 
 def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str, Any]]:

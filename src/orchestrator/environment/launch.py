@@ -7,10 +7,11 @@ import hashlib
 import logging
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import ContainerSpec, VolumeMount
+from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, VolumeMount
 from orchestrator.engine.images import pack_context
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
@@ -20,9 +21,9 @@ from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
+from orchestrator.services.files import check_hidden, contents
 from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
 from orchestrator.services.once import ProcessLock
-from orchestrator.services.options import read_file
 from orchestrator.services.secret import masked
 from orchestrator.services.service import bind
 
@@ -110,10 +111,7 @@ def _start(
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
     engine, image_name = context.engine, image[0]
-    files = {
-        path: content if isinstance(content, bytes) else read_file(declaration, "files", content)
-        for path, content in declaration.files.items()
-    }
+    declared = contents(declaration)
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(
@@ -136,12 +134,15 @@ def _start(
         spec = _spec(handle, context, extras, image=image[1])
         with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(spec)
-        written, links = {**handle.server_files(), **files}, handle.server_links()
-        if written or links:
+        written, links = {**handle.server_files(), **declared}, handle.server_links()
+        if written or links or extras.copies:
             with context.span(alias, "files"):
+                mounted = [*handle.tmpfs, *handle.server_tmpfs()]
+                where = {path: path for path in (*written, *(it.path for it in extras.copies))}
+                if handle.tmpfs:
+                    where = {path: engine.real_path(runtime.container, path) for path in where}
+                check_hidden(handle, where, mounted)
                 engine.put_files(runtime.container, written, links=links)
-        if extras.copies:
-            with context.span(alias, "files"):
                 engine.copy_into(runtime.container, extras.copies)
         with context.span(alias, "network"):
             await_network()
@@ -163,7 +164,7 @@ def _start(
 def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str) -> ContainerSpec:
     runtime = handle.running
     network, aliases = next(iter(runtime.networks.items()))
-    sizes = {path: f"size={size}" for path, size in handle.tmpfs.items()}
+    reached = {TEST_PROCESS: context.engine.test_process}
     return ContainerSpec(
         name=runtime.container,
         image=image,
@@ -180,7 +181,7 @@ def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str)
         cpus=handle.cpus,
         pids=handle.pids,
         shm_size=int(handle.shm_size),
-        tmpfs={**handle.server_tmpfs(), **sizes},
+        tmpfs={**handle.server_tmpfs(), **{path: str(it) for path, it in handle.tmpfs.items()}},
         mounts=handle.server_mounts(),
         capabilities=handle.server_capabilities(),
         volumes=[
@@ -192,7 +193,7 @@ def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str)
             )
             for it in extras.volumes
         ],
-        options=extras,
+        options=replace(extras, extra_hosts={**reached, **extras.extra_hosts}),
     )
 
 

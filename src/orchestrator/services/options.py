@@ -45,7 +45,8 @@ def check_flag(service: object, option: str, value: object) -> None:
 def check_environment(service: object, option: str, values: Mapping[str, object]) -> None:
     """Raise DeclarationError unless names and values are texts."""
     check(service, option, isinstance(values, Mapping), "a mapping of text to text")
-    place = f"{type(service).__name__}({option}=…)"
+    kind = service if isinstance(service, str) else type(service).__name__
+    place = f"{kind}({option}=…)"
     for name, value in values.items():
         if not is_text(name) or "=" in name:
             raise DeclarationError(

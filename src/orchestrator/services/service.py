@@ -10,7 +10,6 @@ import dataclasses
 import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
 from orchestrator.errors import (
@@ -19,7 +18,7 @@ from orchestrator.errors import (
     ServiceNotRunningError,
     did_you_mean,
 )
-from orchestrator.services import faults, options
+from orchestrator.services import faults, files, options
 from orchestrator.services.hooks import Hooks, address, declared_as, enter_alone, leave_alone
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.options import Scope
@@ -28,8 +27,10 @@ from orchestrator.services.secret import masked
 if TYPE_CHECKING:
     import logging
     from datetime import datetime
+    from pathlib import Path
 
     from orchestrator.engine.api import ContainerState, ExecResult
+    from orchestrator.services.files import File
     from orchestrator.services.hooks import Runtime
 
 AnyService = TypeVar("AnyService", bound="Service")
@@ -50,9 +51,10 @@ class Service(Hooks):
         pids: The most processes and threads it may have; None for no limit.
         shm_size: How large ``/dev/shm`` may grow: Docker's own 64 MiB is too little for parallel
             queries of Postgres.
-        tmpfs: Container path to the size of a file system in memory; ``restart`` empties it.
+        tmpfs: Container path to the size of a file system in memory, which ``restart`` empties; or
+            to its mount options, as in ``"size=64m,exec,mode=0770,uid=1000"``.
         log_to: A logger, or its name, that is given each line of the container's log.
-        files: Container path to a host path or bytes, written before the container starts.
+        files: Container path to a host path, bytes or `File`, written before the container starts.
         scope: How long the container lives: ``"class"``, ``"test"`` or ``"process"``.
         depends_on: Services (or their names) that must be ready before this one starts.
     """
@@ -67,7 +69,7 @@ class Service(Hooks):
     tmpfs: Mapping[str, int | str] = field(default_factory=dict)
     log_to: logging.Logger | str | None = None
     startup_timeout: float = 60.0
-    files: Mapping[str, str | Path | bytes] = field(default_factory=dict)
+    files: Mapping[str, str | Path | bytes | File] = field(default_factory=dict)
     scope: Scope = "class"
     depends_on: Sequence[Service | str] = ()
     _runtime: Runtime | None = options.private(None)
@@ -137,13 +139,29 @@ class Service(Hooks):
         text = running.engine.logs(running.container, tail=tail, since=since)
         return masked(text, self.secrets())
 
-    def exec(self, argv: Sequence[str]) -> ExecResult:
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | int | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+    ) -> ExecResult:
         """Run a command in the container and wait for it.
 
         It may be silent for ``ORCHESTRATOR_ENGINE_TIMEOUT`` seconds at most.
 
+        Args:
+            argv: The command and its arguments; no shell sees them.
+            user: Who runs it, such as ``"postgres"``, ``0`` or ``"1000:1000"``; without, the user
+                of the container.
+            workdir: Where it runs; without, in the container's own folder.
+            env: Environment variables, over the container's.
+            stdin: What it reads, as bytes or as text in UTF-8; nothing without.
+
         Raises:
-            DeclarationError: The command is no list of arguments.
+            DeclarationError: An argument cannot be used.
             EngineError: It could not be run, or did not end in time.
         """
         if not options.is_words(argv) or not argv:
@@ -151,7 +169,52 @@ class Service(Hooks):
                 f"the command {argv!r} cannot be run: expected a list of arguments such as "
                 "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
             )
-        return self.running.engine.exec(self.running.container, argv)
+        if user is not None:
+            files.check_owner(user, "exec(user=…)")
+        if workdir is not None and not options.is_path(workdir):
+            raise DeclarationError(
+                f"exec(workdir={workdir!r}) cannot be used: expected a folder's "
+                "absolute path in the container"
+            )
+        options.check_environment("exec", "env", {} if env is None else env)
+        if not isinstance(stdin, (str, bytes, type(None))):
+            raise DeclarationError(
+                f"exec(stdin=…) cannot be {type(stdin).__name__}: expected text or bytes"
+            )
+        return self.running.engine.exec(
+            self.running.container,
+            argv,
+            user="" if user is None else str(user),
+            workdir=workdir,
+            env=env,
+            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+        )
+
+    def read_file(self, path: str) -> bytes:
+        """The content of a file in the container, whoever may read it there.
+
+        Raises:
+            ServiceError: There is no such file, or it is a folder.
+        """
+        return files.read(self, path)
+
+    def write_file(
+        self, path: str, content: str | bytes, *, mode: int | None = None, owner: int | str = 0
+    ) -> None:
+        """Write a file into the container, over one that is there; its folder is made if need be.
+
+        Args:
+            path: Its absolute path in the container.
+            content: Bytes, or text that is written in UTF-8.
+            mode: Its permissions, such as ``0o600``; a script (``#!``) has 0755, all else 0644,
+                without.
+            owner: User, or user and group, as numbers or names of the container.
+
+        Raises:
+            DeclarationError: An argument cannot be used.
+            ServiceError: It cannot be written there, such as over a folder.
+        """
+        files.write(self, path, content, mode=mode, owner=owner)
 
     def info(self) -> dict[str, object]:
         """Image, host, ports, the most bytes of memory it used, and what the server says of itself.
@@ -250,20 +313,16 @@ class Service(Hooks):
         check("memory", memory >= _LEAST_MEMORY, expected)
         check("shm_size", options.in_bytes(self.shm_size) > 0, "bytes, or text such as '256m'")
         good = isinstance(self.tmpfs, Mapping) and all(
-            options.is_path(path) and options.in_bytes(size) > 0
-            for path, size in self.tmpfs.items()
+            options.is_path(path) and files.tmpfs_options(size) for path, size in self.tmpfs.items()
         )
-        check("tmpfs", good, "a mapping of absolute container path to size, such as '64m'")
+        expected = (
+            "a mapping of absolute container path to size or mount options, such as '64m' or "
+        )
+        check("tmpfs", good, f"{expected}'size=64m,exec,mode=0770,uid=1000'")
         log_to = self.log_to  # a logger, without the import of logging
         good = log_to is None or options.is_text(log_to) or hasattr(log_to, "handle")
         check("log_to", good, "a logger, or a logger's name")
-        good = isinstance(self.files, Mapping) and all(
-            options.is_path(path)
-            and not path.endswith("/")
-            and isinstance(content, (str, Path, bytes))
-            for path, content in self.files.items()
-        )
-        check("files", good, "a mapping of absolute container path to host path or bytes")
+        files.check_files(self)
         options.choice(self, "scope", self.scope, get_args(Scope))
         good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
         check("depends_on", good, "a list of services of this class")
@@ -271,7 +330,7 @@ class Service(Hooks):
             self,
             memory=None if self.memory is None else memory,
             shm_size=options.in_bytes(self.shm_size),
-            tmpfs={path: options.in_bytes(size) for path, size in self.tmpfs.items()},
+            tmpfs={path: str(files.tmpfs_options(size)) for path, size in self.tmpfs.items()},
         )
 
     def _check_image(self) -> None:

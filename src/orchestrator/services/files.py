@@ -1,0 +1,229 @@
+"""Files in a service's container: as they are declared, and while it runs."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.errors import DeclarationError, EngineError, ServiceError
+from orchestrator.services import options
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from orchestrator.engine.api import FileContent
+    from orchestrator.services.service import Service
+
+_OWNER: Final = re.compile(r"[\w.-]+\$?(:[\w.-]+\$?)?")
+_MOST_MODE: Final = 0o7777
+_ALWAYS_MOUNTED: Final = ("/dev", "/proc", "/sys")
+_FLAGS: Final = frozenset(("exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw"))
+_SIZE: Final = r"\d+[kmg]?"
+_VALUES: Final = {
+    "size": re.compile(rf"{_SIZE}|\d{{1,3}}%", re.IGNORECASE),
+    "mode": re.compile(r"[0-7]{1,4}"),
+    "uid": re.compile(r"\d+"),
+    "gid": re.compile(r"\d+"),
+    "nr_inodes": re.compile(_SIZE, re.IGNORECASE),
+}
+_NOT_FOUND: Final = 404
+_WRITE: Final = 'cat > "$1" && chmod "$2" "$1" && chown "$3" "$1"'
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to copy into a container, with permissions and an owner.
+
+    Attributes:
+        content: Bytes, or the path of a file of this machine.
+        mode: Its permissions, such as ``0o600``; without, 0755 for a script (``#!``), else 0644.
+        owner: User, or user and group, as numbers or names of the container: ``"postgres"``,
+            ``"1000:1000"``. A user without a group has the group of that user.
+    """
+
+    content: bytes | str | Path
+    mode: int | None = None
+    owner: int | str = 0
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.content, (bytes, str, Path))
+        options.check(self, "content", good, "bytes, or the path of a file")
+        check_mode(self.mode, "File(mode=…)")
+        check_owner(self.owner, "File(owner=…)")
+
+
+def check_mode(mode: object, place: str) -> None:
+    """Raise DeclarationError unless permissions are a number such as ``0o644``, or None."""
+    if mode is not None and not (type(mode) is int and 0 <= mode <= _MOST_MODE):
+        raise DeclarationError(f"{place} cannot be {mode!r}: expected permissions, such as 0o644")
+
+
+def check_owner(owner: object, place: str) -> None:
+    """Raise DeclarationError unless a user, and a group if given, are numbers or names."""
+    good = type(owner) is int and owner >= 0
+    if not good and not (isinstance(owner, str) and _OWNER.fullmatch(owner)):
+        raise DeclarationError(
+            f"{place} cannot be {owner!r}: expected a user, such as 'postgres' or 1000, or user "
+            "and group, such as '1000:1000'"
+        )
+
+
+def check_files(service: Service) -> None:
+    """Raise DeclarationError unless the option ``files`` can be used."""
+    files = service.files
+    good = isinstance(files, Mapping) and all(
+        options.is_path(path)
+        and not path.endswith("/")
+        and isinstance(content, (str, Path, bytes, File))
+        for path, content in files.items()
+    )
+    expected = "a mapping of absolute container path to host path, bytes or File(…)"
+    options.check(service, "files", good, expected)
+    check_hidden(service, {path: path for path in files}, service.tmpfs)
+
+
+def check_hidden(service: object, paths: Mapping[str, str], mounted: Collection[str]) -> None:
+    """Raise DeclarationError for a file that what is mounted at the start would hide.
+
+    Args:
+        service: Whose files they are.
+        paths: Each as it is declared, and without links on its way.
+        mounted: Where its file systems in memory are.
+    """
+    for path, real in paths.items():
+        place = place_in_memory(real, mounted)
+        if place:
+            raise DeclarationError(
+                f"{type(service).__name__}(files=…) cannot write {path!r}: {place} is mounted, "
+                "empty, when the container starts, and would hide it. Put it elsewhere, or write "
+                "it when the service runs, with write_file()"
+            )
+
+
+def place_in_memory(path: str, mounted: Collection[str]) -> str:
+    """Where a path lies in a file system that is mounted at the start; empty when in none."""
+    path = posixpath.normpath(path)
+    for place in (*_ALWAYS_MOUNTED, *mounted):
+        inside = f"{posixpath.normpath(place).rstrip('/')}/"
+        if path.startswith(inside):
+            return place
+    return ""
+
+
+def contents(service: Service) -> Mapping[str, bytes | FileContent]:
+    """What the option ``files`` says, read.
+
+    Raises:
+        DeclarationError: A file of this machine cannot be read.
+    """
+    from orchestrator.engine.api import FileContent  # declaring loads no more than it needs
+
+    found: dict[str, bytes | FileContent] = {}
+    for path, value in service.files.items():
+        source = value.content if isinstance(value, File) else value
+        data = source if isinstance(source, bytes) else options.read_file(service, "files", source)
+        found[path] = data
+        if isinstance(value, File):
+            found[path] = FileContent(content=data, mode=value.mode, owner=str(value.owner))
+    return found
+
+
+def tmpfs_options(size: object) -> str | None:
+    """The mount options of a file system in memory, from its size or from the options themselves.
+
+    Returns:
+        Them, such as ``"size=1048576,exec"``; None when they cannot be used.
+    """
+    if options.in_bytes(size) > 0:
+        return f"size={options.in_bytes(size)}"
+    if not isinstance(size, str) or not size:
+        return None
+    for word in size.split(","):
+        name, equals, value = word.partition("=")
+        good = _VALUES[name].fullmatch(value) if equals and name in _VALUES else word in _FLAGS
+        if not good:
+            return None
+    return size
+
+
+def read(service: Service, path: str) -> bytes:
+    """`Service.read_file`."""
+    _check_path(service, "read_file", path)
+    running = service.running
+    if not _is_in_memory(service, path):
+        try:
+            return running.engine.get_file(running.container, path)
+        except EngineError as error:
+            if error.status is None:
+                raise ServiceError(str(error), service=service.alias) from error
+            if error.status != _NOT_FOUND:
+                raise
+    # In memory, perhaps by a link that the engine does not see: only a process there sees it.
+    try:
+        found = running.engine.exec(running.container, ["cat", path], user="0")
+    except EngineError as error:
+        raise _missing(service, path) from error
+    if found.exit_code:
+        if "s a directory" in found.stderr:
+            raise ServiceError(f"{service.alias}: {path} is a folder", service=service.alias)
+        raise _missing(service, path)
+    return found.stdout_bytes
+
+
+def write(
+    service: Service, path: str, content: str | bytes, *, mode: int | None, owner: int | str
+) -> None:
+    """`Service.write_file`."""
+    from orchestrator.engine.api import FileContent
+
+    _check_path(service, "write_file", path)
+    check_mode(mode, "write_file(mode=…)")
+    check_owner(owner, "write_file(owner=…)")
+    if not isinstance(content, (str, bytes)):
+        raise DeclarationError(f"write_file() cannot write {content!r}: expected text or bytes")
+    data = content.encode() if isinstance(content, str) else content
+    engine, container = service.running.engine, service.running.container
+    try:
+        if not _is_in_memory(service, path):
+            file = FileContent(content=data, mode=mode, owner=str(owner))
+            engine.put_files(container, {path: file})
+            return
+        script = data.startswith(b"#!")
+        bits = f"{(0o755 if script else 0o644) if mode is None else mode:o}"
+        argv = ["sh", "-c", _WRITE, "sh", path, bits, str(owner)]
+        done = engine.exec(container, argv, user="0", stdin=data)
+    except EngineError as error:
+        raise ServiceError(
+            f"{service.alias}: {path} cannot be written: {error}", service=service.alias
+        ) from error
+    if done.exit_code:
+        raise ServiceError(
+            f"{service.alias}: {path}, which is in memory, cannot be written: "
+            f"{done.output.strip()}",
+            service=service.alias,
+        )
+
+
+def _check_path(service: Service, method: str, path: object) -> None:
+    if not options.is_path(path) or str(path).endswith("/"):
+        raise DeclarationError(
+            f"{service.alias}.{method}({path!r}) cannot be used: expected the absolute path of a "
+            "file in the container"
+        )
+
+
+def _is_in_memory(service: Service, path: str) -> bool:
+    mounted = [*service.tmpfs, *service.server_tmpfs(), *service.server_links()]
+    running = service.running
+    return bool(
+        place_in_memory(path, mounted)
+        or (mounted and place_in_memory(running.engine.real_path(running.container, path), mounted))
+    )
+
+
+def _missing(service: Service, path: str) -> ServiceError:
+    return ServiceError(f"{service.alias}: there is no file {path}", service=service.alias)
