@@ -15,6 +15,7 @@ from orchestrator import Container, ServicesMixin
 from orchestrator.cli import main
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
+from orchestrator.probes import LogLine
 from orchestrator.sessions import inventory, reap, remove_session
 from orchestrator.settings import Settings
 from tests.support.classes import problems, run_class
@@ -124,7 +125,8 @@ class KeepFailedTest(KeptTestCase):
         def adds(case: unittest.TestCase) -> None:
             case.addClassCleanup(lambda: 1 / 0)
 
-        broken = Container(image="python", command=["false"])
+        never = LogLine("never")
+        broken = Container(image="python", command=SLEEP, probe=never, startup_timeout=0.5)
         for attributes in (
             {"box": broken},
             {"setUpClass": fails},
