@@ -76,23 +76,29 @@ def _stderr() -> _Stderr:
 
 
 class _Stderr:
-    """Shows news where no test command does: in a terminal's last line, or as lines of a log."""
+    """Shows news where no test command does: in a terminal's last lines, or as lines of a log."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._due: dict[str, float] = {}
+        self._live: dict[str, str] = {}
+        self._drawn = 0
 
     def show(self, about: str, text: str, *, over: bool) -> None:
         stream, now = sys.stderr, time.monotonic()
         line = printable(f"orchestrator: {about}: {text}", lines=False)
         with self._lock:
             due = self._due.get(about, 0.0)
+            self._live[about], self._due[about] = line, max(due, now)
             if over:
-                self._due.pop(about, None)
+                del self._live[about], self._due[about]
             if stream.isatty():
-                line = line[: shutil.get_terminal_size().columns - 1] if text else ""
-                end = "\n" if text and over else ""
-                stream.write(f"\r\x1b[K{line}{end}")
+                stream.write(f"\x1b[{self._drawn}F\x1b[0J" if self._drawn else "")
+                size = shutil.get_terminal_size()
+                live = [it[: size.columns - 1] for it in self._live.values()][: size.lines - 1]
+                self._drawn = len(live)
+                lines = [line, *live] if text and over else live
+                stream.write("".join(f"{line}\n" for line in lines))
             elif text and (over or now >= due):
                 stream.write(f"{line}\n")
                 if not over:

@@ -24,7 +24,6 @@ import contextlib
 import functools
 import json
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         puller = Puller(
             engine=engine,
             settings=settings,
-            display=Display(sys.stderr, quiet=arguments.quiet),
+            display=Display(quiet=arguments.quiet),
             retry=Retry(attempts=arguments.attempts),
         )
         pulled = puller.pull_missing(images, found=found, platform=arguments.platform)

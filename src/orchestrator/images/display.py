@@ -1,13 +1,11 @@
-"""How far a pull is, and what a person sees of it: bars on a terminal, lines in a log."""
+"""How far a pull is, and telling of it."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.progress import tell
 
@@ -17,8 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import PullProgress
 
 _BAR: Final = 24  # characters
-_REDRAW: Final = 0.1  # seconds between two drawings
-_LINE: Final = 15.0  # seconds between two lines about one image in a log
+_OFTEN: Final = 0.1  # seconds between two words about one pull
 
 
 @dataclass(kw_only=True)
@@ -26,7 +23,6 @@ class Transfer:
     """The progress of one pull. Sizes are bytes, as transferred (compressed)."""
 
     begun: float = field(default_factory=time.monotonic)
-    shown: float = field(default_factory=time.monotonic)
     _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _ready: set[str] = field(default_factory=set)
@@ -63,8 +59,10 @@ class Transfer:
         return time.monotonic() - self.begun
 
     def __str__(self) -> str:
-        done = sum(done for done, _ in self._layers.values())
-        return f"{megabytes(done)} of {megabytes(self.total)}"
+        full = round(self.fraction * _BAR)
+        done = megabytes(sum(done for done, _ in self._layers.values()))
+        bar = f"[{'#' * full}{'-' * (_BAR - full)}]"
+        return f"{bar} {done} of {megabytes(self.total)} {self.seconds:.0f} s"
 
 
 def megabytes(size: int) -> str:
@@ -72,113 +70,40 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"  # noqa: PLR2004
 
 
-def _bar(transfer: Transfer) -> str:
-    full = round(transfer.fraction * _BAR)
-    return f"[{'#' * full}{'-' * (_BAR - full)}] {transfer} {transfer.seconds:.0f} s"
+class Display:
+    """Tells of pulls, from any thread; a quiet one only of what went wrong."""
 
-
-class Teller:
-    """Tells of pulls where a service starts: whoever shows that decides how."""
-
-    def __init__(self) -> None:
-        self._pulls: dict[str, Transfer] = {}
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._pulls: dict[str, tuple[Transfer, float]] = {}
 
     @contextlib.contextmanager
     def pulling(self, name: str) -> Iterator[Transfer]:
         """Tell of a pull while the block runs; `step` updates what is given."""
-        transfer = self._pulls[name] = Transfer()
-        tell(name, "pulling")
+        transfer = Transfer()
+        self._pulls[name] = transfer, transfer.begun
+        self._tell(name, "pulling")
         try:
             yield transfer
         except BaseException:
-            tell(name, "", over=True)
+            self._tell(name, "", over=True)
             raise
-        tell(name, _pulled(transfer), over=True)
+        size = megabytes(transfer.total)
+        self.news(name, f"pulled and verified, {size} in {transfer.seconds:.1f} s")
 
     def step(self, name: str, step: PullProgress) -> None:
         """Update the progress of a pull."""
-        transfer, now = self._pulls[name], time.monotonic()
+        transfer, told = self._pulls[name]
         transfer.add(step)
-        if now - transfer.shown >= _REDRAW:
-            transfer.shown = now
-            tell(name, f"pulling {_bar(transfer)}")
+        if (now := time.monotonic()) - told >= _OFTEN:
+            self._pulls[name] = transfer, now
+            self._tell(name, f"pulling {transfer}")
 
     def news(self, name: str, text: str, *, important: bool = False) -> None:
         """Tell something about an image."""
-        del important
-        tell(name, text)
+        if important or not self._quiet:
+            tell(name, text, over=True)
 
-
-def _pulled(transfer: Transfer) -> str:
-    return f"pulled and verified, {megabytes(transfer.total)} in {transfer.seconds:.1f} s"
-
-
-class Display:
-    """Shows several pulls at once; every method may be called from any thread.
-
-    Bars are redrawn in place, by default where the stream is a terminal, else there are lines. A
-    quiet one says only what went wrong.
-    """
-
-    def __init__(self, stream: TextIO, *, bars: bool | None = None, quiet: bool = False) -> None:
-        self._stream = stream
-        self._bars = (stream.isatty() if bars is None else bars) and not quiet
-        self._quiet = quiet
-        self._lock = threading.RLock()
-        self._pulls: dict[str, Transfer] = {}
-        self._drawn = 0
-        self._last = 0.0
-
-    @contextlib.contextmanager
-    def pulling(self, name: str) -> Iterator[Transfer]:
-        """Show a pull while the block runs; `step` updates what is given."""
-        with self._lock:
-            self._pulls[name] = transfer = Transfer()
-            if not self._bars:
-                self.news(name, "pulling")
-        try:
-            yield transfer
-        finally:
-            with self._lock:
-                del self._pulls[name]
-                self._erase()
-        self.news(name, _pulled(transfer))
-
-    def step(self, name: str, step: PullProgress) -> None:
-        """Update the progress of a pull."""
-        now = time.monotonic()
-        with self._lock:
-            transfer = self._pulls[name]
-            transfer.add(step)
-            if self._bars and now - self._last >= _REDRAW:
-                self._draw()
-            elif not self._bars and now - transfer.shown >= _LINE:
-                transfer.shown = now
-                self.news(name, str(transfer))
-
-    def news(self, name: str, text: str, *, important: bool = False) -> None:
-        """Show a line."""
-        with self._lock:
-            if important or not self._quiet:
-                self._erase()
-                self._stream.write(f"{name}: {text}\n")
-                self._draw()
-
-    def _erase(self) -> None:
-        if self._drawn:
-            self._stream.write(f"\x1b[{self._drawn}F\x1b[0J")  # up, then clear to the end
-            self._drawn = 0
-        self._stream.flush()
-
-    def _draw(self) -> None:
-        self._erase()
-        if not self._bars:
-            return
-        size = shutil.get_terminal_size()
-        width = max(map(len, self._pulls), default=0)
-        for name, transfer in list(self._pulls.items())[: size.lines - 1]:
-            line = f"{name:{width}} {_bar(transfer)}"[: size.columns - 1]
-            self._stream.write(f"{line}\n")
-            self._drawn += 1
-        self._stream.flush()
-        self._last = time.monotonic()
+    def _tell(self, name: str, text: str, *, over: bool = False) -> None:
+        if not self._quiet:
+            tell(name, text, over=over)

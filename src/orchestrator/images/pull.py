@@ -18,7 +18,7 @@ from orchestrator.errors import (
     EngineUnavailableError,
     OrchestratorError,
 )
-from orchestrator.images.display import Teller
+from orchestrator.images.display import Display
 from orchestrator.images.failures import Failure, Retry, classify, concerns_registry, retrying
 from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
 from orchestrator.images.reference import mirrored
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
-    from orchestrator.images.display import Display, Transfer
+    from orchestrator.images.display import Transfer
     from orchestrator.images.lockfile import LockedImage
     from orchestrator.images.presence import Presence
     from orchestrator.settings import Settings
@@ -40,7 +40,7 @@ def ensure_image(
     image: LockedImage,
     *,
     settings: Settings,
-    display: Display | Teller | None = None,
+    display: Display | None = None,
     stopping: threading.Event | None = None,
 ) -> ImageInfo:
     """Make sure that the locked bytes of an image are on this machine; pull them if not.
@@ -67,7 +67,7 @@ def ensure_image(
     puller = Puller(
         engine=engine,
         settings=settings,
-        display=display or Teller(),
+        display=display or Display(),
         stopping=stopping or threading.Event(),
     )
     with _trying_once(image, puller, platform=found.platform):
@@ -115,7 +115,7 @@ class Puller:
 
     engine: Engine
     settings: Settings
-    display: Display | Teller
+    display: Display
     retry: Retry = field(default_factory=Retry)
     stopping: threading.Event = field(default_factory=threading.Event)
 

@@ -1,5 +1,6 @@
 """What a service does about its image before it starts."""
 
+import contextlib
 import io
 import uuid
 from dataclasses import replace
@@ -7,7 +8,6 @@ from unittest import mock
 
 from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
-from orchestrator.images.display import Display
 from orchestrator.images.failures import Retry
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
@@ -18,15 +18,12 @@ from tests.support.tiny_images import tiny_image
 class EnsureImageTest(ImageTestCase):
     """`ensure_image`."""
 
-    def setUp(self) -> None:
-        """Collect what is shown."""
-        super().setUp()
-        self.shown = io.StringIO()
-
     def ensure(self, image: LockedImage, *, settings: Settings | None = None) -> str:
-        """Ensure an image and return the id of what was found."""
-        display = Display(self.shown)
-        return ensure_image(self.engine, image, settings=settings or Settings(), display=display).id
+        """Ensure an image and return the id of what was found; keep what was shown."""
+        with contextlib.redirect_stderr(io.StringIO()) as stream:
+            found = ensure_image(self.engine, image, settings=settings or Settings())
+        self.shown = stream.getvalue()
+        return found.id
 
     def test_present_is_silent(self) -> None:
         """A missing image is pulled with a word, whatever its tag is now; then found silently."""
@@ -34,10 +31,9 @@ class EnsureImageTest(ImageTestCase):
         image = self.push(built)
         self.push(repository=image.reference.repository)
         self.assertEqual(built.config, self.ensure(image))
-        self.assertIn(f"{image.reference.familiar}: pulled and verified", self.shown.getvalue())
-        self.shown.truncate(0)
+        self.assertIn(f"{image.reference.familiar}: pulled and verified", self.shown)
         self.assertEqual(built.config, self.ensure(image, settings=Settings(pull="never")))
-        self.assertEqual("", self.shown.getvalue().strip("\0"))
+        self.assertEqual("", self.shown)
 
     def test_present_without_tag(self) -> None:
         """An image that was pulled by digest alone is found."""
@@ -99,14 +95,12 @@ class KnownFailuresTest(ImageTestCase):
 
     def failing(self, image: str) -> tuple[str, int]:
         """Why an image cannot be had, and how often that was tried again."""
-        shown = io.StringIO()
-        with self.assertRaises(EngineError) as caught:
-            ensure_image(
-                self.engine,
-                LockedImage(name=image, reference=parse_reference(image)),
-                settings=self.settings,
-                display=Display(shown),
-            )
+        with (
+            contextlib.redirect_stderr(io.StringIO()) as shown,
+            self.assertRaises(EngineError) as caught,
+        ):
+            locked = LockedImage(name=image, reference=parse_reference(image))
+            ensure_image(self.engine, locked, settings=self.settings)
         return str(caught.exception), shown.getvalue().count("trying again")
 
     def test_registry_that_cannot_be_reached(self) -> None:
@@ -128,7 +122,5 @@ class KnownFailuresTest(ImageTestCase):
         gone = f"{image.reference.name}:gone"
         self.assertNotIn("not tried again", self.failing(gone)[0])
         self.assertIn("not tried again in this run", self.failing(gone)[0])
-        found = ensure_image(
-            self.engine, image, settings=self.settings, display=Display(io.StringIO())
-        )
+        found = ensure_image(self.engine, image, settings=self.settings)
         self.assertEqual(next(iter(image.platforms.values())).config, found.id)

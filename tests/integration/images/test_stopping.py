@@ -44,7 +44,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.slow = Fault(path=f"/blobs/{layer}", drip=True, after=30)
         self.write_lock(self.image)
         self.stopping = threading.Event()
-        self.display = Display(io.StringIO())
+        self.display = Display(quiet=True)
         pool = concurrent.futures.ThreadPoolExecutor(1)
         self.addCleanup(pool.shutdown)
         self.pool = pool
