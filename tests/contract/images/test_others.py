@@ -11,9 +11,6 @@ from typing import Any, ClassVar
 
 from tests.contract.images.case import ImageTest
 
-MODULES = "fcntl, heapq, itertools, os, pathlib, random, select, socket, struct, sys"
-PASSWORD = 'it\'s a "secret" \\ `word`'
-
 
 class RefusingTest(ImageTest):
     """A container that ends, and says why; where the lock file in force has the image."""
@@ -98,52 +95,3 @@ class RedpandaImageTest(RefusingTest):
         self.refused("no family of mechanisms", node={"kafka_api": listeners}, cluster=cluster)
         self.refused("RP_BOOTSTRAP_USER", env={"RP_BOOTSTRAP_USER": "admin"})
         self.refused("error writing to temporary file", user="redpanda")
-
-
-class MysqlImageTest(ImageTest):
-    """The contract of docker.io/library/mysql."""
-
-    name = "mysql"
-
-    def asks(self, statement: str, user: str = "root", password: str = PASSWORD) -> list[str]:
-        """Return the command of a client that comes over TCP, as other hosts do."""
-        login = [f"--user={user}", f"--password={password}"]
-        return ["mysql", "--host=127.0.0.1", *login, f"--execute={statement}", "shop"]
-
-    def test_makes_what_it_is_told(self) -> None:
-        """A database, a user for it, and what init files do, before TCP answers; then the server.
-
-        Passwords need no escaping, and arguments that begin with a dash are the server's.
-        """
-        files = {
-            "1.sql": b"create table first_one (id int);",
-            "2.sql": b"insert into first_one values (7);",
-        }
-        container = self.start(
-            "--max-connections=17",
-            options=(self.folder(files, "/docker-entrypoint-initdb.d"),),
-            env={
-                "MYSQL_ROOT_PASSWORD": PASSWORD,
-                "MYSQL_DATABASE": "shop",
-                "MYSQL_USER": "clerk",
-                "MYSQL_PASSWORD": "o'clock",
-            },
-        )
-        self.eventually(lambda: self.answers(container, *self.asks("select 1")), container)
-        rows = "select id, concat('cpu', 'la'), @@max_connections from first_one"
-        told = self.execute(container, *self.asks(rows, "clerk", "o'clock"))
-        self.assertEqual(["7", "cpula", "17"], told.splitlines()[-1].split())
-
-
-class PythonImageTest(ImageTest):
-    """The contract of docker.io/library/python, which `slowed` runs beside a service."""
-
-    name = "python"
-
-    def test_python_is_on_the_path(self) -> None:
-        """As root, of a version that can read `slow_link.py`, with all that it imports."""
-        container = self.start("sleep", "60")
-        asks = f"import {MODULES}; socket.AF_NETLINK; print(os.getuid(), *sys.version_info[:2])"
-        user, *version = map(int, self.execute(container, "python", "-c", asks).split())
-        self.assertEqual(0, user)
-        self.assertGreaterEqual(version, [3, 10])

@@ -43,13 +43,6 @@ class RedisImageTest(ImageTest):
         for path in ("/proc/1", "/data/dump.rdb"):
             self.assertEqual("redis", self.execute(self.plain, "stat", "-c", "%U", path))
 
-    def test_configuration_file(self) -> None:
-        """A first argument that ends in .conf is its configuration file."""
-        files = {"b.conf": b"maxmemory 11mb\nprotected-mode yes\n"}
-        mount = self.folder(files, "/etc/my")
-        container = self.start("/etc/my/b.conf", "--maxclients", "7", options=(mount,))
-        self.assert_settings(container, maxmemory="11534336", protected_mode="yes", maxclients="7")
-
     def test_commands(self) -> None:
         """The server's arguments alone, another command, and a setting that there is not."""
         dashed = self.start("--maxmemory", "10mb")

@@ -52,16 +52,6 @@ class InterruptionTest(ImageTestCase):
                 self.assertEqual({lock, self.folder / earlier}, set(self.folder.iterdir()))
                 self.assertEqual("earlier", earlier.read_text())
 
-    def test_lock(self) -> None:
-        """Ctrl-C between two tries ends `lock` before the next, and nothing is written."""
-        process = self.begin("lock", "127.0.0.1:9/team/app:1")
-        assert process.stderr
-        self.assertIn(b"trying again", process.stderr.readline())
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=DEADLINE)
-        self.assertEqual((130, b"orchestrator lock: interrupted\n"), (process.returncode, err))
-        self.assertEqual([], list(self.folder.iterdir()))
-
     def test_lock_stalled(self) -> None:
         """Ctrl-C does not wait for a registry that stalls, nor for one of its platforms."""
         image = self.push(tiny_image(), tiny_image(platform="linux/arm64"))

@@ -50,16 +50,6 @@ class LockTest(ImageTestCase):
         self.assertIn("2 platforms", ran.out)
         self.assertEqual(image, self.locked())
 
-    def test_other_tag(self) -> None:
-        """Locking another tag of a locked repository moves its entry, and shows old and new."""
-        old = self.push()
-        new = self.push(repository=old.reference.repository, tag="2")
-        self.write_lock(old)
-        ran = self.command("lock", new.reference.tagged)
-        self.assertEqual(0, ran.status, ran)
-        self.assertEqual(new.reference, self.locked().reference)
-        self.assertIn(f"{old.reference.tagged} -> {new.reference.tagged}", ran.out)
-
     def test_completes(self) -> None:
         """Without arguments, missing platforms are added, although the tag has moved."""
         image = self.push()

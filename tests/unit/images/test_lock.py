@@ -72,33 +72,6 @@ class EditedTest(unittest.TestCase):
         table = f'\n[images.tiger]\nreference = "docker.io/library/tiger:1"\ndigest = "{B}"\n'
         self.assertEqual(BASE + table, self.edit(image("tiger", "tiger:1", B)))
 
-    def test_unusual_layout(self) -> None:
-        """Whatever the layout, the entry is changed and comments are kept, or it is refused."""
-        head = f'version = 1\n[images.redis]\nreference = "redis:7" # 1\ndigest = "{A}" # 2\n'
-        refused = 0
-        for text in (
-            f'version = 1\nimages.redis = {{ reference = "redis:7", digest = "{A}" }} # 1\n',
-            f'version = 1\n[images]\nredis.reference = "redis:7" # 1\nredis.digest = "{A}"\n',
-            f"{head}# 3\n\n # 4\n[images]",
-            f'{head}[images.redis.platforms."linux/arm64"]\nconfig = "{A}" # 3\n# 4\n',
-            f'{head}platforms = {{ "linux/amd64" = {{ config = "{A}" }} }} # 3\n# 4\n',
-        ):
-            for wanted in (
-                image("redis", "redis:8", B),
-                image("redis", "redis:7", A, "linux/amd64"),
-            ):
-                with self.subTest(text, wanted=wanted):
-                    try:
-                        changed = self.edit(wanted, text=text)
-                    except LockError as error:
-                        self.assertIn("one key per line", str(error))
-                        refused += 1
-                        continue
-                    entries = parse_lock(changed.encode(), path=PATH).entries
-                    self.assertEqual({"redis": wanted}, dict(entries))
-                    self.assertEqual(re.findall("# .", text), re.findall("# .", changed))
-        self.assertLess(refused, 5)
-
     def test_removed_platform(self) -> None:
         """A platform that is gone takes the comment of its line with it, and no other."""
         text = BASE.replace('" }\n', '" } # this one\n')

@@ -111,7 +111,6 @@ class TokenTest(RegistryTestCase):
         for challenge in (
             f'{bearer},Basic realm="http://127.0.0.1:1/x"',
             f'Basic realm="a, Bearer realm=\\"x\\"", {bearer}',
-            f"Negotiate a2V5==, {bearer}",
             f"Negotiate,{bearer.replace('Bearer', 'BEARER').replace('realm=', 'Realm = ')}",
         ):
             asked = Answer(status=401, headers={"WWW-Authenticate": challenge})
@@ -131,13 +130,6 @@ class TokenTest(RegistryTestCase):
         """An identity token is exchanged by POST, and is in no address."""
         self.log_in(self.registry, identitytoken="identity", auth="eDo=")
         self.assertEqual(DIGEST, self.digest(self.registry))
-
-    def test_other_bytes(self) -> None:
-        """What is asked for by digest must have it."""
-        self.log_in(self.registry)
-        client = RegistryClient(timeout=20)
-        with self.assertRaisesRegex(EngineError, "delivered other bytes"):
-            client.manifest(self.registry.host, "a/b", f"sha256:{'0' * 64}")
 
 
 class ThiefTest(RegistryTestCase):
