@@ -45,6 +45,7 @@ class HttpReaper:
         way: How the daemon is reached, as `Endpoint.way` has it.
         labels: ``name=value`` of each.
         kept: Whether what outlives its owner is listed too.
+        kinds: What is listed, of `KINDS`.
         timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
     """
@@ -56,22 +57,24 @@ class HttpReaper:
         timeout: float,
         until: float = float("inf"),
         kept: bool = False,
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         self._dialer = Dialer(way)
         self._filters = _quoted(json.dumps({"label": labels}))
         self._timeout = timeout
         self._until = until
         self._kept = kept
+        self._kinds = kinds
         self.refused: dict[str, str] = {}
         self.uncertain = False
 
     def listed(self) -> list[Thing]:
         """Everything that was created under the labels; `SilentError` when nothing is listed."""
-        answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in KINDS))
+        answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in self._kinds))
         things: list[Thing] = []
         self.refused = {}
         self.uncertain = False
-        for kind, answer in zip(KINDS, answers, strict=True):
+        for kind, answer in zip(self._kinds, answers, strict=True):
             if answer.status and answer.status != _LISTED:
                 self.refused[kind] = _reason(answer)
                 self.uncertain = self.uncertain or answer.status >= _FAILED
@@ -82,7 +85,7 @@ class HttpReaper:
                 things += _things(kind, json.loads(answer.body))
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise SilentError(f"its answer cannot be understood: {error!r}") from None
-        if len(self.refused) == len(KINDS):
+        if len(self.refused) == len(self._kinds):
             raise SilentError("; ".join(self.refused.values()))
         mark_kept(things)
         return [thing for thing in things if self._kept or not thing.kept]
