@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import unittest
+from typing import Any
 
 import redis
 
 from orchestrator import Redis, ServicesMixin
+from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.probes.waiting import poll
 
 
 def rules(handle: Redis) -> list[set[str]]:
@@ -22,6 +25,10 @@ class IsolationTest(ServicesMixin, unittest.TestCase):
     cache = Redis(users={"app": "~* +@all"})
     prefixed = Redis(isolation="prefix", settings={"notify-keyspace-events": "KEA"})
     shared = Redis(isolation="none")
+    cluster = Redis(settings={"cluster-enabled": True})
+    kept = Redis(settings={"appendonly": True, "protected-mode": True}, users={"app": "~* +@all"})
+    replica = Redis(settings={"replicaof": "kept 6379"}, isolation="none")
+    renamed = Redis(command=["redis-server", "--rename-command", "INFO", ""], isolation="none")
 
     # "flush", the default
 
@@ -170,3 +177,46 @@ class IsolationTest(ServicesMixin, unittest.TestCase):
         with type(self).shared.isolated("test_two-2") as two:
             self.assertEqual(b"v", two.client.get("k"))
             self.assertNotEqual(one.prefix, two.prefix)
+
+    # Modes that a user may set
+
+    def test_a_server_in_cluster_mode_is_as_clean(self) -> None:
+        """Keys, settings and test users go; it has one database, and says so."""
+        ask: Any = type(self).cluster.client.execute_command
+        ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        self.assertTrue(poll(lambda: ask("CLUSTER INFO")["cluster_state"] == "ok", timeout=10))
+        for isolation in ("flush", "prefix"):
+            of_class = type(self).cluster.copy_with(isolation=isolation)
+            with self.subTest(isolation):
+                with of_class.isolated("test_one-1") as one:
+                    one.client.set(one.key("a"), 1)
+                    one.client.set(one.key("b"), 1)
+                    of_class.client.config_set("hz", "60")
+                with of_class.isolated("test_two-2") as two:
+                    self.assertEqual(0, of_class.client.dbsize())
+                    self.assertEqual("10", of_class.client.config_get("hz")["hz"])
+                    with self.assertRaisesRegex(DeclarationError, "databases 0 to 0, not 1"):
+                        two.in_database(1)
+
+    def test_a_server_that_persists_is_as_clean(self) -> None:
+        """What a test wrote is there after its restart, and gone after the test."""
+        with type(self).kept.isolated("test_one-1") as one:
+            one.as_user("app").client.set("k", "v")
+            one.restart()
+            self.assertEqual(b"v", one.client.get("k"))
+        with type(self).kept.isolated("test_two-2") as two:
+            self.assertEqual(0, two.client.dbsize())
+
+    def test_what_cannot_be_isolated_says_so(self) -> None:
+        """A replica is read-only, and a command that is renamed is not there."""
+        for handle, isolation, said in (
+            (type(self).replica, "flush", "read only"),
+            (type(self).renamed, "flush", "unknown command"),
+            (type(self).renamed, "prefix", "unknown command"),
+        ):
+            with (
+                self.subTest(said, isolation=isolation),
+                self.assertRaisesRegex(ServiceError, rf"(?s){said}.*isolation='none'"),
+                handle.copy_with(isolation=isolation).isolated("test_one-1"),
+            ):
+                pass

@@ -153,7 +153,10 @@ class ContainerState:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """An image on this machine; its id is the config digest, as `name@sha256:…` in repo_digests."""
+    """An image on this machine; its id is the config digest, as `name@sha256:…` in repo_digests.
+
+    `command` is what it runs by itself (``CMD``).
+    """
 
     id: str
     tags: Sequence[str]
@@ -162,6 +165,7 @@ class ImageInfo:
     architecture: str
     size: int
     variant: str = ""
+    command: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +244,7 @@ def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
         architecture=inspected["Architecture"],
         variant=inspected.get("Variant") or "",
         size=inspected["Size"],
+        command=tuple((inspected.get("Config") or {}).get("Cmd") or ()),
     )
 
 

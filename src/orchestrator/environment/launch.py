@@ -118,6 +118,7 @@ def _start(
             alias=alias,
             engine=engine,
             container=context.session.name(alias),
+            image_id=image[1],
             networks={},
             ports={port: free_port(engine.bind_address) for port in declaration.container_ports()},
             password=password,

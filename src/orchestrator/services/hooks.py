@@ -328,6 +328,7 @@ class Runtime:
 
     Attributes:
         container: Its name.
+        image_id: The id of the image it is made from.
         networks: The networks it stands on, and what it is called there.
         ports: Container port such as ``"5432/tcp"`` to the host port.
         password: A random password of this server's own, for servers that want one.
@@ -345,6 +346,7 @@ class Runtime:
     ports: Mapping[str, int]
     password: str
     helper: Callable[..., AbstractContextManager[str]]
+    image_id: str = ""
     container_id: str = ""
     restarts: int = 0
     isolated: list[str] = field(default_factory=list)

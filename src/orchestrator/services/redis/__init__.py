@@ -42,13 +42,21 @@ Policy = Literal[
 _SETTING: Final = re.compile(r"[a-z][a-z0-9-]*")
 _USER: Final = re.compile(r"[!-~]{1,63}")
 _OURS: Final = {
-    "user": "users=",
-    "requirepass": "password=",
-    "aclfile": "users=",
-    "port": "port, which others rely on",
-    "tls-port": "tls=True",
-    "maxmemory": "maxmemory=",
-    "maxmemory-policy": "maxmemory_policy=",
+    "user": "it is given by users=",
+    "requirepass": "it is given by password=",
+    "aclfile": "it is given by users=",
+    "port": "others rely on 6379",
+    "tls-port": "it is given by tls=True",
+    "maxmemory": "it is given by maxmemory=",
+    "maxmemory-policy": "it is given by maxmemory_policy=",
+    "daemonize": "the container would end with the process that it began with",
+}
+# What clean state takes.
+_ALWAYS: Final = frozenset({"acl", "client", "config", "info", "replicaof"})
+_NEEDED: Final = {
+    "none": frozenset[str](),
+    "flush": _ALWAYS | {"flushall", "function", "script"},
+    "prefix": _ALWAYS | {"eval", "scan", "select", "unlink"},
 }
 # Rules that give a user a password, or take it: those are made by the service, and never told.
 _PASSWORD_RULES: Final = re.compile(r"[><#!].*|nopass|resetpass|reset")
@@ -111,9 +119,13 @@ class Redis(Service):
         options.check(self, "settings", good, "a mapping of a setting's name to its value")
         for name in self.settings:
             if name in _OURS:
-                raise DeclarationError(
-                    f"Redis(settings=…) cannot have {name!r}: it is given by {_OURS[name]}"
-                )
+                raise DeclarationError(f"Redis(settings=…) cannot have {name!r}: {_OURS[name]}")
+        renamed = _words(self.settings.get("rename-command", ""))[0].lower()
+        if renamed in _NEEDED[self.isolation]:
+            raise DeclarationError(
+                f"Redis(settings=…) cannot have 'rename-command' for {renamed.upper()}, which "
+                f"isolation={self.isolation!r} works with: declare isolation='none'"
+            )
         good = isinstance(self.users, Mapping) and all(
             isinstance(name, str) and _USER.fullmatch(name) and isinstance(rules, str)
             for name, rules in self.users.items()
@@ -289,10 +301,12 @@ class Redis(Service):
     def in_database(self, number: int) -> Self:
         """The same for another of the server's databases, 0 to 15 unless ``settings`` say more.
 
+        A server in cluster mode has 0 only.
+
         Raises:
             DeclarationError: The server has no such database.
         """
-        count = int(self.settings.get("databases", 16))
+        count = 1 if self._state.in_cluster_mode else int(self.settings.get("databases", 16))
         if not isinstance(number, int) or not 0 <= number < count:
             raise DeclarationError(
                 f"{self.alias} has the databases 0 to {count - 1}, not {number!r}"

@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from orchestrator.errors import ServiceError
 from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.options import random_password
 from orchestrator.services.tls import PemFiles
@@ -30,7 +31,8 @@ Isolation = Literal["flush", "prefix", "none"]
 _CLOSING: Final = 5.0  # seconds for an asyncio client
 _log: Final = logging.getLogger("orchestrator.redis")
 
-_EMPTY: Final = (("FLUSHALL",), ("SCRIPT", "FLUSH"), ("FUNCTION", "FLUSH"))
+_EMPTY: Final = (("FLUSHALL",), ("SCRIPT", "FLUSH"))
+_NO_FUNCTIONS: Final = ("FUNCTION", "FLUSH")
 # What concerns more than one's own keys is dangerous in Redis's own words; the harmless part of
 # that is given back. Scripts and functions are the server's, not a prefix's.
 _HARMLESS: Final = "+@all -@dangerous +info +keys +sort +role -script +script|load +script|exists"
@@ -82,39 +84,68 @@ class ServerState:
         """The administrator's client."""
         return self._open_admin()
 
+    @locked_property
+    def _build(self) -> Mapping[str, Any]:
+        """What the server tells of itself."""
+        build: Mapping[str, Any] = self.admin.info("server")
+        return build
+
+    @property
+    def in_cluster_mode(self) -> bool:
+        """Whether it has one database only, and no master but by the cluster's word."""
+        return str(self._build["redis_mode"]) == "cluster"
+
+    @property
+    def _has_functions(self) -> bool:
+        return int(str(self._build["redis_version"]).partition(".")[0]) >= _FUNCTIONS_SINCE
+
     @contextlib.contextmanager
     def isolated(self, test: str, isolation: Isolation) -> Iterator[Mapping[str, Any]]:
-        """What a test's handle has otherwise than the class's; gone when the block ends."""
+        """What a test's handle has otherwise than the class's; gone when the block ends.
+
+        Raises:
+            ServiceError: This server refuses what that takes.
+        """
         if isolation == "none":
             yield {}
-        elif isolation == "flush":
-            before = self._begin(_EMPTY)
-            try:
-                yield {}
-            finally:
+            return
+        with self._possible(isolation):
+            if isolation == "flush":
+                changes: Mapping[str, Any] = {}
+                empty = [*_EMPTY, *([_NO_FUNCTIONS] if self._has_functions else [])]
+                before = self._begin(empty)
+            else:
+                password = random_password()
+                make_user = self._make_user(test, password)
+                changes = {"_username": test, "password": password, "_make_user": make_user}
+                before = self._begin([make_user], user=test)
+        try:
+            yield changes
+        finally:
+            with self._possible(isolation):
                 self._restore(before, test=test)
-        else:
-            password = random_password()
-            make_user = self._make_user(test, password)
-            before = self._begin([make_user], user=test)
-            try:
-                yield {"_username": test, "password": password, "_make_user": make_user}
-            finally:
-                self._restore(before, test=test)
-                self._drop_user(test)
+                if isolation == "prefix":
+                    self._drop_user(test)
+
+    @contextlib.contextmanager
+    def _possible(self, isolation: Isolation) -> Iterator[None]:
+        """Say what is to be done where a server, such as a replica, cannot be isolated."""
+        try:
+            yield
+        except driver("redis.exceptions", extra="redis").ResponseError as error:
+            raise ServiceError(
+                f"{self._service}: isolation={isolation!r} is not possible with this server, which "
+                f"refuses it: {error}. Declare it with isolation='none', or without the setting "
+                "that forbids it.",
+                service=self._service,
+            ) from error
 
     def _make_user(self, test: str, password: str) -> Sequence[str]:
         """The command that makes a test's user."""
         keys = f"{test}:*"
         may_use = (f"~{keys}", f"&{keys}", f"&__keyspace@*__:{keys}")
-        rules = ("reset", "on", verifier(password), *may_use, *self._may_call)
-        return ("ACL", "SETUSER", test, *rules)
-
-    @locked_property
-    def _may_call(self) -> Sequence[str]:
-        version = str(self.admin.info("server")["redis_version"])
-        has_functions = int(version.partition(".")[0]) >= _FUNCTIONS_SINCE
-        return [*_HARMLESS.split(), *(["-function"] if has_functions else [])]
+        may_call = [*_HARMLESS.split(), *(["-function"] if self._has_functions else [])]
+        return ("ACL", "SETUSER", test, "reset", "on", verifier(password), *may_use, *may_call)
 
     def _drop_user(self, test: str) -> None:
         """Drop a test's user, whose connections end with it, and its keys."""
@@ -128,16 +159,13 @@ class ServerState:
     def _begin(self, commands: Sequence[Sequence[str]], *, user: str | None = None) -> _Before:
         """See what is there before a test, and execute commands, in one round trip.
 
-        What the server does not know is passed over. `user` is whom one of them makes.
+        `user` is whom one of them makes.
         """
         pipeline = self.admin.pipeline(transaction=False)
         pipeline.client_list().info("commandstats")
         for command in commands:
             pipeline.execute_command(*command)
-        clients, statistics, *replies = pipeline.execute(raise_on_error=False)
-        for reply in (clients, statistics, *replies):
-            if isinstance(reply, Exception) and "unknown command" not in str(reply).lower():
-                raise reply
+        clients, statistics, *_ = pipeline.execute()
         counts = _changes(statistics)
         if counts != self._counts:  # setUpClass, or nobody yet, made what is there now
             self._users = {name: its for name, its in self._rules().items() if name != user}
@@ -165,7 +193,8 @@ class ServerState:
             self._counts = None
 
     def _restore_settings_and_users(self, test: str) -> None:
-        self.admin.execute_command("REPLICAOF", "NO", "ONE")
+        if not self.in_cluster_mode:
+            self.admin.execute_command("REPLICAOF", "NO", "ONE")
         self.admin.execute_command("CLIENT", "UNPAUSE")
         pipeline = self.admin.pipeline(transaction=False)
         rules = self._rules()
