@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 import unittest
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import mock
 
 import confluent_kafka
 import kafka
 
 from orchestrator import Kafka, ServicesMixin
-from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.errors import DeclarationError, MissingDriverError, ServiceError
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
 
@@ -108,6 +111,13 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
         self.events.exec([*argv, self.events.internal_bootstrap, topic])
         self.assertEqual([b"from within"], self.values(topic, 1))
 
+    def test_its_features_are_those_of_its_release(self) -> None:
+        """As if a JVM had formatted its storage; none has."""
+        found = self.events.admin.describe_features()
+        finalized = {name: its["finalized"][1] for name, its in found.items() if "finalized" in its}
+        self.assertEqual((1, 2), (finalized["group.version"], finalized["transaction.version"]))
+        self.assertNotRegex(self.events.logs(), "(?i)formatt")
+
     # Topics
 
     def test_a_topic_can_be_written_to_at_once(self) -> None:
@@ -150,12 +160,28 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
     # Records
 
     def test_every_codec_works(self) -> None:
-        """What the extra installs can write and read whatever producers in production compress."""
-        topic = self.events.topic("orders")
-        for codec in ("gzip", "snappy", "lz4", "zstd"):
+        """Whatever producers in production compress; one that is not installed names the extra."""
+        topic = self.events.topic("gzip")
+        self.produce(topic, b"gzip" * 100, compression_type="gzip")
+        self.assertEqual([b"gzip" * 100], self.values(topic, 1))
+        for codec, parts in (
+            ("snappy", ("snappy",)),
+            ("lz4", ("lz4", "lz4f", "lz4framed")),
+            ("zstd", ("zstd",)),
+        ):
             with self.subTest(codec):
+                topic = self.events.topic(codec)
                 self.produce(topic, codec.encode() * 100, compression_type=codec)
                 self.assertEqual([codec.encode() * 100], self.values(topic, 1))
+                lost = self.events.topic(f"lost-{codec}")
+                self.produce(lost, b"lost" * 100, compression_type=codec)
+                absent: dict[str, Any] = dict.fromkeys(parts)
+                with mock.patch.multiple("kafka.codec", **absent):
+                    with self.assertRaisesRegex(MissingDriverError, rf"{codec}.*\[kafka\]"):
+                        self.events.producer(compression_type=codec)
+                    for _ in range(2):  # the second call does not hang
+                        with self.assertRaisesRegex(MissingDriverError, rf"{codec}.*\[kafka\]"):
+                            self.events.consume(lost)
 
     def test_each_record_is_read_once(self) -> None:
         """The next call goes on where the last ended; too few are an error that loses none."""
@@ -368,7 +394,7 @@ class EndingTest(LeakCheckedTestCase):
     """What happens where there is no broker any more."""
 
     def test_a_test_after_a_dead_broker_is_told_soon(self) -> None:
-        """The error says how it ended, and no thread of a client is left."""
+        """The error says how it ended; no thread of a client is left, and no socket open."""
         killed: list[float] = []
 
         class Kills(ServicesMixin, unittest.TestCase):
@@ -387,7 +413,11 @@ class EndingTest(LeakCheckedTestCase):
                 self.fail("it cannot have clean state")
 
         before = set(threading.enumerate())
-        text = self.assert_error(Kills, "events exited with exit code 137")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ResourceWarning)
+            text = self.assert_error(Kills, "events exited with exit code 137")
+            gc.collect()
+        self.assertEqual([], [str(each.message) for each in told if "socket" in str(each.message)])
         self.assertNotIn("it cannot", text)
         self.assertLess(time.monotonic() - killed[0], 60)
         self.assertEqual(set(), {t for t in threading.enumerate() if t.is_alive()} - before)

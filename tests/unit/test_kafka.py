@@ -1,17 +1,38 @@
-"""Kafka: what can be said about a log without a broker."""
+"""Kafka: what can be said about a start and a log without a broker."""
 
 from __future__ import annotations
 
 import unittest
 
 from orchestrator import Kafka
-from orchestrator.services.kafka import why_ended
+from orchestrator.services.kafka import start, why_ended
 
 _THROWN = (
     'run: error: Exception in thread "main" org.apache.kafka.common.config.ConfigException: '
     "Invalid value many for configuration num.partitions: Not a number of type INT\n"
     "\tat org.apache.kafka.common.config.ConfigDef.parseType(ConfigDef.java:776)\n"
 )
+
+
+class StartTest(unittest.TestCase):
+    """Whether a broker is started without the JVM that formats its storage."""
+
+    def test_what_is_not_known_is_left_to_the_image(self) -> None:
+        """Another command, settings of the storage, variables that the image makes something of."""
+        apache, confluent = ["/etc/kafka/docker/run"], ["/etc/confluent/docker/run"]
+        for known in (
+            start.command(apache, settings={"num.partitions": "3"}, env={"KAFKA_OPTS": "-Da=b"}),
+            start.command(confluent, settings={}, env={"LANG": "C"}),
+        ):
+            self.assertEqual("sh", (known or ["the image's"])[0])
+        for command, settings, env in (
+            (["/my/run"], {}, {}),
+            ([], {}, {}),
+            (apache, {"node.id": "2"}, {}),
+            (apache, {}, {"KAFKA_LOG4J_ROOT_LOGLEVEL": "WARN"}),
+        ):
+            with self.subTest(command=command, settings=settings, env=env):
+                self.assertIsNone(start.command(command, settings=settings, env=env))
 
 
 class WhyEndedTest(unittest.TestCase):

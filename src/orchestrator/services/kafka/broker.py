@@ -311,6 +311,7 @@ class Broker(Service):
             timeout: Seconds they have to come.
 
         Raises:
+            MissingDriverError: They are compressed by a codec that is not installed.
             ServiceError: Fewer came in time; the message says how many.
         """
         if not isinstance(count, int) or count < 1:

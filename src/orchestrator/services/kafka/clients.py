@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import OwnStack, driver
 from orchestrator.services.secret import masked
 from orchestrator.services.tls import PemFiles
@@ -45,6 +47,10 @@ _METADATA_PAUSE: Final = 10  # milliseconds
 _RECONNECT: Final = {"bootstrap_timeout_ms": _TIMEOUT, "reconnect_backoff_max_ms": 250}
 
 
+_CLOSING: Final = "orchestrator"
+_NO_CODEC: Final = "compression codec not found"
+
+
 def kafka_python() -> ModuleType:
     """The module `kafka`.
 
@@ -74,8 +80,12 @@ class Clients:
         self._lock = threading.Lock()
 
     def open(self, kind: str, *arguments: Any, **config: Any) -> Any:
-        """Open a client of kafka-python, by its class's name; `config` goes over our settings."""
-        ours = {**self._settings[kind], **_RECONNECT, **_TIMEOUTS[kind]}
+        """Open a client of kafka-python, by its class's name; `config` goes over our settings.
+
+        Raises:
+            MissingDriverError: What ``compression_type`` names is not installed.
+        """
+        ours = {**self._settings[kind], **_RECONNECT, **_TIMEOUTS[kind], **_closing_sockets()}
         client = _construct(getattr(kafka_python(), kind), arguments, {**ours, **config})
         with self._lock:
             self._open.callback(client.close, **_CLOSE_ARGUMENTS[kind])
@@ -114,10 +124,46 @@ def _construct(kind: Any, arguments: Sequence[Any], config: Mapping[str, Any]) -
 
     try:
         return kind(*arguments, **{**config, "kafka_client": keep})
-    except BaseException:
+    except BaseException as error:
         for each in network:
             each.close()
+        if missing := _missing_codec(error):
+            raise missing from error
         raise
+
+
+def _missing_codec(error: BaseException) -> MissingDriverError | None:
+    """What to install, where kafka-python's error is that it lacks a codec."""
+    if _NO_CODEC not in str(error):
+        return None
+    return MissingDriverError(
+        f"kafka-python: {error}. Run: pip install 'unittest-orchestrator[kafka]'"
+    )
+
+
+@functools.cache
+def _closing_sockets() -> Mapping[str, str]:
+    """The setting by which a client closes every socket that it could not connect.
+
+    kafka-python 3.0.12 leaves those to the garbage collector, which warns of each: a broker that
+    is gone costs several a second. What it asks for a socket it chooses by the scheme of its proxy.
+    """
+    try:
+        plain = driver("kafka.net.inet", extra="kafka").KafkaNetSocket
+    except (ImportError, AttributeError):
+        return {}
+
+    class ClosingSocket(plain):  # type: ignore[misc,valid-type]
+        SCHEMES = (_CLOSING,)
+
+        async def sock_connect(self, net: Any, sock: Any, *address: Any, **options: Any) -> Any:
+            try:
+                return await super().sock_connect(net, sock, *address, **options)
+            except BaseException:  # also where the client is closed meanwhile
+                sock.close()
+                raise
+
+    return {"proxy_url": f"{_CLOSING}://"}
 
 
 def _pause_less(client: Any, milliseconds: int) -> None:
@@ -166,10 +212,16 @@ class Reader:
         self._partitions = partitions
         self._consumer: kafka.KafkaConsumer | None = None
         self._unread: list[ConsumerRecord] = []
+        self._lacks: MissingDriverError | None = None
         self._lock = threading.Lock()
 
     def read(self, count: int, *, timeout: float) -> list[ConsumerRecord]:
-        """Up to so many records: fewer when the time is over; they are read again then."""
+        """Up to so many records: fewer when the time is over; they are read again then.
+
+        Raises:
+            MissingDriverError: A codec is missing. The consumer is not asked again: it would search
+                for the records that it could not read for ever (kafka-python 3.0.12).
+        """
         deadline = time.monotonic() + timeout
         with self._lock:
             while (missing := count - len(self._unread)) > 0:
@@ -181,7 +233,13 @@ class Reader:
                 if not consumer.assignment() and not self._assign(consumer):
                     time.sleep(pause / 10)
                     continue
-                polled = consumer.poll(max(1, int(pause * 1000)), max_records=missing)
+                if self._lacks:
+                    raise self._lacks
+                try:
+                    polled = consumer.poll(max(1, int(pause * 1000)), max_records=missing)
+                except kafka_python().errors.UnsupportedCodecError as error:
+                    self._lacks = _missing_codec(error)
+                    raise (self._lacks or error) from error
                 self._unread.extend(record for batch in polled.values() for record in batch)
             records, self._unread = self._unread[:count], self._unread[count:]
             return records
