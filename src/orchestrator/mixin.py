@@ -113,10 +113,11 @@ class ServicesMixin(_Base):
             if environment.keeps_failed:
                 _watch_tear_down(cls, environment)
         super().setUpClass()
+        _check_in_place(cls)
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test with clean state; what fails gets a note with its services' logs."""
-        if not declared_services(type(self)):
+        if not _has_services(type(self)):
             return super().run(result)
         with _in_one_process(), self._isolating():
             if result is None:
@@ -138,7 +139,7 @@ class ServicesMixin(_Base):
         def set_up() -> None:
             # Gone before the test begins: some test runners pickle the test while it runs.
             vars(self).pop("setUp", None)
-            if declared_services(type(self)):
+            if _has_services(type(self)):
                 self._give_clean_state()
             user_set_up()
 
@@ -152,6 +153,7 @@ class ServicesMixin(_Base):
         environment = vars(type(self)).get(ENVIRONMENT)
         if environment is None:
             raise DeclarationError(_why_not_set_up(type(self)))
+        _check_in_place(type(self))
         states = OwnStack()
         states.pin()  # Ctrl-C makes unittest forget it: the session then removes the servers whole
         self.addCleanup(end, states.close)
@@ -194,6 +196,23 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
         if name in vars(cls):
             delattr(cls, name)
     end(environment.stop)
+
+
+def _has_services(cls: type) -> bool:
+    return ENVIRONMENT in vars(cls) or bool(declared_services(cls))
+
+
+def _check_in_place(cls: type) -> None:
+    """Raise DeclarationError where something has replaced a service on the class since."""
+    if (environment := vars(cls).get(ENVIRONMENT)) is not None:
+        declared = declared_services(cls)
+        for alias, service in environment.services.items():
+            if declared.get(alias) is not service:
+                found = type(getattr(cls, alias, None)).__name__
+                raise DeclarationError(
+                    f"{cls.__qualname__}.{alias}, a declared {type(service).__name__}, has been "
+                    f"replaced by {found} since the class's start; give one of them another name"
+                )
 
 
 def _why_not_set_up(cls: type) -> str:

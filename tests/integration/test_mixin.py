@@ -75,6 +75,15 @@ class MixinTest(LeakCheckedTestCase):
                 cls.cache.client.ping()
                 super().setUpClass()
 
+        class Replaced(Base):
+            cache = Redis()
+
+            @classmethod
+            def setUpClass(cls) -> None:
+                super().setUpClass()
+                cls.cache = 1  # type: ignore[assignment]
+
+        self.assert_error(Replaced, "Replaced.cache, a declared Redis, has been replaced by int")
         self.assert_error(Forgetful, "Forgetful.setUpClass does not call super().setUpClass()")
         self.assert_error(Late, "Late.cache was given to the class after", "cache = Redis(…)")
         self.assert_error(Hasty, "Hasty.cache is not running", "super().setUpClass() first")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import unittest
 from typing import Any, assert_type
 
+import django.test
+
 from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
 from orchestrator.probes import All, Exec, Http, Tcp
@@ -102,23 +104,17 @@ class DeclarationTest(unittest.TestCase):
         """When the class is made if it is seen there, else when it is set; by whom is told."""
 
         class Foreign(unittest.TestCase):
-            fixtures = None
-
-            @classmethod
-            def prepare(cls) -> None:
-                cls.client = object()  # type: ignore[attr-defined]
-
             def setUp(self) -> None:
                 vars(type(self))  # not every use of the name is
                 setattr(self, "late", 1)  # noqa: B010 - which nobody sees before
                 self.other.cache = 1  # type: ignore[attr-defined]
 
         for name, words in (
-            ("fixtures", "'fixtures' cannot.*Foreign has that name itself"),
-            ("client", r"'client' cannot.*Foreign\.prepare sets that attribute"),
+            ("fixtures", "'fixtures' cannot.*TransactionTestCase has that name itself"),
+            ("client", r"'client' cannot.*SimpleTestCase\._pre_setup sets that attribute"),
         ):
             with self.subTest(name), self.assertRaisesRegex(DeclarationError, words):
-                type("Odd", (ServicesMixin, Foreign), {name: Redis()})
+                type("Odd", (ServicesMixin, django.test.TestCase), {name: Redis()})
 
         class Seen(ServicesMixin, Foreign):
             cache = Redis()

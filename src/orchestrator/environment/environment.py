@@ -50,6 +50,7 @@ class Environment:
         settings: What the environment variables ask for.
 
     Attributes:
+        services: Alias to declaration.
         handles: Declaration to running service; empty unless started.
         started: Whether they run.
     """
@@ -60,7 +61,7 @@ class Environment:
         self.handles: Mapping[Service, Service] = {}
         self._engine: Engine | None = None
         self._session: Session | None = None
-        self._services = services
+        self.services = services
         self._test_class = test_class
         self._settings = settings
         self._ending = OwnStack()
@@ -90,7 +91,7 @@ class Environment:
                 error.add_note(str(left))
             raise
         self._show_timeline(None)
-        names = ", ".join(self._services)
+        names = ", ".join(self.services)
         _log.info("%s: %s ready in %.2f s", self._test_class, names, time.monotonic() - began)
 
     def _show_timeline(self, error: str | None) -> None:
@@ -106,14 +107,14 @@ class Environment:
     def _start(self) -> Mapping[Service, Service]:
         settings = self._settings
         if settings.timeline is not None:
-            needs = {alias: needed(alias, self._services) for alias in self._services}
+            needs = {alias: needed(alias, self.services) for alias in self.services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
         self._ending.pin()
         endpoint = find_endpoint()
         engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
         lock = find_lock(settings)
-        for service in self._services.values():  # before anything is made: the cheapest of mistakes
+        for service in self.services.values():  # before anything is made: the cheapest of mistakes
             source_of(service, lock=lock, settings=settings)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = self._session = own_session(engine, settings=settings)
@@ -150,10 +151,10 @@ class Environment:
 
         `ending` keeps their logs, and removes whatever was made of them.
         """
-        aliases = [name for name, service in self._services.items() if service.scope in scopes]
+        aliases = [name for name, service in self.services.items() if service.scope in scopes]
         ending.callback(context.clear)
         ending.callback(context.keep_logs)
-        drivers = [name for alias in aliases for name in self._services[alias].client_modules]
+        drivers = [name for alias in aliases for name in self.services[alias].client_modules]
         running: dict[str, futures.Future[Service]] = {}
         with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
             networking = pool.submit(network)
@@ -162,10 +163,10 @@ class Environment:
             pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
 
             def start(alias: str) -> Service:
-                for other in needed(alias, self._services):
+                for other in needed(alias, self.services):
                     if other in running:
                         running[other].result()
-                declaration = self._services[alias]
+                declaration = self.services[alias]
                 if declaration.scope == "process":
                     with context.span(alias, "shared"):
                         shared = _shared_by_process(declaration, alias, context)
@@ -176,7 +177,7 @@ class Environment:
                 return handle
 
             try:
-                for alias in [name for name in in_order(self._services) if name in aliases]:
+                for alias in [name for name in in_order(self.services) if name in aliases]:
                     running[alias] = pool.submit(start, alias)
                 steps: list[futures.Future[Any]] = [networking, *running.values()]
                 for step in futures.wait(steps, return_when=futures.FIRST_EXCEPTION).done:
@@ -184,7 +185,7 @@ class Environment:
             except BaseException:
                 context.stopping.set()  # the others are not waited for
                 raise
-        return {self._services[alias]: started.result() for alias, started in running.items()}
+        return {self.services[alias]: started.result() for alias, started in running.items()}
 
     @property
     def keeps_failed(self) -> bool:
@@ -221,7 +222,7 @@ class Environment:
         """
         with OwnStack() as states:
             handles = {**self.handles}
-            if any(service.scope == "test" for service in self._services.values()):
+            if any(service.scope == "test" for service in self.services.values()):
                 context = self._contexts[0].for_test()
                 self._contexts.append(context)
                 states.callback(self._contexts.remove, context)

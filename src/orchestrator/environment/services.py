@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import os
 import re
 import sys
@@ -339,7 +338,7 @@ def _full_name(cls: type) -> str:
 def _binding_method(cls: type, name: str) -> str:
     """The method of a class in which it binds a name in its first argument; empty if none."""
     for method, value in vars(cls).items():
-        code = getattr(inspect.unwrap(getattr(value, "__func__", value)), "__code__", None)
+        code = getattr(getattr(value, "__func__", value), "__code__", None)
         if code is not None and name in code.co_names and code.co_argcount:
             import dis  # not at import: such a name is seldom met
 
