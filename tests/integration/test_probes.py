@@ -52,8 +52,12 @@ class ProbesTest(ServicesMixin, unittest.TestCase):
     )
     twice = Container(
         image="redis",
-        command=["sh", "-c", "echo up; sleep 0.3; echo up; sleep 600"],
-        probe=LogLine(r"^up$", times=2),
+        command=["sh", "-c", "echo up; sleep 0.3; echo up; sleep 0.3; echo over; sleep 600"],
+        probe=All(LogLine(r"^up$", times=2), Call(lambda box: "over" in box.logs())),
+    )
+    # It has long ended when it is looked at, and its last line has no end.
+    job = Container(
+        image="redis", command=["printf", r"upper\ndo%020000dne", "0"], probe=LogLine("^do0+ne$")
     )
     worker = Container(image="redis", command=["sleep", "600"])  # without ports it need only run
 
@@ -62,12 +66,20 @@ class ProbesTest(ServicesMixin, unittest.TestCase):
         self.assertEqual(["slow"] * 3 + ["last"] * 3, ORDER)
         self.assertEqual("PONG", self.last.exec(["redis-cli", "ping"]).output.strip())
 
+    def test_after_a_restart_only_new_lines_count(self) -> None:
+        """For whatever probe reads the log; `logs` has all of them, as before."""
+        for times, again in ((2, [self.twice.restart]), (3, [self.twice.kill, self.twice.restart])):
+            for step in again:
+                step()
+            lines = self.twice.logs().splitlines()
+            self.assertEqual((2 * times, times), (lines.count("up"), lines.count("over")))
+
     def test_each_says_what_it_found_instead(self) -> None:
         """Arguments of a command may hold passwords, and are not shown."""
         hopeless: list[tuple[Any, Service, type[Exception], str]] = [
             (Http("/elsewhere"), self.web, NotReadyError, "status 404 instead of 200"),
             (Exec(["false", "hush"]), self.first, NotReadyError, "exit code 1"),
-            (LogLine("^up", times=3), self.twice, NotReadyError, "2 of 3 log lines match"),
+            (LogLine("^up$"), self.job, NotReadyError, "0 of 1 log lines match"),
             (Healthcheck(), self.worker, DeclarationError, "no HEALTHCHECK"),
             (Call(broken), self.worker, LookupError, "no table yet"),
             (All(Tcp(), Exec(["false"])), self.first, NotReadyError, "exit code 1"),

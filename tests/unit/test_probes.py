@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import unittest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engine.streams import read_frames, read_lines
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
 from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp
 from orchestrator.probes.waiting import poll, wait_until_ready
@@ -69,6 +71,27 @@ class PollTest(unittest.TestCase):
             poll(lambda: next(iter(())), timeout=0, retry_on=lambda _: True)
         with self.assertRaises(StopIteration):
             poll(lambda: next(iter(())), timeout=60)
+
+
+class LogTest(unittest.TestCase):
+    """The daemon's answer, which is cut anywhere."""
+
+    def test_lines_are_whole_wherever_the_answer_is_cut(self) -> None:
+        """Within a frame's head, a line or a character; the last one may have no end."""
+        frames = [b"one\r\ntw", b"", "o\nthr\u00e9e".encode()]
+        answer = b"".join(b"\1\0\0\0" + len(it).to_bytes(4, "big") + it for it in frames)
+        for size in (1, 3, 7, 100):
+            pieces = [answer[at : at + size] for at in range(0, len(answer), size)]
+            self.assertEqual(
+                ["one", "two", "thr\u00e9e"],
+                list(read_lines(text for _, text in read_frames(pieces))),
+            )
+
+    def test_a_line_without_end_is_not_kept_whole(self) -> None:
+        """A program that writes dots for ever takes no memory for ever."""
+        lines = list(read_lines(itertools.repeat(b"." * 65536, 100)))
+        self.assertEqual(100 * 65536, sum(map(len, lines)))
+        self.assertLess(max(map(len, lines)), 2_000_000)
 
 
 class HopelessProbeTest(unittest.TestCase):

@@ -37,11 +37,19 @@ from orchestrator.engine.api import (
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.endpoint import PublishedAddress, own_address, published_address
 from orchestrator.engine.images import Images
-from orchestrator.engine.streams import exchange, open_stream, read_frames, read_lines, read_pieces
+from orchestrator.engine.streams import (
+    Cut,
+    exchange,
+    open_stream,
+    read_at_once,
+    read_frames,
+    read_lines,
+    read_pieces,
+)
 from orchestrator.errors import EngineError, EngineWarning, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.api import (
         ContainerSpec,
@@ -65,6 +73,7 @@ _IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
 _IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 _MOST_LINKS: Final = 255  # on the way to a file, with the folders
 _MICROSECONDS: Final = 26  # of 2026-11-23T14:00:00.123456789Z
+_FOLLOWED: Final = 1e6  # seconds a log may be silent
 _PEAKS: Final = (
     "cat",
     "/sys/fs/cgroup/memory.peak",  # control groups version 2, Linux 5.19
@@ -376,9 +385,14 @@ class Engine:
         tail: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        after: str = "",
     ) -> str:
-        """The container's stdout and stderr in order, between moments of this machine's clock."""
+        """The container's stdout and stderr in order.
+
+        Between moments of this machine's clock, or after a time as `last_log_time` tells it.
+        """
         begin, end = (at and (at + self._ahead).timestamp() for at in (since, until))
+        begin = max(begin or 0.0, _just_after(after)) or None
         with self._pool.client(f"read the logs of container {short_name(container)}") as client:
             lines = "all" if tail is None else tail
             output: bytes = client.logs(container, tail=lines, since=begin, until=end)
@@ -404,6 +418,40 @@ class Engine:
         except EngineError as error:
             if error.status not in (_NOT_FOUND, _CONFLICT):
                 raise
+
+    def last_log_time(self, container: str, /) -> str:
+        """The time of the last line so far, by the daemon's clock; empty without one."""
+        with self._pool.client(f"read the log of container {short_name(container)}") as client:
+            output: bytes = client.logs(container, tail=1, timestamps=True)
+        return output.decode(errors="replace").partition(" ")[0]
+
+    def log_lines(
+        self, container: str, /, *, after: str, follow: bool
+    ) -> tuple[Iterator[str], Callable[[], None]]:
+        """Each line after such a time, in little memory; and what ends it in another thread.
+
+        With `follow`, as it is written, until the container ends or is removed.
+        """
+        cut = Cut()
+
+        def lines() -> Iterator[str]:
+            path, doing = f"/containers/{container}/logs", f"read the log of {container}"
+            params = {"stdout": 1, "stderr": 1, "follow": int(follow), "since": _just_after(after)}
+            try:
+                with self._pool.client(doing, timeout=_FOLLOWED) as client:
+                    terminal = client.inspect_container(container)["Config"]["Tty"]
+                    with (
+                        open_stream(client, "GET", path, params=params) as response,
+                        cut.reading(response),
+                    ):
+                        pieces = read_at_once(response)
+                        framed = (text for _, text in read_frames(pieces))
+                        yield from read_lines(pieces if terminal else framed)
+            except EngineError as error:
+                if error.status not in (_NOT_FOUND, _CONFLICT):
+                    raise
+
+        return lines(), cut.now
 
     @cached_property
     def _ahead(self) -> timedelta:
@@ -594,3 +642,10 @@ def _await_exit(client: Any, process: str) -> Mapping[str, Any]:
             raise EngineError(f"The command has closed its output, but runs {client.timeout} s on")
         time.sleep(_EXIT_POLL)
     return cast("Mapping[str, Any]", found)
+
+
+def _just_after(at: str) -> float:
+    """A time of a log's line as the daemon takes it: what is later by a microsecond."""
+    if not at:
+        return 0.0
+    return datetime.fromisoformat(at).timestamp() + 1e-6

@@ -7,6 +7,7 @@ both are a plain request, so this file makes them through docker-py's session.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import queue
 import select
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 _FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow
 _PIECE: Final = 1 << 16
+_LONGEST_LINE: Final = 1 << 20
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _CHECK_INTERVAL: Final = 0.1  # seconds between two looks at `stopping`
 
@@ -145,6 +147,23 @@ def _both_ways(reader: Any, link: socket.socket, data: bytes, *, seconds: float)
             raise requests.exceptions.ReadTimeout
 
 
+def read_at_once(response: requests.Response) -> Iterator[bytes]:
+    """The bytes of an answer as they come.
+
+    By http.client's own way: each line of a log is a chunk, and costs ten times as much in
+    urllib3's `stream`, which the daemon outruns.
+    """
+    answer: Any = response.raw._fp  # noqa: SLF001 - as docker-py does
+    try:
+        if hasattr(answer.fp, "read1"):
+            while piece := answer.read1(_PIECE):
+                yield piece
+        else:  # over ssh
+            yield from response.iter_content(None)
+    except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
+        raise requests.exceptions.ConnectionError(error) from error
+
+
 def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects of an answer, one a line; one that reports an error is an `EngineError`."""
     for line in response.iter_lines(chunk_size=None):
@@ -165,12 +184,17 @@ def read_steps(response: requests.Response, doing: str) -> Iterator[Mapping[str,
 
 
 def read_lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Text, line by line, without the ends of the lines."""
-    rest = b""
+    """Text, line by line, without the ends of the lines; one without end is cut into long ones."""
+    rest = bytearray()
     for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
+        *lines, last = piece.split(b"\n")
         for line in lines:
-            yield line.decode(errors="replace").rstrip("\r")
+            yield (rest + line).decode(errors="replace").rstrip("\r")
+            rest.clear()
+        rest += last
+        if len(rest) > _LONGEST_LINE:
+            yield rest.decode(errors="replace")
+            rest.clear()
     if rest:
         yield rest.decode(errors="replace")
 
@@ -197,7 +221,7 @@ def read_until_stopped(
             yield from read(response)
         return
     received: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
-    cut = _Cut()
+    cut = Cut()
 
     def wait_for_all() -> None:
         try:
@@ -226,7 +250,7 @@ def read_until_stopped(
         cut.now()
 
 
-class _Cut:
+class Cut:
     """Cuts the connection of an answer that another thread reads."""
 
     def __init__(self) -> None:
@@ -236,6 +260,7 @@ class _Cut:
 
     @contextlib.contextmanager
     def reading(self, response: requests.Response) -> Iterator[None]:
+        """Stands around the reading."""
         with self._lock:
             self._response = response
         if self._wanted:
@@ -248,7 +273,8 @@ class _Cut:
 
     def now(self) -> None:
         """At once while an answer is read, else when one begins."""
-        with self._lock, contextlib.suppress(OSError, ValueError):  # no socket over ssh
+        # There is no socket over ssh, nor at the end of an answer.
+        with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):
             self._wanted = True
             if self._response is not None:
                 number = self._response.raw.fileno()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from orchestrator.errors import DeclarationError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from orchestrator.engine.api import ContainerState, ExecResult
 
@@ -39,6 +41,8 @@ class Target(Protocol):
     def exec(self, argv: Sequence[str]) -> ExecResult: ...
     def state(self) -> ContainerState | None: ...
     def why_ended(self) -> str: ...
+    @property
+    def running(self) -> Any: ...
 
 
 class Probe(Protocol):
@@ -46,6 +50,21 @@ class Probe(Protocol):
 
     def check(self, target: Target) -> None:
         """Return when the service is ready; raise anything when it is not yet."""
+
+
+def watching(probe: Probe, target: Target) -> AbstractContextManager[Probe]:
+    """A probe that is to be tried again and again: one of logs reads them once."""
+    if isinstance(probe, (LogLine, All)):
+        return probe.watching(target)
+    return contextlib.nullcontext(probe)
+
+
+def _log_of(target: Target, *, follow: bool) -> tuple[Iterator[str], Callable[[], None]]:
+    running = target.running
+    found: tuple[Iterator[str], Callable[[], None]] = running.engine.log_lines(
+        running.container, after=running.log_start, follow=follow
+    )
+    return found
 
 
 def is_probe(value: object) -> bool:
@@ -171,11 +190,70 @@ class LogLine:
         _check(good, f"LogLine(times={self.times!r})", "a count, above 0")
 
     def check(self, target: Target) -> None:
-        """Read the log once."""
-        pattern = re.compile(self.pattern)
-        seen = sum(1 for line in target.logs().splitlines() if pattern.search(line))
+        """Read what the container has logged since its latest start, once."""
+        self.require(sum(1 for _ in self.matches(*_log_of(target, follow=False))))
+
+    @contextlib.contextmanager
+    def watching(self, target: Target) -> Iterator[Probe]:
+        """The same, but for the log to be read once, while it is written."""
+        with _LogWatch(self, target) as watch:
+            yield watch
+
+    def matches(self, lines: Iterable[str], stop: Callable[[], None]) -> Iterator[None]:
+        """Tell of each line that matches, until there are enough."""
+        search, left = re.compile(self.pattern).search, self.times
+        for line in lines:
+            if search(line):
+                yield
+                left -= 1
+                if not left:
+                    break
+        stop()
+
+    def require(self, seen: int) -> None:
+        """Raise NotReadyError unless so many lines are enough."""
         if seen < self.times:
             raise NotReadyError(f"{seen} of {self.times} log lines match")
+
+
+class _LogWatch:
+    """Counts the lines that match in a thread, and begins anew when the log breaks off."""
+
+    def __init__(self, probe: LogLine, target: Target) -> None:
+        self._probe, self._target = probe, target
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seen = 0
+        self._error: Exception | None = None
+        lines, self._stop = _log_of(self._target, follow=True)
+        name = f"orchestrator-log-line-{self._target.alias}"
+        self._thread = threading.Thread(target=self._count, args=[lines], name=name, daemon=True)
+        self._thread.start()
+
+    def _count(self, lines: Iterable[str]) -> None:
+        try:
+            for _ in self._probe.matches(lines, self._stop):
+                self._seen += 1
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def check(self, _: Target) -> None:
+        """Look at the count."""
+        over = not self._thread.is_alive()
+        try:
+            self._probe.require(self._seen)
+        except NotReadyError as error:
+            cause = self._error
+            if over:
+                self._begin()
+            raise error from cause
 
 
 @dataclass(frozen=True)
@@ -229,6 +307,12 @@ class All:
         """Try each once."""
         for probe in self.probes:
             probe.check(target)
+
+    @contextlib.contextmanager
+    def watching(self, target: Target) -> Iterator[Probe]:
+        """The same, with every log that is asked for read once."""
+        with contextlib.ExitStack() as stack:
+            yield All(*(stack.enter_context(watching(probe, target)) for probe in self.probes))
 
 
 def _check(good: bool, probe: str, expected: str) -> None:  # noqa: FBT001 - what is checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,7 +13,7 @@ from orchestrator.errors import (
     ServiceExitedError,
     ServiceNotReadyError,
 )
-from orchestrator.probes.checks import ATTEMPT, NotReadyError
+from orchestrator.probes.checks import ATTEMPT, NotReadyError, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def wait_until_ready(
         if not cancelled():
             attempts += 1
             try:
-                probe.check(target)
+                watched.check(target)
             except Exception:
                 if time.monotonic() >= next_look:  # an inspect costs 3 ms
                     next_look = time.monotonic() + _LIVENESS_INTERVAL
@@ -87,9 +88,11 @@ def wait_until_ready(
         poll(attempt, timeout=timeout, retry_on=temporary)
 
     try:
-        bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
-    except _FINAL:
-        raise
+        with watching(probe, target) as watched:
+            bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
+    except _FINAL as error:
+        if not isinstance(error, ServiceExitedError) or not _has_logged(probe, target):
+            raise
     except Exception as error:
         _check_alive(target)
         error.with_traceback(None)  # the loop's frames say nothing
@@ -105,6 +108,15 @@ def wait_until_ready(
         ) from error
 
 
+def _has_logged(probe: Probe, target: Target) -> bool:
+    """Whether a container that has ended had become ready: its last words count."""
+    with watching(probe, target) as watched, contextlib.suppress(Exception):
+        if watched is not probe:  # it is one of logs
+            probe.check(target)
+            return True
+    return False
+
+
 def _check_alive(target: Target) -> None:
     state = target.state()
     if state is None or state.ended:
@@ -114,7 +126,7 @@ def _check_alive(target: Target) -> None:
 def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
     """The error that says how a container ended; without a state, that somebody removed it."""
     alias = target.alias
-    if state is None:
+    if state is None or state.status in ("dead", "removing"):
         text = f"{alias}: its container was removed by somebody else"
         return ServiceExitedError(text, service=alias, exit_code=-1, oom_killed=False)
     return ServiceExitedError(

@@ -337,6 +337,8 @@ class Runtime:
         container_id: Known once the container exists; a handle is there before.
         restarts: How often `restart` has ended every connection to it.
         isolated: What has clean state of it now, outside of test classes.
+        log_start: While it starts again: the time of its last line before, after which `logs` and
+            the probes begin.
     """
 
     alias: str
@@ -350,6 +352,7 @@ class Runtime:
     container_id: str = ""
     restarts: int = 0
     isolated: list[str] = field(default_factory=list)
+    log_start: str = ""
 
 
 def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:

@@ -136,7 +136,8 @@ class Service(Hooks):
         if since is not None and not isinstance(since, datetime):
             raise DeclarationError(f"logs(since={since!r}) cannot be used: expected a datetime")
         running = self.running
-        text = running.engine.logs(running.container, tail=tail, since=since)
+        after = running.log_start
+        text = running.engine.logs(running.container, tail=tail, since=since, after=after)
         return masked(text, self.secrets())
 
     def exec(

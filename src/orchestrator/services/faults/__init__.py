@@ -110,8 +110,14 @@ def restart(service: Service) -> None:
     """
     running = service.running
     running.restarts += 1
-    running.engine.restart_container(running.container)
-    await_ready(service)
+    if not _has_ended(service):
+        kill(service)
+    running.log_start = running.engine.last_log_time(running.container)
+    try:
+        running.engine.start_container(running.container)
+        await_ready(service)
+    finally:
+        running.log_start = ""
     service.started()
 
 
