@@ -75,7 +75,7 @@ class EngineContractTest(unittest.TestCase):
         container = self.run_container("sleep", "60")
         self.assertEqual("running", self.status(container))
         self.engine.kill_container(container)
-        self.engine.restart_container(container)
+        self.engine.start_container(container)
         self.engine.pause_container(container)
         self.assertEqual("paused", self.status(container))
         self.engine.unpause_container(container)

@@ -208,11 +208,6 @@ class Engine:
         with self._pool.client(f"signal container {short_name(container)}") as client:
             client.kill(container, signal)
 
-    def restart_container(self, container: str, /) -> None:
-        """Kill the container and start it again."""
-        with self._pool.client(f"restart container {short_name(container)}") as client:
-            client.restart(container, timeout=0)
-
     def pause_container(self, container: str, /) -> None:
         """Freeze every process in the container."""
         with self._pool.client(f"pause container {short_name(container)}") as client:
