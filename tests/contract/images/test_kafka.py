@@ -34,7 +34,7 @@ class KafkaImageTest(ImageTest):
         extra = {
             "KAFKA_LOG_RETENTION_HOURS": "7",
             "KAFKA_A___B__C": "spelt",
-            "KAFKA_HEAP_OPTS": "-Xmx400M",
+            "KAFKA_HEAP_OPTS": "-Xmx400M -XX:TieredStopAtLevel=1",
             "CLUSTER_ID": self.cluster,
         }
         container = self.start(env=COMBINED | extra)

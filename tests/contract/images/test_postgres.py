@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tests.contract.images.case import ImageTest
 
+MEMORY = "--tmpfs=/var/lib/postgresql/data"  # where initdb takes no time
 INIT = "/docker-entrypoint-initdb.d"
 PSQL = ("psql", "--no-psqlrc", "-tA", "-h", "127.0.0.1")
 PASSWORD = 'it\'s "50%" $HOME é\\n'
@@ -32,7 +33,7 @@ class PostgresImageTest(ImageTest):
         }
         cls.configured = cls.start(
             *("-c", "fsync=off", "-c", "max_connections=7"),
-            options=(cls.folder(files, INIT),),
+            options=(cls.folder(files, INIT), "--tmpfs=/var/lib/elsewhere"),
             env={
                 "POSTGRES_USER": "we ird",
                 "POSTGRES_PASSWORD": PASSWORD,
@@ -44,7 +45,7 @@ class PostgresImageTest(ImageTest):
         secrets = {"user": b"shop\n", "password": b"secret\n", "db": b"orders\n", "args": b"-k\n"}
         names = {"USER": "user", "PASSWORD": "password", "DB": "db", "INITDB_ARGS": "args"}
         cls.filed = cls.start(
-            options=(cls.folder(secrets, "/run/secrets"),),
+            options=(cls.folder(secrets, "/run/secrets"), MEMORY),
             env={
                 "POSTGRES_HOST_AUTH_METHOD": "trust",
                 **{f"POSTGRES_{key}_FILE": f"/run/secrets/{name}" for key, name in names.items()},
@@ -111,7 +112,7 @@ class PostgresImageTest(ImageTest):
         broken = self.folder({"broken.sql": b"select * from nowhere;"}, INIT)
         none, failing, version = (
             self.start(),
-            self.start(env=password, options=(broken,)),
+            self.start(env=password, options=(broken, MEMORY)),
             self.start("postgres", "--version"),
         )
         self.assert_ends(none, "POSTGRES_PASSWORD", status=1)
