@@ -143,8 +143,16 @@ class UnitResult:
             return ()
         if over:
             self.over.add(ordinal)
-        if records and (earlier := self.earlier.pop(ordinal, ())):
-            records = [replace(records[0], earlier=earlier), *records[1:]]
+        if earlier := self.earlier.pop(ordinal, ()):
+            records = [
+                replace(it, earlier=tuple(p for p in earlier if p.title.startswith(it.test.name)))
+                for it in records
+            ]
+            rest = tuple(p for p in earlier if not any(p in it.earlier for it in records))
+            if not over:
+                self.earlier[ordinal] = rest
+            elif records:  # of a fixture, or of a test that has another name now
+                records[0] = replace(records[0], earlier=(*records[0].earlier, *rest))
         self.records.setdefault(ordinal, []).extend(records)
         return records
 
