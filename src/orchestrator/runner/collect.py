@@ -12,11 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.environment.services import declared_services
 from orchestrator.errors import OrchestratorError
-from orchestrator.mixin import ServicesMixin
 from orchestrator.runner.results import Test, Unit
-from orchestrator.services.hooks import HANDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -256,21 +253,28 @@ def _relative(path: str) -> str:
 
 def memory_of_services(cls: type) -> tuple[int, ...]:
     """The bytes that each service of a class may use; reading a declaration starts nothing."""
-    if not issubclass(cls, ServicesMixin) or getattr(cls, "__unittest_skip__", False):
+    if (mixin := _mixin_of(cls)) is None or getattr(cls, "__unittest_skip__", False):
         return ()
     try:
-        services = declared_services(cls).values()
+        services = mixin.declared_services(cls).values()
     except OrchestratorError:  # of a Compose file; the class says so when it starts
         return ()
     return tuple(int(service.memory or service.usual_memory) for service in services)
 
 
+def _mixin_of(cls: type) -> Any:
+    """The module of `ServicesMixin`, if a class is one; plain suites do not pay for its import."""
+    mixin = sys.modules.get("orchestrator.mixin")
+    return mixin if mixin is not None and issubclass(cls, mixin.ServicesMixin) else None
+
+
 def services_of(cls: type) -> tuple[dict[str, str], tuple[str, ...]]:
     """What a report tells about a class's running services, and what no log may show."""
-    handles = vars(cls).get(HANDLES) or {}
+    mixin = _mixin_of(cls)
+    handles = vars(cls).get(mixin.HANDLES) or {} if mixin else {}
     facts: dict[str, str] = {}
     secrets: list[str] = []
-    for alias, declared in declared_services(cls).items() if handles else ():
+    for alias, declared in mixin.declared_services(cls).items() if handles else ():
         if service := handles.get(declared):
             facts[f"{alias}.image"] = str(service.image)
             facts[f"{alias}.container"] = service.container_id[:12]

@@ -1,4 +1,7 @@
-"""What is said about a worker that did not end as it should, and what is saved of its services."""
+"""What is said about a worker that did not end as it should, and what is saved of its services.
+
+Imported when there is need: what it takes to speak with the daemon costs a plain suite 0.1 s.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.engine import connect
 from orchestrator.engine.api import Label
+from orchestrator.environment.context import write_log
 from orchestrator.errors import OrchestratorError, indented
 from orchestrator.runner.messages import LOST_CONTACT
 from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.worker_handle import Ending
 from orchestrator.services.secret import masked
+from orchestrator.sessions import remove_session, snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,12 +33,12 @@ if TYPE_CHECKING:
     from orchestrator.sessions import Thing
 
 _LAST_LINES: Final = 60
+_LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
 _WATCH: Final = re.compile(r'/runner/interruption\.py", line \d+ in _wait')
 _BELOW_TESTS: Final = re.compile(
     r"/unittest/(case|suite|async_case)\.py|/runner/(result|suite)\.py"
 )
 _KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: see dmesg"
-_LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
 
 
 def crash(worker: WorkerHandle, *, status: int | None, logs: str = "") -> Problem:
@@ -135,25 +141,21 @@ class CrashLogs:
     def __init__(self, *, run: str, folder: str | None) -> None:
         self._run = run
         self._folder = None if folder is None else Path(folder)
-        settings = Settings.from_environment()
-        timeout = min(settings.engine_timeout, _LONGEST_ANSWER)
-        self._settings = replace(settings, engine_timeout=timeout)
         self._engine: Engine | None = None
+        self._lines = 0  # that are shown of each log
 
     def prepare(self) -> None:
         """Connect now: after a death every moment counts, others may sweep the containers away."""
-        from orchestrator.engine import connect  # plain suites need none of this
-
-        if self._engine is not None:
-            return
-        with suppress(OrchestratorError):  # without a daemon there is nothing to take
-            self._engine = connect(self._settings)
-            self._found(self._engine)  # opens a connection, which is kept
+        if self._engine is None:
+            with suppress(OrchestratorError):  # no daemon, or a wrong setting: each class says so
+                settings = Settings.from_environment()
+                self._lines = settings.log_lines
+                timeout = min(settings.engine_timeout, _LONGEST_ANSWER)
+                self._engine = connect(replace(settings, engine_timeout=timeout))
+                self._found(self._engine)  # opens a connection, which is kept
 
     def take(self, *, pid: int, secrets: Sequence[str]) -> str:
         """Save and remove what one dead worker, not yet reaped, left; returns what to say."""
-        from orchestrator.sessions import remove_session
-
         self.prepare()
         if self._engine is None:
             return "The logs of its services could not be read: no Docker daemon answers."
@@ -177,8 +179,6 @@ class CrashLogs:
             self._engine.close()
 
     def _found(self, engine: Engine) -> Sequence[Thing]:
-        from orchestrator.sessions import snapshot
-
         return snapshot(engine, {Label.MARK: "1", Label.RUN: self._run})[0]
 
     def _saved(self, engine: Engine, container: Thing, secrets: Sequence[str]) -> str:
@@ -189,12 +189,10 @@ class CrashLogs:
             log = f"(no log: {error})\n"
         log = masked(log, secrets)
         lines = log.rstrip().split("\n")
-        lines = lines[max(0, len(lines) - self._settings.log_lines) :]
+        lines = lines[max(0, len(lines) - self._lines) :]
         said = "\n".join([f"Last log lines of {alias}:", indented("\n".join(lines))])
         said = said if lines else ""
         if self._folder is not None:
-            from orchestrator.environment.context import write_log
-
             owner = container.labels.get(Label.CLASS, "")
             try:
                 write_log(self._folder, test_class=owner, alias=alias, text=log)

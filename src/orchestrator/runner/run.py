@@ -11,13 +11,12 @@ import random
 import sys
 import time
 import uuid
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.runner import crash_reports, schedule
+from orchestrator.runner import schedule
 from orchestrator.runner.coverage import measured_workers
-from orchestrator.runner.crash_reports import CrashLogs
 from orchestrator.runner.messages import (
     Began,
     Collected,
@@ -45,6 +44,7 @@ from orchestrator.runner.worker_handle import Ending, State
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from orchestrator.runner.crash_reports import CrashLogs
     from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.results import Problem
     from orchestrator.runner.worker_handle import WorkerHandle
@@ -115,13 +115,14 @@ class Run:
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
         self._kill_at: float | None = None
-        self._crash_logs = CrashLogs(run=environ["ORCHESTRATOR_RUN"], folder=options.logs)
+        self._run_id = environ["ORCHESTRATOR_RUN"]
+        self._crash_logs: CrashLogs | None = None  # until a class with services runs
         self._pool = WorkerPool(options, environ=environ, interrupts=interrupts, told=text.told)
 
     def work(self) -> Results:
         """Run the tests; when this returns, no worker is left."""
         clock = time.perf_counter()
-        with closing(self._crash_logs), self._pool:
+        with ExitStack() as self._ending, self._pool:
             self._pool.start(report=True)
             while self._pool.workers:
                 self._go_on()
@@ -155,8 +156,16 @@ class Run:
         self._act_on_interrupts()
         self._assign()
         if any(running.unit.services for running in self._pool.running()):
-            self._crash_logs.prepare()
+            self._service_logs().prepare()
         self._text.tick(self._pool.workers)
+
+    def _service_logs(self) -> CrashLogs:
+        if self._crash_logs is None:
+            from orchestrator.runner import crash_reports
+
+            self._crash_logs = crash_reports.CrashLogs(run=self._run_id, folder=self._options.logs)
+            self._ending.callback(self._crash_logs.close)
+        return self._crash_logs
 
     def _status(self) -> Status:
         if self._interrupted:
@@ -310,6 +319,8 @@ class Run:
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
+        from orchestrator.runner import crash_reports
+
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
         self._failed_starts += _BY_ITSELF if by_itself else 1
         if self._failed_starts < _FAILED_STARTS:
@@ -328,7 +339,7 @@ class Run:
         """A worker is dead: record what it was doing."""
         status, unit, logs = worker.reap(), worker.unit, ""
         if status != 0 and worker.served:
-            logs = self._crash_logs.take(pid=worker.pid, secrets=worker.secrets)
+            logs = self._service_logs().take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
             self._cut_short(worker, unit, status=status, logs=logs)
             self._output(worker)
@@ -337,6 +348,8 @@ class Run:
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             self._start_failed(worker, status=status)
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
+            from orchestrator.runner import crash_reports
+
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
             self._fixture_failed(self._apart(f"worker {worker.number}"), "", problem)
         if worker.state is not State.COLLECTING:
@@ -369,6 +382,8 @@ class Run:
             self._interrupted = True
             self._stop("interrupted", limited=True)
             return
+        from orchestrator.runner import crash_reports
+
         problem = crash_reports.crash(worker, status=status, logs=logs)
         if worker.test is None or worker.ordinal is None:
             unit.fixture_crashes += 1
@@ -455,6 +470,8 @@ class Run:
 
     def _trouble(self, text: str) -> None:
         """The tests could not be collected, or not by this worker."""
+        from orchestrator.runner import crash_reports
+
         problem = crash_reports.not_collected(text)
         self._fixture_failed(self._apart("collection"), "", problem)
 
