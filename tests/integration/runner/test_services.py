@@ -168,8 +168,10 @@ class ServicesTest(RunnerTestCase):
         options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
         run = ["docker", "run", "--name", name, "--volume", "/:/host", *options, image]
         with subprocess.Popen([*run, "chroot", "/host", "sh", "-c", inside]) as running:
-            self.wait_for_file("running")
-            subprocess.run(["docker", "stop", name], check=True)
+            try:
+                self.wait_for_file("running")
+            finally:
+                subprocess.run(["docker", "stop", name], check=True, capture_output=True)
             self.assertEqual(130, running.wait(), "137 when it was killed")
         self.assertEqual([], self._left(), "after the container was stopped")
 
