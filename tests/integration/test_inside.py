@@ -8,7 +8,7 @@ import time
 import unittest
 from typing import ClassVar
 
-from orchestrator import Container, File, Postgres, ServicesMixin
+from orchestrator import Container, File, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceError
 from tests.support.classes import LeakCheckedTestCase
 
@@ -16,7 +16,7 @@ SLEEP = ["sleep", "600"]
 
 
 class InsideTest(ServicesMixin, unittest.TestCase):
-    """One container, and a database in memory."""
+    """In one container."""
 
     box = Container(
         image="redis",
@@ -28,7 +28,6 @@ class InsideTest(ServicesMixin, unittest.TestCase):
         },
         tmpfs={"/scratch": "size=16m,exec,mode=0770,uid=4711", "/run": "1m"},
     )
-    db = Postgres()
 
     def test_a_command_has_user_folder_variables_and_input(self) -> None:
         """What it writes comes apart, and together in order; text goes in as UTF-8."""
@@ -83,7 +82,6 @@ class InsideTest(ServicesMixin, unittest.TestCase):
                 self.assertEqual(b"\xff\x00\n", self.box.exec(["cat", path], user=0).stdout_bytes)
                 self.assertEqual("600 4711", self._stat(path))
         self.assertEqual(b"root", self.box.read_file("/etc/../etc/passwd")[:4])
-        self.assertEqual("15", self.db.read_file("/orchestrator/data/PG_VERSION").decode().strip())
 
     def test_what_is_no_file_is_told(self) -> None:
         """Nothing, a folder, or a place where none can be; on the disk and in memory."""

@@ -56,8 +56,10 @@ class StartTest(MemoryTestCase):
     """Memory is what it starts with."""
 
     def test_data_are_in_memory(self) -> None:
-        """Where initdb and clones take a fraction of the time."""
+        """Where initdb and clones take a fraction of the time; files there are read, too."""
         self.assert_in_memory()
+        version = self.db.read_file("/orchestrator/data/PG_VERSION")
+        self.assertEqual(self.db.server_version.partition(".")[0], version.decode().strip())
 
     def test_other_faults_leave_it_there(self) -> None:
         """A paused or partitioned server goes on as it was."""

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.engine import connect
 from orchestrator.engine.endpoint import (
     EVERYWHERE,
     LOCAL,
@@ -25,6 +26,7 @@ from orchestrator.engine.endpoint import (
     routes,
 )
 from orchestrator.errors import EngineError
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +94,8 @@ class EndpointTest(unittest.TestCase):
             ("DOCKER_HOST", "tcp://far:0", "DOCKER_HOST"),
             ("DOCKER_HOST", "a b", "DOCKER_HOST is 'a b'"),
             ("DOCKER_HOST", "ssh://", "DOCKER_HOST"),
+            ("DOCKER_HOST", "tcp://far:2375/behind/a/proxy", "DOCKER_HOST"),
+            ("DOCKER_HOST", "tcp://tcp://far", "DOCKER_HOST"),
         ):
             with self.subTest(value), self.assertRaisesRegex(EngineError, told):
                 find_endpoint({**self.environ, variable: value})
@@ -196,6 +200,16 @@ class PublishedAddressTest(unittest.TestCase):
             with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"):
                 found = published_address(Endpoint(url="ssh://me@builder"), bridge=no_bridge)
         self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)
+
+
+class OwnAddressTest(unittest.TestCase):
+    """What containers of a remote daemon call this machine."""
+
+    def test_it_is_the_address_on_the_way_to_the_daemon(self) -> None:
+        """No packet is sent to find out."""
+        there = Endpoint(url=f"tcp://{ELSEWHERE}:2376")
+        engine = connect(Settings(host="127.0.0.2"), endpoint=there)
+        self.assertEqual("127.0.0.1", engine.test_process)
 
 
 class RoutesTest(unittest.TestCase):

@@ -116,7 +116,8 @@ def _checked(url: str, source: str, *, secure: bool) -> str:
         parts = urlsplit(f"{scheme}://{rest}")
         if scheme == "ssh" and parts.hostname:
             return f"ssh://{rest}"
-        if scheme in ("tcp", "http", "https") and "://" not in rest:
+        bare = parts.path in ("", "/") and not parts.username and not parts.query
+        if scheme in ("tcp", "http", "https") and bare:
             host, port = parts.hostname or "localhost", parts.port
             if port is None:
                 port = _TLS_PORT if secure or scheme == "https" else _PLAIN_PORT
