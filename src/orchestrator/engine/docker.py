@@ -28,6 +28,7 @@ import docker.utils
 
 from orchestrator.engine.api import (
     TEST_PROCESS,
+    Copy,
     ExecResult,
     FileContent,
     Label,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import (
         ContainerSpec,
         ContainerState,
-        Copy,
         EngineInfo,
         RunOptions,
     )
@@ -230,25 +230,45 @@ class Engine:
 
         Links lead to their targets from a folder that all users may write to.
         """
-        written = {
-            path: content if isinstance(content, FileContent) else FileContent(content=content)
-            for path, content in files.items()
-        }
-        ids = {
-            owner: self._ids(container, owner)
-            for owner in {file.owner for file in written.values()}
-        }
-        with self._pool.client(f"write files into container {short_name(container)}") as client:
-            _put(client, container, _tar(written, ids, links or {}))
+        copies = []
+        for path, it in files.items():
+            file = it if isinstance(it, FileContent) else FileContent(content=it)
+            mode = 0o755 if file.content.startswith(b"#!") else 0o644
+            uid, gid = self._ids(container, file.owner)
+            copies.append(
+                Copy(
+                    path=path,
+                    source=file.content,
+                    mode=mode if file.mode is None else file.mode,
+                    uid=uid,
+                    gid=gid,
+                )
+            )
+        self.copy_into(container, copies, links=links)
 
-    def copy_into(self, container: str, copies: Sequence[Copy], /) -> None:
-        """Put files and folders into a created or running container."""
+    def copy_into(
+        self,
+        container: str,
+        copies: Sequence[Copy],
+        /,
+        *,
+        links: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put files and folders into a created or running container, never a file over a folder."""
+        if not copies and not links:
+            return
         try:
-            packed = _packed(copies)
+            packed = _packed(copies, links or {})
         except OSError as error:
             raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
-        with self._pool.client(f"copy files into container {short_name(container)}") as client:
-            _put(client, container, packed)
+        # docker-py's own put_archive would have a file replace a whole folder.
+        path, asked = f"/containers/{quote(container)}/archive", {"path": "/", **_KEEP_FOLDERS}
+        doing = f"write files into container {short_name(container)}"
+        with (
+            self._pool.client(doing) as client,
+            open_stream(client, "PUT", path, params=asked, data=packed),
+        ):
+            pass
 
     def _ids(self, container: str, owner: str) -> tuple[int, int]:
         """The numbers of a user and a group, whose names the container knows."""
@@ -560,13 +580,6 @@ def _networking(client: Any, spec: ContainerSpec) -> Any:
     return client.create_networking_config({spec.network: endpoint})
 
 
-def _put(client: Any, container: str, tar: bytes) -> None:
-    """Unpack a tar in a container; docker-py's own would have a file replace a whole folder."""
-    path, asked = f"/containers/{quote(container)}/archive", {"path": "/", **_KEEP_FOLDERS}
-    with open_stream(client, "PUT", path, params=asked, data=tar):
-        pass
-
-
 def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
     """What the daemon tells of a path in a container, or None when there is no such path."""
     url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
@@ -575,22 +588,21 @@ def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
         return docker.utils.decode_json_header(about) if told.ok and about else None
 
 
-def _tar(
-    files: Mapping[str, FileContent],
-    ids: Mapping[str, tuple[int, int]],
-    links: Mapping[str, str],
-) -> bytes:
+def _packed(copies: Sequence[Copy], links: Mapping[str, str]) -> bytes:
+    """Files and folders as a tar, links as links; devices, sockets and pipes stay out."""
     buffer = io.BytesIO()
     now = int(time.time())
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, file in files.items():
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mtime = len(file.content), now
-            member.mode = 0o755 if file.content.startswith(b"#!") else 0o644
-            if file.mode is not None:
-                member.mode = file.mode
-            member.uid, member.gid = ids[file.owner]
-            archive.addfile(member, io.BytesIO(file.content))
+        for copy in copies:
+            name = copy.path.lstrip("/")
+            if isinstance(copy.source, bytes):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(copy.source), now
+                _owned(member, copy)
+                archive.addfile(member, io.BytesIO(copy.source))
+            else:
+                archive.dereference = not copy.source.is_dir()
+                archive.add(copy.source, name, filter=functools.partial(_owned, copy=copy))
         for path, target in links.items():
             link = tarfile.TarInfo(path.lstrip("/"))
             link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
@@ -598,23 +610,6 @@ def _tar(
             folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o777, now
             archive.addfile(folder)
             archive.addfile(link)
-    return buffer.getvalue()
-
-
-def _packed(copies: Sequence[Copy]) -> bytes:
-    """Files and folders as a tar, links as links; devices, sockets and pipes stay out."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for copy in copies:
-            name = copy.path.lstrip("/")
-            if isinstance(copy.source, bytes):
-                member = tarfile.TarInfo(name)
-                member.size, member.mtime = len(copy.source), int(time.time())
-                _owned(member, copy)
-                archive.addfile(member, io.BytesIO(copy.source))
-            else:
-                archive.dereference = not copy.source.is_dir()
-                archive.add(copy.source, name, filter=functools.partial(_owned, copy=copy))
     return buffer.getvalue()
 
 
