@@ -73,14 +73,17 @@ class VolumeMount:
 class Copy:
     """A file or a folder to be in a container, at a path there.
 
-    Without mode and owner it has those of its source, and so have all below a folder.
+    Attributes:
+        mode: Its permissions. Without, a file or a folder has its own, and so has all below it;
+            bytes that are a script have 0755, others 0644.
+        owner: User, and perhaps group, as numbers or names of the container, such as
+            ``"postgres"``. Without, a file or a folder has its own; bytes belong to root.
     """
 
     path: str
     source: Path | bytes
     mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,20 +221,6 @@ class ExecResult:
     def stderr(self) -> str:
         """What it wrote to stderr, as text."""
         return self.stderr_bytes.decode(errors="replace")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileContent:
-    """A file to write into a container.
-
-    Attributes:
-        mode: Its permissions; a script's are 0755, those of anything else 0644, without.
-        owner: User and group, as numbers or names of the container, such as ``"postgres"``.
-    """
-
-    content: bytes
-    mode: int | None = None
-    owner: str = "0"
 
 
 def image_info(inspected: Mapping[str, Any]) -> ImageInfo:

@@ -8,7 +8,6 @@ Nothing above this package sees docker-py's types or errors: every method raises
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import ipaddress
 import posixpath
@@ -28,9 +27,7 @@ import docker.utils
 
 from orchestrator.engine.api import (
     TEST_PROCESS,
-    Copy,
     ExecResult,
-    FileContent,
     Label,
     container_state,
     engine_info,
@@ -55,6 +52,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import (
         ContainerSpec,
         ContainerState,
+        Copy,
         EngineInfo,
         RunOptions,
     )
@@ -218,34 +216,6 @@ class Engine:
         with self._pool.client(f"unpause container {short_name(container)}") as client:
             client.unpause(container)
 
-    def put_files(
-        self,
-        container: str,
-        files: Mapping[str, bytes | FileContent],
-        /,
-        *,
-        links: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write files into a created or running container, in folders that are made if need be.
-
-        Links lead to their targets from a folder that all users may write to.
-        """
-        copies = []
-        for path, it in files.items():
-            file = it if isinstance(it, FileContent) else FileContent(content=it)
-            mode = 0o755 if file.content.startswith(b"#!") else 0o644
-            uid, gid = self._ids(container, file.owner)
-            copies.append(
-                Copy(
-                    path=path,
-                    source=file.content,
-                    mode=mode if file.mode is None else file.mode,
-                    uid=uid,
-                    gid=gid,
-                )
-            )
-        self.copy_into(container, copies, links=links)
-
     def copy_into(
         self,
         container: str,
@@ -254,11 +224,17 @@ class Engine:
         *,
         links: Mapping[str, str] | None = None,
     ) -> None:
-        """Put files and folders into a created or running container, never a file over a folder."""
+        """Put files and folders into a created or running container, never a file over a folder.
+
+        Folders on the way are made if need be. Links lead to their targets from a folder that all
+        users may write to.
+        """
         if not copies and not links:
             return
+        owners = {copy.owner for copy in copies if copy.owner}
+        ids = {owner: self._ids(container, owner) for owner in owners}
         try:
-            packed = _packed(copies, links or {})
+            packed = _packed(copies, ids, links or {})
         except OSError as error:
             raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
         # docker-py's own put_archive would have a file replace a whole folder.
@@ -588,21 +564,32 @@ def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
         return docker.utils.decode_json_header(about) if told.ok and about else None
 
 
-def _packed(copies: Sequence[Copy], links: Mapping[str, str]) -> bytes:
+def _packed(
+    copies: Sequence[Copy], ids: Mapping[str, tuple[int, int]], links: Mapping[str, str]
+) -> bytes:
     """Files and folders as a tar, links as links; devices, sockets and pipes stay out."""
     buffer = io.BytesIO()
     now = int(time.time())
+
+    def owned(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        member.uname = member.gname = ""  # the names are this machine's
+        if copy.mode is not None:
+            member.mode = copy.mode
+        if copy.owner:
+            member.uid, member.gid = ids[copy.owner]
+        return None if member.isdev() else member
+
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for copy in copies:
             name = copy.path.lstrip("/")
             if isinstance(copy.source, bytes):
                 member = tarfile.TarInfo(name)
                 member.size, member.mtime = len(copy.source), now
-                _owned(member, copy)
-                archive.addfile(member, io.BytesIO(copy.source))
+                member.mode = 0o755 if copy.source.startswith(b"#!") else 0o644
+                archive.addfile(owned(member) or member, io.BytesIO(copy.source))
             else:
                 archive.dereference = not copy.source.is_dir()
-                archive.add(copy.source, name, filter=functools.partial(_owned, copy=copy))
+                archive.add(copy.source, name, filter=owned)
         for path, target in links.items():
             link = tarfile.TarInfo(path.lstrip("/"))
             link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
@@ -611,17 +598,6 @@ def _packed(copies: Sequence[Copy], links: Mapping[str, str]) -> bytes:
             archive.addfile(folder)
             archive.addfile(link)
     return buffer.getvalue()
-
-
-def _owned(member: tarfile.TarInfo, copy: Copy) -> tarfile.TarInfo | None:
-    """With numbers for owners: the names are this machine's."""
-    if member.isdev():
-        return None
-    member.uname = member.gname = ""
-    for name in ("mode", "uid", "gid"):
-        if (value := getattr(copy, name)) is not None:
-            setattr(member, name, value)
-    return member
 
 
 def _await_exit(client: Any, process: str) -> Mapping[str, Any]:

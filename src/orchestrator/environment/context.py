@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine.api import ContainerSpec, Label, VolumeMount
+from orchestrator.engine.api import ContainerSpec, Copy, Label, VolumeMount
 from orchestrator.engine.endpoint import routes
 from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
@@ -253,7 +253,7 @@ class StartContext:
             with self.creating("container", name):
                 undo.callback(self.remove_container, name)
                 self.engine.create_container(spec)
-            self.engine.put_files(name, files)
+            self.engine.copy_into(name, [Copy(path=at, source=it) for at, it in files.items()])
             self.engine.start_container(name)
             yield name
 

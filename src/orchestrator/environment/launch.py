@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, VolumeMount
+from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Copy, VolumeMount
 from orchestrator.engine.images import pack_context
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
@@ -21,7 +21,7 @@ from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
-from orchestrator.services.files import check_hidden, contents
+from orchestrator.services.files import check_hidden, copies
 from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
 from orchestrator.services.once import ProcessLock
 from orchestrator.services.secret import masked
@@ -111,7 +111,7 @@ def _start(
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
     engine, image_name = context.engine, image[0]
-    declared = contents(declaration)
+    declared = copies(declaration)
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(
@@ -135,16 +135,15 @@ def _start(
         spec = _spec(handle, context, extras, image=image[1])
         with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(spec)
-        written, links = {**handle.server_files(), **declared}, handle.server_links()
-        if written or links or extras.copies:
+        own = [Copy(path=at, source=it) for at, it in handle.server_files().items()]
+        written, links = [*own, *declared, *extras.copies], handle.server_links()
+        if written or links:
             with context.span(alias, "files"):
-                mounted = [*handle.tmpfs, *handle.server_tmpfs()]
-                where = {path: path for path in (*written, *(it.path for it in extras.copies))}
+                where = {it.path: it.path for it in written}
                 if handle.tmpfs:
                     where = {path: engine.real_path(runtime.container, path) for path in where}
-                check_hidden(handle, where, mounted)
-                engine.put_files(runtime.container, written, links=links)
-                engine.copy_into(runtime.container, extras.copies)
+                check_hidden(handle, where, [*handle.tmpfs, *handle.server_tmpfs()])
+                engine.copy_into(runtime.container, written, links=links)
         with context.span(alias, "network"):
             await_network()
             for name, its_names in [*runtime.networks.items()][1:]:

@@ -15,7 +15,7 @@ from orchestrator.services import options
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from orchestrator.engine.api import FileContent
+    from orchestrator.engine.api import Copy
     from orchestrator.services.service import Service
 
 _OWNER: Final = re.compile(r"[\w.-]+\$?(:[\w.-]+\$?)?")
@@ -114,21 +114,21 @@ def place_in_memory(path: str, mounted: Collection[str]) -> str:
     return ""
 
 
-def contents(service: Service) -> Mapping[str, bytes | FileContent]:
+def copies(service: Service) -> list[Copy]:
     """What the option ``files`` says, read.
 
     Raises:
         DeclarationError: A file of this machine cannot be read.
     """
-    from orchestrator.engine.api import FileContent  # declaring loads no more than it needs
+    from orchestrator.engine.api import Copy  # declaring loads no more than it needs
 
-    found: dict[str, bytes | FileContent] = {}
+    found = []
     for path, value in service.files.items():
-        source = value.content if isinstance(value, File) else value
-        data = source if isinstance(source, bytes) else options.read_file(service, "files", source)
-        found[path] = data
-        if isinstance(value, File):
-            found[path] = FileContent(content=data, mode=value.mode, owner=str(value.owner))
+        file = value if isinstance(value, File) else File(value)
+        data = file.content
+        if not isinstance(data, bytes):
+            data = options.read_file(service, "files", data)
+        found.append(Copy(path=path, source=data, mode=file.mode, owner=str(file.owner)))
     return found
 
 
@@ -178,7 +178,7 @@ def write(
     service: Service, path: str, content: str | bytes, *, mode: int | None, owner: int | str
 ) -> None:
     """`Service.write_file`."""
-    from orchestrator.engine.api import FileContent
+    from orchestrator.engine.api import Copy
 
     _check_path(service, "write_file", path)
     check_mode(mode, "write_file(mode=…)")
@@ -189,8 +189,8 @@ def write(
     engine, container = service.running.engine, service.running.container
     try:
         if not _is_in_memory(service, path):
-            file = FileContent(content=data, mode=mode, owner=str(owner))
-            engine.put_files(container, {path: file})
+            file = Copy(path=path, source=data, mode=mode, owner=str(owner))
+            engine.copy_into(container, [file])
             return
         script = data.startswith(b"#!")
         bits = f"{(0o755 if script else 0o644) if mode is None else mode:o}"

@@ -165,8 +165,7 @@ class FileSystem:
                 path=self._claim(_checked(entry, target), entry),
                 source=content,
                 mode=_mode(more["mode"]) & _READABLE if "mode" in more else _USUAL_MODE,
-                uid=ids[0],
-                gid=ids[1],
+                owner=f"{ids[0]}:{ids[1]}",
             )
         )
         if kind == "secrets":

@@ -307,5 +307,5 @@ class Storage:
                 service=service.alias,
             )
         yield
-        engine.put_files(container, {}, links={DATA: _SAVED})
+        engine.copy_into(container, [], links={DATA: _SAVED})
         self.on_disk = True
