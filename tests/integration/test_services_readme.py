@@ -18,7 +18,7 @@ FAULTS = """
 
     class Telling(mysql.MySQL):
         def server_info(self):
-            return {"told": self.running.password}
+            return {"server": self.running.password}
 
 
     class FaultsTest(test_orders.OrdersTest):
@@ -55,4 +55,4 @@ class ServicesReadmeTest(ProcessTestCase):
         self.assertEqual(1, status, output)
         self.assertIn("Ran 4 tests", output)
         self.assertIn("FAILED (failures=1)", output)
-        self.assertIn("told=***", output)
+        self.assertIn("db: *** at ", output)
