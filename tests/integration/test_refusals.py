@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
@@ -119,15 +118,6 @@ class CutTest(RefusalTestCase):
         self.assertEqual(5, len(wrong), output)
         self.assertIn("errors=5, skipped=1", output)
         self.assertNotIn("Start it", output)
-
-    def test_ssh_without_paramiko(self) -> None:
-        """A package that is missing says nothing about the daemon: it is named."""
-        self.environ.update(self.skipping, DOCKER_HOST="ssh://me@far")
-        hidden = "import sys\nsys.modules['paramiko'] = None\n"
-        self.write("test_suite.py", hidden + textwrap.dedent(_SUITE))
-        status, output = self.run_python("-m", "unittest", "test_suite")
-        self.assertEqual(1, status, output)
-        self.assertIn("pip install unittest-orchestrator[ssh]", output)
 
     def test_gone_after_the_first_class(self) -> None:
         """A daemon that answered this process and went away fails the next class."""

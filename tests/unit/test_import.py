@@ -62,6 +62,20 @@ class ImportTest(unittest.TestCase):
         """What `__all__` promises can be imported without a third-party module."""
         self.assertEqual([], told("from orchestrator import *")["foreign"])
 
+    def test_an_engine_loads_no_paramiko(self) -> None:
+        """Half of docker-py's import is for addresses that few have; it works there without."""
+        code = """
+            import sys
+            from types import ModuleType
+            sys.modules["paramiko"] = ModuleType("paramiko")
+            from orchestrator.engine.docker import Engine
+            assert "docker.transport.sshconn" not in sys.modules
+            import docker
+            docker.APIClient("ssh://me@far", version="1.40", use_ssh_client=True).close()
+            assert "docker.transport.sshconn" in sys.modules
+        """
+        self.assertIn("docker", told(code)["foreign"])
+
     def test_the_check_sees_modules_and_deeds(self) -> None:
         """The other tests here would notice docker-py, a socket and a file."""
         with tempfile.NamedTemporaryFile() as file:

@@ -13,10 +13,9 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import docker
-import docker.errors
 import requests.exceptions
 
+from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
@@ -252,12 +251,6 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineU
         told = (
             f"This user may not use the Docker daemon at {url}: permission denied. "
             "Run `sudo usermod -aG docker $USER` and log in again."
-        )
-    elif "paramiko" in str(error):
-        absent = False
-        told = (
-            f"The Docker daemon at {url} is reached over ssh, which takes a package more. "
-            "Run `pip install unittest-orchestrator[ssh]`."
         )
     elif ssh and _is_from(error, (FileNotFoundError,)):
         absent = False

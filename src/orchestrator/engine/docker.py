@@ -22,9 +22,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
-import docker.types
-import docker.utils
-
 from orchestrator.engine.api import (
     TEST_PROCESS,
     ExecResult,
@@ -33,6 +30,7 @@ from orchestrator.engine.api import (
     engine_info,
 )
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
+from orchestrator.engine.docker_py import docker
 from orchestrator.engine.endpoint import PublishedAddress, own_address, published_address
 from orchestrator.engine.images import Images
 from orchestrator.engine.streams import (

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-import docker.auth
-import docker.errors
-import docker.utils.build
-
 from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
 from orchestrator.engine.client import IgnoreMissing
+from orchestrator.engine.docker_py import docker
 from orchestrator.engine.registry_trust import credentials_failed
 from orchestrator.engine.streams import open_stream, read_pieces, read_steps, read_until_stopped
 

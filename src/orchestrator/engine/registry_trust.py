@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import certifi
-import docker.auth
-import docker.errors
 
+from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:

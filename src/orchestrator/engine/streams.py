@@ -17,10 +17,10 @@ import struct
 import threading
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
-import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
+from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
