@@ -45,11 +45,9 @@ class Tls:
 
     @classmethod
     def create(cls, hosts: Iterable[str], *, client: str | None = None) -> Self:
-        """Make the certificates of one server.
+        """Make the certificates of a server that is reached by these host names and addresses.
 
-        Args:
-            hosts: The host names and addresses under which it is reached.
-            client: What it knows its clients as (``CN=…``), if they have a certificate.
+        Its clients have one too, if it knows them by a name: `client` (``CN=…``).
 
         Raises:
             MissingDriverError: trustme is not installed.

@@ -238,15 +238,11 @@ class Broker(Service):
     def topic(
         self, name: str, partitions: int = 1, *, settings: Mapping[str, str] | None = None
     ) -> str:
-        """Create a topic of this test and return its full name.
+        """Create a topic of this test and return its full name, which begins with `prefix`.
 
         It can be written to when this returns, and is gone when the next test begins. Asked for a
-        second time in one test, it is the same topic.
-
-        Args:
-            name: A short name; the full one begins with `prefix`.
-            partitions: How many.
-            settings: The topic's own, such as ``{"cleanup.policy": "compact"}``.
+        second time in one test, it is the same topic. It may have settings of its own, such as
+        ``{"cleanup.policy": "compact"}``.
 
         Raises:
             DeclarationError: Kafka does not allow the name or the number of partitions.
@@ -303,16 +299,11 @@ class Broker(Service):
         """Read records from a topic; the next call goes on where this one ended.
 
         Records of a transaction are read when it is committed. What came too late, or was too
-        little, is there for the next call.
-
-        Args:
-            topic: The full name, as `topic` returns it; it may be created meanwhile.
-            count: How many records to wait for.
-            timeout: Seconds they have to come.
+        little, is there for the next call. The topic, by its full name, may be created meanwhile.
 
         Raises:
             MissingDriverError: They are compressed by a codec that is not installed.
-            ServiceError: Fewer came in time; the message says how many.
+            ServiceError: Fewer than `count` came in `timeout` seconds; the message says how many.
         """
         if not isinstance(count, int) or count < 1:
             raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
@@ -342,9 +333,7 @@ class Broker(Service):
     def lag(self, group: str, topic: str) -> int:
         """How many records of a topic a consumer group has not committed yet, now.
 
-        Args:
-            group: Its full name, such as `group`.
-            topic: The full name, as `topic` returns it.
+        Group and topic are full names, such as `group` and what `topic` returns.
 
         Raises:
             ServiceError: There is no such topic.
@@ -355,14 +344,10 @@ class Broker(Service):
     def wait_for_group(
         self, group: str, topic: str, *, lag: int | None = None, timeout: float = 10.0
     ) -> None:
-        """Wait for a consumer group of the code under test.
+        """Wait for a consumer group of the code under test, `timeout` seconds at most.
 
-        Args:
-            group: Its full name.
-            topic: The full name, as `topic` returns it.
-            lag: Wait until the group has committed all records but so many. Without it, wait until
-                every partition has a consumer: what is produced from then on reaches one.
-            timeout: Seconds it has.
+        With `lag`, until it has committed all records but so many. Without, until every partition
+        has a consumer: what is produced from then on reaches one. Group and topic are full names.
 
         Raises:
             ServiceError: It was not so in time; the message says how it was.

@@ -63,10 +63,8 @@ def kafka_python() -> ModuleType:
 class Clients:
     """The clients that one handle opened; safe to use from several threads.
 
-    Args:
-        settings: How they reach the broker, as kafka-python's keyword arguments.
-        admin: The same for the administrator.
-        secrets: What the clients must not log.
+    `settings` and, for the administrator, `admin` are kafka-python's keyword arguments to reach the
+    broker; `secrets` is what no client may log.
     """
 
     def __init__(

@@ -81,11 +81,8 @@ def command(
 ) -> Sequence[str] | None:
     """What to run instead of an image's own command; None for that.
 
-    Args:
-        image: The image's own command.
-        settings: The user's settings.
-        env: The user's variables. Those that begin with ``KAFKA_`` are settings too, or more than
-            that, and what becomes of them is the image's to know.
+    The user's variables that begin with ``KAFKA_`` are settings too, or more than that, and what
+    becomes of them is the image's to know.
     """
     theirs = [name for name in env if name.startswith("KAFKA_") and name not in _JVM_VARIABLES]
     if list(image) not in _COMMANDS or theirs or settings.keys() & _STORAGE:

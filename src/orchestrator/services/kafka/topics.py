@@ -33,12 +33,9 @@ class _Snapshot:
 
 
 class BrokerState:
-    """The topics, groups and ACLs of one broker.
+    """The topics, groups and ACLs of one broker, by an `admin` client that may do everything.
 
-    Args:
-        admin: A client that may do everything.
-        service: The broker's alias, for errors.
-        has_acls: Whether the broker has an authorizer, and so can be asked for ACLs.
+    Only a broker with an authorizer can be asked for ACLs. Errors name the broker, `service`.
     """
 
     def __init__(self, admin: kafka.KafkaAdminClient, *, service: str, has_acls: bool) -> None:
@@ -50,10 +47,9 @@ class BrokerState:
     # What tests leave behind
 
     def restore(self) -> None:
-        """Delete what was not there at the first call.
+        """Delete what was not there at the first call, which is before the class's first test.
 
-        That is before the class's first test. Whatever else a later test finds when it begins, an
-        earlier one has made, or code that outlived it, by whatever name.
+        Whatever else is there an earlier test has made, or code that outlived it, by any name.
         """
         if self._baseline is None:
             self._baseline = self._snapshot()
@@ -99,11 +95,7 @@ class BrokerState:
         return frozenset(found)
 
     def create_user(self, user: str, mechanism: str, password: str) -> None:
-        """Create a user that proves its password by SCRAM; it can log in when this returns.
-
-        Raises:
-            ServiceError: The broker refused, or does not know the user after ten seconds.
-        """
+        """Create a user that proves its password by SCRAM; it can log in when this returns."""
         users = driver("kafka.admin", extra="kafka")
         upsertion = users.UserScramCredentialUpsertion(user, mechanism, str(password))
         refusal = self.admin.alter_user_scram_credentials([upsertion])[user]
@@ -125,9 +117,6 @@ class BrokerState:
         It asks every partition for its end, which the replica answers that is written to. Metadata
         would not do: the broker publishes it before the replicas are there, and a producer that
         comes in between waits a tenth of a second before it tries again.
-
-        Raises:
-            ServiceError: The broker refused it, or did not make it usable in ten seconds.
         """
         errors = kafka_python().errors
         wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings)}
@@ -168,11 +157,7 @@ class BrokerState:
     # Groups
 
     def lag(self, group: str, topic: str) -> int:
-        """How many records of a topic a group has not committed yet.
-
-        Raises:
-            ServiceError: There is no such topic.
-        """
+        """How many records of a topic a group has not committed yet."""
         partitions = self._partitions(topic)
         ends = self._offsets(topic, partitions, which="LATEST")
         committed = {}
@@ -184,11 +169,7 @@ class BrokerState:
         return sum(max(0, end - committed[partition]) for partition, end in ends.items())
 
     def wait_for_group(self, group: str, topic: str, *, lag: int | None, timeout: float) -> None:
-        """Return when a group is at most `lag` behind or, without, has all partitions assigned.
-
-        Raises:
-            ServiceError: There is no such topic, or it was not so in time.
-        """
+        """Return when a group is at most `lag` behind or, without, has all partitions assigned."""
         missing = ""
 
         def there() -> bool:

@@ -67,9 +67,7 @@ class _Before:
 class ServerState:
     """A server as its administrator sees it; the class and its tests share it.
 
-    Args:
-        open_admin: Opens the administrator's client, which outlives a restart.
-        service: The server's alias, for the log.
+    `open_admin` opens the administrator's client, which outlives a restart; errors name `service`.
     """
 
     def __init__(self, open_admin: Callable[[], redis.Redis], *, service: str) -> None:
@@ -236,11 +234,7 @@ def _changes(statistics: Mapping[str, Any]) -> Counts:
 
 
 class Clients:
-    """The clients, and the files that they read, of one handle.
-
-    Args:
-        settings: How they reach the server, as redis-py's keyword arguments.
-    """
+    """The clients, and the files that they read, of one handle; `settings` are redis-py's."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = {"socket_connect_timeout": _CONNECT_TIMEOUT, **settings}
