@@ -155,11 +155,12 @@ class RedisTest(ServicesMixin, unittest.IsolatedAsyncioTestCase):
 class BadConfigurationTest(LeakCheckedTestCase):
     """A server that does not start is an error with its own words, and nothing is left."""
 
-    def test_a_setting_and_a_rule_that_do_not_exist(self) -> None:
-        """The line, and what is wrong with it."""
+    def test_what_does_not_exist_is_named(self) -> None:
+        """A setting, a rule, the password of a command of one's own: what is wrong with it."""
         for declared, *said in (
             (Redis(settings={"maxmemory-sample": "5"}), "Bad directive", "maxmemory-sample"),
             (Redis(users={"app": "+nosuchcommand"}), "nosuchcommand"),
+            (Redis(command=["redis-server", "--requirepass", "x"]), "refuses", "password="),
         ):
 
             class Broken(ServicesMixin, unittest.TestCase):
@@ -168,4 +169,4 @@ class BadConfigurationTest(LeakCheckedTestCase):
                 def test_it(self) -> None: ...
 
             with self.subTest(said):
-                self.assert_error(Broken, "cache exited", *said)
+                self.assert_error(Broken, "cache", *said)

@@ -10,12 +10,12 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import quote, urlencode
 
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError
 from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
-from orchestrator.services.once import locked_property
+from orchestrator.services.once import driver, locked_property
 from orchestrator.services.redis.isolation import Clients, Isolation, ServerState, verifier
 from orchestrator.services.service import Service
 from orchestrator.services.tls import Tls
@@ -219,7 +219,20 @@ class Redis(Service):
         return f"{detail['error']}: {detail['line']}" if detail else complaint[0].strip("# *")
 
     def started(self) -> None:
-        """Make the user of a test that restarted the server anew."""
+        """Make the user of a test that restarted the server anew.
+
+        Raises:
+            ServiceError: A command of the user's own has given it another password.
+        """
+        if self.command is not None:
+            try:
+                self._state.admin.ping()
+            except driver("redis", extra="redis").AuthenticationError as error:
+                raise ServiceError(
+                    f"{self.alias}: the server that command=… starts refuses our "
+                    f"password: {error}. Say which it has, by password=.",
+                    service=self.alias,
+                ) from error
         if self._make_user:
             self._state.admin.execute_command(*self._make_user)
 
