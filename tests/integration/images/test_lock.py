@@ -3,12 +3,10 @@
 import json
 import re
 import uuid
-from pathlib import Path
 from unittest import mock
 
 from orchestrator.images import LockedImage, read_lock
 from orchestrator.images.failures import Retry
-from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import MANIFEST, TinyImage, digest_of, tiny_image
 
@@ -194,40 +192,3 @@ class CheckTest(ImageTestCase):
         self.assertRegex(ran.out, rf"other +{other.reference.tagged} +\w{{12}} +\w{{12}} +same")
         self.assertIn("lock --update", ran.out)
         self.assertEqual(0, self.command("lock", "--check", "other").status)
-
-
-class LockFaultsTest(ImageTestCase):
-    """`lock` when the registry misbehaves."""
-
-    def setUp(self) -> None:
-        """Put a proxy in front."""
-        super().setUp()
-        self.proxy = self.enterContext(fault_proxy(self.registry.host))
-        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
-        self.image = self.push(
-            tiny_image(), tiny_image(platform="linux/arm64"), host=self.proxy.host
-        )
-        self.path = Path("images.lock")
-
-    def lock(self, *faults: Fault, seconds: str = "60") -> int:
-        """Lock with these faults and return the status."""
-        self.proxy.faults = list(faults)
-        env = {"ORCHESTRATOR_ENGINE_TIMEOUT": seconds}
-        return self.command("lock", self.image.reference.tagged, env=env).status
-
-    def test_lasting_faults(self) -> None:
-        """What lasts has its own status, and nothing is written."""
-        other = tiny_image().manifest
-        for status, fault in (
-            (8, Fault(status=503, times=1000)),
-            (8, Fault(status=429, times=1000)),
-            (4, Fault(status=403, times=1000)),
-            (5, Fault(status=404, times=1000)),
-            (6, Fault(path="manifests/sha256", swap=other, times=1000)),
-            (3, Fault(stall=True, times=1000)),
-            (3, Fault(path="manifests/sha256", stall=True, after=9, times=1000)),
-            (1, Fault(path="manifests/1", swap=b"<html>", times=1000)),
-        ):
-            with self.subTest(fault):
-                self.assertEqual(status, self.lock(fault, seconds="0.3"))
-                self.assertFalse(self.path.exists())

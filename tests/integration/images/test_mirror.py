@@ -30,17 +30,6 @@ class MirrorTest(ImageTestCase):
         self.forget(image)
         return image
 
-    def test_pull(self) -> None:
-        """The image comes from the mirror, under the name of the lock, and is found again."""
-        env = {VARIABLE: f"{self.registry.host}/hub"}
-        ran = self.command("pull", env=env)
-        self.assertEqual(0, ran.status, ran)
-        found = self.engine.images.find(self.image.reference.tagged)
-        assert found
-        self.assertEqual(self.built.config, found.id)
-        self.assertIn("all present", self.command("pull", env=env).out)
-        self.assertIn("all present", self.command("pull").out)
-
     def test_lock(self) -> None:
         """Lock asks the mirror and writes the name without it."""
         env = {VARIABLE: f"docker.io/{self.team}={self.registry.host}/hub/{self.team}"}

@@ -88,14 +88,3 @@ class PullFaultsTest(ImageTestCase):
                 self.proxy.over.set()
                 self.proxy.over = threading.Event()
                 self.assert_succeeds(self.pull())
-
-    def test_several_kinds(self) -> None:
-        """Failures of several kinds end with status 1, each with its own line."""
-        absent = self.push(name="absent", host="127.0.0.1:9")
-        gone = self.push(name="gone")
-        self.registry.pusher.delete(gone.reference.repository, str(gone.digest))
-        self.write_lock(absent, gone, self.image)
-        ran = self.pull()
-        self.assertEqual(1, ran.status, ran)
-        self.assertEqual(2, ran.err.count("FAILED"))
-        self.assertIn("3 images: 1 pulled", ran.out)
