@@ -93,9 +93,11 @@ class _Stderr:
             if over:
                 del self._live[about], self._due[about]
             if stream.isatty():
-                stream.write(f"\x1b[{self._drawn}F\x1b[0J" if self._drawn else "")
                 size = shutil.get_terminal_size()
                 live = [it[: size.columns - 1] for it in self._live.values()][: size.lines - 1]
+                # On a line of its own: unittest's dots, which may stand there, would go with it.
+                begin = "\n" if live and "unittest" in sys.modules else ""
+                stream.write(f"\x1b[{self._drawn}F\x1b[0J" if self._drawn else begin)
                 self._drawn = len(live)
                 lines = [line, *live] if text and over else live
                 stream.write("".join(f"{line}\n" for line in lines))

@@ -39,7 +39,7 @@ class ProgressTest(unittest.TestCase):
         """A terminal has the latest in its last line, where the next takes its place."""
         vars(self.stream)["isatty"] = lambda: True
         first, second, *rest = self.tell().split("\x1b[1F\x1b[0J")
-        self.assertEqual("orchestrator: db: 1 of 80 MB\n", first)
+        self.assertEqual("\norchestrator: db: 1 of 80 MB\n", first)
         self.assertEqual("orchestrator: db: 2 of 80 MB\\x1b[2J\n", second)
         self.assertEqual(["orchestrator: db: pulled\n"], rest)
 
