@@ -80,6 +80,9 @@ _JVM: Final = {
 class Kafka(Broker):
     """An Apache Kafka broker in KRaft mode: an image of apache/kafka or confluentinc/cp-kafka.
 
+    Give settings by `settings`: with variables of the image's own in `env` (``KAFKA_…``) its own
+    command has to start the broker, with one more JVM.
+
     Attributes:
         security: How clients connect: ``"plaintext"``, ``"sasl_plaintext"``, ``"ssl"`` or
             ``"sasl_ssl"``, with passwords and certificates made for the class. With any but the

@@ -68,7 +68,10 @@ _DETAIL: Final = re.compile(r"^>>> (?P<line>.+)\n(?P<error>.+)$", re.MULTILINE)
 
 
 class Redis(Service):
-    """A Redis server, version 6.2 or later. It persists nothing, and asks for a password.
+    """A Redis server, version 6.2 or later. It asks for a password, and saves nothing by default.
+
+    In cluster mode (``settings={"cluster-enabled": True}``) the class gives it slots. A replica has
+    to be declared with ``isolation="none"``: clean state means writing.
 
     Attributes:
         maxmemory: The most its data may take, such as ``"2mb"``.
