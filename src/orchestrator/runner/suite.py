@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import unittest
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import class_name, is_suite, owner_of, services_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.runner.result import Result
 
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
+_CLEANUPS: Final = ("doClassCleanups", tuple)  # with what those that are no TestCase have
 _TestSuite: Any = unittest.TestSuite  # its hooks are not in the type stubs
 
 
@@ -118,12 +119,9 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
 
     def _handleModuleFixture(self, test: Any, result: Any) -> None:
         cls = type(test)
-        module = cls.__module__
-        if self._get_previous_module(result) == module:
+        if self._get_previous_module(result) == cls.__module__:
             return
-        if hasattr(sys.modules.get(module), "setUpModule"):
-            self._announce(result, f"setUpModule ({module})", owner="")
-        with self._every_error(result, "setUpModule", module, unittest.doModuleCleanups) as failed:
+        with self._fixture(result, "setUpModule", cls.__module__) as failed:
             super()._handleModuleFixture(test, result)
         result._moduleSetUpFailed |= bool(failed)
         self._standing_module = None if result._moduleSetUpFailed else cls
@@ -134,8 +132,7 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
             return
         owner = owner_of(test)
         self._class_started = unpatched.now()
-        self._announce(result, f"setUpClass ({owner})", owner=owner)
-        with self._every_error(result, "setUpClass", owner, _class_cleanups(cls)) as failed:
+        with self._fixture(result, "setUpClass", owner, cls) as failed:
             super()._handleClassSetUp(test, result)
         if failed:
             cls._classSetupFailed = True
@@ -150,9 +147,8 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         if previous is None or previous is type(test):
             return
         owner = self._owner if previous is self._standing_class else class_name(previous)
-        self._announce(result, f"tearDownClass ({owner})", owner=owner)
         self._standing_class = None
-        with self._every_error(result, "tearDownClass", owner, _class_cleanups(previous)):
+        with self._fixture(result, "tearDownClass", owner, previous):
             super()._tearDownPreviousClass(test, result)
         self.seconds[owner] = unpatched.now() - self._class_started
 
@@ -160,22 +156,24 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         module = self._get_previous_module(result)
         if module is None:
             return
-        if hasattr(sys.modules.get(module), "tearDownModule"):
-            self._announce(result, f"tearDownModule ({module})", owner="")
         self._standing_module = None
-        with self._every_error(result, "tearDownModule", module, unittest.doModuleCleanups):
+        with self._fixture(result, "tearDownModule", module):
             super()._handleModuleTearDown(result)
 
-    def _announce(self, result: Any, name: str, *, owner: str) -> None:
-        result.fixture = (name, owner)
-        self._report(FixtureBegan(name=name, owner=owner, written=self._written()))
-
     @contextmanager
-    def _every_error(
-        self, result: Any, fixture: str, parent: str, cleanups: Callable[[], object]
+    def _fixture(
+        self, result: Any, kind: str, place: str, cls: Any = None
     ) -> Iterator[list[BaseException]]:
-        """Handle what unittest's ``except Exception`` lets through; yields what was caught."""
+        """Announce a fixture, and handle what unittest's ``except Exception`` lets through.
+
+        Yields what was caught.
+        """
         caught: list[BaseException] = []
+        cleanups = unittest.doModuleCleanups if cls is None else getattr(cls, *_CLEANUPS)
+        if cls is not None or hasattr(sys.modules.get(place), kind):
+            name, owner = f"{kind} ({place})", "" if cls is None else place
+            result.fixture = (name, owner)
+            self._report(FixtureBegan(name=name, owner=owner, written=self._written()))
         try:
             yield caught
         except KeyboardInterrupt:
@@ -184,12 +182,7 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         except BaseException as error:  # noqa: BLE001 - SystemExit, above all
             caught.append(error)
             self._createClassOrModuleLevelException(
-                result, error, fixture, parent, info=unpatched.exc_info()
+                result, error, kind, place, info=unpatched.exc_info()
             )
             cleanups()
         result.see()
-
-
-def _class_cleanups(cls: Any) -> Callable[[], object]:
-    cleanups: Callable[[], object] = getattr(cls, "doClassCleanups", tuple)
-    return cleanups
