@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.errors import printable
 from orchestrator.runner.options import NORMAL, QUIET, VERBOSE
@@ -49,13 +49,13 @@ class Text:
     A closed pipe or terminal silences it; the run goes on, because workers have to be torn down.
     """
 
-    def __init__(self, stream: TextIO, *, stdout: TextIO, verbosity: int) -> None:
-        self._stream: TextIO | None = stream
+    def __init__(self, stream: TextIO | None, *, stdout: TextIO, verbosity: int) -> None:
+        self._stream = stream
         self._stdout = stdout
         self._together = _same_file(stream, stdout)
         self._verbosity = verbosity
         self._in_dots = False
-        self._live = stream.isatty()  # whether there can be a live line
+        self._live = stream is not None and stream.isatty()  # whether there can be a live line
         self._line_shown = ""
         self._progress: dict[str, str] = {}  # what is told of each thing that takes a while
         self._due: dict[str, float] = {}  # when a log has the next line about it
@@ -238,7 +238,7 @@ class Text:
             self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
 
 
-def _same_file(one: TextIO, other: TextIO) -> bool:
+def _same_file(one: Any, other: Any) -> bool:
     """Whether two streams end in one place, such as a terminal."""
     try:
         return os.path.sameopenfile(one.fileno(), other.fileno())
