@@ -71,9 +71,9 @@ class _Execution:
     passed: bool = False
     entries: list[tuple[Outcome, Any]] = field(default_factory=list)
 
-    def record(self, standing: set[int]) -> Record:
+    def record(self, stands: Callable[[Outcome, Any], bool]) -> Record:
         """How it ended: by the worst of its entries that are still in the lists."""
-        entries = [(outcome, entry) for outcome, entry in self.entries if id(entry) in standing]
+        entries = [entry for entry in self.entries if stands(*entry)]
         outcomes = [outcome for outcome, _ in entries]
         outcome = min(outcomes, key=_WORST_FIRST.index, default=Outcome.OK)
         reasons = [_parts(entry)[1] for outcome, entry in entries if outcome is Outcome.SKIPPED]
@@ -121,6 +121,7 @@ class Result(unittest.TestResult):
         self._open: list[_Execution] = []
         self._ended: list[_Execution] = []
         self._known: dict[int, Any] = {}  # the entries that have been seen, by identity
+        self._looked_at: dict[str, tuple[int, Any]] = {}  # each list's length then, and its last
 
     def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
         """Run a collected test, or a suite that runs its tests itself; then, what was ``added``."""
@@ -247,10 +248,23 @@ class Result(unittest.TestResult):
 
     def _new(self) -> Iterator[tuple[Outcome, Any]]:
         for name, outcome in _LISTS.items():
-            for entry in list(getattr(self, name)):
+            entries, start = self._tail(name)
+            for entry in entries[start:]:
                 if id(entry) not in self._known:
                     self._known[id(entry)] = entry
                     yield outcome, entry
+
+    def _tail(self, name: str) -> tuple[list[Any], int]:
+        """A list, and where it may have changed since the last test: thousands may be skipped."""
+        entries: list[Any] = getattr(self, name)
+        length, last = self._looked_at.get(name, (0, None))
+        grown = 0 < length <= len(entries) and entries[length - 1] is last
+        return entries, length if grown else 0
+
+    def _stands(self, outcome: Outcome, entry: Any) -> bool:
+        """Whether an entry is still in its list; the latest are at the end."""
+        [entries] = (getattr(self, name) for name, kind in _LISTS.items() if kind is outcome)
+        return any(it is entry for it in reversed(entries))
 
     def _execution_of(self, test: Any) -> _Execution:
         """The latest run of a test; of a subtest, the one that is open."""
@@ -264,9 +278,8 @@ class Result(unittest.TestResult):
 
     def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
-        standing = {id(entry) for name in _LISTS for entry in getattr(self, name)}
         ended, self._ended = [*self._ended, *(self._open if over else ())], []
-        records = tuple(execution.record(standing) for execution in ended)
+        records = tuple(execution.record(self._stands) for execution in ended)
         self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
         if over:
             self._forget()
@@ -274,11 +287,14 @@ class Result(unittest.TestResult):
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""
         self._ordinal = self._collected = None
-        self._open, self._ended, self._known = [], [], {}
+        self._open, self._ended = [], []
         for name in _LISTS:
-            entries = getattr(self, name)
-            entries[:] = map(_light, entries)
-            self._known |= {id(entry): entry for entry in entries}
+            entries, start = self._tail(name)
+            for place, entry in enumerate(entries[start:], start):
+                self._known.pop(id(entry), None)
+                entries[place] = light = _light(entry)
+                self._known[id(light)] = light
+            self._looked_at[name] = len(entries), entries[-1] if entries else None
 
     # Outside of tests
 
