@@ -13,6 +13,7 @@ import warnings
 from concurrent import futures
 from typing import Any
 
+from orchestrator import Postgres, Services
 from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import ProcessLock, driver, load_early, locked_property
 from orchestrator.services.postgres import setup
@@ -109,6 +110,21 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, r"install 'unittest-orchestrator\[redis\]'"),
         ):
             driver("redis", extra="redis")
+
+    def test_what_a_class_cannot_do_without_is_told_before_it_starts(self) -> None:
+        """With the attribute; a Postgres of which only the URL is used needs no driver."""
+
+        class Shop(Services):
+            url_only = Postgres(isolation="none", image="never.invalid/it@sha256:" + 64 * "0")
+            db = Postgres()
+
+        gone: dict[str, Any] = {"psycopg": None}
+        words = r"Shop: db = Postgres\(.*'psycopg'.*install 'unittest-orchestrator\[postgres\]'"
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, words),
+        ):
+            Shop().__enter__()
 
     def test_alembic_is_installed_by_its_own_name(self) -> None:
         """No extra brings it: only whoever has migrations of that kind needs it."""

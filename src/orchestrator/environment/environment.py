@@ -24,7 +24,7 @@ from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
 from orchestrator.services.hooks import host_names
-from orchestrator.services.once import OwnStack, load_early
+from orchestrator.services.once import OwnStack, check_installed, load_early
 from orchestrator.services.service import in_order, join, needed
 from orchestrator.sessions import own_session, remove_kept
 
@@ -114,8 +114,10 @@ class Environment:
         engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
         lock = find_lock(settings)
-        for service in self.services.values():  # before anything is made: the cheapest of mistakes
+        for alias, service in self.services.items():  # before anything is made: it is cheap
             source_of(service, lock=lock, settings=settings)
+            of = f"{self._test_class}: {alias} = {type(service).__name__}(…)"
+            check_installed(service.required_modules(), of=of)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = self._session = own_session(engine, settings=settings)
         context = StartContext(

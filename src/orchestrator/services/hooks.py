@@ -229,6 +229,10 @@ class Hooks(Declaration):
     def check_options(self) -> None:
         """Raise DeclarationError for a value of one's own options that cannot work."""
 
+    def required_modules(self) -> Mapping[str, str | None]:
+        """Python packages without which it cannot start or isolate, and our extra of each."""
+        return {}
+
     def container_ports(self) -> Sequence[str]:
         """The container ports to publish, the main one first, such as ``["5432/tcp"]``."""
         return [f"{self.container_port}/tcp"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from orchestrator.errors import MissingDriverError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType, TracebackType
 
 Made = TypeVar("Made")
@@ -135,10 +136,26 @@ def driver(module: str, /, *, extra: str | None = None) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # the driver is there, but something it needs is broken: say that
-        package = f"'unittest-orchestrator[{extra}]'" if extra else module.partition(".")[0]
-        raise MissingDriverError(
-            f"The Python package {module!r} is not installed. Run: pip install {package}"
-        ) from error
+        raise _missing(module, extra) from error
+
+
+def _missing(module: str, extra: str | None, *, of: str = "") -> MissingDriverError:
+    package = f"'unittest-orchestrator[{extra}]'" if extra else module.partition(".")[0]
+    return MissingDriverError(
+        f"{of}The Python package {module!r} is not installed. Run: pip install {package}"
+    )
+
+
+def check_installed(modules: Mapping[str, str | None], *, of: str) -> None:
+    """Raise MissingDriverError unless top-level modules can be found, none of which is imported.
+
+    Args:
+        modules: Name to the extra of ours that brings it, if one does.
+        of: Who cannot do without them.
+    """
+    for module, extra in modules.items():
+        if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+            raise _missing(module, extra, of=f"{of}: ")
 
 
 def load_early(modules: Iterable[str]) -> None:

@@ -104,6 +104,10 @@ class Broker(Service):
         """The clients' port and, with any security, the administrator's."""
         return [*super().container_ports(), *([f"{ADMIN_PORT}/tcp"] if self._checks else [])]
 
+    def required_modules(self) -> Mapping[str, str | None]:
+        """The client that makes topics, and what makes certificates."""
+        return {"kafka": "kafka", **({"trustme": "tls"} if self.security.endswith("ssl") else {})}
+
     def readiness(self) -> Probe:
         """It lists itself as a broker that takes requests."""
         kafka_python()  # takes a while to import, and nothing else is to do while the server starts

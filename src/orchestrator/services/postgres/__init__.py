@@ -67,6 +67,15 @@ class Postgres(PostgresServer):
 
     # Hooks
 
+    def required_modules(self) -> Mapping[str, str | None]:
+        """What only `dsn` and the like need not: a test may have another driver."""
+        modules: dict[str, str | None] = {}
+        if self.isolation != "none" or self.roles or self.databases or self.extensions:
+            modules["psycopg"] = "postgres"
+        if self.isolation == "transaction" or self.migrate is not None:
+            modules |= {"sqlalchemy": "postgres", "psycopg": "postgres"}
+        return modules
+
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
         if not any((self.roles, self.databases, self.extensions, self.migrate)):

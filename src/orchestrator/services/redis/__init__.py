@@ -195,6 +195,11 @@ class Redis(Service):
             f"{_CERTIFICATES}/server.key": tls.server.key,
         }
 
+    def required_modules(self) -> Mapping[str, str | None]:
+        """The client that empties it, and what makes certificates."""
+        client = {} if self.isolation == "none" else {"redis": "redis"}
+        return {**client, **({"trustme": "tls"} if self.tls else {})}
+
     def readiness(self) -> Probe:
         """It answers PING; while it loads a data set it says LOADING instead."""
         return Call(self._ping)
