@@ -221,7 +221,7 @@ class ComposeErrorsTest(LeakCheckedTestCase):
             "  job: {image: redis, entrypoint: [sh, -c, %s]}\n"
         )
         completed = text % ("service_completed_successfully", "'echo no luck; exit 3'")
-        self.error_of(completed, "ServiceExitedError", "job exited with exit code 3", "no luck")
+        self.error_of(completed, "ServiceExitedError", "exited with exit code 3", "no luck")
         self.error_of(text % ("service_healthy", "sleep 600"), ":2: service 'web':", "healthcheck")
 
 

@@ -125,7 +125,7 @@ class BrokenTest(LeakCheckedTestCase):
                 """Never reached."""
 
         told = self.assert_error(Unknown, "EngineError")
-        self.assertRegex(told, r"start container orchestrator-\S+-web_server: .*no-such-program")
+        self.assertRegex(told, r"web_server: .*start container web_server: .*no-such-program")
 
     def test_a_missing_folder_is_not_made(self) -> None:
         """A typing error in a path is an error, not an empty folder that root owns."""

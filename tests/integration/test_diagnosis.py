@@ -129,7 +129,9 @@ class ContainerProblemTest(LeakCheckedTestCase):
         told = problems(run_class(Ended))
         self.assertIn("on purpose", told)
         self.assertIn("cache exited with exit code 137: no answer", told)
-        self.assertIn("ServiceExitedError: cache exited with exit code 137\n", told)
+        self.assertRegex(
+            told, r"ServiceExitedError: cache: .*redis:7-\w+ exited with exit code 137\n"
+        )
         self.assertEqual(1, told.count("Last log lines of cache"))
         self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
 

@@ -415,7 +415,7 @@ class EndingTest(LeakCheckedTestCase):
         before = set(threading.enumerate())
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", ResourceWarning)
-            text = self.assert_error(Kills, "events exited with exit code 137")
+            text = self.assert_error(Kills, "exited with exit code 137")
             gc.collect()
         self.assertEqual([], [str(each.message) for each in told if "socket" in str(each.message)])
         self.assertNotIn("it cannot", text)

@@ -166,8 +166,8 @@ class FailedStartTest(LeakCheckedTestCase):
 
             def test_it(self) -> None: ...
 
-        told = "dead was killed for lack of memory (OOM) with exit code 137"
-        self.assert_error(Dies, "ServiceExitedError", told, "last words")
+        told = "was killed for lack of memory (OOM) with exit code 137"
+        self.assert_error(Dies, "ServiceExitedError: dead: ", told, "last words")
         self.assertEqual([], list(left_of_this_process()))
 
     def test_no_daemon_is_an_error_that_says_what_to_run(self) -> None:

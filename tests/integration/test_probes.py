@@ -7,7 +7,7 @@ import unittest
 from typing import Any
 
 from orchestrator import Container, Redis, Service, ServicesMixin
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, ServiceNotReadyError
 from orchestrator.probes import All, Call, Exec, Healthcheck, Http, LogLine, NotReadyError, Tcp
 from orchestrator.sessions import Thing, remove_things
 from tests.support.classes import LeakCheckedTestCase
@@ -110,7 +110,14 @@ class FailedStartTest(LeakCheckedTestCase):
 
         options: dict[str, Any] = {"command": ["sleep", "60"], "ports": [1], "startup_timeout": 0.5}
         for probe, expected in (
-            (Tcp(), ("ServiceNotReadyError: base is not ready", "Tcp(port=None)", "attempts")),
+            (
+                Tcp(),
+                (
+                    "ServiceNotReadyError: base: ",
+                    "Tcp(port=None)",
+                    "attempts",
+                ),
+            ),
             (Exec(["sleep", "600"]), ("Exec(sleep, 1 arguments)", "still runs")),
             (Call(remove), ("removed by somebody else",)),
         ):
@@ -123,3 +130,26 @@ class FailedStartTest(LeakCheckedTestCase):
 
             with self.subTest(repr(probe)):
                 self.assertNotRegex(self.assert_error(Fails, *expected), r"\bapp\b")
+
+    def test_a_server_that_is_out_of_reach_is_told_where_it_listens(self) -> None:
+        """On another port, or on its container's own address; whatever asks for it."""
+        listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '%s', "
+        listen += "LocalPort => %d, Listen => 1) or die; sleep 60"
+
+        def server(address: str, port: int, **options: Any) -> Container:
+            return Container(
+                image="redis",
+                entrypoint=["perl", "-e", listen % (address, port)],
+                startup_timeout=1,
+                **options,
+            )
+
+        own = ["redis-server", "--protected-mode", "no", "--bind", "127.0.0.1"]
+        elsewhere = "Nothing in its container listens on port 80, but on 8081"
+        for service, expected in (
+            (server("0.0.0.0", 8081, ports=[80]), elsewhere),  # noqa: S104
+            (server("127.0.0.1", 80, ports=[80], probe=Http()), "port 80 of 127.0.0.1 in its"),
+            (Redis(command=own, startup_timeout=1), "port 6379 of 127.0.0.1 in its container"),
+        ):
+            with self.subTest(expected), self.assertRaisesRegex(ServiceNotReadyError, expected):
+                service.__enter__()

@@ -88,7 +88,7 @@ class TestScopeTest(LeakCheckedTestCase):
 
             def test_it(self) -> None: ...
 
-        self.assert_error(Broken, "cache exited with exit code 3")
+        self.assert_error(Broken, "cache: ", "exited with exit code 3")
 
 
 class ProcessScopeTest(ProcessTestCase):

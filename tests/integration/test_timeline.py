@@ -32,6 +32,6 @@ class TimelineTest(ProcessTestCase):
         self.assertEqual(2, text.count("<section>"), text)
         for part in ("test_it.OneTest", "test_it.TwoTest", "waits for cache:"):
             self.assertIn(part, text)
-        self.assertIn("ServiceExitedError: box exited with exit code 1", text)
+        self.assertRegex(text, "ServiceExitedError: box: .* exited with exit code 1")
         for phase in ("session", "network", "image", "create", "start", "probe", "prepare"):
             self.assertIn(f'title="{phase}: ', text)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.endpoint import Endpoint
 
 _NOT_FOUND: Final = 404
+_OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
 # What a connection that breaks raises: within an answer, and before or within it.
@@ -66,8 +67,9 @@ class _Client(docker.APIClient):
 
 
 def short_name(thing: str) -> str:
-    """A container or network in a message: its name, which tells the service, or a short id."""
-    return thing[:12] if _ID.fullmatch(thing) else thing
+    """A container or network in a message: the service of one of ours, a name, or a short id."""
+    ours = _OURS.fullmatch(thing)
+    return ours[1] if ours else thing[:12] if _ID.fullmatch(thing) else thing
 
 
 class IgnoreMissing:

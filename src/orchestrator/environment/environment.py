@@ -170,7 +170,8 @@ class Environment:
                         running[other].result()
                 declaration = self.services[alias]
                 if declaration.scope == "process":
-                    with context.span(alias, "shared"):
+                    lock = declaration._lock  # noqa: SLF001 - of all who share it
+                    with context.span(alias, "shared"), lock.held():
                         shared = _shared_by_process(declaration, alias, context)
                     networking.result()
                     return _joined(shared, alias, context, ending=ending)

@@ -18,7 +18,7 @@ from orchestrator.environment.diagnosis import summary
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.probes.waiting import exited
+from orchestrator.probes.waiting import called, exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
 from orchestrator.services.files import check_hidden, copies
@@ -62,7 +62,11 @@ def launch(
         else:
             image = str(source), _ensure_pulled(source, context).id
     with telling(f"{context.test_class or 'process'}: {alias}", "starting"):
-        handle = _start(declaration, alias, context, image=image, await_network=await_network)
+        try:
+            handle = _start(declaration, alias, context, image=image, await_network=await_network)
+        except EngineError as error:
+            error.args = (f"{called(alias, image[0])}: {error}",)
+            raise
         with context.span(alias, "probe"):
             await_ready(handle, cancelled=context.stopping.is_set)
         if context.stopping.is_set():

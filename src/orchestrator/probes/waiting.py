@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -13,7 +14,7 @@ from orchestrator.errors import (
     ServiceExitedError,
     ServiceNotReadyError,
 )
-from orchestrator.probes.checks import ATTEMPT, NotReadyError, watching
+from orchestrator.probes.checks import ATTEMPT, All, Call, Http, NotReadyError, Tcp, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 0.015  # seconds between two attempts
 _LIVENESS_INTERVAL: Final = 0.1
+# In /proc/net/tcp, whose addresses are words of the machine's byte order.
+_LISTENS: Final = "0A"
+_LOOPBACK: Final = re.compile(r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
+_DNS: Final = "0B00007F"  # Docker's own, 127.0.0.11
 _LAST_LINES: Final = 30  # of a container's log, in an error
 _FINAL: Final = (ServiceExitedError, DeclarationError, MissingDriverError)  # time mends none
 
@@ -97,9 +102,12 @@ def wait_until_ready(
         _check_alive(target)
         error.with_traceback(None)  # the loop's frames say nothing
         seconds = time.monotonic() - started
+        # Whoever waits so shortly asks only whether a server that was ready answers.
+        hint = _where_it_listens(probe, target) if timeout > ATTEMPT else ""
         raise ServiceNotReadyError(
-            f"{target.alias} is not ready: {probe} did not succeed in {seconds:.1f} s "
-            f"and {attempts} attempts; the last said: {str(error) or type(error).__name__}",
+            f"{called(target.alias, target.image)} is not ready: {probe} did not succeed in "
+            f"{seconds:.1f} s and {attempts} attempts; the last said: "
+            f"{str(error) or type(error).__name__}{hint}",
             service=target.alias,
             probe=str(probe),
             seconds=seconds,
@@ -127,15 +135,60 @@ def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
     """The error that says how a container ended; without a state, that somebody removed it."""
     alias = target.alias
     if state is None or state.status in ("dead", "removing"):
-        text = f"{alias}: its container was removed by somebody else"
+        text = f"{called(target.alias, target.image)}: its container was removed by somebody else"
         return ServiceExitedError(text, service=alias, exit_code=-1, oom_killed=False)
     return ServiceExitedError(
-        f"{alias} {how_it_ended(state)}{_also(target.why_ended())}",
+        f"{called(target.alias, target.image)} {how_it_ended(state)}{_also(target.why_ended())}",
         service=alias,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         logs=target.logs(tail=_LAST_LINES),
     )
+
+
+def called(alias: str, image: str | None) -> str:
+    """Attribute and image, as in ``db: postgres:15-alpine``."""
+    short = (image or "").partition("@")[0].removeprefix("docker.io/").removeprefix("library/")
+    return f"{alias}: {short}" if short else alias
+
+
+def _where_it_listens(probe: Probe, target: Target) -> str:
+    """What keeps a server out of reach: another port, or an address that is its container's own."""
+    wanted = _asked_port(probe, target)
+    if not wanted:
+        return ""
+    try:
+        table = target.exec(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).output
+    except Exception:  # noqa: BLE001 - there is no `cat`, or it runs no more
+        return ""
+    listening: dict[int, set[bool]] = {}  # port to whether others than itself reach it
+    for words in map(str.split, table.splitlines()):
+        if words[3:4] == [_LISTENS]:
+            address, _, port = words[1].rpartition(":")
+            if address != _DNS:
+                listening.setdefault(int(port, 16), set()).add(not _LOOPBACK.fullmatch(address))
+    if True in listening.get(wanted, ()):
+        return ""
+    if wanted in listening:
+        return (
+            f". It listens on port {wanted} of 127.0.0.1 in its container only, where nobody "
+            "else reaches it; have it listen on 0.0.0.0"
+        )
+    if not listening:
+        return ". Nothing in its container listens on any TCP port"
+    others = ", ".join(map(str, sorted(listening)))
+    return f". Nothing in its container listens on port {wanted}, but on {others}"
+
+
+def _asked_port(probe: Probe, target: Target) -> int | None:
+    """The container port that a probe needs, if it needs one."""
+    if isinstance(probe, All):
+        return next(filter(None, (_asked_port(each, target) for each in probe.probes)), None)
+    if not isinstance(probe, (Tcp, Http, Call)):
+        return None
+    main = next(iter(target.container_ports()), "")
+    port = getattr(probe, "port", None)
+    return port or (int(main.partition("/")[0]) if main.endswith("/tcp") else None)
 
 
 def how_it_ended(state: ContainerState) -> str:
