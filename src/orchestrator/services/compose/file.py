@@ -35,6 +35,7 @@ _FLAGS: Final = {
     **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "0"), False),
 }
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]*)?")
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h))+")
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 STARTED, HEALTHY, COMPLETED = CONDITIONS = (
@@ -149,16 +150,15 @@ class Entry:
 
     def number(self) -> float:
         """Its number."""
-        try:
-            return float(self.text())
-        except ValueError:
-            raise self.error(f"is {self.text()!r}, not a number") from None
+        if not _NUMBER.fullmatch(self.text()):
+            raise self.error(f"is {self.text()!r}, not a number")
+        return float(self.text())
 
-    def whole(self) -> int:
-        """Its whole number."""
+    def whole(self, *, least: int = 0) -> int:
+        """Its whole number, if it is not less."""
         number = self.number()
-        if not number.is_integer():
-            raise self.error(f"is {self.text()!r}; expected a whole number")
+        if not number.is_integer() or number < least:
+            raise self.error(f"is {self.text()!r}; expected a whole number, at least {least}")
         return int(number)
 
     def size(self) -> int:
@@ -195,6 +195,8 @@ class Entry:
         for entry in self.value:
             text = entry.text()
             name, equals, value = text.partition(next((s for s in separators if s in text), "="))
+            if not name:
+                raise entry.error(f"is {text!r}, which has no name")
             found[name] = entry.replaced(value) if equals else None
         return found
 

@@ -268,18 +268,18 @@ def _environment(service: Entry) -> Mapping[str, str]:
 
 
 def _limits(service: Entry) -> dict[str, Any]:
-    limits = _deployed(service)
-
-    def limit(key: str, name: str) -> Entry | None:
-        return service.get(key) or (limits.get(name) if limits else None)
-
-    memory, cpus = limit("mem_limit", "memory"), limit("cpus", "cpus")
-    found: dict[str, Any] = {
-        "memory": (memory and memory.size()) or None,
-        "cpus": (cpus and cpus.number()) or None,
-    }
-    if pids := limit("pids_limit", "pids"):
-        found["pids"] = None if pids.whole() in (-1, 0) else pids.whole()
+    deployed = _deployed(service)
+    found: dict[str, Any] = {}
+    for option, key, name, read in (
+        ("memory", "mem_limit", "memory", Entry.size),
+        ("cpus", "cpus", "cpus", Entry.number),
+        ("pids", "pids_limit", "pids", lambda it: max(0, it.whole(least=-1))),
+    ):
+        old, new = service.get(key), deployed.get(name) if deployed else None
+        if old and new and read(old) != read(new):
+            raise old.error(f"and 'deploy.resources.limits.{name}' are not the same")
+        if entry := old or new:
+            found[option] = read(entry) or None  # 0 is no limit
     if shared := service.get("shm_size"):
         found["shm_size"] = shared.size()
     return found
@@ -309,10 +309,31 @@ def _texts(entry: Entry) -> Sequence[str]:
     return [it.text() for it in entry.entries()]
 
 
+def _absolute(entry: Entry) -> str:
+    if not entry.text().startswith("/"):
+        raise entry.error(f"is {entry.text()!r}; expected an absolute path")
+    return entry.text()
+
+
 def _host_name(entry: Entry) -> str:
     if not _HOST.fullmatch(entry.text()):
         raise entry.error(f"is {entry.text()!r}, which cannot be a host name")
     return entry.text()
+
+
+def _alias(entry: Entry) -> str:
+    if not _NAME.fullmatch(entry.text()):
+        raise entry.error(f"is {entry.text()!r}, which cannot be a name on a network")
+    return entry.text()
+
+
+def _address(entry: Entry) -> str:
+    text = entry.text().strip("[]")
+    try:
+        ipaddress.ip_address("::" if text == "host-gateway" else text)
+    except ValueError:
+        raise entry.error(f"is {text!r}; expected an IP address, or host-gateway") from None
+    return text
 
 
 def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
@@ -325,13 +346,7 @@ def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
 
 
 def _hosts(entry: Entry) -> Mapping[str, str]:
-    found = {name: text.strip("[]") for name, text in _values(entry, "=", ":").items()}
-    for address in found.values():
-        try:
-            ipaddress.ip_address("::" if address == "host-gateway" else address)
-        except ValueError:
-            raise entry.error(f"has {address!r}; expected an IP address, or host-gateway") from None
-    return found
+    return {name: _address(entry.replaced(text)) for name, text in _values(entry, "=", ":").items()}
 
 
 def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
@@ -340,15 +355,17 @@ def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
         soft = hard = limit
         if isinstance(limit.value, dict):
             soft, hard = map(limit.only("soft", "hard").must, ("soft", "hard"))
-        found[name] = soft.whole(), hard.whole()
+        found[name] = soft.whole(least=-1), hard.whole(least=-1)
     return found
 
 
 _RUN_OPTIONS: Final[Mapping[str, Callable[[Entry], Any]]] = {
-    **dict.fromkeys(("working_dir", "platform"), Entry.text),
+    "working_dir": _absolute,
+    "platform": Entry.text,
     **dict.fromkeys(("hostname", "domainname"), _host_name),
     **dict.fromkeys(("init", "tty", "stdin_open", "read_only"), Entry.flag),
-    **dict.fromkeys(("group_add", "dns", "dns_search", "dns_opt"), _texts),
+    **dict.fromkeys(("group_add", "dns_search", "dns_opt"), _texts),
+    "dns": lambda entry: [_address(it) for it in entry.entries()],
     "sysctls": _values,
     "extra_hosts": _hosts,
     "ulimits": _ulimits,
@@ -455,6 +472,7 @@ def _links(project: Project) -> Mapping[str, Sequence[str]]:
         for entry in service.entries_of("links"):
             name, _, alias = entry.text().partition(":")
             if alias:
+                _alias(entry.replaced(alias))
                 if owners.setdefault(alias, name) != name:
                     raise entry.error(f"gives {alias!r} to another service than a link before")
                 found.setdefault(name, []).append(alias)
@@ -464,22 +482,19 @@ def _links(project: Project) -> Mapping[str, Sequence[str]]:
 def _networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras:
     """The networks it stands on: the file's default one is that of the test class."""
     container_name = service.get("container_name")
-    names = [*more, *([container_name.text()] if container_name else [])]
+    names = [*more, *([_alias(container_name)] if container_name else [])]
     wanted = service.get("networks")
     if wanted is None or not wanted.value:
         return Extras(aliases=names)
-    found = (
-        wanted.mapping()
-        if isinstance(wanted.value, dict)
-        else {entry.text(): entry for entry in wanted.entries()}
-    )
+    long = isinstance(wanted.value, dict)
+    found = wanted.mapping() if long else {entry.text(): entry for entry in wanted.entries()}
     networks = []
     aliases: Sequence[str] = ()
     for key, entry in found.items():
         own = names
-        if isinstance(entry.value, dict):
+        if long:
             entry.only("aliases", "priority")
-            own = [*names, *(it.text() for it in entry.entries_of("aliases"))]
+            own = [*names, *map(_alias, entry.entries_of("aliases"))]
         internal = _internal(key, entry, project)
         if key == _DEFAULT:
             aliases = own

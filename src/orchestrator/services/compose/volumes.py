@@ -7,6 +7,7 @@ elsewhere serves as well: a bound folder is a volume that begins as a copy, a bo
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ _BY_KIND: Final = {
 }
 _READABLE: Final = 0o555
 _USUAL_MODE: Final = 0o444
+_WHOLE_MODE: Final = 0o7777
 
 
 @dataclass(frozen=True)
@@ -286,10 +288,12 @@ def _long(entry: Entry) -> _Mount:
 
 
 def _mode(entry: Entry) -> int:
-    try:
-        return entry.value if isinstance(entry.value, int) else int(entry.text(), 8)
-    except ValueError:
-        raise entry.error(f"is {entry.text()!r}; expected an octal mode such as 0440") from None
+    mode = entry.value if type(entry.value) is int else -1
+    if re.fullmatch("(0o?)?[0-7]{3,4}", entry.text()) and isinstance(entry.value, str):
+        mode = int(entry.text(), 8)
+    if not 0 <= mode <= _WHOLE_MODE:
+        raise entry.error(f"is {entry.text()!r}; expected an octal mode such as 0440")
+    return mode
 
 
 def _text(content: Path | bytes) -> str:
