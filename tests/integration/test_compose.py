@@ -49,7 +49,7 @@ services:
     hostname: box
     container_name: shop-web
     extra_hosts: ["there=10.1.2.3"]
-    ulimits: {nofile: {soft: 100, hard: 200}}
+    ulimits: {memlock: {soft: 65536, hard: 131072}}
     sysctls: {net.core.somaxconn: 1234}
     init: true
   job:
@@ -173,7 +173,9 @@ class ComposeTest(ServicesMixin, unittest.TestCase):
 
     def test_limits_and_the_rest_are_in_force(self) -> None:
         """As the kernel tells them."""
-        self.assertEqual("/srv\nbox\n100\n", self.sh("web-app", "pwd; hostname; ulimit -n"))
+        self.assertEqual("/srv\nbox\n", self.sh("web-app", "pwd; hostname"))
+        locked = self.sh("web-app", "grep 'locked memory' /proc/1/limits").split()
+        self.assertEqual(["65536", "131072"], locked[3:5])
         limit = "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max"
         self.assertIn("100\n", self.sh("web-app", limit))
         self.assertEqual("1234\n", self.sh("web-app", "cat /proc/sys/net/core/somaxconn"))
