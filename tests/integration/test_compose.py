@@ -251,3 +251,32 @@ class ComposeRunnerTest(ProcessTestCase):
         self.assertEqual(1, status, output)
         self.assertIn("'privileged' is not supported", output)
         self.assertIn("Ran 1 test", output)
+
+    def test_volumes_and_networks_go_when_the_process_is_killed(self) -> None:
+        """The watchdog knows them, as it does everything."""
+        self.write(
+            "compose.yaml",
+            """
+            services: {web: {image: redis, volumes: ["v:/v"], networks: [back]}}
+            volumes: {v: }
+            networks: {back: }
+            """,
+        )
+        self.write(
+            "test_it.py",
+            """
+            import os, signal, unittest
+            from orchestrator import Compose, ServicesMixin
+
+            class KilledTest(ServicesMixin, unittest.TestCase):
+                stack = Compose("compose.yaml")
+                def test_it(self):
+                    web = self.stack["web"].running
+                    print("networks:", len(web.networks), flush=True)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            """,
+        )
+        status, output = self.run_python("-m", "unittest", "test_it")
+        self.assertEqual(-9, status, output)
+        self.assertIn("networks: 1", output)
+        self.await_nothing_left()
