@@ -7,7 +7,6 @@ with retries, checked, and named as the lock names it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from orchestrator.images.failures import Failure, Retry, classify, concerns_regi
 from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
 from orchestrator.images.reference import mirrored
 from orchestrator.images.registry import concurrent_map
+from orchestrator.known_failures import failed_before, note_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,28 +74,23 @@ def ensure_image(
         return puller.pull(image, platform=found.platform)[0]
 
 
-@functools.cache
-def _failures(run: str | None) -> dict[str, DigestMismatchError | EngineError]:
-    """How pulls of a run have ended in this process, by image and by registry."""
-    del run
-    return {}
-
-
 @contextlib.contextmanager
 def _trying_once(image: LockedImage, puller: Puller, *, platform: str | None) -> Iterator[None]:
     """Fail at once where a pull of this image, or from its registry, has failed in this run."""
-    source = mirrored(image.reference, settings=puller.settings)
+    source, settings = mirrored(image.reference, settings=puller.settings), puller.settings
     registry, itself = f"registry {source.registry}", f"image {source} {platform}"
-    known = _failures(puller.settings.run)
-    if before := known.get(itself) or known.get(registry):
-        raise type(before)(f"{image.reference.familiar} is not tried again in this run: {before}")
+    if before := failed_before(itself, registry, settings=settings):
+        kind, message = before
+        wrong = DigestMismatchError if kind == DigestMismatchError.__name__ else EngineError
+        raise wrong(f"{image.reference.familiar} is not tried again in this run: {message}")
     try:
         yield
     except (DigestMismatchError, EngineError) as error:
         # the daemon's own failures, and those of its disk, may be over with the next container
         passing = classify(error) in (Failure.OTHER, Failure.DISK)
         if not passing and not puller.stopping.is_set():
-            known[registry if concerns_registry(error) else itself] = error
+            key = registry if concerns_registry(error) else itself
+            note_failure(key, type(error).__name__, str(error), settings=settings)
         raise
 
 

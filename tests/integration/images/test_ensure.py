@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from unittest import mock
@@ -84,6 +86,25 @@ class EnsureImageTest(ImageTestCase):
         self.assertEqual(here.config, self.ensure(image))
 
 
+WORKER = """
+import sys
+from orchestrator.engine import connect
+from orchestrator.errors import EngineError
+from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images.failures import Retry
+from orchestrator.images.reference import parse_reference
+from orchestrator.settings import Settings
+
+Retry.pause = lambda *_: 0.01
+settings = Settings(run=sys.argv[2])
+image = LockedImage(name=sys.argv[1], reference=parse_reference(sys.argv[1]))
+try:
+    ensure_image(connect(settings), image, settings=settings)
+except EngineError as error:
+    print(error)
+"""
+
+
 class KnownFailuresTest(ImageTestCase):
     """What failed for a run fails at once for its next class."""
 
@@ -104,7 +125,7 @@ class KnownFailuresTest(ImageTestCase):
         return str(caught.exception), shown.getvalue().count("trying again")
 
     def test_registry_that_cannot_be_reached(self) -> None:
-        """It is tried for one image; the others know, until the next run."""
+        """It is tried for one image; the others know, in other processes too."""
         text, tried = self.failing("127.0.0.1:9/team/app:1")
         self.assertIn("connection refused", text)
         self.assertEqual(4, tried)
@@ -113,8 +134,22 @@ class KnownFailuresTest(ImageTestCase):
             text, "^127.0.0.1:9/team/other:1 is not tried again in this run: .*refused"
         )
         self.assertEqual(0, tried)
-        self.settings = Settings(run=uuid.uuid4().hex)
-        self.assertEqual(4, self.failing("127.0.0.1:9/team/app:1")[1])
+        printed = self.worker("127.0.0.1:9/team/third:1")
+        self.assertIn("third:1 is not tried again in this run", printed)
+        self.assertNotIn("trying again in", printed)
+
+    def test_nothing_outlives_the_run(self) -> None:
+        """When all its processes have ended, a run of the same name tries again."""
+        for _ in range(2):
+            printed = self.worker("127.0.0.1:9/team/app:1")
+            self.assertNotIn("not tried again", printed)
+            self.assertEqual(4, printed.count("trying again in"))
+
+    def worker(self, image: str) -> str:
+        """What another process of the run prints."""
+        argv = [sys.executable, "-c", WORKER, image, self.settings.run or ""]
+        done = subprocess.run(argv, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, check=True, text=True)
+        return str(done.stdout)
 
     def test_image_that_is_not_there(self) -> None:
         """That is known of this image only."""
