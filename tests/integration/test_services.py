@@ -202,9 +202,11 @@ KILLED = """
 
     class Shop(Services):
         cache = Redis()
+        shared = Redis(scope="process")
 
-    shop = Shop().__enter__()
-    print(shop.cache.client.ping(), flush=True)
+    shop, other = Shop().__enter__(), Shop().__enter__()
+    assert shop.cache.container_id != other.cache.container_id
+    print(shop.shared.container_id == other.shared.container_id, flush=True)
     time.sleep(60)
 """
 MODULE = """

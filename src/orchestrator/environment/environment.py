@@ -273,11 +273,15 @@ def _shared_by_process(declaration: Service, alias: str, context: StartContext) 
         if state is not None and not state.ended:
             return handle
         _end_shared(running.pop(declaration), remove=True)
+    # Docker publishes ports through a container's first network, by name: if that were a class's,
+    # its coming and going would break connections.
+    first = context.session.id[:8]
+    network = context.session.name(f"process-{alias}").replace(first, f"{first}-", 1)
     own = dataclasses.replace(
         context.for_test(),
         engine=connect(context.settings, endpoint=context.session.endpoint),
         test_class="",
-        network=context.session.name(f"process-{alias}"),
+        network=network,
         stopping=context.stopping,
     )
     try:

@@ -231,10 +231,11 @@ def _taking_turns(handles: Collection[Service], name: str) -> Iterator[None]:
     with _turns.held():
         for handle in cleaned:
             if handle.running.isolated:
+                shared = "shares it" if handle.scope == "process" else "has servers of its own"
                 raise DeclarationError(
                     f"{handle.alias} can be clean for one at a time, and isolated("
                     f"{handle.running.isolated[0]!r}) is still open: end it before "
-                    f"isolated({name!r}), or enter another instance, which has servers of its own"
+                    f"isolated({name!r}); another instance {shared}"
                 )
         for handle in cleaned:
             handle.running.isolated.append(name)
