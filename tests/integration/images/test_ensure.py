@@ -148,7 +148,9 @@ class KnownFailuresTest(ImageTestCase):
     def worker(self, image: str) -> str:
         """What another process of the run prints."""
         argv = [sys.executable, "-c", WORKER, image, self.settings.run or ""]
-        done = subprocess.run(argv, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(
+            argv, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, check=True, text=True
+        )
         return str(done.stdout)
 
     def test_image_that_is_not_there(self) -> None:
