@@ -15,7 +15,6 @@ import tarfile
 import tempfile
 import time
 import warnings
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
 _NOT_FOUND, _CONFLICT = 404, 409
 _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
 _NANO_CPUS: Final = 1_000_000_000
+_NETWORK_SECONDS: Final = 5.0
 _HOST_GATEWAY: Final = "host-gateway"  # the daemon puts the address there
 _ATTACHED: Final = {"Detach": False, "Tty": False}
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
@@ -154,19 +154,37 @@ class Engine:
 
     def create_container(self, spec: ContainerSpec, /) -> str:
         """Create a container and return its id; what the engine cannot do is a warning."""
+        hosts = dict(spec.options.extra_hosts)
+        if hosts.get(TEST_PROCESS) == _HOST_GATEWAY and self._is_podman:
+            # Before 5.3 it takes the word for an address.
+            hosts.pop(TEST_PROCESS)
+            if spec.network and (gateway := self._gateway(spec.network)):
+                hosts[TEST_PROCESS] = gateway
         try:
-            return self._create(spec)
+            return self._create(spec, hosts)
         except EngineError as error:
-            if (
-                _HOST_GATEWAY not in str(error)
-                or spec.options.extra_hosts.get(TEST_PROCESS) is None
-            ):
+            if _HOST_GATEWAY not in str(error) or hosts.pop(TEST_PROCESS, None) is None:
                 raise
-        # Docker before 20.10; or Podman before 5, which gives containers the name by itself.
-        hosts = {name: at for name, at in spec.options.extra_hosts.items() if name != TEST_PROCESS}
-        return self._create(replace(spec, options=replace(spec.options, extra_hosts=hosts)))
+        return self._create(spec, hosts)  # Docker before 20.10
 
-    def _create(self, spec: ContainerSpec) -> str:
+    @cached_property
+    def _is_podman(self) -> bool:
+        with self._pool.client("tell its version") as client:
+            parts = client.version().get("Components") or ()
+            return any("Podman" in str(part.get("Name")) for part in parts)
+
+    def _gateway(self, network: str) -> str | None:
+        """The address of the daemon's machine in a network, which may be in the making."""
+        deadline = time.monotonic() + _NETWORK_SECONDS
+        while time.monotonic() < deadline:
+            doing = f"inspect network {network}"
+            with IgnoreMissing(), self._pool.client(doing) as client:
+                configs = client.inspect_network(network)["IPAM"]["Config"] or []
+                return next((it["Gateway"] for it in configs if "." in it.get("Gateway", "")), None)
+            time.sleep(_EXIT_POLL)
+        return None
+
+    def _create(self, spec: ContainerSpec, hosts: Mapping[str, str]) -> str:
         with self._pool.client(f"create container {spec.name}") as client:
             config = client.create_container_config(
                 spec.image,
@@ -176,7 +194,7 @@ class Engine:
                 user=spec.user,
                 labels={**spec.labels, Label.NAME: spec.name},
                 ports=[tuple(port.split("/")) for port in spec.ports],
-                host_config=_host_config(client, spec),
+                host_config=_host_config(client, spec, hosts),
                 networking_config=_networking(client, spec),
                 **_set(spec.options, "working_dir", "hostname", "domainname", "tty", "stdin_open"),
             )
@@ -303,7 +321,7 @@ class Engine:
                     break
                 here = done / parts.pop(0)
                 target = (_stat(client, container, str(here)) or {}).get("linkTarget")
-                if not target:
+                if not target or target == str(here):  # Podman names every path
                     done = here
                     continue
                 parts = [*PurePosixPath(posixpath.normpath(done / target)).parts[1:], *parts]
@@ -505,7 +523,7 @@ class Engine:
             client.create_volume(name, labels={**labels, Label.NAME: name})
 
 
-def _host_config(client: Any, spec: ContainerSpec) -> Any:
+def _host_config(client: Any, spec: ContainerSpec, hosts: Mapping[str, str]) -> Any:
     # No restart policy, ever: `always` brings a container back after a reboot.
     return client.create_host_config(
         port_bindings={port: (spec.bind_address, host) for port, host in spec.ports.items()},
@@ -537,7 +555,8 @@ def _host_config(client: Any, spec: ContainerSpec) -> Any:
             docker.types.Ulimit(name=name, soft=soft, hard=hard)
             for name, (soft, hard) in spec.options.ulimits.items()
         ],
-        **_set(spec.options, "init", "read_only", "group_add", "sysctls", "extra_hosts"),
+        **_set(spec.options, "init", "read_only", "group_add", "sysctls"),
+        extra_hosts=dict(hosts),
         **_set(spec.options, "dns", "dns_search", "dns_opt"),
     )
 
