@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import unittest
 from typing import Any
 
-from celery import Celery
+from celery import Celery, shared_task
 from celery.contrib.testing.worker import start_worker
 
 from orchestrator import Redis, ServicesMixin
 
-app = Celery("shop")
 
-
-@app.task(name="shop.total")
+@shared_task(name="shop.total")
 def total(prices: list[int]) -> int:
     """What an order costs."""
     return sum(prices)
 
 
-@app.task(name="shop.charge", autoretry_for=(ConnectionError,), default_retry_delay=0, bind=True)
+@shared_task(name="shop.charge", autoretry_for=(ConnectionError,), default_retry_delay=0, bind=True)
 def charge(self: Any, amount: int) -> str:
     """A payment whose first attempt fails."""
     if self.request.retries == 0:
@@ -28,15 +27,17 @@ def charge(self: Any, amount: int) -> str:
 
 
 class TasksTest(ServicesMixin, unittest.TestCase):
-    """Each test begins with an empty broker, and has a worker of its own."""
+    """Each test begins with an empty broker, and has an application and a worker of its own."""
 
     queue = Redis()
 
     def setUp(self) -> None:
-        """The application's settings, with this server instead of production's."""
-        app.conf.update(broker_url=self.queue.url, result_backend=self.queue.url)
-        self.addCleanup(app.close)
+        """An application keeps its first broker, so each server needs one of its own."""
+        url = self.queue.url
+        app = self.enterContext(Celery("shop", broker=url, backend=url))
         self.enterContext(start_worker(app, perform_ping_check=False))
+        # A result says goodbye to Redis when it is collected: now, not when Redis is gone.
+        self.addCleanup(gc.collect)
 
     def test_a_task_is_done(self) -> None:
         """Sent through Redis, done by the worker, and its result read from Redis."""
