@@ -6,6 +6,7 @@ import gzip
 import tempfile
 import unittest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -13,111 +14,62 @@ from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import ServiceError
 from tests.support.classes import LeakCheckedTestCase
 
+if TYPE_CHECKING:
+    import sqlalchemy
+
 AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""
 
 
 class BrokenTest(LeakCheckedTestCase):
     """Each a class that cannot start."""
 
-    def setUp(self) -> None:
-        """Make a folder for init files."""
-        super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
-    def test_a_broken_init_file_is_told_with_file_line_and_error(self) -> None:
-        """The message has what psql said, and where."""
-        (self.folder / "good.sql").write_text("create table a(id int);\n")
-        (self.folder / "bad.sql").write_text("create table b(id int);\n\nselect nonsense;\n")
+    def assert_told(self, *expected: str, **options: Any) -> str:
+        """Expect one error with these parts from a class whose server has these options."""
 
         class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(init=[self.folder / "good.sql", self.folder / "bad.sql"])
+            db = Postgres(**options)
 
             def test_it(self) -> None: ...
 
-        self.assert_error(
-            Broken, "db", "init file", "bad.sql", "line 3", 'column "nonsense" does not exist'
-        )
+        return self.assert_error(Broken, *expected)
 
-    def test_a_broken_compressed_init_file_is_told_the_same_way(self) -> None:
-        """The server reads it from a pipe and cannot name it; the message does."""
-        (self.folder / "bad.sql.gz").write_bytes(gzip.compress(b"select 1;\nselect nonsense;\n"))
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(init=[self.folder / "bad.sql.gz"])
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(
-            Broken, "init file", "bad.sql.gz", "line 2", 'column "nonsense" does not exist'
-        )
-
-    def test_a_broken_init_script_is_told_with_its_output(self) -> None:
-        """A shell script's last words and the exit code are in the message."""
-        (self.folder / "bad.sh").write_text("#!/bin/bash\necho no such luck >&2\nexit 3\n")
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(init=[self.folder / "bad.sh"])
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Broken, "init file", "bad.sh", "no such luck", "exit code 3")
+    def test_what_init_files_do_wrong_is_told(self) -> None:
+        """With file, line and error, though a compressed one has no name; a script's last words."""
+        with tempfile.TemporaryDirectory() as name:
+            good, sql, script = (Path(name, file) for file in ("good.sql", "bad.sql.gz", "bad.sh"))
+            good.write_text("create table a(id int);\n")
+            sql.write_bytes(gzip.compress(b"select 1;\nselect nonsense;\n"))
+            script.write_text("#!/bin/bash\necho no such luck >&2\nexit 3\n")
+            line = ("bad.sql.gz", "line 2", 'column "nonsense" does not exist')
+            self.assert_told("db", "init file", *line, init=[good, sql])
+            self.assert_told("init file", "bad.sh", "no such luck", "exit code 3", init=[script])
+        absent = str(Path(name, "absent.sql"))
+        self.assert_told("DeclarationError", "init", absent, init=[absent])
 
     def test_an_unknown_setting_is_told_with_the_servers_words(self) -> None:
-        """A setting that the server does not know ends it, with its reason in the message."""
+        """A setting that the server does not know ends it."""
+        self.assert_told('unrecognized configuration parameter "fsnyc"', settings={"fsnyc": "off"})
 
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(settings={"fsnyc": "off"})
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Broken, 'unrecognized configuration parameter "fsnyc"')
+    def test_an_unknown_extension_is_told_with_those_that_there_are(self) -> None:
+        """The message lists them."""
+        told = "'postgiss' cannot be created", "is not available. The image has", "pg_trgm"
+        self.assert_told(*told, extensions=["postgiss"])
 
     def test_a_migration_that_raises_is_told(self) -> None:
-        """The error names the service and what the migration raised, and keeps it as the cause."""
+        """With its error as the cause, and without the password that it prints."""
 
-        def migrate(engine: object) -> None:
-            raise ValueError(f"no {type(engine).__name__} for you")
+        def migrate(engine: sqlalchemy.Engine) -> None:
+            raise ValueError(f"not at {engine.url.render_as_string(hide_password=False)}")
 
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(migrate=migrate)
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(
-            Broken, "db", "migration", "ValueError: no Engine for you", "ServiceError"
-        )
-
-    def test_a_migration_that_fails_on_the_server_shows_no_password(self) -> None:
-        """Not even when it prints the URL."""
-
-        def migrate(engine: object) -> None:
-            raise ValueError(f"cannot do it at {engine.url.render_as_string(hide_password=False)}")  # type: ignore[attr-defined]
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(migrate=migrate, password="hush hush")
-
-            def test_it(self) -> None: ...
-
-        text = self.assert_error(Broken, "postgresql+psycopg://test:***@")
-        self.assertNotIn("hush", text.partition("The above exception")[2])
-
-    def test_a_missing_init_file_is_told_before_anything_starts(self) -> None:
-        """The message has the path that was looked for."""
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(init=[self.folder / "absent.sql"])
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Broken, "DeclarationError", "init", str(self.folder / "absent.sql"))
+        told = "migration", "ValueError: not at postgresql+psycopg://test:***@", "ServiceError"
+        shown = self.assert_told(*told, migrate=migrate, password="hush hush")
+        self.assertNotIn("hush", shown.partition("The above exception")[2])
 
 
 class PasswordTest(LeakCheckedTestCase):
     """Passwords are random, or whatever the user wants; and they stay secret."""
 
-    def test_an_awkward_password_works_everywhere(self) -> None:
+    def test_an_awkward_password_works_everywhere_and_is_shown_nowhere(self) -> None:
         """Quotes, spaces, %, unicode and shell characters are nothing special."""
 
         class Awkward(ServicesMixin, unittest.TestCase):
@@ -130,34 +82,21 @@ class PasswordTest(LeakCheckedTestCase):
                     self.assertEqual(
                         ("my db's",), connection.execute("select current_database()").fetchone()
                     )
-                result = self.db.exec(["psql", "-tc", "select 41 + 1", self.db.internal_url])
-                self.assertIn("42", result.output)
-
-        self.assert_passes(Awkward)
-
-    def test_failure_notes_and_logs_mask_the_password(self) -> None:
-        """What the server logs, and what info says, is shown without it."""
-
-        class Fails(ServicesMixin, unittest.TestCase):
-            db = Postgres(password=AWKWARD)
-
-            def test_it(self) -> None:
-                with self.db.connect(autocommit=True) as connection:
                     connection.execute(
                         "do $$ begin raise warning 'it says %', $q$" + AWKWARD + "$q$; end $$"
                     )
-                self.fail("on purpose")
+                result = self.db.exec(["psql", "-tc", "select 41 + 1", self.db.internal_url])
+                self.assertIn("42", result.output)
+                self.fail("it came to its end")
 
-        self.assertNotIn(AWKWARD, self.assert_error(Fails, "it says ***", "PostgreSQL 1"))
+        shown = self.assert_error(Awkward, "came to its end", "it says ***", "PostgreSQL 1")
+        self.assertNotIn(AWKWARD, shown)
 
 
-class RestartTest(ServicesMixin, LeakCheckedTestCase):
+class RestartTest(ServicesMixin, unittest.TestCase):
     """A server that was restarted goes on isolating tests."""
 
     db = Postgres()
-
-    def _check_nothing_is_left(self) -> None:
-        """The class's server runs until its end."""
 
     def test_the_next_test_has_clean_state_after_a_restart(self) -> None:
         """The connection that isolates tests comes back by itself."""

@@ -3,151 +3,182 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import unittest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from orchestrator import Postgres, ServicesMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
+
+    TestCase = unittest.TestCase
+else:
+    TestCase = object
+
+# What a test makes; the tables where the next one counts what there is.
+MADE: Final = (
+    """create role "the app" login in role pg_monitor""",
+    """create schema apps authorization "the app" create table t(id int)""",
+    """grant select on pg_class to "the app" """,
+    "alter default privileges grant select on tables to pg_monitor",
+    "create type public.mood as enum ('sad', 'ok')",
+    "create table public.people(id serial primary key, now public.mood)",
+    "create view public.happy as select * from public.people",
+    "create function public.f(int) returns int language sql as 'select 1'",
+    "create aggregate public.total(int) (sfunc = int4pl, stype = int)",
+    "create operator public.=== (function = int4eq, leftarg = int, rightarg = int)",
+    "create cast (public.mood as int) with inout",
+    "create collation public.german (locale = 'C')",
+    "create text search configuration public.plain (copy = simple)",
+    "create statistics public.s on id, now from public.people",
+    "create extension pg_trgm schema public",
+    "create foreign data wrapper wrapper",
+    "create server far foreign data wrapper wrapper",
+    "create user mapping for current_user server far",
+    "create publication everything for all tables",
+    "create trusted language other handler plpgsql_call_handler",
+    "select lo_create(0), lo_create(4242)",
+    "create access method heap2 type table handler heap_tableam_handler",
+    """create database "Another One" """,
+    "select pg_create_logical_replication_slot('slot', 'pgoutput')",
+    "create subscription news connection 'dbname=nowhere' publication p with (connect = false)",
+    """create function public.no() returns event_trigger language plpgsql
+    as $$ begin raise 'not in this database'; end $$""",
+    "create event trigger no on ddl_command_start execute function public.no()",
+    "alter event trigger no enable always",
+)
+TABLES: Final = (
+    *("pg_authid", "pg_namespace", "pg_class", "pg_default_acl", "pg_type", "pg_proc"),
+    *("pg_operator", "pg_cast", "pg_collation", "pg_ts_config", "pg_statistic_ext"),
+    *("pg_extension", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_user_mapping"),
+    *("pg_publication", "pg_language", "pg_largeobject_metadata", "pg_am", "pg_database"),
+    *("pg_replication_slots", "pg_subscription", "pg_event_trigger", "pg_shdepend"),
+)
+# What a test sets, and what the next one finds of it.
+SET: Final = {
+    "set work_mem = '65kB'": "current_setting('work_mem')",
+    "alter role current_user set work_mem = '66kB'": "current_setting('work_mem')",
+    "alter database test set work_mem = '67kB'": "current_setting('work_mem')",
+    "alter system set work_mem = '68kB'": "pg_read_file('postgresql.auto.conf')",
+    "alter system set default_transaction_read_only = on": (
+        "current_setting('default_transaction_read_only')"
+    ),
+    "alter database test connection limit 0": (
+        "(select datconnlimit from pg_database where datname = 'test')"
+    ),
+    "alter role current_user password 'other' connection limit 0": (
+        "(select rolconnlimit from pg_roles where rolname = 'test')"
+    ),
+    "grant pg_monitor to current_user": (
+        "(select count(*) from pg_auth_members where roleid = 'pg_monitor'::regrole)"
+    ),
+    "alter role app nologin": "(select rolcanlogin from pg_roles where rolname = 'app')",
+}
 
 
-class Leftovers:
-    """Each test leaves something in one state, and looks from the next; run per isolation."""
+class Leftovers(TestCase):
+    """One test leaves something in one state, the next one looks; run per isolation."""
 
     db: Postgres
 
-    @contextlib.contextmanager
-    def leaving(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-        """The state of a test that opens a connection by itself and does not close it."""
+    def left(self, *statements: str) -> psycopg.Connection[tuple[object, ...]]:
+        """What a test has executed in a connection that it opens by itself, and leaves open."""
         with type(self).db.isolated("test_leaves-1") as handle:
             connection = psycopg.connect(handle.dsn, autocommit=True)
-            self.addCleanup(connection.close)  # type: ignore[attr-defined]
-            yield connection
+            self.addCleanup(connection.close)
+            for statement in statements:
+                connection.execute(statement)
+        return connection
 
-    def asked(self, query: str) -> object:
-        """The answer that the next test gets."""
+    def asked(self, queries: Mapping[str, str]) -> dict[str, object]:
+        """The answers that the next test gets."""
         with (
             type(self).db.isolated("test_next-2") as handle,
             psycopg.connect(handle.dsn, autocommit=True) as connection,
         ):
-            row = connection.execute(query).fetchone()
-            assert row is not None
-            return row[0]
+            found = (connection.execute(f"select {query}").fetchone() for query in queries.values())
+            return {key: row[0] for key, row in zip(queries, found, strict=True) if row}
 
-    def assert_next(self, expected: object, query: str) -> None:
-        """Ask in the next test."""
-        self.assertEqual(expected, self.asked(query))  # type: ignore[attr-defined]
+    def test_what_it_made_is_gone(self) -> None:
+        """Objects of every kind, in its database or the server's, owned by whomever."""
+        counts = {table: f"count(*) from {table}" for table in TABLES}
+        before = self.asked(counts)
+        self.left(*MADE)
+        self.assertEqual(before, self.asked(counts))
 
-    def test_an_open_transaction_with_a_lock(self) -> None:
-        """A table lock that the test still held is gone."""
-        with type(self).db.connect(autocommit=True) as connection:
-            connection.execute("create table if not exists locked(id int)")
-        with self.leaving() as left:
-            left.execute("begin")
-            left.execute("create table mine(id int)")
-            left.execute("lock table pg_catalog.pg_class in exclusive mode")
-        self.assert_next(1, "select 1 from pg_class limit 1")
+    def test_what_it_set_is_as_it_was(self) -> None:
+        """Settings of the session, roles, databases and the system; passwords and memberships."""
+        before = self.asked(SET)
+        self.left(*SET, "select pg_reload_conf()")
+        self.assertEqual(before, self.asked(SET))
 
-    def test_an_advisory_lock(self) -> None:
-        """A lock of the session, which no transaction ends, is gone."""
-        with self.leaving() as left:
-            left.execute("select pg_advisory_lock(42)")
-        self.assert_next("true", "select pg_try_advisory_lock(42)::text")
+    def test_what_it_still_does_is_ended(self) -> None:
+        """Open transactions with their locks, locks of the session, queries, prepared ones."""
+        with type(self).db.isolated("test_leaves-1") as handle:
+            for statements in (
+                ["begin", "select pg_current_xact_id()", "prepare transaction 'it''s here'"],
+                ["select pg_advisory_lock(42)"],
+                ["begin", "create table t(id int)", "lock table pg_class in exclusive mode"],
+            ):
+                connection = psycopg.connect(handle.dsn, autocommit=True)
+                self.addCleanup(connection.close)
+                for statement in statements:
+                    connection.execute(statement)
+            connection.pgconn.send_query(b"select pg_sleep(3600)")
+        asked = {
+            "asleep": "count(*) from pg_stat_activity where query ~ '^select pg_sleep'",
+            "unlocked": "pg_try_advisory_lock(42)::int",
+            "prepared": "count(*) from pg_prepared_xacts",
+        }
+        self.assertEqual({"asleep": 0, "unlocked": 1, "prepared": 0}, self.asked(asked))
 
-    def test_a_long_query(self) -> None:
-        """A query that still runs is ended."""
-        with self.leaving() as left:
-            left.pgconn.send_query(b"select pg_sleep(3600)")
-        self.assert_next(
-            0,
-            "select count(*) from pg_stat_activity where query ~ '^select pg_sleep'"
-            " and pid <> pg_backend_pid()",
-        )
-
-    def test_a_prepared_transaction(self) -> None:
-        """A transaction that waits for its second phase is rolled back."""
-        with self.leaving() as left:
-            left.execute("begin")
-            left.execute("create table prepared(id int)")
-            left.execute("prepare transaction 'it''s here'")
-        self.assert_next(0, "select count(*) from pg_prepared_xacts")
-
-    def test_a_replication_slot(self) -> None:
-        """A logical slot, which forbids dropping its database, is dropped."""
-        with self.leaving() as left:
-            left.execute("select pg_create_logical_replication_slot('slot', 'pgoutput')")
-        self.assert_next(0, "select count(*) from pg_replication_slots")
-
-    def test_settings(self) -> None:
-        """Settings of the session, the role, the database and the system are what they were."""
-        before = 4 << 20
-        with self.leaving() as left:
-            left.execute("set work_mem = '65kB'")
-            left.execute("alter role current_user set work_mem = '66kB'")
-            left.execute("alter database test set work_mem = '67kB'")
-            left.execute("alter system set work_mem = '68kB'")
-            left.execute("select pg_reload_conf()")
-        self.assert_next(before, "select pg_size_bytes(current_setting('work_mem'))")
-        self.assert_next(
-            before, "select reset_val::int * 1024 from pg_settings where name = 'work_mem'"
-        )
-
-    def test_a_role_with_everything(self) -> None:
-        """A role that owns things, and is a member of others, is dropped."""
-        with self.leaving() as left:
-            left.execute('create role "the app" login in role pg_monitor')
-            left.execute('create schema apps authorization "the app"')
-            left.execute("create table apps.t(id int)")
-            left.execute('alter table apps.t owner to "the app"')
-            left.execute('grant select on pg_class to "the app"')
-        self.assert_next(0, "select count(*) from pg_roles where rolname = 'the app'")
-
-    def test_a_changed_superuser(self) -> None:
-        """Its password, limits and memberships are what they were."""
-        with self.leaving() as left:
-            left.execute("alter role current_user password 'other' connection limit 0")
-            left.execute("grant pg_monitor to current_user")
-        self.assert_next(-1, "select rolconnlimit from pg_roles where rolname = current_user")
-        self.assert_next(0, "select count(*) from pg_auth_members where member = 'test'::regrole")
-
-    def test_a_database(self) -> None:
-        """A database that the test made, and is connected to, is dropped."""
-        with self.leaving() as left:
-            left.execute('create database "Another One"')
-            other = psycopg.connect(
-                left.info.dsn, password=type(self).db.password, dbname="Another One"
+    def test_a_subscription_to_the_same_server(self) -> None:
+        """With a slot that its worker reads from."""
+        with type(self).db.isolated("test_leaves-1") as handle:
+            inside = make_conninfo(
+                host="127.0.0.1",
+                user=handle.username,
+                password=handle.password,
+                dbname=handle.database,
             )
-            self.addCleanup(other.close)  # type: ignore[attr-defined]
-        self.assert_next(0, "select count(*) from pg_database where datname = 'Another One'")
-
-    def test_what_it_made_beside_its_schema(self) -> None:
-        """Schemas, tables, types, functions and extensions elsewhere are dropped."""
-        with self.leaving() as left:
-            left.execute("create schema elsewhere")
-            left.execute("create type public.mood as enum ('sad', 'ok')")
-            left.execute("create table public.people(id serial primary key, now public.mood)")
-            left.execute("create view public.happy as select * from public.people")
-            left.execute("create function public.f(int) returns int language sql as 'select 1'")
-            left.execute("create extension if not exists pg_trgm schema public")
-            left.execute("create publication everything for all tables")
-        self.assert_next(
-            0,
-            "select (select count(*) from pg_namespace where nspname = 'elsewhere')"
-            " + (select count(*) from pg_class where relname in ('people', 'happy'))"
-            " + (select count(*) from pg_type where typname = 'mood')"
-            " + (select count(*) from pg_proc where proname in ('f', 'similarity'))"
-            " + (select count(*) from pg_publication)",
-        )
+            with psycopg.connect(handle.dsn, autocommit=True) as connection:
+                connection.execute("create publication p for all tables")
+                connection.execute("select pg_create_logical_replication_slot('s', 'pgoutput')")
+                connection.execute(
+                    f"create subscription s connection '{inside}' publication p"
+                    " with (create_slot = false, slot_name = s)"
+                )
+                reading = "select from pg_replication_slots where active"
+                deadline = time.monotonic() + 30
+                while not connection.execute(reading).rowcount and time.monotonic() < deadline:
+                    pass
+        tables = ("pg_subscription", "pg_replication_slots")
+        left = self.asked({table: f"count(*) from {table}" for table in tables})
+        self.assertEqual(dict.fromkeys(tables, 0), left)
 
     def test_an_idle_connection_of_the_class_is_not_cut_off(self) -> None:
         """Only the test's own sessions, and those that hold something, are ended."""
         with type(self).db.connect(autocommit=True, dbname="template1") as connection:
             connection.execute("select 1")
-            self.asked("select 1")
-            self.assertEqual((1,), connection.execute("select 1").fetchone())  # type: ignore[attr-defined]
+            self.asked({})
+            self.assertEqual((1,), connection.execute("select 1").fetchone())
+
+    def test_two_at_once(self) -> None:
+        """The one that ends leaves what is the other's alone."""
+        db = type(self).db
+        with contextlib.ExitStack() as first:
+            one = first.enter_context(db.isolated("test_one-1"))
+            with db.isolated("test_two-2") as two:
+                for handle in (one, two):
+                    with handle.engine.begin() as connection:
+                        connection.exec_driver_sql("create table t as select 1")
+                first.close()
+                with two.engine.connect() as connection:
+                    self.assertEqual(1, connection.exec_driver_sql("select * from t").scalar())
 
 
 _SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level": "logical"}
@@ -156,16 +187,16 @@ _SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level"
 class SchemaLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
     """isolation="schema"."""
 
-    db = Postgres(settings=_SETTINGS)
+    db = Postgres(settings=_SETTINGS, roles=["app"])
 
 
 class DatabaseLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
     """isolation="database"."""
 
-    db = Postgres(settings=_SETTINGS, isolation="database")
+    db = Postgres(settings=_SETTINGS, roles=["app"], isolation="database")
 
 
 class TransactionLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
     """isolation="transaction", where the dsn leads past the transaction."""
 
-    db = Postgres(settings=_SETTINGS, isolation="transaction")
+    db = Postgres(settings=_SETTINGS, roles=["app"], isolation="transaction")

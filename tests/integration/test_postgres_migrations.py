@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import textwrap
 import threading
 import unittest
 from pathlib import Path
-from typing import ClassVar
 
 from alembic.config import Config
-from sqlalchemy import Column, Integer, MetaData, Table, inspect
+from sqlalchemy import inspect
 
 from orchestrator import Postgres, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase
-
-METADATA = MetaData()
-Table("orders", METADATA, Column("id", Integer, primary_key=True))
 
 _REVISION = """
     from alembic import op
@@ -66,98 +63,70 @@ _PAIR = """
 class AlembicTest(LeakCheckedTestCase):
     """An Alembic config is upgraded to head in the class's database."""
 
-    def setUp(self) -> None:
-        """Make a folder of migrations."""
-        super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        (self.folder / "versions").mkdir()
-        (self.folder / "versions" / "1_books.py").write_text(textwrap.dedent(_REVISION))
-
-    def config(self, env: str) -> Config:
+    def config(self, env: str, **attributes: object) -> Config:
         """A config whose env.py is this."""
-        (self.folder / "env.py").write_text(textwrap.dedent(env))
-        config = Config()
-        config.set_main_option("script_location", str(self.folder))
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "versions").mkdir()
+        (folder / "versions" / "1_books.py").write_text(textwrap.dedent(_REVISION))
+        (folder / "env.py").write_text(textwrap.dedent(env))
+        config = Config(attributes=attributes)
+        config.set_main_option("script_location", str(folder))
         config.set_main_option("sqlalchemy.url", "postgresql://production/100%%")
         return config
 
     def test_each_way_to_find_the_database_works(self) -> None:
         """By URL, by the connection of Alembic's cookbook, and by asyncio."""
         by_url = _BY_URL.replace("URL", 'context.config.get_main_option("sqlalchemy.url")')
-        for env in (by_url, _BY_CONNECTION, _BY_ASYNC_ENGINE):
-            config = self.config(env)
+        first, *others = configs = [
+            self.config(env) for env in (by_url, _BY_CONNECTION, _BY_ASYNC_ENGINE)
+        ]
 
-            class Migrated(ServicesMixin, unittest.TestCase):
-                db = Postgres(migrate=config, password="100% p@ss")
+        class Migrated(ServicesMixin, unittest.TestCase):
+            db = Postgres(
+                migrate=first,
+                databases={str(number): config for number, config in enumerate(others)},
+                password="100% p@ss",
+            )
 
-                def test_it(self) -> None:
-                    self.assertIn("books", inspect(self.db.engine).get_table_names())
+            def test_it(self) -> None:
+                for handle in (self.db, self.db.in_database("0"), self.db.in_database("1")):
+                    with self.subTest(handle.database):
+                        self.assertIn("books", inspect(handle.engine).get_table_names())
 
-            with self.subTest(env):
-                self.assert_passes(Migrated)
-                self.assertEqual(
-                    "postgresql://production/100%", config.get_main_option("sqlalchemy.url")
-                )
-                self.assertNotIn("connection", config.attributes)
+        self.assert_passes(Migrated)
+        for config in configs:
+            url = config.get_main_option("sqlalchemy.url")
+            self.assertEqual("postgresql://production/100%", url)
+            self.assertNotIn("connection", config.attributes)
 
     def test_an_env_that_goes_elsewhere_is_told(self) -> None:
         """A URL written into env.py would have migrated another database, silently."""
-        config = self.config(_BY_URL.replace("URL", '"sqlite://"'))
 
         class Elsewhere(ServicesMixin, unittest.TestCase):
-            db = Postgres(migrate=config)
+            db = Postgres(migrate=self.config(_BY_URL.replace("URL", '"sqlite://"')))
 
             def test_it(self) -> None: ...
 
         self.assert_error(Elsewhere, "made nothing in 'test'", "sqlalchemy.url")
 
-
-class MetadataTest(ServicesMixin, unittest.TestCase):
-    """A SQLAlchemy MetaData is created in the class's database."""
-
-    runs: ClassVar[list[str]] = []
-    db = Postgres(migrate=METADATA)
-
-    def test_its_tables_are_there(self) -> None:
-        """And the default isolation is a clone of them."""
-        self.assertEqual(["orders"], inspect(self.db.engine).get_table_names())
-        self.assertTrue(self.db._clones)
-
-
-class AlembicPairTest(LeakCheckedTestCase):
-    """Alembic hands env.py its configuration through globals of a module."""
-
     def test_one_migration_runs_at_a_time(self) -> None:
-        """Else one service's env.py loses its configuration, or gets another's."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        Path(folder.name, "env.py").write_text(textwrap.dedent(_PAIR))
+        """Alembic hands env.py its configuration through globals of a module."""
         both = threading.Barrier(2)
         came: list[int] = []
         met: list[int] = []
 
         def meet() -> None:
             came.append(1)
-            try:
+            with contextlib.suppress(threading.BrokenBarrierError):
                 met.append(both.wait(timeout=0.5))
-            except threading.BrokenBarrierError:
-                return
-
-        def config() -> Config:
-            made = Config(attributes={"meet": meet})
-            made.set_main_option("script_location", folder.name)
-            return made
 
         class Pair(ServicesMixin, unittest.TestCase):
-            one = Postgres(migrate=config())
-            two = Postgres(migrate=config())
+            one = Postgres(migrate=self.config(_PAIR, meet=meet))
+            two = Postgres(migrate=self.config(_PAIR, meet=meet))
 
             def test_both_are_migrated(self) -> None:
                 for service in (self.one, self.two):
-                    with service.connect() as connection:
-                        connection.execute("select id from made_by_alembic")
+                    service.connect().execute("select id from made_by_alembic")
 
         self.assert_passes(Pair)
         self.assertEqual((2, []), (len(came), met))

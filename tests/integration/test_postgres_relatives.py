@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import DeclarationError
@@ -20,6 +20,10 @@ from tests.support.classes import LeakCheckedTestCase
 
 if TYPE_CHECKING:
     import sqlalchemy
+
+
+BOOKS = MetaData()
+Table("books", BOOKS, Column("id", Integer, primary_key=True))
 
 
 def make_orders(engine: sqlalchemy.Engine) -> None:
@@ -40,17 +44,19 @@ class RelativesTest(ServicesMixin, unittest.TestCase):
 
     db = Postgres(
         migrate=make_orders,
-        databases={"reports": make_reports, "the audit": None},
+        databases={"reports": make_reports, "the audit": None, "books": BOOKS},
         roles=["reader", "the app"],
         extensions=["pg_trgm", "uuid-ossp"],
     )
 
     def test_each_database_has_its_own_migration(self) -> None:
-        """One migrates with a function, one with a coroutine function, one not at all."""
+        """A function, a coroutine function, a MetaData, or none at all."""
         with self.db.engine.connect() as connection:
             self.assertEqual(1, connection.scalar(text("select id from orders")))
         with self.db.in_database("reports").engine.connect() as connection:
             self.assertEqual(2, connection.scalar(text("select id from reports")))
+        with self.db.in_database("books").connect() as connection:
+            connection.execute("select id from books")
         with self.db.in_database("the audit").connect() as connection:
             self.assertEqual((None,), connection.execute("select to_regclass('orders')").fetchone())
 
@@ -59,12 +65,9 @@ class RelativesTest(ServicesMixin, unittest.TestCase):
         for _ in range(2):
             with type(self).db.isolated("test_one-1") as one:
                 for name in ("reports", "the audit"):
+                    self.assertIs(one.in_database(name).engine, one.in_database(name).engine)
                     with one.in_database(name).engine.begin() as connection:
                         connection.execute(text("create table mine(id int)"))
-
-    def test_a_database_is_made_once_for_a_test(self) -> None:
-        """Asked for twice, it is the same, engine and all."""
-        self.assertIs(self.db.in_database("reports").engine, self.db.in_database("reports").engine)
 
     def test_a_role_may_do_what_it_was_granted(self) -> None:
         """It reads, and does not write."""
@@ -126,27 +129,6 @@ class SchemaRelativesTest(ServicesMixin, unittest.TestCase):
             connection.execute("grant select on t to app")
         with self.db.as_role("app").connect() as connection:
             self.assertEqual((3,), connection.execute("select id from t").fetchone())
-
-    def test_extensions_are_found(self) -> None:
-        """They stand in the class's schema, which is on the path."""
-        with self.db.connect() as connection:
-            connection.execute("select similarity('a', 'b')")
-
-
-class UnknownExtensionTest(LeakCheckedTestCase):
-    """An extension that the image does not have."""
-
-    def test_it_is_told_with_those_that_there_are(self) -> None:
-        """The class fails, and the message lists them."""
-
-        class Broken(ServicesMixin, unittest.TestCase):
-            db = Postgres(extensions=["postgiss"])
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(
-            Broken, "'postgiss' cannot be created", "is not available. The image has", "pg_trgm"
-        )
 
 
 class ProcessScopeTest(LeakCheckedTestCase):

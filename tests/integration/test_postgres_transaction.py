@@ -6,9 +6,10 @@ import gc
 import threading
 import unittest
 import warnings
+from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, ForeignKey, create_engine, insert, select, text
+from sqlalchemy import Connection, Engine, ForeignKey, NullPool, create_engine, insert, select, text
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -37,15 +38,16 @@ class Account(Base):
     )
 
 
-class TransactionTestCase(ServicesMixin, unittest.TestCase):
-    """One server for each class; the tables are there before the first test."""
+class TransactionTest(ServicesMixin, unittest.TestCase):
+    """One server, whose table is there before the first test."""
 
     db = Postgres(isolation="transaction", migrate=Base.metadata, roles=["app"])
 
-    def names(self) -> list[str]:
-        """What another connection of the test finds."""
+    def assert_names(self, *names: str) -> None:
+        """Expect what another connection of the test finds."""
         with self.db.engine.connect() as connection:
-            return list(connection.scalars(select(Account.name).order_by(Account.name)))
+            found = connection.scalars(select(Account.name).order_by(Account.name))
+            self.assertEqual([*names], [*found])
 
     def insert(self, connection: Connection, name: str) -> None:
         """Within the transaction of a connection."""
@@ -56,42 +58,35 @@ class TransactionTestCase(ServicesMixin, unittest.TestCase):
         with Session(self.db.engine) as session, session.begin():
             session.add(Account(name=name))
 
+    def sleepers(self) -> object:
+        """How many statements sleep on the server."""
+        with psycopg.connect(type(self).db.dsn) as connection:
+            return connection.execute(
+                "select from pg_stat_activity where query ~ '^select pg_sleep' and state = 'active'"
+            ).rowcount
 
-class SessionsTest(TransactionTestCase):
-    """SQLAlchemy sessions and engines, as an application uses them."""
+    def test_what_was_committed_is_gone_after_the_test(self) -> None:
+        """All connections of the test share it, the next test does not; tables are the same."""
+        for change in ("drop table accounts", "insert into accounts values ('ada')") * 2:
+            with type(self).db.isolated("test_one-1") as one:
+                with one.engine.begin() as connection:
+                    connection.execute(text(change))
+                if "insert" in change:
+                    self.assertEqual("ada", one.session().scalars(select(Account.name)).one())
+        self.assert_names()
 
-    def test_commits_are_gone_after_the_test(self) -> None:
-        """The next test finds what the class had."""
-        for _ in range(2):
-            with type(self).db.isolated("test_one-1") as one, one.session() as session:
-                session.add(Account(name="ada"))
-                session.commit()
-                self.assertEqual(1, len(session.scalars(select(Account)).all()))
-        self.assertEqual([], self.names())
-
-    def test_what_one_session_commits_another_sees(self) -> None:
-        """All connections of the test share what was committed."""
-        self.add("ada")
-        self.assertEqual(["ada"], self.names())
-
-    def test_a_rollback_undoes_what_was_not_committed(self) -> None:
+    def test_a_rollback_or_a_close_undoes_what_was_not_committed(self) -> None:
         """And nothing else."""
         session = self.db.session()
         session.add(Account(name="ada"))
         session.commit()
-        session.add(Account(name="bob"))
-        session.flush()
-        session.rollback()
-        self.assertEqual(["ada"], self.names())
-
-    def test_closing_undoes_what_was_not_committed(self) -> None:
-        """As the server does when a client goes."""
-        with Session(self.db.engine) as session:
-            session.add(Account(name="ada"))
+        for undo in (session.rollback, session.close):
+            session.add(Account(name="bob"))
             session.flush()
+            undo()
         with self.db.engine.connect() as connection:
-            self.insert(connection, "bob")
-        self.assertEqual([], self.names())
+            self.insert(connection, "eve")
+        self.assert_names("ada")
 
     def test_an_error_leaves_the_test_usable(self) -> None:
         """A unique violation is rolled back as ever; what was committed before stays."""
@@ -99,17 +94,24 @@ class SessionsTest(TransactionTestCase):
         with self.assertRaises(IntegrityError):
             self.add("ada")
         self.add("bob")
-        self.assertEqual(["ada", "bob"], self.names())
+        self.assert_names("ada", "bob")
 
     def test_nested_transactions_of_the_user_work(self) -> None:
-        """begin_nested is a savepoint within."""
+        """begin_nested is a savepoint within, kept or not; also SQLAlchemy's recipe for tests."""
         with Session(self.db.engine) as session, session.begin():
             session.add(Account(name="ada"))
             with self.assertRaises(IntegrityError), session.begin_nested():
                 session.add(Account(name="ada"))
                 session.flush()
-            session.add(Account(name="bob"))
-        self.assertEqual(["ada", "bob"], self.names())
+            with session.begin_nested():
+                session.add(Account(name="bob"))
+        with self.db.engine.connect() as connection, connection.begin() as outer:
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                session.add(Account(name="eve"))
+                session.commit()
+            self.assert_names("ada", "bob", "eve")
+            outer.rollback()
+        self.assert_names("ada", "bob")
 
     def test_deferred_constraints_are_checked_on_commit(self) -> None:
         """A commit fails as it would in production, and only then."""
@@ -123,16 +125,16 @@ class SessionsTest(TransactionTestCase):
         session.flush()
         session.add(Account(name="bob"))
         session.commit()
-        self.assertEqual(["ada", "bob"], self.names())
+        self.assert_names("ada", "bob")
 
     def test_autocommit_works(self) -> None:
         """Each statement stands for itself, also one that fails."""
         with self.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("insert into accounts values ('ada')"))
+            self.insert(connection, "ada")
             with self.assertRaises(IntegrityError):
-                connection.execute(text("insert into accounts values ('ada')"))
-            connection.execute(text("insert into accounts values ('bob')"))
-        self.assertEqual(["ada", "bob"], self.names())
+                self.insert(connection, "ada")
+            self.insert(connection, "bob")
+        self.assert_names("ada", "bob")
 
     def test_many_rows_at_once(self) -> None:
         """Executemany, and rows that the server hands out piece by piece."""
@@ -141,58 +143,30 @@ class SessionsTest(TransactionTestCase):
         with self.db.engine.connect().execution_options(stream_results=True) as connection:
             self.assertEqual(["ada", "bob"], [*connection.scalars(select(Account.name))])
 
-    def test_a_session_on_a_connection(self) -> None:
-        """SQLAlchemy's own recipe for test suites works within."""
-        with self.db.engine.connect() as connection:
-            outer = connection.begin()
-            with Session(connection, join_transaction_mode="create_savepoint") as session:
-                session.add(Account(name="ada"))
-                session.commit()
-                session.add(Account(name="bob"))
-                session.rollback()
-            self.assertEqual(["ada"], self.names())
-            outer.rollback()
-        self.assertEqual([], self.names())
-
-    def test_schema_changes_are_rolled_back_too(self) -> None:
-        """A table that one test drops is there for the next."""
-        with type(self).db.isolated("test_one-1") as one, one.engine.begin() as connection:
-            connection.execute(text("drop table accounts"))
-        self.assertEqual([], self.names())
-
-
-class OverlapTest(TransactionTestCase):
-    """Connections that are in transactions at the same time."""
-
-    def test_a_session_that_only_reads_may_stay_open(self) -> None:
-        """The test looks on while the code under test commits; ending the look undoes nothing."""
-        with self.db.engine.connect() as looking:
+    def test_a_session_that_reads_may_stay_open(self) -> None:
+        """It sees what others commit; its end, rollback or failure undoes only its own work."""
+        with self.db.engine.connect() as looking, self.db.engine.connect() as other:
             count = text("select count(*) from accounts")
             self.assertEqual(0, looking.scalar(count))
-            self.add("ada")
+            self.insert(other, "ada")
             self.assertEqual(1, looking.scalar(count))
-            self.add("bob")
-            self.assertEqual(2, looking.scalar(count))
-        self.assertEqual(["ada", "bob"], self.names())
-
-    def test_a_reader_that_fails_undoes_nothing(self) -> None:
-        """Also when it must go back because of an error."""
-        with self.db.engine.connect() as looking:
-            looking.execute(select(Account))
-            self.add("ada")
+            other.commit()
+            self.insert(looking, "bob")
+            looking.rollback()
+            looking.scalar(count)
+            self.add("eve")
             with self.assertRaises(ProgrammingError):
                 looking.execute(text("select * from nowhere"))
-            looking.rollback()
-        self.assertEqual(["ada"], self.names())
+        self.assert_names("ada", "eve")
 
-    def test_a_reader_that_writes_later_goes_back_to_there(self) -> None:
-        """Its own work is undone, the other's commit is not."""
-        with self.db.engine.connect() as connection:
-            connection.execute(select(Account))
-            self.add("ada")
-            self.insert(connection, "bob")
-            connection.rollback()
-        self.assertEqual(["ada"], self.names())
+    def test_a_reader_beside_one_that_is_undone(self) -> None:
+        """What it read in the meantime is no work that could be lost."""
+        with self.db.engine.connect() as looking, self.db.engine.connect() as other:
+            looking.execute(select(Account))
+            self.insert(other, "eve")
+            looking.execute(select(Account))
+            other.rollback()
+        self.assert_names()
 
     def test_a_failed_transaction_does_not_block_the_others(self) -> None:
         """Before it is rolled back, other connections work; it does not."""
@@ -206,7 +180,7 @@ class OverlapTest(TransactionTestCase):
             failed.rollback()
             self.assertEqual(1, failed.scalar(text("select 1")))
             failed.commit()
-        self.assertEqual(["ada"], self.names())
+        self.assert_names("ada")
 
     def test_commits_in_any_order(self) -> None:
         """Who began first may commit first."""
@@ -215,26 +189,48 @@ class OverlapTest(TransactionTestCase):
             self.insert(second, "bob")
             first.commit()
             second.commit()
-        self.assertEqual(["ada", "bob"], self.names())
+        self.assert_names("ada", "bob")
 
-    def test_a_rollback_that_takes_others_along_is_an_error(self) -> None:
-        """What cannot be told apart is told, not guessed."""
-        with self.db.engine.connect() as first:
+    def test_what_cannot_be_told_apart_is_an_error(self) -> None:
+        """Going back over another's work; also in one's own savepoint, or in the other's."""
+
+        def over_a_commit(first: Connection, second: Connection) -> None:
             self.insert(first, "ada")
-            self.add("bob")
+            self.insert(second, "bob")
+            second.commit()
             first.rollback()
-        with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
-            self.names()
-        with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
-            self.add("eve")
 
-    def test_a_savepoint_that_another_connection_began_in_is_an_error(self) -> None:
-        """Ending it would end what is not its own."""
-        with self.db.engine.connect() as first, self.db.engine.connect() as second:
+        def over_a_commit_in_a_savepoint(first: Connection, second: Connection) -> None:
+            with first.begin_nested() as nested:
+                self.insert(first, "ada")
+                self.insert(second, "bob")
+                second.commit()
+                nested.rollback()
+
+        def over_one_that_is_open(first: Connection, second: Connection) -> None:
             nested = first.begin_nested()
             self.insert(second, "bob")
-            with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
-                nested.rollback()
+            nested.rollback()
+
+        def over_what_the_other_wrote_meanwhile(first: Connection, second: Connection) -> None:
+            first.execute(select(Account))
+            self.insert(second, "bob")
+            self.insert(first, "ada")
+            second.commit()
+            first.rollback()
+
+        for case in (
+            over_a_commit,
+            over_a_commit_in_a_savepoint,
+            over_one_that_is_open,
+            over_what_the_other_wrote_meanwhile,
+        ):
+            with self.subTest(case.__name__), type(self).db.isolated("test_one-1") as one:
+                engine = one.engine
+                with engine.connect() as first, engine.connect() as second:
+                    case(first, second)
+                with self.assertRaisesRegex(NotSupportedError, "isolation='database'"):
+                    one.session().execute(select(Account))
 
     def test_a_connection_that_nobody_closed_is_rolled_back(self) -> None:
         """As the pool does with one that is garbage."""
@@ -245,7 +241,7 @@ class OverlapTest(TransactionTestCase):
             del connection
             gc.collect()
         self.add("ada")
-        self.assertEqual(["ada"], self.names())
+        self.assert_names("ada")
 
     def test_threads_share_the_transaction(self) -> None:
         """What each commits is there."""
@@ -254,41 +250,28 @@ class OverlapTest(TransactionTestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual(["n0", "n1", "n2", "n3"], self.names())
+        self.assert_names("n0", "n1", "n2", "n3")
 
-
-class LimitsTest(TransactionTestCase):
-    """What this isolation cannot do is told."""
-
-    def test_other_kinds_of_transactions(self) -> None:
-        """SERIALIZABLE, read only, or in two phases."""
-        for options, told in (
-            ({"isolation_level": "SERIALIZABLE"}, "SERIALIZABLE use isolation='database'"),
-            ({"postgresql_readonly": True}, "READ ONLY use isolation='database'"),
-        ):
-            with (
-                self.subTest(told),
-                self.db.engine.connect() as connection,
-                self.assertRaisesRegex(psycopg.NotSupportedError, told),
-            ):
-                connection.execution_options(**options)
-        with (
-            self.db.engine.connect() as connection,
-            self.assertRaisesRegex(psycopg.NotSupportedError, "two-phase"),
-        ):
-            connection.begin_twophase()
-
-    def test_connections_that_cannot_join(self) -> None:
-        """Psycopg's, asyncio's, and SQLAlchemy's raw ones."""
-        for make in (self.db.connect, lambda: self.db.async_engine):
-            with self.assertRaisesRegex(
-                ServiceError, "one session's transaction, and .* needs|join"
-            ):
-                make()
-        raw = self.db.engine.raw_connection()
+    def test_what_it_cannot_do_is_told(self) -> None:
+        """Other kinds of transactions, and connections that are not the engine's."""
+        engine = self.db.engine
+        raw = engine.raw_connection()
         self.addCleanup(raw.close)
-        with self.assertRaisesRegex(psycopg.NotSupportedError, "use the engine's begin"):
-            raw.rollback()
+        refused: dict[str, Any] = {
+            "SERIALIZABLE": lambda: engine.connect().execution_options(
+                isolation_level="SERIALIZABLE"
+            ),
+            "READ ONLY": lambda: engine.connect().execution_options(postgresql_readonly=True),
+            "two-phase": lambda: engine.connect().begin_twophase(),
+            "use the engine's begin": raw.rollback,
+            "use engine": self.db.connect,
+            "async_engine needs": lambda: self.db.async_engine,
+            "a role needs": lambda: self.db.as_role("app"),
+        }
+        expected = (psycopg.NotSupportedError, NotSupportedError, ServiceError)
+        for told, use in refused.items():
+            with self.subTest(told), self.assertRaisesRegex(expected, f"{told}.*isolation='data"):
+                use()
 
     def test_commit_in_sql(self) -> None:
         """A COMMIT that is written out ends the shared transaction: the test is told."""
@@ -298,12 +281,6 @@ class LimitsTest(TransactionTestCase):
             one.engine.connect() as connection,
         ):
             connection.execute(text("commit"))
-        self.assertEqual([], self.names())
-
-    def test_roles(self) -> None:
-        """A role needs a connection of its own."""
-        with self.assertRaisesRegex(ServiceError, "isolation='database' or 'schema'"):
-            self.db.as_role("app")
 
     def test_a_connection_that_outlives_its_test_is_refused(self) -> None:
         """It does not reach into the next test's transaction."""
@@ -322,10 +299,9 @@ class LimitsTest(TransactionTestCase):
         """As with any transaction that a restart meets."""
         self.add("ada")
         self.db.restart()
-        self.db.engine.dispose()
-        self.assertEqual([], self.names())
+        self.assert_names()
         self.add("bob")
-        self.assertEqual(["bob"], self.names())
+        self.assert_names("bob")
 
     def test_a_thread_that_is_still_at_it_is_cut_off(self) -> None:
         """The next test does not wait for a query of this one."""
@@ -348,33 +324,17 @@ class LimitsTest(TransactionTestCase):
                 thread.join(0.01)
         thread.join(10)
         self.assertEqual(1, len(errors))
-        self.assertEqual([], self.names())
+        self.assert_names()
 
-    def sleepers(self) -> int:
-        """How many statements sleep on the server."""
-        with psycopg.connect(type(self).db.dsn) as connection:
-            row = connection.execute(
-                "select count(*) from pg_stat_activity where query ~ '^select pg_sleep'"
-                " and state = 'active'"
-            ).fetchone()
-        return row[0] if row else 0
-
-    def test_the_classs_handle_commits(self) -> None:
-        """What setUpClass makes is seen by every test."""
+    def test_the_class_is_outside_of_it(self) -> None:
+        """Its handle commits, and any other program sees only what it committed."""
         with type(self).db.engine.begin() as connection:
-            connection.execute(text("insert into accounts values ('root')"))
+            self.insert(connection, "root")
         try:
-            self.assertEqual(["root"], self.names())
+            self.add("ada")
+            self.assert_names("ada", "root")
+            with create_engine(self.db.sqlalchemy_url, poolclass=NullPool).connect() as connection:
+                self.assertEqual(["root"], [*connection.scalars(select(Account.name))])
         finally:
             with type(self).db.engine.begin() as connection:
                 connection.execute(text("delete from accounts"))
-
-    def test_the_dsn_leads_past_the_transaction(self) -> None:
-        """Another program sees what the class committed, not what the test did."""
-        self.add("ada")
-        engine = create_engine(self.db.sqlalchemy_url)
-        self.addCleanup(engine.dispose)
-        with engine.connect() as connection:
-            self.assertEqual(0, connection.scalar(text("select count(*) from accounts")))
-        with self.assertRaises(ProgrammingError), engine.connect() as connection:
-            connection.execute(text("select * from nowhere"))

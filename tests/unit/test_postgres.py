@@ -10,6 +10,7 @@ from sqlalchemy import MetaData
 from orchestrator import Postgres
 from orchestrator.errors import DeclarationError
 from orchestrator.services.postgres.isolation import name_of
+from orchestrator.services.postgres.server import why_ended
 
 BAD: list[dict[str, Any]] = [
     {"isolation": "rollback"},
@@ -88,9 +89,8 @@ class WhyEndedTest(unittest.TestCase):
     def test_the_official_images_words_are_understood(self) -> None:
         """It says its own path before."""
         logs = "/usr/local/bin/docker-entrypoint.sh: running /docker-entrypoint-initdb.d/000-a.sh\n"
-        self.assertEqual(
-            "the init file a.sh failed", Postgres(init=["a.sh"])._why_ended(logs + "no luck\n")
-        )
+        told = why_ended(logs + "no luck\n", ["a.sh"])
+        self.assertEqual("the init file a.sh failed", told)
 
     def test_init_files_that_went_well_are_not_blamed(self) -> None:
         """What ended the server later is told instead."""
@@ -98,9 +98,7 @@ class WhyEndedTest(unittest.TestCase):
             "docker-entrypoint.sh: running /docker-entrypoint-initdb.d/000-a.sql\nCREATE TABLE\n"
             "LOG:  database system is shut down\nFATAL:  could not map anonymous shared memory\n"
         )
-        self.assertEqual(
-            "could not map anonymous shared memory", Postgres(init=["a.sql"])._why_ended(logs)
-        )
+        self.assertEqual("could not map anonymous shared memory", why_ended(logs, ["a.sql"]))
 
     def test_what_ended_a_connection_is_no_reason(self) -> None:
         """A server that is killed while it serves has said nothing about it."""
@@ -110,4 +108,4 @@ class WhyEndedTest(unittest.TestCase):
             'FATAL:  password authentication failed for user "app"\n'
             "FATAL:  terminating connection due to administrator command\n"
         )
-        self.assertEqual("", Postgres()._why_ended(logs))
+        self.assertEqual("", why_ended(logs, []))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
+from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import options
 from orchestrator.services.hooks import address
-from orchestrator.services.once import OwnStack, driver, locked_property
+from orchestrator.services.once import OwnStack, ProcessLock, driver, locked_property
 from orchestrator.services.postgres import isolation, setup
 from orchestrator.services.postgres.admin import Admin
-from orchestrator.services.postgres.clients import Login, make_async_engine, make_engine
+from orchestrator.services.postgres.leftovers import Leftovers
 from orchestrator.services.postgres.server import PostgresServer, Storage
-from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import psycopg
     import sqlalchemy
@@ -25,7 +26,22 @@ if TYPE_CHECKING:
     import sqlalchemy.orm
 
     from orchestrator.services.hooks import Runtime
-    from orchestrator.services.postgres.transaction import SessionOfTests, SharedTransaction
+    from orchestrator.services.postgres.transaction import SharedConnection, SharedTransaction
+
+
+class _Server:
+    """What all handles of a server share.
+
+    Attributes:
+        logins: Numbers for the logins of tests.
+        live: The schemas and databases of tests that run now.
+        lock: Guards those.
+    """
+
+    def __init__(self) -> None:
+        self.logins = itertools.count(1)
+        self.live: list[str] = []
+        self.lock = ProcessLock()
 
 
 class Postgres(PostgresServer):
@@ -59,11 +75,15 @@ class Postgres(PostgresServer):
     _schema: str = options.private("public")
     _test: str = options.private("")
     _transaction: SharedTransaction | None = options.private(None)
+    _as: tuple[Postgres, str] | None = options.private(None)  # whose handle, for which role
     _of_class: Postgres | None = options.private(None)
-    _clients: OwnStack | None = options.private(None)
-    _related: dict[str, Postgres] | None = options.private(None)
-    _role_passwords: Mapping[str, str] | None = options.private(None)
-    _storage: Storage | None = options.private(None)
+    # These every bound handle has.
+    _clients: OwnStack = options.private(None)
+    _related: dict[str, Any] = options.private(None)
+    _role_passwords: Mapping[str, str] = options.private(None)
+    _storage: Storage = options.private(None)
+    _server: _Server = options.private(None)
+    _logins: contextlib.ExitStack = options.private(None)  # those of a test
 
     # Hooks
 
@@ -81,34 +101,29 @@ class Postgres(PostgresServer):
         if not any((self.roles, self.databases, self.extensions, self.migrate)):
             return
         with contextlib.closing(self._admin_of(self.database)) as admin:
-            setup.make_roles(admin, self._role_passwords or {})
+            setup.make_roles(admin, self._role_passwords)
             setup.make_databases(admin, self.databases)
         for handle in (self, *map(self.in_database, self.databases)):
             with contextlib.closing(self._admin_of(handle.database)) as admin:
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
-            handle._migrate()
+            setup.migrate(handle)
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle that sees a schema, a database or a transaction of the test's own."""
         name = isolation.name_of(test)
         with OwnStack() as clients:
-            changes = clients.enter_context(self._state(test=name, own=name))
-            related: dict[str, Postgres] = {}
-            handle = self.copy_with(
-                _test=name, _of_class=self, _related=related, _clients=clients, **changes
-            )
+            handle = self._with_state(name, name, clients)
             try:
                 yield handle
             finally:
-                for transaction in (handle._transaction, *_transactions(related)):
-                    if transaction is not None:
-                        transaction.cut_off()
+                for it in (handle, *handle._related.values()):
+                    if it._transaction is not None:
+                        it._transaction.cut_off()
 
     def release(self) -> None:
         """Close what was opened with the class's handle."""
-        if self._clients:
-            self._clients.close()
+        self._clients.close()
 
     def secrets(self) -> Sequence[str]:
         """The passwords, as they are and as they stand in a URL."""
@@ -138,7 +153,7 @@ class Postgres(PostgresServer):
         With ``isolation="transaction"`` it leads past the test's transaction: another program sees
         what the class has committed.
         """
-        return self._login.uri(address(self.host, self.port))
+        return self._uri(address(self.host, self.port))
 
     @property
     def url(self) -> str:
@@ -148,21 +163,32 @@ class Postgres(PostgresServer):
     @property
     def internal_url(self) -> str:
         """The libpq URI for another container of the class."""
-        return self._login.uri(f"{self.alias}:{self.container_port}")
+        return self._uri(f"{self.alias}:{self.container_port}")
 
     @property
     def sqlalchemy_url(self) -> sqlalchemy.URL:
         """The URL for SQLAlchemy, with the psycopg driver; where it leads, see `dsn`."""
-        return self._login.sqlalchemy_url()
+        made: sqlalchemy.URL = driver("sqlalchemy", extra="postgres").URL.create(
+            "postgresql+psycopg",
+            username=self.username,
+            password=self.password,
+            host=self.host,
+            port=self.port,
+            database=self.database,
+        )
+        return made
 
     @locked_property
     def engine(self) -> sqlalchemy.Engine:
         """A SQLAlchemy engine; each of its connections works in this test's state."""
-        url = self.sqlalchemy_url
         if self._transaction is not None:
-            return self._transaction.engine(url)
-        made = make_engine(url, pooled=bool(self._test))
-        self._closing.callback(made.dispose)
+            return self._transaction.engine(self.sqlalchemy_url)
+        driver("psycopg", extra="postgres")
+        module = driver("sqlalchemy", extra="postgres")
+        # The class's has no pool: an open connection would forbid cloning.
+        how = {} if self._test else {"poolclass": module.NullPool}
+        made: sqlalchemy.Engine = module.create_engine(self.sqlalchemy_url, **how)
+        self._clients.callback(made.dispose)
         return made
 
     @locked_property
@@ -172,10 +198,21 @@ class Postgres(PostgresServer):
         Raises:
             ServiceError: With ``isolation="transaction"``, which is for synchronous engines.
         """
-        if self._transaction is not None:
-            self._refuse("async_engine needs sessions of its own")
-        clients = self._closing if self._test else None
-        return make_async_engine(self.sqlalchemy_url, dsn=self.dsn, clients=clients)
+        self._refuse_in_transaction("async_engine needs sessions of its own")
+        psycopg = driver("psycopg", extra="postgres")
+        module = driver("sqlalchemy.ext.asyncio", extra="postgres")
+
+        async def opened() -> psycopg.AsyncConnection[Any]:  # type: ignore[name-defined]
+            """After the test its event loop is gone, so that nothing can be closed politely."""
+            connection = await psycopg.AsyncConnection.connect(self.dsn)
+            self._clients.callback(connection.pgconn.finish)
+            return connection
+
+        pool = driver("sqlalchemy", extra="postgres").NullPool
+        how = {"async_creator": opened} if self._test else {"poolclass": pool}
+        made: sqlalchemy.ext.asyncio.AsyncEngine
+        made = module.create_async_engine(self.sqlalchemy_url, **how)
+        return made
 
     def session(self, **arguments: Any) -> sqlalchemy.orm.Session:
         """A new SQLAlchemy session on `engine`; it is closed after the test.
@@ -186,7 +223,7 @@ class Postgres(PostgresServer):
         made: sqlalchemy.orm.Session = driver("sqlalchemy.orm", extra="postgres").Session(
             self.engine, **arguments
         )
-        self._closing.callback(made.close)
+        self._clients.callback(made.close)
         return made
 
     def connect(self, **arguments: Any) -> psycopg.Connection[tuple[Any, ...]]:
@@ -198,11 +235,10 @@ class Postgres(PostgresServer):
         Raises:
             ServiceError: With ``isolation="transaction"``, which only SQLAlchemy can join.
         """
-        if self._transaction is not None:
-            self._refuse("connect() of psycopg cannot join the test's transaction; use engine")
+        self._refuse_in_transaction("connect() of psycopg cannot join it; use engine")
         connection: psycopg.Connection[tuple[Any, ...]]
         connection = driver("psycopg", extra="postgres").connect(self.dsn, **arguments)
-        self._closing.callback(connection.close)
+        self._clients.callback(connection.close)
         return connection
 
     @locked_property
@@ -217,10 +253,10 @@ class Postgres(PostgresServer):
         Raises:
             DeclarationError: The class does not declare it.
         """
-        if name == self.database or name not in self.databases:
-            raise DeclarationError(
-                f"{self.alias} has no other database {name!r}; it has {_listed(self.databases)}"
-            )
+        if self._as is not None:
+            handle, role = self._as
+            return handle.in_database(name).as_role(role)  # type: ignore[return-value]
+        self._check_declared("other database", name, self.databases)
         return self._relative(f"database {name}", lambda: self._in_database(name))
 
     def as_role(self, name: str) -> Self:
@@ -230,20 +266,15 @@ class Postgres(PostgresServer):
             DeclarationError: The class does not declare it.
             ServiceError: With ``isolation="transaction"``, whose connections share one session.
         """
-        if name not in self.roles:
-            raise DeclarationError(
-                f"{self.alias} has no role {name!r}; it has {_listed(self.roles)}"
-            )
-        if self._transaction is not None:
-            self._refuse("a role needs sessions of its own")
-        password = (self._role_passwords or {})[name]
+        self._check_declared("role", name, self.roles)
+        self._refuse_in_transaction("a role needs sessions of its own")
         return self._relative(
-            f"role {name}", lambda: self.copy_with(username=name, password=password, _related={})
+            f"role {name}",
+            lambda: self.copy_with(_related={}, _as=(self, name), **self._login(name)),
         )
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
-        assert self._storage is not None  # noqa: S101 - every bound handle has it
         with self._storage.saving(self, crash=signal == "SIGKILL"):
             super().kill(signal)
 
@@ -254,7 +285,7 @@ class Postgres(PostgresServer):
             ServiceError: It did not come back; or it had ended by itself, and with it went its
                 data, which were in memory.
         """
-        if self._storage is not None and not self._storage.on_disk:
+        if not self._storage.on_disk:
             self.kill()
         super().restart()
 
@@ -268,6 +299,7 @@ class Postgres(PostgresServer):
             _storage=Storage(on_disk=not self._in_memory),
             _related={},
             _clients=OwnStack(),
+            _server=_Server(),
             **changes,
         )
 
@@ -280,31 +312,12 @@ class Postgres(PostgresServer):
         """The class's handle."""
         return self._of_class or self
 
-    @property
-    def _closing(self) -> OwnStack:
-        """Closes what was opened with this handle."""
-        assert self._clients is not None  # noqa: S101 - every bound handle has them
-        return self._clients
-
-    @property
-    def _login(self) -> Login:
-        """How this handle's connections log in, and what their sessions begin with.
-
-        The application's name tells whose sessions are left after the test.
-        """
-        session = ""
-        if self._test:
-            path = str(self.settings.get("search_path", "public")).replace(" ", "")
-            own = "" if self.schema == "public" else f"-csearch_path={self.schema},{path} "
-            session = f"{own}-capplication_name={self._test}"
-        return Login(
-            host=self.host,
-            port=self.port,
-            username=self.username,
-            password=self.password or "",
-            database=self.database,
-            session=session,
+    def _uri(self, place: str) -> str:
+        """The libpq URI, for a host and port."""
+        user, password, database = (
+            quote(part, safe="") for part in (self.username, self.password or "", self.database)
         )
+        return f"postgresql://{user}:{password}@{place}/{database}"
 
     @locked_property
     def _admin(self) -> Admin:
@@ -313,108 +326,136 @@ class Postgres(PostgresServer):
         if self._clones:
             database = "template1" if self.database == "postgres" else "postgres"
         admin = self._admin_of(database)
-        self._closing.callback(admin.close)
+        self._clients.callback(admin.close)
         return admin
 
     def _admin_of(self, database: str) -> Admin:
-        def dsn(name: str) -> str:
-            return self.copy_with(database=name).dsn
-
-        return Admin(self, dsn, database=database)
+        return Admin(self, lambda name: self.copy_with(database=name).dsn, database=database)
 
     @locked_property
-    def _session_of_tests(self) -> SessionOfTests:
-        """The server session that all tests work in, with ``isolation="transaction"``."""
-        for module in ("sqlalchemy", "psycopg"):
-            driver(module, extra="postgres")
-        from orchestrator.services.postgres.transaction import SessionOfTests
+    def _spare_sessions(self) -> list[SharedConnection]:
+        """Server sessions that one test after the other works in, with isolation="transaction"."""
+        kept: list[SharedConnection] = []
 
-        session = SessionOfTests(self._admin, database=self.database)
-        self._closing.callback(session.close)
-        return session
+        def close() -> None:
+            for session in kept:
+                session.close()
 
-    @contextlib.contextmanager
-    def _state(self, *, test: str, own: str) -> Iterator[Mapping[str, Any]]:
-        """What a test's handle has otherwise than this one, the class's; gone after the block.
+        self._clients.callback(close)
+        return kept
+
+    def _with_state(self, test: str, own: str, clients: OwnStack) -> Self:
+        """The handle of a test for this one, the class's.
 
         Args:
             test: The test, as `name_of` tells it.
             own: What its schema or database is called.
+            clients: Drops its state when it is closed.
         """
-        if self.isolation == "none":
-            yield {}
-            return
-        changes: Mapping[str, Any]
-        state: contextlib.AbstractContextManager[None]
+        changes: dict[str, Any] = {}
+        state: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if self._clones:
+            changes = {"database": own}
             state = isolation.clone(
                 self._admin, own, of=self.database, durable=self.durable, alias=self.alias
             )
-            changes = {"database": own}
         elif self.isolation == "schema":
-            state = isolation.schema(self._admin, own, roles=self.roles)
             changes = {"_schema": own}
-        else:
-            state = transaction = self._new_transaction()
+            state = isolation.schema(self._admin, own, roles=self.roles)
+        elif self.isolation == "transaction":
+            for module in ("sqlalchemy", "psycopg"):
+                driver(module, extra="postgres")
+            from orchestrator.services.postgres.transaction import SharedTransaction
+
+            transaction = SharedTransaction(
+                alias=self.alias, admin=self._admin, spare=self._spare_sessions
+            )
             changes = {"_transaction": transaction}
-        leftovers = isolation.Leftovers(self._admin, shared=not self._clones)
-        with leftovers.cleared(state, test=test, own=own):
-            yield changes
-
-    def _new_transaction(self) -> SharedTransaction:
-        sessions = self._session_of_tests
-        from orchestrator.services.postgres.transaction import SharedTransaction
-
-        return SharedTransaction(alias=self.alias, admin=self._admin, sessions=sessions)
+            state = contextlib.closing(transaction)
+        if self.isolation != "none" and self._leftovers is not None:
+            state = self._leftovers.cleared(state, own=own)
+        changes["_logins"] = clients.enter_context(state)
+        handle = self.copy_with(
+            _test=test, _of_class=self, _related={}, _clients=clients, **changes
+        )
+        if "_schema" in changes:
+            return handle.copy_with(**handle._login(self.username))
+        return handle
 
     def _in_database(self, name: str) -> Self:
         of_class = self._class
         if of_class is self:
             migrate = self.databases[name] if isinstance(self.databases, Mapping) else None
             return self.copy_with(database=name, migrate=migrate, init=(), _related={})
-        other = of_class.in_database(name)
+        other: Self = of_class.in_database(name)  # type: ignore[assignment]
         number = list(self.databases).index(name) + 2
         own = f"{self._test}_{number}" if other._clones else self._test
-        changes = self._closing.enter_context(other._state(test=self._test, own=own))
-        apart = {"database": name, "_of_class": other, "_related": {}, "_transaction": None}
-        return self.copy_with(**{**apart, **changes})
+        return other._with_state(self._test, own, self._clients)
+
+    def _login(self, role: str) -> Mapping[str, str]:
+        """With what name and password a role's sessions begin in this handle's state.
+
+        In a schema of a test, that is a login of the test's own, which has the search path: a URL
+        with it would be refused by some drivers.
+        """
+        of_class = self._class
+        if role in self.roles:
+            of_class = of_class.as_role(role)
+        if self.schema == "public":
+            return {"username": of_class.username, "password": of_class.password or ""}
+        name = f"{self._test}_{next(self._server.logins)}"
+        path = ", ".join(filter(None, [self.schema, of_class._search_path]))
+        login = isolation.login(
+            self._class._admin,
+            name,
+            role=role,
+            path=path,
+            verifier=self._class._verifier,
+            database=self.database,
+        )
+        self._logins.enter_context(login)
+        return {"username": name, "password": self.running.password}
+
+    @locked_property
+    def _search_path(self) -> str:
+        """Where sessions find unqualified names, without a schema of a test."""
+        [[path]] = self._admin.run("select reset_val from pg_settings where name = 'search_path'")
+        return str(path)
+
+    @locked_property
+    def _verifier(self) -> str:
+        return self._admin.verifier(self.running.password)
+
+    @locked_property
+    def _leftovers(self) -> Leftovers | None:
+        """What tests leave beside their state; the class's first database sees to the server."""
+        server, inside = self.database not in self.databases, not self._clones
+        if not server and not inside:
+            return None
+        shared = self._server
+        return Leftovers(
+            self._admin, server=server, inside=inside, live=shared.live, lock=shared.lock
+        )
 
     def _relative(self, key: str, make: Callable[[], Self]) -> Self:
         """One handle for each relative, so that its engine is one too."""
-        related: dict[str, Any] = {} if self._related is None else self._related
         with self._lock.held():
-            if key not in related:
-                related[key] = make()
-        found: Self = related[key]
+            if key not in self._related:
+                self._related[key] = make()
+        found: Self = self._related[key]
         return found
 
-    def _migrate(self) -> None:
-        if self.migrate is None:
-            return
-        try:
-            setup.run_migration(
-                self.migrate, engine=self.engine, async_engine=lambda: self.async_engine
+    def _check_declared(self, what: str, name: str, names: Collection[str]) -> None:
+        if name not in names:
+            raise DeclarationError(
+                f"{self.alias} has no {what} {name!r}; it has "
+                f"{', '.join(map(repr, names)) or 'none'}"
             )
-        except OrchestratorError:
-            raise
-        except Exception as error:
+
+    def _refuse_in_transaction(self, what: str) -> None:
+        if self._transaction is not None:
             raise ServiceError(
-                f"{self.alias}: the migration failed: {type(error).__name__}: "
-                f"{masked(str(error), self.secrets())}",
+                f"{self.alias}: with isolation='transaction' all of a test is one session's "
+                f"transaction, and {what}. Use isolation='database' or 'schema'.",
                 service=self.alias,
-            ) from error
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise ServiceError(
-            f"{self.alias}: with isolation='transaction' all of a test is one session's "
-            f"transaction, and {what}. Use isolation='database' or 'schema'.",
-            service=self.alias,
-        )
-
-
-def _transactions(handles: Mapping[str, Postgres]) -> list[SharedTransaction | None]:
-    return [handle._transaction for handle in handles.values()]
-
-
-def _listed(names: object) -> str:
-    return ", ".join(map(repr, names)) if names else "none"  # type: ignore[call-overload]
+            )

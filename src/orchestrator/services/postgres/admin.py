@@ -1,120 +1,106 @@
-"""The connection that makes and drops tests' state; it outlives a restart of the server."""
+"""The superuser's connection that makes and drops tests' state; it outlives a restart."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import ServiceError
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.services.hooks import FROZEN, answers, await_ready
-from orchestrator.services.once import driver, locked_property
+from orchestrator.services.once import driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import psycopg
-
-    from orchestrator.services.postgres.connections import PatientConnection, SharedConnection
+    from orchestrator.services.postgres.connections import PatientConnection
     from orchestrator.services.service import Service
+
+    Parameters = Sequence[object] | Mapping[str, object]
+    Kind = TypeVar("Kind", bound=PatientConnection)
 
 APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""
-# Whoever still holds a lock by then will not let go of it.
-_OPTIONS: Final = f"-clock_timeout=10s -capplication_name={APPLICATION}"
+LOGIN_UNTIL: Final = "9999-12-31 UTC"
+"""How long the logins of tests are valid, and nobody else's."""
+# Whoever still holds a lock by then will not let go of it; what a test sets for everybody is not
+# meant for us.
+_OPTIONS: Final = "-clock_timeout=10s -cstatement_timeout=0 -cdefault_transaction_read_only=off"
+_CONNECT: Final = 10  # seconds
 
 
 class Admin:
-    """A superuser's connection, opened when first used, and again after it broke.
+    """A connection that is opened when first used, and again after it broke.
 
     Args:
         service: Whose server.
         dsn: The libpq URI of one of its databases.
+        database: The one to connect to.
     """
 
     def __init__(self, service: Service, dsn: Callable[[str], str], *, database: str) -> None:
         self._service = service
         self._dsn = dsn
         self._database = database
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connection: PatientConnection | None = None
         self._silent = False
 
-    def run(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def run(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute a statement; its rows, if it has any.
-
-        A server that was restarted since is connected to again.
 
         Raises:
             ServiceError: The server is gone, or frozen.
         """
-        self.check_awake()
         broken = driver("psycopg", extra="postgres").OperationalError
         try:
             return self._run(statement, parameters)
         except broken:
             if self._connection is not None and not self._connection.broken:
                 raise
-        self.check_awake()  # another thread may have found it frozen
         self.close()
-        await_ready(self._service)
+        if self._silent:  # which another thread has found
+            self._check_awake(ATTEMPT)
+        await_ready(self._service)  # it may have been restarted
         return self._run(statement, parameters)
 
-    def check_awake(self) -> None:
-        """Look whether a server that was found frozen has come back to life.
+    def connect(self, kind: type[Kind], *, options: str = "") -> Kind:
+        """A new connection that does not wait for a frozen server; whoever asks closes it.
 
         Raises:
-            ServiceError: It has not.
+            ServiceError: The server is frozen.
         """
         if self._silent:
-            self.ping(timeout=ATTEMPT)
+            self._check_awake(ATTEMPT)
+        connection = kind.connect(
+            self._dsn(self._database),
+            autocommit=True,
+            connect_timeout=_CONNECT,
+            application_name=APPLICATION,
+            client_encoding="utf8",  # else a database in SQL_ASCII has no text, only bytes
+            options=options,
+        )
+        from orchestrator.services.postgres.connections import PATIENCE
 
-    def ping(self, *, timeout: float) -> None:
-        """See whether the server answers anybody.
-
-        Raises:
-            ServiceError: It does not.
-        """
-        self._silent = not answers(self._service, patience=timeout)
-        if self._silent:
-            self.close()
-            alias = self._service.alias
-            raise ServiceError(f"{alias} cannot be worked with: {FROZEN}", service=alias)
+        connection.on_silence = partial(self._check_awake, PATIENCE)
+        return connection
 
     def elsewhere(self, database: str) -> Admin:
         """The same in another database; whoever asks closes it."""
         return Admin(self._service, self._dsn, database=database)
 
-    @locked_property
-    def major(self) -> int:
-        """The server's major version."""
-        [[number]] = self.run("show server_version_num")
-        return int(number) // 10000
-
     def verifier(self, password: str) -> str:
         """What the server stores of a password, so that the password itself is never sent."""
-        self.run("select 1")
-        assert self._connection is not None  # noqa: S101 - it was just used
-        made = self._connection.pgconn.encrypt_password(
+        made = self._opened().pgconn.encrypt_password(
             password.encode(),
             b"anybody",
             b"scram-sha-256",  # which does not depend on the role
         )
         return made.decode()
 
-    def shared_session(self, *, database: str) -> SharedConnection:
-        """A session that several connections of SQLAlchemy can share; whoever asks closes it.
-
-        Raises:
-            ServiceError: The server is frozen.
-        """
-        driver("psycopg", extra="postgres")
-        from orchestrator.services.postgres.connections import SharedConnection
-
-        session = self._connect(
-            SharedConnection, database=database, options=f"-capplication_name={APPLICATION}"
-        )
-        assert isinstance(session, SharedConnection)  # noqa: S101 - for the type checker
-        return session
+    @property
+    def major(self) -> int:
+        """The server's major version."""
+        return self._opened().info.server_version // 10000
 
     def close(self) -> None:
         """Close it; the next statement opens it again."""
@@ -122,29 +108,25 @@ class Admin:
             self._connection.close()
             self._connection = None
 
-    def _run(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _run(self, statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
+        cursor = self._opened().execute(statement, parameters or None)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    def _opened(self) -> PatientConnection:
         if self._connection is None:
             driver("psycopg", extra="postgres")
             from orchestrator.services.postgres.connections import PatientConnection
 
-            self._connection = self._connect(
-                PatientConnection, database=self._database, options=_OPTIONS
-            )
-        cursor = self._connection.execute(statement, parameters or None)
-        return [] if cursor.description is None else cursor.fetchall()
+            self._connection = self.connect(PatientConnection, options=_OPTIONS)
+        return self._connection
 
-    def _connect(
-        self, kind: type[PatientConnection], *, database: str, options: str
-    ) -> PatientConnection:
-        """A new connection that does not wait for a frozen server."""
-        from orchestrator.services.postgres.connections import CONNECT, PATIENCE
-
-        self.check_awake()
-        connection = kind.connect(
-            self._dsn(database), autocommit=True, connect_timeout=CONNECT, options=options
-        )
-        connection.on_silence = partial(self.ping, timeout=PATIENCE)
-        return connection
+    def _check_awake(self, timeout: float) -> None:
+        """Raise ServiceError unless the server answers anybody; then it is asked again."""
+        self._silent = not answers(self._service, patience=timeout)
+        if self._silent:
+            self.close()
+            alias = self._service.alias
+            raise ServiceError(f"{alias} cannot be worked with: {FROZEN}", service=alias)
 
 
 def quoted(name: str) -> str:

@@ -102,12 +102,22 @@ class PostgresServer(Service):
             raise DeclarationError("Postgres(password=…) cannot be used: expected text of one line")
         for option in ("database", "username"):
             options.check_identifier(self, option, getattr(self, option))
-        check_migration(self.migrate, option="migrate")
+        for option in ("databases", "extensions", "roles"):
+            names = getattr(self, option)
+            if option == "databases" and isinstance(names, Mapping):
+                names = list(names)
+            good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+            good = good and all(map(options.is_identifier, names)) and len(set(names)) == len(names)
+            options.check(self, option, good, "a list of different names of 1 to 63 bytes")
+        others = self.database not in self.databases
+        options.check(self, "databases", others, "databases beside `database`")
+        migrations = {"migrate": self.migrate}
+        if isinstance(self.databases, Mapping):
+            migrations |= {f"databases[{name!r}]": it for name, it in self.databases.items()}
+        for option, migration in migrations.items():
+            check_migration(migration, option=option)
         self._check_settings()
         self._check_init()
-        for option in ("extensions", "roles"):
-            self._check_names(option, getattr(self, option))
-        self._check_databases()
 
     def server_capabilities(self) -> Sequence[str]:
         """What the entry point needs to give the data to the server's user, and to become it."""
@@ -166,7 +176,7 @@ class PostgresServer(Service):
 
     def why_ended(self) -> str:
         """The init file and its line, or the server's last words."""
-        return self._why_ended(self.logs())
+        return why_ended(self.logs(), self.init)
 
     @property
     def _in_memory(self) -> bool:
@@ -178,20 +188,6 @@ class PostgresServer(Service):
         """Whether tests get a clone of the database: a schema cannot carry what is in it."""
         carries = self.migrate is not None or bool(self.init)
         return self.isolation == "database" or (self.isolation == "schema" and carries)
-
-    def _why_ended(self, logs: str) -> str:
-        if running := list(_RUNNING.finditer(logs)):
-            last = running[-1]
-            number = int(last[1])
-            file = str(self.init[number]) if number < len(self.init) else "?"
-            if error := _PSQL.search(logs, last.end()):
-                return f"the init file {file} failed in line {error['line']}: {error['error']}"
-            if "database system is shut down" not in logs[last.end() :]:
-                return f"the init file {file} failed"
-        told = list(_STATE.finditer(logs))
-        served = bool(told) and told[-1]["state"] != "shut down"
-        fatal = _PANIC.search(logs) or (None if served else _FATAL.search(logs))
-        return fatal["error"] if fatal else ""
 
     def _check_settings(self) -> None:
         good = isinstance(self.settings, Mapping) and all(
@@ -210,31 +206,12 @@ class PostgresServer(Service):
 
     def _check_init(self) -> None:
         good = isinstance(self.init, Sequence) and not isinstance(self.init, (str, bytes))
-        good = good and all(isinstance(file, (str, Path)) for file in self.init)
-        options.check(self, "init", good, "a list of files")
-        for file in self.init:
-            if not str(file).endswith(_INIT_SUFFIXES):
-                raise DeclarationError(
-                    f"Postgres(init=…) cannot run {str(file)!r}: expected a name that ends in "
-                    f"{', '.join(_INIT_SUFFIXES)}"
-                )
-
-    def _check_databases(self) -> None:
-        names: object = self.databases
-        if isinstance(self.databases, Mapping):
-            names = list(self.databases)
-            for name, migrate in self.databases.items():
-                check_migration(migrate, option=f"databases[{name!r}]")
-        self._check_names("databases", names)
-        others = self.database not in self.databases
-        options.check(self, "databases", others, "databases beside `database`")
-
-    def _check_names(self, option: str, names: object) -> None:
-        good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
-        if good:
-            assert isinstance(names, Sequence)  # noqa: S101 - for the type checker
-            good = all(map(options.is_identifier, names)) and len(set(names)) == len(names)
-        options.check(self, option, good, "a list of different names of 1 to 63 bytes")
+        good = good and all(
+            isinstance(file, (str, Path)) and str(file).endswith(_INIT_SUFFIXES)
+            for file in self.init
+        )
+        expected = f"a list of files whose names end in {', '.join(_INIT_SUFFIXES)}"
+        options.check(self, "init", good, expected)
 
 
 def asks_for_password(target: Target) -> None:
@@ -250,6 +227,22 @@ def asks_for_password(target: Target) -> None:
     if answer[:1] != b"R":  # R asks for authentication; E says "the database is starting up"
         words = answer[5:].replace(b"\0", b" ").decode(errors="replace").strip()
         raise NotReadyError(words or "the connection was closed")
+
+
+def why_ended(logs: str, init: Sequence[str | Path]) -> str:
+    """What the log of a server that ended tells of the reason; empty if nothing."""
+    if running := list(_RUNNING.finditer(logs)):
+        last = running[-1]
+        number = int(last[1])
+        file = str(init[number]) if number < len(init) else "?"
+        if error := _PSQL.search(logs, last.end()):
+            return f"the init file {file} failed in line {error['line']}: {error['error']}"
+        if "database system is shut down" not in logs[last.end() :]:
+            return f"the init file {file} failed"
+    told = list(_STATE.finditer(logs))
+    served = bool(told) and told[-1]["state"] != "shut down"
+    fatal = _PANIC.search(logs) or (None if served else _FATAL.search(logs))
+    return fatal["error"] if fatal else ""
 
 
 def _setting(value: str | float) -> str:

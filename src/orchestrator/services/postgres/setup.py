@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services.once import ProcessLock, driver
 from orchestrator.services.postgres.admin import literal, quoted
+from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import sqlalchemy
-    import sqlalchemy.ext.asyncio
 
+    from orchestrator.services.postgres import Postgres
     from orchestrator.services.postgres.admin import Admin
 
 _one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
@@ -69,36 +70,41 @@ def check_migration(migrate: Any, *, option: str) -> None:
     )
 
 
-def run_migration(
-    migrate: Any,
-    *,
-    engine: sqlalchemy.Engine,
-    async_engine: Callable[[], sqlalchemy.ext.asyncio.AsyncEngine],
-) -> None:
-    """Migrate a database: by a function of an engine, a MetaData, or an Alembic config.
+def migrate(handle: Postgres) -> None:
+    """Migrate a database, by its handle of the class: by a function, a MetaData or Alembic.
 
     Raises:
-        Exception: Whatever the migration raised.
+        ServiceError: The migration raised.
     """
     import asyncio  # not at import: declaring must be cheap
     import inspect
 
-    if _is_alembic(migrate):
-        _upgrade(migrate, engine)
-    elif _is_metadata(migrate):
-        migrate.create_all(engine)
-    elif inspect.iscoroutinefunction(migrate):
-        asyncio.run(migrate(async_engine()))
-    else:
-        migrate(engine)
+    migration: Any = handle.migrate
+    try:
+        if _is_alembic(migration):
+            _upgrade(migration, handle.engine)
+        elif _is_metadata(migration):
+            migration.create_all(handle.engine)
+        elif inspect.iscoroutinefunction(migration):
+            asyncio.run(migration(handle.async_engine))
+        elif migration is not None:
+            migration(handle.engine)
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        raise ServiceError(
+            f"{handle.alias}: the migration failed: {type(error).__name__}: "
+            f"{masked(str(error), handle.secrets())}",
+            service=handle.alias,
+        ) from error
 
 
-def _is_alembic(migrate: Any) -> bool:
-    return hasattr(migrate, "set_main_option")
+def _is_alembic(migration: Any) -> bool:
+    return hasattr(migration, "set_main_option")
 
 
-def _is_metadata(migrate: Any) -> bool:
-    return hasattr(migrate, "create_all") and hasattr(migrate, "sorted_tables")
+def _is_metadata(migration: Any) -> bool:
+    return hasattr(migration, "create_all") and hasattr(migration, "sorted_tables")
 
 
 def _upgrade(config: Any, engine: sqlalchemy.Engine) -> None:

@@ -3,7 +3,7 @@
 SQLAlchemy's recipe for test suites joins one Session to one Connection, and turns the Session's
 transactions into savepoints (``join_transaction_mode="create_savepoint"``). An application has an
 Engine, which makes many connections; so here each connection of the test's engine shares one server
-session, and SQLAlchemy's events turn *its* transactions into savepoints.
+session, and what each takes for its transaction, or for a ``begin_nested()``, is a savepoint.
 
 Connections begin and end in any order, savepoints only nest. While they nest, everything is exact.
 A connection that only read may stay open around the others, as a session that looks at what the
@@ -16,7 +16,6 @@ Imported when first used, as it needs SQLAlchemy and psycopg.
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import weakref
 from collections import deque
@@ -28,12 +27,12 @@ from psycopg import Error, OperationalError, errors
 from psycopg.pq import TransactionStatus
 
 from orchestrator.errors import ServiceError
+from orchestrator.services.postgres.connections import PatientConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orchestrator.services.postgres.admin import Admin
-    from orchestrator.services.postgres.connections import SharedConnection
 
 _BEGIN: Final = "begin; savepoint orchestrator"
 _END: Final = "rollback to savepoint orchestrator; rollback"
@@ -57,41 +56,40 @@ _LOST: Final = (
     "or use isolation='database'."
 )
 _ENDED: Final = "the test that this connection belonged to has ended"
+_FAILED: Final = "the transaction has failed; roll it back first"
+_ISOLATION_LEVELS: Final = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED")
 
 
-class SessionOfTests:
-    """The server session that one test after the other works in, unless a test keeps hold of it."""
+class SharedConnection(PatientConnection):
+    """The server session that all connections of a test's engine hold at the same time."""
 
-    def __init__(self, admin: Admin, *, database: str) -> None:
-        self._admin = admin
-        self._database = database
-        self._session: SharedConnection | None = None
+    handlers: tuple[Callable[[Any], None], ...] = ()
 
-    def opened(self) -> SharedConnection:
-        """The session; a new one after the server was restarted."""
-        if self._session is None or self._session.closed:
-            self._session = self._admin.shared_session(database=self._database)
-        return self._session
+    def commit(self) -> None:
+        """Refuse to: SQLAlchemy does without, and to anybody else it would mean too much."""
+        _refuse("commit() and rollback() of psycopg use the engine's begin(), or")
 
-    def close(self) -> None:
-        """End it."""
-        if self._session is not None:
-            self._session.end()
+    rollback = commit
+
+    def add_notice_handler(self, callback: Callable[[Any], None]) -> None:
+        """Add it once, though SQLAlchemy does so for each of its connections."""
+        if callback not in self.handlers:
+            self.handlers = (*self.handlers, callback)
+            super().add_notice_handler(callback)
 
 
 @dataclass(eq=False)
 class _Level:
-    """One connection's savepoint.
+    """A savepoint: what a connection takes for its transaction, or for a nested one.
 
     Attributes:
         first: The savepoint that began it.
         target: The savepoint that its rollback goes back to; later than the first when another
             connection has committed since and this one had only read.
-        writers: How many savepoints had written when it began.
-        wrote: Whether it had written before another connection began.
+        writers: How many savepoints had written at the target.
+        wrote: Whether it had written when another one began.
+        shared: Whether work of another connection would be undone with it.
         done: Whether it was committed, and waits for those that began after it.
-        mixed: Whether a connection that began before it has worked in it.
-        holds_others: Whether another connection's commit went into it.
     """
 
     owner: weakref.ref[sqlalchemy.Connection]
@@ -99,9 +97,8 @@ class _Level:
     target: str
     writers: int
     wrote: bool = False
+    shared: bool = False
     done: bool = False
-    mixed: bool = False
-    holds_others: bool = False
 
 
 class SharedTransaction:
@@ -109,58 +106,53 @@ class SharedTransaction:
 
     Args:
         alias: The service's, for errors.
-        admin: Ends the session where nothing else can.
-        sessions: Where it takes place.
+        admin: Opens its session, and ends it where nothing else can.
+        spare: Sessions of tests before, as good as new; where to leave this one's.
     """
 
-    def __init__(self, *, alias: str, admin: Admin, sessions: SessionOfTests) -> None:
+    def __init__(self, *, alias: str, admin: Admin, spare: list[SharedConnection]) -> None:
         self._alias = alias
         self._admin = admin
-        self._sessions = sessions
+        self._spare = spare
         self._session: SharedConnection | None = None
-        self._levels: list[_Level] = []  # the innermost last
-        self._level_of: weakref.WeakKeyDictionary[sqlalchemy.Connection, _Level] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._holders: deque[None] = deque()  # one for each connection of SQLAlchemy
+        self._levels: list[_Level] = []  # the innermost last, which is never done
+        self._undone: weakref.WeakSet[sqlalchemy.Connection] = weakref.WeakSet()
         self._number = 0
         self._lost = False
         self._ended = False
         self._lock = threading.RLock()  # one session executes one statement after the other
-        self._asking = threading.local()
 
     def engine(self, url: sqlalchemy.URL) -> sqlalchemy.Engine:
         """An engine all of whose connections work in the transaction."""
         made = sqlalchemy.create_engine(
-            url,
-            creator=self._connect,
-            poolclass=sqlalchemy.NullPool,
-            pool_reset_on_return=None,  # each transaction ends by itself, or its events do it
+            url, creator=self._connect, poolclass=sqlalchemy.NullPool, pool_reset_on_return=None
         )
-        listen, dialect = sqlalchemy.event.listen, made.dialect
-        self._asking.always = True
-        made.connect().close()  # SQLAlchemy looks around at the first one, and rolls that back
-        self._asking.always = False
-        listen(made, "begin", self._begin)
-        listen(made, "commit", self._commit)
-        listen(made, "rollback", self._rollback)
-        listen(made, "begin_twophase", _refuse_two_phases)
-        for event in ("rollback_savepoint", "release_savepoint"):
-            listen(made, event, self._end_users_savepoint)
+        dialect = made.dialect
+        vars(dialect).update(
+            do_close=self._disconnect,
+            do_commit=_nothing,  # events tell of which connection
+            do_rollback=_nothing,
+            do_savepoint=self._begin_nested,
+            do_rollback_to_savepoint=self._rollback,
+            do_release_savepoint=self._release_nested,
+            do_begin_twophase=lambda *_: _refuse("two-phase transactions"),
+            set_isolation_level=_check_isolation_level,
+            set_readonly=lambda _, value: _refuse("READ ONLY") if value else None,
+            set_deferrable=lambda _, value: _refuse("DEFERRABLE") if value else None,
+        )
+        made.connect().close()  # SQLAlchemy looks around at the first one
+        sqlalchemy.event.listen(made, "commit", self._commit)
+        sqlalchemy.event.listen(made, "rollback", self._rollback)
         for event in ("do_execute", "do_executemany", "do_execute_no_params"):
-            listen(made, event, self._executing(getattr(dialect, event)))
+            sqlalchemy.event.listen(made, event, self._executing(getattr(dialect, event)))
         return made
-
-    def __enter__(self) -> None:
-        """It begins when it is first used."""
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def cut_off(self) -> None:
         """Let its connections execute nothing more; what they had begun is rolled back anyway."""
         self._ended = True
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Roll everything back, and leave the session as if nothing had been.
 
         Raises:
@@ -170,16 +162,16 @@ class SharedTransaction:
         session = self._session
         if session is None or session.closed:
             return
-        if _is_active(session):  # a thread of the test is still at it
+        if session.info.transaction_status == TransactionStatus.ACTIVE:  # a thread is still at it
             self._admin.run("select pg_terminate_backend(%s)", [session.info.backend_pid])
-            session.end()
+            session.close()
             return
         try:
             session.execute(_END)
         except OperationalError:
-            session.end()  # the server is gone, and the transaction with it
+            session.close()  # the server is gone, and the transaction with it
         except Error as error:
-            session.end()
+            session.close()
             raise ServiceError(
                 f"{self._alias}: the test ended the transaction that isolates it, with COMMIT or "
                 "ROLLBACK in SQL or with PREPARE TRANSACTION, so what it wrote may be in the "
@@ -188,75 +180,79 @@ class SharedTransaction:
                 service=self._alias,
             ) from error
         else:
-            if session.holders:
-                session.end()  # who holds it yet shall not reach into the next test
+            if self._holders:
+                session.close()  # who holds it yet shall not reach into the next test
             else:
                 session.execute("discard all")
+                self._spare.append(session)
+
+    # What SQLAlchemy asks for, and tells
 
     def _connect(self) -> SharedConnection:
-        if self._ended:
-            raise OperationalError(_ENDED)
         with self._lock:
-            if self._session is None or _is_lost(self._session):
-                self._session = self._sessions.opened()
-                self._session.holders = deque()
-                self._session.expected = self._is_expected
-                self._session.execute(_BEGIN)
+            if self._ended:
+                raise OperationalError(_ENDED)
+            session = self._session
+            while session is None or not _is_alive(session):
+                spare = self._spare
+                session = spare.pop() if spare else self._admin.connect(SharedConnection)
+            if session is not self._session:
+                session.execute(_BEGIN)
+                self._session = session
                 self._levels.clear()
-            self._session.holders.append(None)
-            return self._session
+                self._holders.clear()
+            self._holders.append(None)
+            return session
 
-    # What SQLAlchemy tells of its connections
-
-    def _begin(self, connection: sqlalchemy.Connection) -> None:
-        if self._ended or self._lost or _is_autocommit(connection):
-            return  # its statements are told, or have a savepoint each
-        with self._lock, self._noticing_the_end(connection):
-            self._open(connection)
+    def _disconnect(self, session: SharedConnection) -> None:
+        if session is self._session:
+            self._holders.pop()
 
     def _commit(self, connection: sqlalchemy.Connection) -> None:
         """Keep a connection's part, as far as the shared transaction goes."""
-        self._asking.now = True
         if self._ended:
             return
-        with self._lock, self._noticing_the_end(connection):
-            level = self._level_of.get(connection)
-            if level is None or level not in self._levels:
-                self._level_of.pop(connection, None)
+        with self._lock:
+            self._undone.discard(connection)
+            own = self._levels_of(connection)
+            if not own:
                 return
-            if level is not self._levels[-1]:
+            if own[-1] is not self._levels[-1]:
                 self._recover()
             if self._failed():
-                self._undo(level)
-            else:
-                self._check_deferred(connection, level)
-                level.done = True
-                self._settle()
-            self._level_of.pop(connection, None)
+                self._undo(own[0])
+                return
+            try:
+                connection.exec_driver_sql(_CHECK_DEFERRED)  # so that its error is SQLAlchemy's
+            except BaseException:
+                self._undo(own[0])
+                raise
+            self._release(*own)
 
-    def _rollback(self, connection: sqlalchemy.Connection) -> None:
+    def _rollback(self, connection: sqlalchemy.Connection, nested: str = "") -> None:
         """Undo a connection's part."""
-        self._asking.now = True
         if self._ended:
             return
         with self._lock, contextlib.suppress(OperationalError):
-            level = self._level_of.pop(connection, None)
-            if level is not None and level in self._levels:
-                self._undo(level)
+            own = self._levels_of(connection)
+            if own:
+                self._undo(own[-1 if nested else 0])
+            elif not nested:
+                self._undone.discard(connection)
 
-    def _end_users_savepoint(self, connection: sqlalchemy.Connection, *_: object) -> None:
-        """One of ``begin_nested()``: connections that began in it would end with it."""
-        if self._ended:
-            return
-        with self._lock, self._noticing_the_end(connection):
-            self._settle()
-            if self._levels and self._levels[-1] is not self._level_of.get(connection):
-                self._lost = True
+    def _begin_nested(self, connection: sqlalchemy.Connection, _name: str) -> None:
+        connection.exec_driver_sql("select")  # what is wrong is told in SQLAlchemy's words
+        with self._lock:
+            self._open(connection)
+
+    def _release_nested(self, connection: sqlalchemy.Connection, _name: str) -> None:
+        connection.exec_driver_sql("select")
+        with self._lock:
+            self._release(self._levels_of(connection)[-1])
 
     def _executing(self, execute: Callable[..., None]) -> Callable[..., bool]:
         def handle(cursor: Any, statement: Any, *more: Any) -> bool:
-            connection = more[-1].root_connection
-            with self._lock, self._part_of(connection):
+            with self._lock, self._part_of(more[-1].root_connection):
                 execute(cursor, statement, *more)
             return True
 
@@ -265,115 +261,90 @@ class SharedTransaction:
     @contextlib.contextmanager
     def _part_of(self, connection: sqlalchemy.Connection) -> Iterator[None]:
         """Around a statement: it is a part of its connection's savepoint."""
-        self._check()
-        level = self._level_of.get(connection)
-        if level is None and _is_autocommit(connection):
-            level = self._open(connection)
+        if self._ended:
+            raise OperationalError(_ENDED)
+        if self._lost:
+            raise errors.NotSupportedError(_LOST)
+        if connection in self._undone:
+            raise errors.InFailedSqlTransaction(_FAILED)
+        if not self._levels_of(connection):
+            self._open(connection)
+        level = self._levels_of(connection)[-1]
+        if inner := self._levels[self._levels.index(level) + 1 :]:
+            name, before = self._savepoint()
+            yield
+            [[after]] = self._run(f"{_COUNT_WRITERS}; release savepoint {name}")
+            if after > before:
+                level.wrote = True
+                for other in inner:
+                    other.shared = True
+        elif connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
             try:
                 yield
             except BaseException:
                 self._undo(level)
                 raise
-            finally:
-                self._level_of.pop(connection, None)
-            level.done = True
-            self._settle()
-            return
-        if level is not None and level not in self._levels:
-            raise errors.InFailedSqlTransaction("the transaction has failed; roll it back first")
-        if level is not None:
-            for inner in self._levels[self._levels.index(level) + 1 :]:
-                inner.mixed = True
-        yield
-
-    def _check(self) -> None:
-        """Raise unless statements still make sense."""
-        if self._ended:
-            raise OperationalError(_ENDED)
-        if self._lost:
-            raise errors.NotSupportedError(_LOST)
-
-    def _check_deferred(self, connection: sqlalchemy.Connection, level: _Level) -> None:
-        try:
-            connection.exec_driver_sql(_CHECK_DEFERRED)  # so that its error is SQLAlchemy's
-        except BaseException:
-            self._level_of.pop(connection, None)
-            self._undo(level)
-            raise
-
-    @contextlib.contextmanager
-    def _noticing_the_end(self, connection: sqlalchemy.Connection) -> Iterator[None]:
-        """Let SQLAlchemy find out by itself, and in its own words, that the server is gone."""
-        try:
+            self._release(level)
+        else:
             yield
-        except OperationalError:
-            connection.exec_driver_sql("select")
-            raise
-
-    def _is_expected(self) -> bool:
-        """Whether SQLAlchemy has just told of the end of a transaction in this thread."""
-        expected, self._asking.now = getattr(self._asking, "now", False), False
-        return bool(expected or getattr(self._asking, "always", False))
 
     # Savepoints
 
-    def _open(self, connection: sqlalchemy.Connection) -> _Level:
-        self._settle()
-        self._recover()
-        if self._levels and not self._levels[-1].wrote:
-            self._levels[-1].wrote = self._count_writers() > self._levels[-1].writers
-        name = self._savepoint()
-        level = _Level(
-            owner=weakref.ref(connection), first=name, target=name, writers=self._count_writers()
-        )
-        self._levels.append(level)
-        self._level_of[connection] = level
-        return level
+    def _levels_of(self, connection: sqlalchemy.Connection) -> list[_Level]:
+        """A connection's open levels, the outermost first; none before its first statement."""
+        return [it for it in self._levels if it.owner() is connection and not it.done]
 
-    def _settle(self) -> None:
-        """Release what is committed and has nothing open in it any more."""
+    def _open(self, connection: sqlalchemy.Connection) -> None:
+        self._recover()
+        name, writers = self._savepoint()
+        if self._levels:
+            outer = self._levels[-1]
+            outer.wrote = outer.wrote or writers > outer.writers
+        self._levels.append(_Level(weakref.ref(connection), name, name, writers))
+
+    def _release(self, *levels: _Level) -> None:
+        """Take levels for done, and release all that have nothing open in them."""
+        for level in levels:
+            level.done = True
         while self._levels and self._levels[-1].done:
             level = self._levels.pop()
-            if self._failed():
-                self._run(f"rollback to savepoint {level.target}")
             self._run(f"release savepoint {level.first}")
             outer = self._levels[-1] if self._levels else None
-            if outer is None or outer.owner() is level.owner():
-                continue
-            if outer.wrote:
-                outer.holds_others = True
+            if outer is None:
+                return
+            if outer.owner() is level.owner():
+                outer.shared = outer.shared or level.shared
+            elif outer.wrote:
+                outer.shared = True
             else:
-                outer.target = self._savepoint()
-                outer.writers = self._count_writers()
+                outer.target, outer.writers = self._savepoint()
 
     def _recover(self) -> None:
         """Undo the innermost level when it has failed, or its connection was left to its fate."""
-        while self._levels and self._levels[-1].owner() is None and not self._levels[-1].done:
-            self._undo(self._levels[-1])
-        if self._levels and self._failed():
-            self._undo(self._levels[-1])
+        while self._levels:
+            level = self._levels[-1]
+            owner = level.owner()
+            if owner is not None:
+                if not self._failed():
+                    return
+                level = self._levels_of(owner)[0]
+                self._undone.add(owner)
+            self._undo(level)
 
     def _undo(self, level: _Level) -> None:
-        inner = self._levels[self._levels.index(level) + 1 :]
-        lost = level.mixed or level.holds_others or bool(inner)
-        try:
-            self._run(f"rollback to savepoint {level.target}")
-        except errors.InvalidSavepointSpecification:  # a savepoint of the user's took it along
-            self._run(f"rollback to savepoint {level.first}")
-            lost = True
-        self._run(f"release savepoint {level.first}")
-        del self._levels[self._levels.index(level) :]
-        self._lost = self._lost or lost
+        gone = self._levels[self._levels.index(level) :]
+        if any(it.shared or it.owner() is not level.owner() for it in gone):
+            self._lost = True
+        self._run(f"rollback to savepoint {level.target}; release savepoint {level.first}")
+        del self._levels[-len(gone) :]
+        self._release()
 
-    def _savepoint(self) -> str:
+    def _savepoint(self) -> tuple[str, int]:
+        """The name of a new savepoint, and how many had written before."""
         self._number += 1
         name = f"orchestrator_{self._number}"
-        self._run(f"savepoint {name}")
-        return name
-
-    def _count_writers(self) -> int:
-        [[count]] = self._run(_COUNT_WRITERS)
-        return int(count)
+        [[count]] = self._run(f"{_COUNT_WRITERS}; savepoint {name}")
+        return name, int(count)
 
     def _failed(self) -> bool:
         """Whether a statement has failed, so that the server takes nothing but a rollback."""
@@ -386,28 +357,24 @@ class SharedTransaction:
         return [] if cursor.description is None else cursor.fetchall()
 
 
-def _is_autocommit(connection: sqlalchemy.Connection) -> bool:
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+def _is_alive(session: SharedConnection) -> bool:
+    """Whether the server has not hung up, as it does when it is restarted."""
+    with contextlib.suppress(Error):
+        session.execute("")
+    return not session.closed
 
 
-def _is_active(session: SharedConnection) -> bool:
-    """Whether a statement is on its way, of a thread."""
-    return session.info.transaction_status == TransactionStatus.ACTIVE
+def _check_isolation_level(_session: SharedConnection, level: str) -> None:
+    if level not in _ISOLATION_LEVELS:
+        _refuse(level)
 
 
-def _is_lost(session: SharedConnection) -> bool:
-    """Whether the server has hung up: only then is there something to read between statements."""
-    if session.closed or _is_active(session):
-        return session.closed
-    waiting = select.poll()
-    waiting.register(session.fileno(), select.POLLIN)
-    if waiting.poll(0):
-        with contextlib.suppress(Error):
-            session.execute("select 1")
-    return session.closed
+def _nothing(_session: SharedConnection) -> None:
+    pass
 
 
-def _refuse_two_phases(*_: object) -> None:
+def _refuse(what: str) -> None:
     raise errors.NotSupportedError(
-        "isolation='transaction' has no two-phase transactions; use isolation='database'"
+        "isolation='transaction' runs a test in one READ COMMITTED transaction, which all its "
+        f"connections share; for {what} use isolation='database'"
     )

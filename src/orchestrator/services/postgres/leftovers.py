@@ -1,0 +1,323 @@
+"""What a test leaves on a server beside its own schema or database: gone before the next one.
+
+Two rules say what that is. What has an oid is numbered by one counter: the test has made whatever
+is numbered above what the counter showed before it. And rows that hold settings are compared with
+those from before. Of several tests at once, each leaves alone what is in the state of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.services.once import ProcessLock, driver, locked_property
+from orchestrator.services.postgres.admin import APPLICATION, LOGIN_UNTIL, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from orchestrator.services.postgres.admin import Admin
+
+    Look = Mapping[str, Any]
+
+_log: Final = logging.getLogger("orchestrator.postgres")
+# The logins of tests are none of theirs; this tells them.
+_LOGINS: Final = f"(select oid from pg_authid where rolvaliduntil = '{LOGIN_UNTIL}')"  # noqa: S608
+# Rows that are restored as they were: what `alter role`, `alter database`, `grant` change. Of the
+# server's own roles only the first superuser can be altered.
+_ROWS: Final = {
+    "pg_authid": "where (oid >= 16384 or oid = 10) and oid not in {logins}",
+    "pg_auth_members": "where member not in {logins}",
+    "pg_db_role_setting": "where setrole not in {logins}",
+    "pg_database": "",
+}
+_WHERE_SUBSCRIBED: Final = """
+    select datname from pg_subscription s join pg_database d on d.oid = subdbid where s.oid = %s
+"""
+_WHERE_OWNED: Final = """
+    select distinct datname from pg_shdepend join pg_database d on d.oid = dbid
+    where refclassid = 'pg_authid'::regclass and refobjid = %s and datname <> current_database()
+"""
+_LARGE_OBJECTS: Final = "pg_largeobject"  # of which each has several rows
+_SLOTS: Final = "select json_build_array(slot_name, database) from pg_replication_slots"
+_LARGE: Final = "select oid::int8 from pg_largeobject_metadata"
+_PREPARED: Final = """
+    select json_build_array(gid, database) from pg_prepared_xacts where prepared >= %(at)s
+"""
+_DROP_SLOT: Final = """
+    do $$ begin
+        for attempt in 1..500 loop
+            begin
+                perform pg_drop_replication_slot({slot});
+                return;
+            exception when object_in_use then
+                perform pg_terminate_backend(active_pid), pg_sleep(0.01)
+                    from pg_replication_slots where slot_name = {slot};
+            end;
+        end loop;
+    end $$
+"""
+_NUMBERED: Final = """
+    select relname from pg_class join pg_attribute on attrelid = pg_class.oid
+    where attname = 'oid' and relkind = 'r' and relnamespace = 'pg_catalog'::regnamespace
+      and relname <> all('{pg_enum,pg_auth_members,pg_largeobject_metadata}')
+      and relisshared = any(%s)
+"""
+
+
+def _list(query: str) -> str:
+    return f"(select coalesce(json_agg(item), '[]') from ({query}) found(item))"  # noqa: S608
+
+
+_SETTINGS: Final = {
+    **{
+        name: _list(
+            f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
+            f" from {name} t {where.format(logins=_LOGINS)}"
+        )
+        for name, where in _ROWS.items()
+    },
+    "slots": _list(_SLOTS),
+    "system": "pg_read_file('postgresql.auto.conf')",
+}
+# Sessions of the test's own logins, and others that began since and still do something or hold
+# something. An idle one may be in a pool of the class's that is needed again. The function is what
+# pg_stat_activity joins with names, which takes as long again.
+_END_SESSIONS: Final = f"""
+    with ended as materialized (
+        select pg_terminate_backend(pid) from pg_stat_get_activity(null)
+        where application_name <> '{APPLICATION}'
+          and backend_type in ('client backend', 'walsender')
+          and (usesysid in (select oid from pg_authid where rolname ~ %(own)s)
+               or backend_start >= %(at)s
+                  and (state <> 'idle' or pid in (select pid from pg_locks))
+                  and usesysid not in {_LOGINS}
+                  and datid not in (select oid from pg_database where datname = any(%(others)s)))
+    )
+"""  # noqa: S608 - made of constants
+# Kinds that DROP calls otherwise; catalogs that no DROP knows; and what is dropped last.
+_CALLED: Final = {
+    "composite type": "type",
+    "foreign-data wrapper": "foreign data wrapper",
+    "statistics object": "statistics",
+}
+_ONLY_ROWS: Final = ("pg_default_acl", "pg_parameter_acl", "pg_user_mapping")
+_LAST: Final = ("pg_database", "pg_tablespace", "pg_authid")
+
+
+class Leftovers:
+    """Clears what tests leave.
+
+    Args:
+        admin: Connected to the database that tests share, if they share one.
+        server: Whether to look at what is the server's.
+        inside: Whether to look at what is in that database.
+        live: The schemas and databases of tests that run on the server now.
+        lock: Guards them.
+    """
+
+    def __init__(
+        self, admin: Admin, *, server: bool, inside: bool, live: list[str], lock: ProcessLock
+    ) -> None:
+        self._admin = admin
+        self._server = server
+        self._inside = inside
+        self._live = live
+        self._lock = lock
+
+    @contextlib.contextmanager
+    def cleared(
+        self, state: contextlib.AbstractContextManager[object], *, own: str
+    ) -> Iterator[contextlib.ExitStack]:
+        """Around a test and its state: nothing else of the test is left when the block ends.
+
+        Args:
+            state: The test's own schema, database or transaction.
+            own: What that is called.
+
+        Yields:
+            Where to put the test's logins; they are dropped when its sessions have ended.
+        """
+        with self._lock.held():
+            self._live.append(own)
+            before = self._look()
+        with contextlib.ExitStack() as held:
+            made = False
+            try:
+                with state, contextlib.ExitStack() as logins:
+                    try:
+                        yield logins
+                    finally:
+                        held.enter_context(self._lock.held())
+                        self._live.remove(own)
+                        made = self._clear(before, own)
+            finally:
+                if made:
+                    self._drop_made(before)
+
+    def _look(self) -> Look:
+        """What is there before a test."""
+        members = {"mark": "pg_nextoid('pg_class', 'oid', 'pg_class_oid_index')::int8"}
+        if self._inside:
+            members["large"] = _list(_LARGE)
+        if self._server:
+            members |= {"at": "clock_timestamp()", **_SETTINGS}
+        [[found]] = self._admin.run(f"select {_object(members)}")
+        return found  # type: ignore[no-any-return]
+
+    def _look_again(self, before: Look, own: str) -> Look:
+        """What is there after it, and what it has made; its sessions are ended."""
+        new = f"select json_build_array(catalog, oid) from ({self._new}) made"  # noqa: S608
+        members = {"new": _list(new)}
+        if self._server:
+            members |= {"ended": "(select count(*) from ended)", **_SETTINGS}
+            members["prepared"] = _list(_PREPARED)
+        [[found]] = self._admin.run(
+            f"{_END_SESSIONS if self._server else ''} select {_object(members)}",
+            {**before, "others": self._live, "own": f"^{own}_[0-9]+$"},
+        )
+        return found  # type: ignore[no-any-return]
+
+    @locked_property
+    def _new(self) -> str:
+        """A query for what was numbered since the first look."""
+        where = [True] * self._server + [False] * self._inside
+        queries = [
+            f"select '{name}' catalog, oid from {name} where oid > %(mark)s"  # noqa: S608
+            for [name] in self._admin.run(_NUMBERED, [where])
+        ]
+        if self._inside:  # whose oid may be chosen
+            queries.append(f"""
+                select '{_LARGE_OBJECTS}', oid from pg_largeobject_metadata
+                where oid::int8 <> all(%(large)s::int8[])
+            """)  # noqa: S608
+        return " union all ".join(queries)
+
+    def _clear(self, before: Look, own: str) -> bool:
+        """Drop what would keep a test's state from being dropped, and restore settings.
+
+        Returns:
+            Whether there may be something to drop once the state is.
+        """
+        now = self._look_again(before, own)
+        made = {catalog for catalog, _ in now["new"]}
+        for first in {"pg_event_trigger", "pg_subscription"} & made:
+            self._drop_made(before, only=first)  # the former may forbid to drop the rest
+        if self._server:
+            for gid, database in now["prepared"]:
+                if database not in self._live:
+                    _tell("prepared transaction", gid)
+                    with contextlib.closing(self._admin.elsewhere(database)) as admin:
+                        admin.run(f"rollback prepared {literal(gid)}")  # it ends where it began
+            for slot, database in now["slots"]:
+                if [slot, database] not in before["slots"] and database not in self._live:
+                    _tell("replication slot", slot)
+                    self._admin.run(_DROP_SLOT.format(slot=literal(slot)))
+            self._restore(before, now)
+        return bool(made)
+
+    def _restore(self, before: Look, now: Look) -> None:
+        for name in _ROWS:
+            # Their order matters seldom, and sorting takes longer than the look itself.
+            if before[name] != now[name] and _texts(before[name]) != _texts(now[name]):
+                self._restore_rows(name, before[name])
+        if before["system"] != now["system"]:
+            self._restore_system(before["system"])
+
+    def _drop_made(self, before: Look, *, only: str = "") -> None:
+        """Drop what the test has made and is still there."""
+        query = f"""
+            select catalog, made.oid, kind, identity from ({self._new}) made,
+                pg_identify_object(catalog::regclass, made.oid, 0) it(kind, schema, name, identity)
+            where %(only)s in ('', catalog) and not (catalog = 'pg_authid' and oid in {_LOGINS})
+              and not exists (
+                select from unnest(%(others)s::text[]) other
+                where identity = other or strpos(identity, other || '.') > 0)
+        """  # noqa: S608 - made of constants
+        error = driver("psycopg", extra="postgres").Error
+        for _ in range(2):
+            found = self._admin.run(query, {**before, "only": only, "others": self._live})
+            found.sort(key=lambda row: (row[0] in _LAST and 1 + _LAST.index(row[0]), row[1]))
+            for catalog, oid, kind, name in found:
+                try:
+                    self._drop(catalog, oid, kind, name)
+                except error:  # it is a part of another, and gone with that; or the next time
+                    continue
+                _tell(kind, name)
+
+    def _drop(self, catalog: str, oid: int, kind: str, name: str) -> None:
+        statement = f"drop {_CALLED.get(kind, kind)} {name}"
+        if catalog == _LARGE_OBJECTS:
+            statement = f"select lo_unlink({oid})"
+        elif catalog in _ONLY_ROWS:
+            statement = f"delete from {catalog} where oid = {oid}"  # noqa: S608
+        elif catalog == "pg_database":
+            statement += " with (force)"
+        elif catalog == "pg_subscription":  # the slot may be another server's, which nobody asks
+            statement = f"alter {kind} {name} disable; alter {kind} {name} set (slot_name = none); "
+            statement += f"drop {kind} {name}"
+            for [database] in self._admin.run(_WHERE_SUBSCRIBED, [oid]):
+                self._run_in(database, statement)
+            return
+        elif catalog == "pg_authid":
+            owned = f"reassign owned by {name} to current_user; drop owned by {name}"
+            for [database] in self._admin.run(_WHERE_OWNED, [oid]):
+                self._run_in(database, owned)
+            statement = f"{owned}; {statement}"
+        elif catalog not in _LAST:
+            statement += " cascade"
+        self._admin.run(statement)
+
+    def _run_in(self, database: str, statement: str) -> None:
+        """Execute what works only there, whatever event triggers say of it."""
+        with contextlib.closing(self._admin.elsewhere(database)) as admin:
+            enabled = admin.run(
+                "select format('update pg_event_trigger set evtenabled = %L where oid = %s',"
+                " evtenabled, oid) from pg_event_trigger where evtenabled <> 'D'"
+            )
+            if enabled:
+                disable = "update pg_event_trigger set evtenabled = 'D'"
+                statement = "; ".join([disable, statement, *(enable for [enable] in enabled)])
+            admin.run(statement)
+
+    def _restore_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Superusers may write to catalogs; nothing else restores a row, password and all."""
+        _tell("settings in", name)
+        wanted = f"""(select w.* from jsonb_populate_recordset(
+            null::{name}, {literal(json.dumps(rows))}::jsonb) w)"""  # noqa: S608 - quoted
+        missing = f"""insert into {name} select w.* from {wanted} w where not exists
+            (select from {name} t where to_jsonb(t) = to_jsonb(w))"""  # noqa: S608
+        if name in _LAST:  # never without its row, even for a moment: it may be our own
+            columns = [column for row in rows[:1] for column in row if column != "oid"]
+            change = f"""update {name} t set {", ".join(f"{c} = w.{c}" for c in columns)}
+                from {wanted} w where w.oid = t.oid"""  # noqa: S608
+            missing = missing if name == "pg_authid" else ""
+        else:
+            change = f"""delete from {name} t where not exists
+                (select from {wanted} w where to_jsonb(w) = to_jsonb(t))"""  # noqa: S608
+        self._admin.run(f"{change}; {missing}")
+
+    def _restore_system(self, text: str) -> None:
+        """Undo `alter system`; a line of the file is ``name = 'value'``."""
+        _tell("settings of", "alter system")
+        self._admin.run("alter system reset all")
+        for line in text.splitlines():
+            if "=" in line and not line.startswith("#"):
+                self._admin.run(f"alter system set {line}")
+        self._admin.run("select pg_reload_conf()")
+
+
+def _object(members: Mapping[str, str]) -> str:
+    pairs = ", ".join(f"'{name}', {sql}" for name, sql in members.items())
+    return f"json_build_object({pairs})"
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def _tell(kind: str, name: str) -> None:
+    """Log what a test left behind."""
+    _log.info("a test left the %s %s behind; it goes", kind, name)
