@@ -185,9 +185,13 @@ _SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level"
 
 
 class SchemaLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
-    """isolation="schema"."""
+    """isolation="schema", in an encoding that is none."""
 
-    db = Postgres(settings=_SETTINGS, roles=["app"])
+    db = Postgres(
+        settings=_SETTINGS,
+        roles=["app"],
+        env={"POSTGRES_INITDB_ARGS": "--no-sync --encoding=SQL_ASCII --locale=C"},
+    )
 
 
 class DatabaseLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import tempfile
 import textwrap
 import threading
 import unittest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect
 
 from orchestrator import Postgres, ServicesMixin
 from tests.support.classes import LeakCheckedTestCase
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 _REVISION = """
     from alembic import op
@@ -73,6 +80,57 @@ class AlembicTest(LeakCheckedTestCase):
         config.set_main_option("script_location", str(folder))
         config.set_main_option("sqlalchemy.url", "postgresql://production/100%%")
         return config
+
+    def initialised(self) -> Config:
+        """A config as `alembic init` writes it, whose env.py configures logging, too."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        with contextlib.redirect_stdout(io.StringIO()):
+            command.init(Config(folder / "alembic.ini"), str(folder / "migrations"))
+        (folder / "migrations/versions/1_books.py").write_text(textwrap.dedent(_REVISION))
+        return Config(folder / "alembic.ini")
+
+    def test_logging_is_as_before(self) -> None:
+        """Loggers, their levels and handlers: env.py disables them, and closes these."""
+        with tempfile.NamedTemporaryFile("r") as file:
+            handler = logging.FileHandler(file.name, mode="w")
+            self.addCleanup(handler.close)
+            logger = logging.getLogger("tests.orders")
+            logger.addHandler(handler)
+            self.addCleanup(logger.removeHandler, handler)
+            loggers = [logging.root, logger]
+            before = [(it.level, it.disabled, it.handlers[:]) for it in loggers]
+
+            class Migrated(ServicesMixin, unittest.TestCase):
+                db = Postgres(migrate=self.initialised())
+
+                def test_it(self) -> None:
+                    self.assertIn("books", inspect(self.db.engine).get_table_names())
+                    logger.warning("heard")
+
+            self.assert_passes(Migrated)
+            self.assertEqual(before, [(it.level, it.disabled, it.handlers) for it in loggers])
+            self.assertEqual("heard\n", file.read())
+            self.assertEqual(logging.NOTSET, logging.getLogger("alembic").level)
+
+    def test_a_migration_that_failed_is_not_run_again(self) -> None:
+        """Other classes with it fail at once, with what it said the first time."""
+        runs: list[int] = []
+
+        def migrate(engine: sqlalchemy.Engine) -> None:
+            runs.append(1)
+            raise ValueError(f"no {type(engine).__name__} for you")
+
+        class First(ServicesMixin, unittest.TestCase):
+            db = Postgres(migrate=migrate)
+
+            def test_it(self) -> None: ...
+
+        class Second(First):
+            db = Postgres(migrate=migrate)
+
+        self.assert_error(First, "db: the migration failed: ValueError: no Engine for you")
+        self.assert_error(Second, "not run again: ValueError: no Engine for you")
+        self.assertEqual([1], runs)
 
     def test_each_way_to_find_the_database_works(self) -> None:
         """By URL, by the connection of Alembic's cookbook, and by asyncio."""

@@ -129,13 +129,13 @@ class MissingTest(unittest.TestCase):
     def test_alembic_is_installed_by_its_own_name(self) -> None:
         """No extra brings it: only whoever has migrations of that kind needs it."""
         gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
-        engine = unittest.mock.MagicMock()
         config = unittest.mock.MagicMock(attributes={})
+        handle = unittest.mock.MagicMock(migrate=config)
         with (
             unittest.mock.patch.dict(sys.modules, gone),
             self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
         ):
-            setup.run_migration(config, engine=engine, async_engine=lambda: engine)
+            setup.migrate(handle)
 
 
 class EarlyTest(unittest.TestCase):

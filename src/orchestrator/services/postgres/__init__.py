@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import options
-from orchestrator.services.hooks import address
-from orchestrator.services.once import OwnStack, ProcessLock, driver, locked_property
+from orchestrator.services.hooks import address, host_names
+from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.postgres import isolation, setup
 from orchestrator.services.postgres.admin import Admin
 from orchestrator.services.postgres.leftovers import Leftovers
-from orchestrator.services.postgres.server import PostgresServer, Storage
+from orchestrator.services.postgres.server import PostgresServer, ServerState
+from orchestrator.services.tls import PemFiles, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,22 +26,7 @@ if TYPE_CHECKING:
     import sqlalchemy.orm
 
     from orchestrator.services.hooks import Runtime
-    from orchestrator.services.postgres.transaction import SharedConnection, SharedTransaction
-
-
-class _Server:
-    """What all handles of a server share.
-
-    Attributes:
-        logins: Numbers for the logins of tests.
-        live: The schemas and databases of tests that run now.
-        lock: Guards those.
-    """
-
-    def __init__(self) -> None:
-        self.logins = itertools.count(1)
-        self.live: list[str] = []
-        self.lock = ProcessLock()
+    from orchestrator.services.postgres.transaction import SharedTransaction
 
 
 class Postgres(PostgresServer):
@@ -67,6 +52,9 @@ class Postgres(PostgresServer):
         roles: Names of login roles without privileges, made before the migrations, which grant them
             what they need; tests reach them by `as_role`.
         extensions: Names of extensions to create in each database, before the migrations.
+        tls: Whether clients connect by TLS and no other way, with certificates made for the
+            occasion. Drivers on libpq, asyncpg and pg8000 do so with the URL as it is; with
+            ``sslmode="verify-full"`` and ``sslrootcert=db.ca_file`` they check who answers, too.
         durable: Whether data are on the disk and commits wait for it, as in production; tests need
             it seldom. Otherwise data are in memory, except with a limit of ``memory``, until `kill`
             or `restart` copy them to the disk.
@@ -81,8 +69,7 @@ class Postgres(PostgresServer):
     _clients: OwnStack = options.private(None)
     _related: dict[str, Any] = options.private(None)
     _role_passwords: Mapping[str, str] = options.private(None)
-    _storage: Storage = options.private(None)
-    _server: _Server = options.private(None)
+    _server: ServerState = options.private(None)
     _logins: contextlib.ExitStack = options.private(None)  # those of a test
 
     # Hooks
@@ -95,6 +82,15 @@ class Postgres(PostgresServer):
         if self.isolation == "transaction" or self.migrate is not None:
             modules |= {"sqlalchemy": "postgres", "psycopg": "postgres"}
         return modules
+
+    def server_env(self) -> Mapping[str, str]:
+        """The official image's contract.
+
+        Raises:
+            ServiceError: The class's migration has failed in another class: why start a server?
+        """
+        setup.check_migrations((self, *map(self.in_database, self.databases)))
+        return super().server_env()
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
@@ -127,8 +123,9 @@ class Postgres(PostgresServer):
 
     def secrets(self) -> Sequence[str]:
         """The passwords, as they are and as they stand in a URL."""
-        roles = (self._role_passwords or {}).values()
-        return [*super().secrets(), *(text for it in roles for text in options.spellings(it))]
+        declared = (self._as[0] if self._as else self)._class.password
+        known = [declared, *(self._role_passwords or {}).values()]
+        return [*super().secrets(), *(text for it in known for text in options.spellings(it))]
 
     def server_info(self) -> Mapping[str, object]:
         """The server's version, the settings that are not its defaults, and where the test is."""
@@ -140,6 +137,11 @@ class Postgres(PostgresServer):
         return {"server": version, "settings": settings, **where}
 
     # What a test uses
+
+    @property
+    def ca_file(self) -> str | None:
+        """With ``tls=True``, the path of a PEM file with what clients have to trust."""
+        return self._class._ca_file if self._certificates else None
 
     @property
     def schema(self) -> str:
@@ -187,7 +189,9 @@ class Postgres(PostgresServer):
         module = driver("sqlalchemy", extra="postgres")
         # The class's has no pool: an open connection would forbid cloning.
         how = {} if self._test else {"poolclass": module.NullPool}
-        made: sqlalchemy.Engine = module.create_engine(self.sqlalchemy_url, **how)
+        made: sqlalchemy.Engine = module.create_engine(
+            self.sqlalchemy_url, connect_args=self._arguments, **how
+        )
         self._clients.callback(made.dispose)
         return made
 
@@ -204,12 +208,15 @@ class Postgres(PostgresServer):
 
         async def opened() -> psycopg.AsyncConnection[Any]:  # type: ignore[name-defined]
             """After the test its event loop is gone, so that nothing can be closed politely."""
-            connection = await psycopg.AsyncConnection.connect(self.dsn)
+            connection = await psycopg.AsyncConnection.connect(self.dsn, **self._arguments)
             self._clients.callback(connection.pgconn.finish)
             return connection
 
         pool = driver("sqlalchemy", extra="postgres").NullPool
-        how = {"async_creator": opened} if self._test else {"poolclass": pool}
+        how: dict[str, Any]
+        how = {"connect_args": self._arguments, "poolclass": pool}
+        if self._test:
+            how = {"async_creator": opened}
         made: sqlalchemy.ext.asyncio.AsyncEngine
         made = module.create_async_engine(self.sqlalchemy_url, **how)
         return made
@@ -237,7 +244,9 @@ class Postgres(PostgresServer):
         """
         self._refuse_in_transaction("connect() of psycopg cannot join it; use engine")
         connection: psycopg.Connection[tuple[Any, ...]]
-        connection = driver("psycopg", extra="postgres").connect(self.dsn, **arguments)
+        connection = driver("psycopg", extra="postgres").connect(
+            self.dsn, **{**self._arguments, **arguments}
+        )
         self._clients.callback(connection.close)
         return connection
 
@@ -275,7 +284,7 @@ class Postgres(PostgresServer):
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
-        with self._storage.saving(self, crash=signal == "SIGKILL"):
+        with self._server.saving(self, crash=signal == "SIGKILL"):
             super().kill(signal)
 
     def restart(self) -> None:
@@ -285,7 +294,7 @@ class Postgres(PostgresServer):
             ServiceError: It did not come back; or it had ended by itself, and with it went its
                 data, which were in memory.
         """
-        if not self._storage.on_disk:
+        if not self._server.on_disk:
             self.kill()
         super().restart()
 
@@ -293,13 +302,14 @@ class Postgres(PostgresServer):
 
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle, with passwords in place."""
+        hosts = (runtime.engine.host, "localhost", *host_names(runtime.alias))
         return super()._bound(
             runtime,
+            _certificates=Tls.create(hosts) if self.tls else None,
             _role_passwords={role: options.random_password() for role in self.roles},
-            _storage=Storage(on_disk=not self._in_memory),
+            _server=ServerState(on_disk=not self._in_memory),
             _related={},
             _clients=OwnStack(),
-            _server=_Server(),
             **changes,
         )
 
@@ -330,19 +340,24 @@ class Postgres(PostgresServer):
         return admin
 
     def _admin_of(self, database: str) -> Admin:
-        return Admin(self, lambda name: self.copy_with(database=name).dsn, database=database)
+        def dsn(name: str) -> str:
+            return self.copy_with(database=name).dsn
+
+        return Admin(self, dsn, database=database, arguments=self._arguments)
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """What our own clients tell libpq beside the URI: whom to trust, and to speak in text."""
+        made = {"client_encoding": "utf8"}  # without, a database in SQL_ASCII has only bytes
+        if self._certificates is not None:
+            made |= {"sslmode": "verify-full", "sslrootcert": self._class._ca_file}
+        return made
 
     @locked_property
-    def _spare_sessions(self) -> list[SharedConnection]:
-        """Server sessions that one test after the other works in, with isolation="transaction"."""
-        kept: list[SharedConnection] = []
-
-        def close() -> None:
-            for session in kept:
-                session.close()
-
-        self._clients.callback(close)
-        return kept
+    def _ca_file(self) -> str:
+        assert self._certificates is not None  # noqa: S101 - for the type checker
+        files = self._clients.enter_context(PemFiles())
+        return files.write("ca.pem", self._certificates.authority)
 
     def _with_state(self, test: str, own: str, clients: OwnStack) -> Self:
         """The handle of a test for this one, the class's.
@@ -367,9 +382,7 @@ class Postgres(PostgresServer):
                 driver(module, extra="postgres")
             from orchestrator.services.postgres.transaction import SharedTransaction
 
-            transaction = SharedTransaction(
-                alias=self.alias, admin=self._admin, spare=self._spare_sessions
-            )
+            transaction = SharedTransaction(alias=self.alias, admin=self._admin)
             changes = {"_transaction": transaction}
             state = contextlib.closing(transaction)
         if self.isolation != "none" and self._leftovers is not None:
@@ -398,11 +411,9 @@ class Postgres(PostgresServer):
         In a schema of a test, that is a login of the test's own, which has the search path: a URL
         with it would be refused by some drivers.
         """
-        of_class = self._class
-        if role in self.roles:
-            of_class = of_class.as_role(role)
         if self.schema == "public":
-            return {"username": of_class.username, "password": of_class.password or ""}
+            return {"username": role, "password": self._role_passwords[role]}
+        of_class = self._class.as_role(role) if role in self.roles else self._class
         name = f"{self._test}_{next(self._server.logins)}"
         path = ", ".join(filter(None, [self.schema, of_class._search_path]))
         login = isolation.login(
@@ -432,10 +443,7 @@ class Postgres(PostgresServer):
         server, inside = self.database not in self.databases, not self._clones
         if not server and not inside:
             return None
-        shared = self._server
-        return Leftovers(
-            self._admin, server=server, inside=inside, live=shared.live, lock=shared.lock
-        )
+        return Leftovers(self._admin, self._server, server=server, inside=inside)
 
     def _relative(self, key: str, make: Callable[[], Self]) -> Self:
         """One handle for each relative, so that its engine is one too."""

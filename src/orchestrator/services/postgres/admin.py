@@ -36,14 +36,27 @@ class Admin:
         service: Whose server.
         dsn: The libpq URI of one of its databases.
         database: The one to connect to.
+        arguments: What psycopg needs to connect beside the URI.
+
+    Attributes:
+        spare: Other sessions, as good as new, to use again; they end with this one.
     """
 
-    def __init__(self, service: Service, dsn: Callable[[str], str], *, database: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        dsn: Callable[[str], str],
+        *,
+        database: str,
+        arguments: Mapping[str, Any],
+    ) -> None:
         self._service = service
+        self._arguments = arguments
         self._dsn = dsn
         self._database = database
         self._connection: PatientConnection | None = None
         self._silent = False
+        self.spare: list[Any] = []
 
     def run(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute a statement; its rows, if it has any.
@@ -76,8 +89,8 @@ class Admin:
             autocommit=True,
             connect_timeout=_CONNECT,
             application_name=APPLICATION,
-            client_encoding="utf8",  # else a database in SQL_ASCII has no text, only bytes
             options=options,
+            **self._arguments,
         )
         from orchestrator.services.postgres.connections import PATIENCE
 
@@ -86,7 +99,7 @@ class Admin:
 
     def elsewhere(self, database: str) -> Admin:
         """The same in another database; whoever asks closes it."""
-        return Admin(self._service, self._dsn, database=database)
+        return Admin(self._service, self._dsn, database=database, arguments=self._arguments)
 
     def verifier(self, password: str) -> str:
         """What the server stores of a password, so that the password itself is never sent."""
@@ -107,6 +120,8 @@ class Admin:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        while self.spare:
+            self.spare.pop().close()
 
     def _run(self, statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         cursor = self._opened().execute(statement, parameters or None)

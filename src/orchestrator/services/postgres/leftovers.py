@@ -12,13 +12,14 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.services.once import ProcessLock, driver, locked_property
+from orchestrator.services.once import driver, locked_property
 from orchestrator.services.postgres.admin import APPLICATION, LOGIN_UNTIL, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.services.postgres.admin import Admin
+    from orchestrator.services.postgres.server import ServerState
 
     Look = Mapping[str, Any]
 
@@ -112,20 +113,17 @@ class Leftovers:
 
     Args:
         admin: Connected to the database that tests share, if they share one.
+        state: Knows which tests run on the server now.
         server: Whether to look at what is the server's.
         inside: Whether to look at what is in that database.
-        live: The schemas and databases of tests that run on the server now.
-        lock: Guards them.
     """
 
-    def __init__(
-        self, admin: Admin, *, server: bool, inside: bool, live: list[str], lock: ProcessLock
-    ) -> None:
+    def __init__(self, admin: Admin, state: ServerState, *, server: bool, inside: bool) -> None:
         self._admin = admin
+        self._live = state.live
+        self._lock = state.lock
         self._server = server
         self._inside = inside
-        self._live = live
-        self._lock = lock
 
     @contextlib.contextmanager
     def cleared(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
@@ -14,6 +16,8 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError
 from orchestrator.probes.checks import connect
 from orchestrator.services import options
+from orchestrator.services.hooks import Extras
+from orchestrator.services.once import ProcessLock
 from orchestrator.services.postgres.setup import check_migration
 from orchestrator.services.service import Service
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.probes import Probe
     from orchestrator.probes.checks import Target
+    from orchestrator.services.tls import Tls
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 
@@ -39,6 +44,21 @@ _IN_MEMORY: Final = {"max_wal_size": "128MB", "min_wal_size": "32MB"}
 # what is committed was written, if not to the disk; with synchronous_commit=off it would not be.
 _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
 _PROTOCOL_3: Final = 196608
+_ASK_FOR_TLS: Final = 80877103
+_CERTIFICATES: Final = "/etc/orchestrator-tls"
+_TLS: Final = {
+    "ssl": "on",
+    "ssl_cert_file": f"{_CERTIFICATES}/server.pem",
+    "ssl_key_file": f"{_CERTIFICATES}/server.key",
+    "hba_file": f"{_CERTIFICATES}/pg_hba.conf",
+}
+# As the official image has it, but with TLS only.
+_ONLY_TLS: Final = b"""
+local all all trust
+local replication all trust
+hostssl all all all scram-sha-256
+hostssl replication all all scram-sha-256
+"""
 
 # What the log of a server that ended says of the reason.
 _RUNNING: Final = re.compile(rf"running {_INIT_FOLDER}/(\d+)-", re.MULTILINE)
@@ -90,12 +110,15 @@ class PostgresServer(Service):
     databases: Sequence[str] | Mapping[str, Any] = ()
     roles: Sequence[str] = ()
     extensions: Sequence[str] = ()
+    tls: bool = False
     durable: bool = False
+    _certificates: Tls | None = options.private(None)
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
         options.choice(self, "isolation", self.isolation, get_args(Isolation))
-        options.check_flag(self, "durable", self.durable)
+        for option in ("durable", "tls"):
+            options.check_flag(self, option, getattr(self, option))
         options.check_password(self, self.password)
         if self.password is not None and "\n" in self.password:
             # initdb reads it from a file, to the end of the line.
@@ -139,6 +162,7 @@ class PostgresServer(Service):
             **_QUIET,
             **({} if self.durable else _NOT_DURABLE),
             **(_IN_MEMORY if self._in_memory else {}),
+            **(_TLS if self.tls else {}),
             **self.settings,
         }
         return [
@@ -162,6 +186,22 @@ class PostgresServer(Service):
             files[f"{_INIT_FOLDER}/{number:03}-{name}"] = content
         return files
 
+    def server_extras(self) -> Extras:
+        """Certificates; the server reads its key only if nobody else can."""
+        if self._certificates is None:
+            return super().server_extras()
+        from orchestrator.engine.api import Copy  # declaring loads no more than it needs
+
+        server = self._certificates.server
+        hba, certificate = _TLS["hba_file"], _TLS["ssl_cert_file"]
+        return Extras(
+            copies=[
+                Copy(path=hba, source=_ONLY_TLS),
+                Copy(path=certificate, source=server.certificate),
+                Copy(path=_TLS["ssl_key_file"], source=server.key, mode=0o600, owner=_USER),
+            ]
+        )
+
     def server_tmpfs(self) -> Mapping[str, str]:
         """The memory that holds the data."""
         return {MEMORY: "mode=1777"} if self._in_memory else {}
@@ -172,7 +212,8 @@ class PostgresServer(Service):
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
-        return Call(asks_for_password)
+        ask = partial(asks_for_password, tls=self._certificates)
+        return Call(update_wrapper(ask, asks_for_password))  # for its name in messages
 
     def why_ended(self) -> str:
         """The init file and its line, or the server's last words."""
@@ -214,13 +255,20 @@ class PostgresServer(Service):
         options.check(self, "init", good, expected)
 
 
-def asks_for_password(target: Target) -> None:
+def asks_for_password(target: Target, *, tls: Tls | None = None) -> None:
     """Return when the server lets clients in: its protocol's first words need no password.
 
     Raises:
         NotReadyError: It answers, but says that it is not ready.
     """
-    with connect(target) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(connect(target))
+        if tls is not None:
+            connection.sendall(struct.pack("!ii", 8, _ASK_FOR_TLS))
+            if connection.recv(1) != b"S":
+                raise NotReadyError("it does not speak TLS yet")
+            secured = tls.client_context.wrap_socket(connection, server_hostname=target.host)
+            connection = stack.enter_context(secured)
         user = b"user\0orchestrator\0\0"
         connection.sendall(struct.pack("!ii", 8 + len(user), _PROTOCOL_3) + user)
         answer = connection.recv(1024)
@@ -260,14 +308,20 @@ def _unpacked(content: bytes, file: str | Path) -> bytes:
 
 
 @dataclass(eq=False)
-class Storage:
-    """Where the data of one server are.
+class ServerState:
+    """What all handles of a server share.
 
     Attributes:
-        on_disk: Whether they outlive the server's end.
+        on_disk: Whether its data outlive its end.
+        live: The schemas and databases of tests that run now.
+        lock: Guards those.
+        logins: Numbers for the logins of tests.
     """
 
     on_disk: bool
+    live: list[str] = field(default_factory=list)
+    lock: ProcessLock = field(default_factory=ProcessLock)
+    logins: Iterator[int] = field(default_factory=itertools.count)
 
     @contextlib.contextmanager
     def saving(self, service: Service, *, crash: bool) -> Iterator[None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.services.once import ProcessLock, driver
@@ -73,6 +76,8 @@ def check_migration(migrate: Any, *, option: str) -> None:
 def migrate(handle: Postgres) -> None:
     """Migrate a database, by its handle of the class: by a function, a MetaData or Alembic.
 
+    Logging is as before then: Alembic's own env.py disables all loggers that there are.
+
     Raises:
         ServiceError: The migration raised.
     """
@@ -81,22 +86,76 @@ def migrate(handle: Postgres) -> None:
 
     migration: Any = handle.migrate
     try:
-        if _is_alembic(migration):
-            _upgrade(migration, handle.engine)
-        elif _is_metadata(migration):
-            migration.create_all(handle.engine)
-        elif inspect.iscoroutinefunction(migration):
-            asyncio.run(migration(handle.async_engine))
-        elif migration is not None:
-            migration(handle.engine)
+        with _one_at_a_time.held(), _logging_kept():
+            if _is_alembic(migration):
+                _upgrade(migration, handle.engine)
+            elif _is_metadata(migration):
+                migration.create_all(handle.engine)
+            elif inspect.iscoroutinefunction(migration):
+                asyncio.run(migration(handle.async_engine))
+            elif migration is not None:
+                migration(handle.engine)
     except OrchestratorError:
         raise
     except Exception as error:
+        told = f"{type(error).__name__}: {masked(str(error), handle.secrets())}"
+        if type(error).__name__ != "OperationalError":  # which may be the server's fault
+            with contextlib.suppress(TypeError):  # what has no weak references is run again
+                _failed.setdefault(_subject(migration), {})[repr(handle)] = told
         raise ServiceError(
-            f"{handle.alias}: the migration failed: {type(error).__name__}: "
-            f"{masked(str(error), handle.secrets())}",
-            service=handle.alias,
+            f"{handle.alias}: the migration failed: {told}", service=handle.alias
         ) from error
+
+
+def check_migrations(handles: Iterable[Postgres]) -> None:
+    """Raise ServiceError for a migration that has failed in this process, in another class."""
+    for handle in handles:
+        with contextlib.suppress(TypeError):
+            told = _failed.get(_subject(handle.migrate), {}).get(repr(handle))
+            if told:
+                raise ServiceError(
+                    f"{handle.alias}: the migration failed in a class before, so it is not run "
+                    f"again: {told}",
+                    service=handle.alias,
+                )
+
+
+def _subject(migration: Any) -> Any:
+    """What lives as long as a migration, and has weak references: of a method, its object."""
+    return getattr(migration, "__self__", migration)
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Leave the process's logging as it was: the env.py of `alembic init` disables every logger."""
+    # fileConfig closes, and forgets, every handler that there is; so there is none.
+    handlers, names = vars(logging)["_handlerList"], vars(logging)["_handlers"]
+    kept_handlers, kept_names = handlers[:], dict(names)
+    kept = {logger: _state(logger) for logger in _loggers()}
+    new = _state(logging.getLogger("orchestrator.never configured"))
+    handlers.clear()
+    try:
+        yield
+    finally:
+        for logger in _loggers():
+            vars(logger).update(kept.get(logger) or {**new, "handlers": [], "filters": []})
+        logging.root.setLevel(logging.root.level)  # forgets who was enabled
+        logging.shutdown()  # the handlers of the migration
+        handlers[:] = kept_handlers
+        names.update(kept_names)
+
+
+def _loggers() -> list[logging.Logger]:
+    made = logging.root.manager.loggerDict.values()
+    return [logging.root, *(it for it in made if isinstance(it, logging.Logger))]
+
+
+def _state(logger: logging.Logger) -> dict[str, Any]:
+    names = ("level", "propagate", "disabled", "handlers", "filters")
+    return {name: copy(vars(logger)[name]) for name in names}
+
+
+_failed: Final[WeakKeyDictionary[Any, dict[str, str]]] = WeakKeyDictionary()
 
 
 def _is_alembic(migration: Any) -> bool:
@@ -108,7 +167,7 @@ def _is_metadata(migration: Any) -> bool:
 
 
 def _upgrade(config: Any, engine: sqlalchemy.Engine) -> None:
-    with _one_at_a_time.held(), _pointed_at(config, engine):
+    with _pointed_at(config, engine):
         driver("alembic.command").upgrade(config, "head")
     with engine.connect() as connection:
         migrated = connection.exec_driver_sql(_ANY_TABLE).scalar()

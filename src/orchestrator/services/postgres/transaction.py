@@ -106,14 +106,12 @@ class SharedTransaction:
 
     Args:
         alias: The service's, for errors.
-        admin: Opens its session, and ends it where nothing else can.
-        spare: Sessions of tests before, as good as new; where to leave this one's.
+        admin: Has sessions, and ends them where nothing else can.
     """
 
-    def __init__(self, *, alias: str, admin: Admin, spare: list[SharedConnection]) -> None:
+    def __init__(self, *, alias: str, admin: Admin) -> None:
         self._alias = alias
         self._admin = admin
-        self._spare = spare
         self._session: SharedConnection | None = None
         self._holders: deque[None] = deque()  # one for each connection of SQLAlchemy
         self._levels: list[_Level] = []  # the innermost last, which is never done
@@ -184,7 +182,7 @@ class SharedTransaction:
                 session.close()  # who holds it yet shall not reach into the next test
             else:
                 session.execute("discard all")
-                self._spare.append(session)
+                self._admin.spare.append(session)
 
     # What SQLAlchemy asks for, and tells
 
@@ -194,7 +192,7 @@ class SharedTransaction:
                 raise OperationalError(_ENDED)
             session = self._session
             while session is None or not _is_alive(session):
-                spare = self._spare
+                spare = self._admin.spare
                 session = spare.pop() if spare else self._admin.connect(SharedConnection)
             if session is not self._session:
                 session.execute(_BEGIN)
