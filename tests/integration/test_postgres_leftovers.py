@@ -173,12 +173,12 @@ class Leftovers(TestCase):
         with contextlib.ExitStack() as first:
             one = first.enter_context(db.isolated("test_one-1"))
             with db.isolated("test_two-2") as two:
-                for handle in (one, two):
+                for handle, table in ((one, "one"), (two, "two")):
                     with handle.engine.begin() as connection:
-                        connection.exec_driver_sql("create table t as select 1")
+                        connection.exec_driver_sql(f"create table {table} as select 1")
                 first.close()
                 with two.engine.connect() as connection:
-                    self.assertEqual(1, connection.exec_driver_sql("select * from t").scalar())
+                    self.assertEqual(1, connection.exec_driver_sql("select * from two").scalar())
 
 
 _SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level": "logical"}
