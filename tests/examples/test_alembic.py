@@ -50,8 +50,8 @@ class MigrationTest(ServicesMixin, unittest.TestCase):
     def test_migrations_go_up_and_down_again(self) -> None:
         """A downgrade to base leaves no table of the application behind."""
         config = Config(Path(__file__).with_name("migrations") / "alembic.ini")
-        url = self.db.engine.url.render_as_string(hide_password=False)
-        config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+        url = self.db.sqlalchemy_url.render_as_string(hide_password=False)
+        config.set_main_option("sqlalchemy.url", url)
 
         command.upgrade(config, "head")
         self.assertIn("books", inspect(self.db.engine).get_table_names())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import unittest
 import urllib.request
 
-from orchestrator import Container, ServicesMixin
+import psycopg
+from sqlalchemy import create_engine, make_url, text
+
+from orchestrator import Container, Postgres, ServicesMixin
 from orchestrator.probes import All, Call, Exec, Http, LogLine, Tcp
 
 SERVER = """
@@ -50,3 +53,18 @@ class GenericTest(ServicesMixin, unittest.TestCase):
         told = self.web.exec(["sh", "-c", "echo $GREETING $(cat /tmp/name) > /tmp/told"])
         self.assertEqual(0, told.exit_code, told.stderr)
         self.assertEqual(b"hello ada\n", self.web.read_file("/tmp/told"))
+
+
+class ConnectionUrlTest(ServicesMixin, unittest.TestCase):
+    """`PostgresContainer.get_connection_url(driver=…)`."""
+
+    db = Postgres()
+
+    def test_a_url_for_any_driver(self) -> None:
+        """As it is, or with a driver's name for SQLAlchemy, it leads to where the test is."""
+        with psycopg.connect(self.db.url) as connection:
+            connection.execute("create table orders (id int)")
+        engine = create_engine(make_url(self.db.url).set(drivername="postgresql+psycopg"))
+        self.addCleanup(engine.dispose)
+        with engine.connect() as connected:
+            self.assertEqual([], connected.execute(text("select * from orders")).all())
