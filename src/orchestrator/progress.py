@@ -61,13 +61,15 @@ def telling(about: str, text: str, *, after: float = _SLOW) -> Iterator[None]:
 
     thread = threading.Thread(target=watch, name="orchestrator-progress", daemon=True)
     thread.start()
+    outcome = "failed after"
     try:
         yield
+        outcome = "took"
     finally:
         over.set()
         thread.join()
         if (seconds := time.monotonic() - began) > after:
-            tell(about, f"{text} took {seconds:.1f} s", over=True)
+            tell(about, f"{text} {outcome} {seconds:.1f} s", over=True)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import http.server
 import threading
 import time
 import unittest
+from pathlib import Path
 from typing import ClassVar
 
 from orchestrator import Container, File, ServicesMixin
@@ -112,10 +113,23 @@ class HiddenTest(LeakCheckedTestCase):
         for size in ("size=much", "1m,exec", "bind", "mode=9", ""):
             with self.subTest(size), self.assertRaisesRegex(DeclarationError, "mount options"):
                 Container(image="redis", tmpfs={"/scratch": size})
-        with self.assertRaisesRegex(DeclarationError, r"File\(mode="):
-            File(b"", mode=0o10000)
+        for mode in (0o10000, 600, 755):  # the last two were meant to be octal
+            with self.subTest(mode), self.assertRaisesRegex(DeclarationError, r"File\(mode="):
+                File(b"", mode=mode)
         with self.assertRaisesRegex(DeclarationError, r"File\(owner="):
             File(b"", owner="a b")
+
+    def test_a_file_that_is_not_there(self) -> None:
+        """The error names the attribute, and where it was looked for."""
+
+        class Missing(ServicesMixin, unittest.TestCase):
+            box = Container(image="redis", entrypoint=SLEEP, files={"/x": "no-such.conf"})
+
+            def test_it(self) -> None:
+                """Never reached."""
+
+        words = f"box: Container(files=…) cannot read '{Path.cwd() / 'no-such.conf'}': No such file"
+        self.assertIn(words, self.assert_error(Missing, "DeclarationError"))
 
     def test_a_link_into_memory_is_seen_at_the_start(self) -> None:
         """Only the image tells where it leads."""

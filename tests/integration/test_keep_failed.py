@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,7 +13,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from orchestrator import Container, ServicesMixin
+from orchestrator import Container, Postgres, Redis, ServicesMixin
 from orchestrator.cli import main
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
@@ -110,6 +112,7 @@ class KeepFailedTest(KeptTestCase):
         self.assertEqual(ALL, self.kept())
         [row] = [line for line in self.command("ps").splitlines() if box.id[:12] in line]
         self.assertIn("running, kept", row)
+        self.assertRegex(self.command("doctor"), f"kept until `reap`.*{self.test_class}")
         self.assertEqual(("", ""), self.run_quietly(self.failing()))
         self.assertEqual([], self.kept())
 
@@ -151,6 +154,31 @@ class KeepFailedTest(KeptTestCase):
         text, _ = self.run_quietly(self.failing(own=own, test_fails=fails))
         self.assertEqual(2, text.count("docker exec -it"))
         self.assertEqual(["container kept", *ALL, "volume kept"], self.kept())
+
+    def test_a_way_in(self) -> None:
+        """The commands need no password."""
+
+        def test_it(case: unittest.TestCase) -> None:
+            case.fail("on purpose")
+
+        servers = {"db": Postgres(username="bob"), "cache": Redis(), "secured": Redis(tls=True)}
+        text, _ = self.run_quietly(self.failing(**servers, test_it=test_it))
+        for alias, question, answer in (
+            ("db", "select 6 * 7", "42"),
+            ("cache", "ping", "PONG"),
+            ("secured", "ping", "PONG"),
+        ):
+            [command] = re.findall(rf"  {alias}: (docker exec) -it (.*);", text)
+            asked = subprocess.run(
+                shlex.split(" -i ".join(command)),
+                check=False,
+                input=question,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            with self.subTest(alias):
+                self.assertIn(answer, asked.stdout)
 
 
 class AfterTheProcessTest(KeptTestCase):

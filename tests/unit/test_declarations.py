@@ -92,6 +92,9 @@ class DeclarationTest(unittest.TestCase):
             "'localhost' cannot name a service": {"localhost": Redis()},
             "'run' cannot name a service: unittest.case.TestCase has": {"run": Redis()},
             "Odd.db is the class Postgres itself; write db = Postgres\\(\\)": {"db": Postgres},
+            "Odd.db is the class Own itself": {
+                "db": type("Own", (Redis,), {"__qualname__": "Odd.Own"})
+            },
             "depends on 'db', which is not a service": {"cache": Redis(depends_on=["db"])},
             "does not live as long": {"one": short, "two": Redis(depends_on=[short])},
             "in a circle": {"one": Redis(depends_on=["two"]), "two": Redis(depends_on=["one"])},

@@ -55,6 +55,12 @@ class ProgressTest(unittest.TestCase):
                 time.sleep(0.01)
         self.assertRegex(self.stream.getvalue(), r"\norchestrator: db: starting took \d+\.\d s\n$")
 
+    def test_slow_and_failed(self) -> None:
+        """It is not told that something has been done that failed."""
+        with self.assertRaises(ValueError), telling("db", "starting", after=0):
+            raise ValueError
+        self.assertRegex(self.stream.getvalue(), r"db: starting failed after \d+\.\d s\n$")
+
     def test_no_stderr(self) -> None:
         """Without a stderr nothing is shown, and nothing fails."""
         with contextlib.redirect_stderr(None):

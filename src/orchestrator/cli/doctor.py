@@ -271,6 +271,9 @@ def check_leftovers(engine: Engine) -> Finding:
         parts += [f"not known of {kind}s: {reason}" for kind, reason in found.refused.items()]
         return _refusal("leftover", "\n".join(parts), paths=[f"/{kind}s" for kind in found.refused])
     mend = "python -m orchestrator reap" if left else ""
+    kept = {thing.test_class for thing in found.things if thing.kept}
+    if kept:
+        parts.append(f"kept until `reap`, because they failed: {', '.join(sorted(kept))}")
     return Finding("leftover", "\n".join(parts) or "none", mend)
 
 

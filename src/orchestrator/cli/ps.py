@@ -68,10 +68,10 @@ def _row(thing: Owned, *, now: datetime, image: str) -> tuple[str, ...]:
         thing.test_class,
         thing.service,
         thing.kind,
-        thing.id[:_SHORT] if thing.kind in ("container", "network") else thing.id,
+        thing.id if thing.kind == "volume" else thing.id.rpartition(":")[2][:_SHORT],
         f"{thing.status or '-'}{', kept' if thing.kept else ''}",
         _age(thing.age(now)),
-        image,
+        thing.id if thing.kind == "image" else image,
     )
     return tuple(printable(cell, lines=False) or "-" for cell in cells)
 

@@ -206,7 +206,8 @@ class StartContext:
     def how_to_look(self) -> str:
         """The commands that look into what stays, when something has failed."""
         lines = [
-            f"  {handle.alias}: docker exec -it {handle.running.container} sh; "
+            f"  {handle.alias}: docker exec -it {handle.running.container} "
+            f"{handle.server_shell()}; "
             f"docker logs {handle.running.container}"
             for handle in self.bound
             if ("container", handle.running.container) in self._made

@@ -67,6 +67,9 @@ def launch(
         except EngineError as error:
             error.args = (f"{called(alias, image[0])}: {error}",)
             raise
+        except DeclarationError as error:
+            error.args = (f"{alias}: {error}",)
+            raise
         with context.span(alias, "probe"):
             await_ready(handle, cancelled=context.stopping.is_set)
         if context.stopping.is_set():

@@ -292,9 +292,7 @@ def check_declarations(cls: type, root: type) -> None:
     seen: dict[object, str] = {}
     for base in cls.__mro__:
         for name, value in vars(base).items():
-            if _is_bare_service(value) and not value.__qualname__.startswith(
-                f"{base.__qualname__}."
-            ):
+            if _is_bare_service(value) and value.__qualname__ != f"{base.__qualname__}.{name}":
                 raise DeclarationError(
                     f"{base.__qualname__}.{name} is the class {value.__name__} itself; write "
                     f"{name} = {value.__name__}()"

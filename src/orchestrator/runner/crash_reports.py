@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _LAST_LINES: Final = 60
 _LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
-_WATCH: Final = re.compile(r'/runner/interruption\.py", line \d+ in _wait')
+_NOT_OF_TESTS: Final = re.compile(
+    r'/runner/interruption\.py", line \d+ in _wait|^Extension modules: '
+)
 _BELOW_TESTS: Final = re.compile(
     r"/unittest/(case|suite|async_case)\.py|/runner/(result|suite)\.py"
 )
@@ -122,7 +124,9 @@ def _with_output(said: str, worker: WorkerHandle) -> str:
 def _of_tests(stacks: str) -> str:
     """Stacks without this runner's own thread, and without what is below a test or a fixture."""
     blocks = [
-        block.split("\n") for block in stacks.strip().split("\n\n") if not _WATCH.search(block)
+        block.split("\n")
+        for block in stacks.strip().split("\n\n")
+        if not _NOT_OF_TESTS.search(block)
     ]
     return "\n\n".join(
         "\n".join(itertools.takewhile(lambda line: not _BELOW_TESTS.search(line), block))

@@ -156,15 +156,16 @@ class UnitResult:
         self.records.setdefault(ordinal, []).extend(records)
         return records
 
-    def not_run(self, reason: str, *, only: int | None = None) -> list[Record]:
-        """Record, and return, that the tests without an outcome, or one of them, have none.
+    def not_run(self, reason: str, *, only: int | None = None, owner: str = "") -> list[Record]:
+        """Record, and return, that the tests without an outcome have none.
 
-        One that was to run again failed.
+        Or one of them, or those of one class. One that was to run again failed.
         """
         added: list[Record] = []
         for ordinal in self.open:
-            if only in (None, ordinal):
-                test, problems = self.unit.tests[ordinal], self.earlier.pop(ordinal, ())
+            test = self.unit.tests[ordinal]
+            if only in (None, ordinal) and owner in ("", test.owner):
+                problems = self.earlier.pop(ordinal, ())
                 outcome = problems[0].outcome if problems else Outcome.NOT_RUN
                 record = Record(test=test, outcome=outcome, problems=problems, reason=reason)
                 added += self.record(ordinal, (record,))

@@ -273,6 +273,8 @@ class Run:
             order = range(len(unit.tests)) if seed is None else schedule.shuffled(unit, seed)
             if failed and options.failed == "only":
                 order = [ordinal for ordinal in order if ordinal in failed.get(unit.key, ())]
+            elif unit.key in failed:
+                order = schedule.reordered(unit, order, first=failed[unit.key])
             if order:
                 result = UnitResult(unit=unit, order=order, retries=options.retries)
                 self.results.units.append(result)
@@ -388,6 +390,9 @@ class Run:
         if worker.test is None or worker.ordinal is None:
             unit.fixture_crashes += 1
             self._fixture_failed(unit, worker.owner, problem)
+            if worker.ending is Ending.TIMEOUT and worker.phase.startswith("setUp"):
+                # a second try would take as long
+                self._show(unit, unit.not_run(f"{worker.phase} hung", owner=worker.owner))
         else:
             seconds = time.monotonic() - worker.since
             record = Record(

@@ -133,6 +133,12 @@ def shuffled(unit: Unit, seed: str) -> list[int]:
     return [ordinal for group in groups for ordinal in group]
 
 
+def reordered(unit: Unit, order: Sequence[int], *, first: Collection[int]) -> list[int]:
+    """The unit's ordinals, some first, and their classes; the tests of a class stay together."""
+    owners = [unit.tests[ordinal].owner for ordinal in [*first, *order]]
+    return sorted(order, key=lambda it: (owners.index(unit.tests[it].owner), it not in first))
+
+
 def failed_in(unit: Unit, failed: Collection[str]) -> list[int]:
     """The ordinals of the tests that are known to have failed.
 

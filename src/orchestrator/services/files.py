@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
 _OWNER: Final = re.compile(r"[\w.-]+\$?(:[\w.-]+\$?)?")
-_MOST_MODE: Final = 0o7777
+_MODES: Final = 0o6777  # without the sticky bit, which 600 for 0o600 and 755 for 0o755 would have
 _ALWAYS_MOUNTED: Final = ("/dev", "/proc", "/sys")
 _FLAGS: Final = frozenset(("exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw"))
 _SIZE: Final = r"\d+[kmg]?"
@@ -58,7 +58,7 @@ class File:
 
 def check_mode(mode: object, place: str) -> None:
     """Raise DeclarationError unless permissions are a number such as ``0o644``, or None."""
-    if mode is not None and not (type(mode) is int and 0 <= mode <= _MOST_MODE):
+    if mode is not None and not (type(mode) is int and mode & _MODES == mode):
         raise DeclarationError(f"{place} cannot be {mode!r}: expected permissions, such as 0o644")
 
 

@@ -303,6 +303,10 @@ class Hooks(Declaration):
         """What `info` tells about the server beside image, host and ports."""
         return {}
 
+    def server_shell(self) -> str:
+        """The command in its container with which to look into the server."""
+        return "sh"
+
     def is_news(self, line: str) -> bool:  # noqa: ARG002 - for those who know their server's log
         """Whether a line of the log is for a failed test's note, or only tells of isolation."""
         return True

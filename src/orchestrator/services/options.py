@@ -163,5 +163,6 @@ def read_file(service: object, option: str, file: str | Path) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise DeclarationError(
-            f"{type(service).__name__}({option}=…) cannot read {str(file)!r}: {error.strerror}"
+            f"{type(service).__name__}({option}=…) cannot read {str(Path(file).absolute())!r}: "
+            f"{error.strerror}"
         ) from error

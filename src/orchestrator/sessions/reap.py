@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _REAP_SECONDS: Final = 5.0  # for what does not go at the first attempt
 _SWEEP_SECONDS: Final = 0.5  # what will not go must not hold up every start there is
 _SESSION_QUIET: Final = 0.25  # a create whose client vanished appears 11 to 180 ms later
+_GOING: Final = "already in progress"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -364,6 +365,8 @@ def sweep(engine: Engine, *, own: Collection[str], spare_run: str | None = None)
         why = printable(reason, lines=False)
         _LOG.warning("cannot know which %ss dead processes left: %s", kind, why)
     for failure in report.failed:
+        if _GOING in failure.reason:  # its own watchdog is at it
+            continue
         thing = failure.thing
         what = printable(f"{thing.kind} {thing.name}: {failure.reason}", lines=False)
         _LOG.warning("could not remove %s", what)

@@ -163,6 +163,23 @@ class FailedTest(RunnerTestCase):
         self._ran()
         self.run_suite("-j", "1", "--failed-first")
         self.assertEqual("B.a", self._ran()[-1])
+        self.write(
+            test_module="""
+            def setUpModule(): pass
+            class A(unittest.TestCase):
+                def test_a(self): open("ran", "a").write("A.a ")
+            class B(unittest.TestCase):
+                def test_a(self): open("ran", "a").write("B.a ")
+                def test_b(self):
+                    open("ran", "a").write("B.b ")
+                    self.fail()
+            """
+        )
+        for order in (["A.a", "B.a", "B.b"], ["B.b", "B.a", "A.a"]):
+            self.run_suite("--failed-first", "test_module")
+            self.assertEqual(
+                order, self._ran(), "in a module its classes, and in a class its tests"
+            )
         (self.project / "broken").touch()
         self.run_suite("-j", "1", "test_letters.A")
         self.write(test_letters=LETTERS.replace("class A", "class New"))

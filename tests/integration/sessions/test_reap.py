@@ -7,8 +7,11 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
+from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
-from tests.faults.proxy import Proxy, forbidding
+from orchestrator.sessions.reap import sweep
+from orchestrator.settings import Settings
+from tests.faults.proxy import Proxy, answer, forbidding
 from tests.integration.sessions.case import CommandTestCase
 
 
@@ -93,6 +96,20 @@ class ReapTest(CommandTestCase):
         self.assertNotIn("removed", out)
         self.assertIn(f"could not remove volume {volume} ", err)
         self.assertIn("volume is in use", err)
+
+    def test_what_is_going(self) -> None:
+        """A sweep says nothing of what somebody else removes just now, such as a watchdog."""
+        volume = self.plant(self.dead)
+        refusal = answer(409, f"removal of volume {volume} is already in progress")
+        proxy = self.enterContext(
+            Proxy(self.daemon.url, instead=lambda line: refusal if "DELETE" in line else None)
+        )
+        with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):
+            engine = connect(Settings(), endpoint=find_endpoint())
+        self.addCleanup(engine.close)
+        with self.assertNoLogs("orchestrator.sessions", "WARNING"):
+            sweep(engine, own=())
+        self.assertEqual([volume], self.left())
 
     def test_what_may_not_be_listed(self) -> None:
         """What can be listed is removed; what cannot is named with the reason, status 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shlex
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,10 @@ class PostgresServer(Service):
             **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
             **({"PGDATA": DATA} if self._in_memory else {}),
         }
+
+    def server_shell(self) -> str:
+        """Its image lets the administrator in without a password, from inside."""
+        return shlex.join(["psql", "-U", self.username, self.database])
 
     def server_command(self) -> Sequence[str]:
         """Settings as arguments."""

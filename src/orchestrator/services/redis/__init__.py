@@ -157,6 +157,15 @@ class Redis(Service):
         """What the entry point needs to give the data to the server's user, and to become it."""
         return ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 
+    def server_env(self) -> Mapping[str, str]:
+        """The password for ``redis-cli``."""
+        return {"REDISCLI_AUTH": self.password or ""}
+
+    def server_shell(self) -> str:
+        """Its own client."""
+        secured = f" -p {self.container_port} --tls --cacert {_CERTIFICATES}/ca.pem"
+        return f"redis-cli{secured if self.tls else ''}"
+
     def server_command(self) -> Sequence[str]:
         """Settings and users as arguments.
 
