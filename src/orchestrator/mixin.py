@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import unittest
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from unittest import TestCase
 
@@ -26,7 +27,7 @@ from orchestrator.services.once import OwnStack
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.environment.environment import Environment
 
@@ -35,6 +36,8 @@ else:
     _Base = object
 
 _REPORTS: Final = ("addError", "addFailure", "addSubTest")
+REPORTS: Final = "_orchestrator_reports"
+"""What a run has that tells at its end what would not go."""
 _FELL_THROUGH: Final = 70  # the exit status of a child that returned from its test
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
@@ -119,6 +122,7 @@ class ServicesMixin(_Base):
         """Run the test with clean state; what fails gets a note with its services' logs."""
         if not _has_services(type(self)):
             return super().run(result)
+        _report_at_the_end(result)
         with _in_one_process(), self._isolating():
             if result is None:
                 return super().run()  # whoever gives no result is handed one, without notes
@@ -195,7 +199,52 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     for name in (ENVIRONMENT, HANDLES):
         if name in vars(cls):
             delattr(cls, name)
-    end(environment.stop)
+    end(partial(environment.stop, wait=False))
+
+
+def _report_at_the_end(result: Any) -> None:
+    """Have the end of the run wait for what is being removed, and tell what would not go.
+
+    That is pytest's session, of whose tests this result is one; or unittest's result. A run of
+    neither kind ends with its process, which tells it on stderr.
+    """
+    run = getattr(result, "session", result)
+    if run is None or getattr(run, REPORTS, False) or not hasattr(run, "__dict__"):
+        return
+    if callable(add := getattr(run, "addfinalizer", None)):
+        vars(run)[REPORTS] = True
+        add(partial(_end_of_pytest, run))
+    elif callable(stop := getattr(run, "stopTestRun", None)):
+        vars(run)[REPORTS] = True
+
+        def stop_test_run() -> None:
+            del vars(run)["stopTestRun"], vars(run)[REPORTS]
+            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                _end_of_unittest(run)
+            stop()
+
+        vars(run)["stopTestRun"] = stop_test_run
+
+
+def _end_of_pytest(session: Any) -> None:
+    del vars(session)[REPORTS]
+    errors = list(_left_behind().values())
+    for error in errors[1:]:
+        errors[0].add_note(str(error))
+    for error in errors[:1]:
+        raise error
+
+
+def _end_of_unittest(result: Any) -> None:
+    for test_class, error in _left_behind().items():
+        fixture: Any = unittest.suite._ErrorHolder(f"tearDownClass ({test_class})")  # type: ignore[attr-defined]  # noqa: SLF001 - as unittest reports it
+        result.addError(fixture, (type(error), error, None))
+
+
+def _left_behind() -> Mapping[str, Exception]:
+    from orchestrator.environment.context import left_behind  # declaring must not load it
+
+    return left_behind()
 
 
 def _has_services(cls: type) -> bool:

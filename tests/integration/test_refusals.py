@@ -166,7 +166,7 @@ class BriefRefusalTest(RefusalTestCase):
     context._REMOVAL = 0.1
 
     def tearDownModule():
-        open("open", "x").close()
+        atexit.register(lambda: open("open", "x").close())  # before the session's end
 """
 
         def instead(line: str) -> bytes | None:

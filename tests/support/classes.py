@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
-from orchestrator.sessions import own_session, snapshot
+from orchestrator.sessions import KINDS, own_session, snapshot
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def left_of_this_process() -> Sequence[Thing]:
     engine = connect(settings, endpoint=endpoint)
     try:
         session = own_session(engine, settings=settings)
+        session.departing.awaited(kinds=KINDS)  # of classes that are over
         found = snapshot(engine, {Label.SESSION: session.id})[0]
         return [item for item in found if item.kind != "image"]
     finally:

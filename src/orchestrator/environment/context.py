@@ -23,7 +23,7 @@ from orchestrator.errors import EngineError, OrchestratorError, ReapError, print
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack, ProcessLock
 from orchestrator.services.secret import masked
-from orchestrator.sessions import Thing, remove_things
+from orchestrator.sessions import Thing, departed, remove_things
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -164,9 +164,10 @@ class StartContext:
         self._made.remove(("container", name))
 
     def clear(self) -> None:
-        """Remove everything made here: containers side by side, then the network.
+        """Have everything made here removed: containers side by side, then the network.
 
-        With ORCHESTRATOR_KEEP_FAILED, what has failed stays.
+        Nobody waits for it here, unless there is no watchdog to do it: `left_behind` does. With
+        ORCHESTRATOR_KEEP_FAILED, what has failed stays.
 
         Raises:
             ReapError: Something would not go; the message names each, and why.
@@ -179,7 +180,13 @@ class StartContext:
             else:
                 return
         try:
-            self._remove(sorted(self._made))
+            made = [Thing(kind, name, name) for kind, name in sorted(self._made)]
+            if made and self.session.remove_later(
+                made, test_class=self.test_class, seconds=_REMOVAL
+            ):
+                self._made.clear()
+            else:
+                self._remove(sorted(self._made))
         finally:
             for follower in self._followers:
                 follower.join(_LAST_LINES)
@@ -264,11 +271,26 @@ class StartContext:
         for name in {thing.name for thing in things} - {thing.name for thing in left}:
             self.session.forget(name)
         if left:
-            raise ReapError(
-                f"{self.test_class or 'process'}: not everything could be removed; "
-                "`python -m orchestrator reap` tries again:\n"
-                + "\n".join(f"  {thing.reason}" for thing in left)
-            )
+            raise _not_removed(left, test_class=self.test_class)
+
+
+def _not_removed(left: Iterable[Thing], *, test_class: str) -> ReapError:
+    return ReapError(
+        f"{test_class or 'process'}: not everything could be removed; "
+        "`python -m orchestrator reap` tries again:\n"
+        + "\n".join(f"  {thing.reason}" for thing in left)
+    )
+
+
+def left_behind(*, test_class: str | None = None) -> Mapping[str, ReapError]:
+    """Wait for what is being removed; what would not go, by class, each told once.
+
+    Args:
+        test_class: Only what is of this class, and then its networks too, which else may be left
+            to the watchdog where that outlives this process.
+    """
+    left = departed(test_class=test_class)
+    return {name: _not_removed(things, test_class=name) for name, things in left.items()}
 
 
 def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> None:

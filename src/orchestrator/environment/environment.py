@@ -13,7 +13,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment.context import StartContext
+from orchestrator.environment.context import StartContext, left_behind
 from orchestrator.environment.launch import (
     launch,
     release,
@@ -86,7 +86,7 @@ class Environment:
             if isinstance(error, Exception):
                 self.failed(error)
             try:
-                self.stop()
+                self.stop(wait=True)
             except OrchestratorError as left:
                 error.add_note(str(left))
             raise
@@ -207,14 +207,22 @@ class Environment:
                 context.told.set()
                 error.add_note(text)
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool) -> None:
         """Remove everything; safe to call twice.
+
+        Args:
+            wait: Until all is gone; else it goes while the next class runs, and `left_behind` says
+                what did not.
 
         Raises:
             ReapError: Something would not go.
         """
         self.handles, self.started = {}, False
-        self._ending.close()
+        try:
+            self._ending.close()
+        finally:
+            for error in left_behind(test_class=self._test_class).values() if wait else ():
+                raise error
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Mapping[Service, Service]]:

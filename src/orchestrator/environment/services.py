@@ -11,6 +11,7 @@ import copy
 import os
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from orchestrator.errors import (
@@ -105,7 +106,7 @@ class Services:
         vars(self).pop(HANDLES, None)
         if isinstance(error, Exception):
             vars(self)[ENVIRONMENT].failed(error)
-        end(vars(self).pop(ENVIRONMENT).stop, block=error)
+        end(partial(vars(self).pop(ENVIRONMENT).stop, wait=True), block=error)
 
     @contextlib.contextmanager
     def isolated(self, name: str) -> Iterator[Self]:
@@ -157,7 +158,7 @@ def alone(services: Mapping[str, Service], *, name: str) -> Iterator[Mapping[Ser
         block = error
         raise
     finally:
-        end(environment.stop, block=block)
+        end(partial(environment.stop, wait=True), block=block)
 
 
 def environment_of(cls: type) -> Environment:

@@ -13,7 +13,7 @@ from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import TypeAlias
 
@@ -97,6 +97,8 @@ class Result(unittest.TestResult):
     It copes with calls out of step: Python 3.12.1 does not call ``startTest`` for a skipped test
     but does call ``stopTest``; Django adds errors to tests that never start.
     """
+
+    _orchestrator_reports = True  # to the mixin: the worker tells at its end what would not go
 
     def __init__(
         self,
@@ -307,6 +309,13 @@ class Result(unittest.TestResult):
             self._fail("wasSuccessful()", "a test made the result's wasSuccessful() return false")
         for test in left_over:
             self._fail(title_of(test), "it was added to a suite by a fixture, and has not run")
+
+    def left_behind(self, errors: Mapping[str, Exception]) -> None:
+        """Report what would not be removed of classes that are over, by their names."""
+        for test_class, error in errors.items():
+            self.fixture = f"tearDownClass ({test_class})", test_class
+            self.addError(_ErrorHolder(self.fixture[0]), (type(error), error, None))  # type: ignore[arg-type]  # it has no frames
+            self.see()
 
     def _fail(self, title: str, message: str) -> None:
         problem = Problem(

@@ -72,6 +72,10 @@ class Worker:
             while not self._leaving:
                 message = self._channel.receive()
                 if not isinstance(message, RunUnit):  # Stop, or no parent any more
+                    if self._results and "orchestrator.environment.context" in sys.modules:
+                        from orchestrator.environment.context import left_behind
+
+                        self._results[-1].left_behind(left_behind())
                     for result in self._results:  # a thread may have put something in since
                         result.see()
                     return

@@ -2,7 +2,7 @@
 
 from orchestrator.sessions.bare.removal import KINDS, Thing
 from orchestrator.sessions.identity import Liveness
-from orchestrator.sessions.process_sessions import own_session, supervised
+from orchestrator.sessions.process_sessions import departed, own_session, supervised
 from orchestrator.sessions.reap import (
     Inventory,
     Owned,
@@ -28,6 +28,7 @@ __all__ = [
     "Session",
     "Spared",
     "Thing",
+    "departed",
     "inventory",
     "own_session",
     "reap",

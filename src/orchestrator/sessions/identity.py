@@ -47,6 +47,11 @@ class Identity:
     start: int
     host: str
 
+    @property
+    def may_end_its_container(self) -> bool:
+        """Whether all processes around it may end with it, as with the first one of a container."""
+        return self.pidns not in (0, _INITIAL_PIDNS)
+
     def to_label(self) -> str:
         """The text for the owner label."""
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)

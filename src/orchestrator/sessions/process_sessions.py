@@ -25,22 +25,25 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engine.api import Label
 from orchestrator.errors import printable
 from orchestrator.sessions.bare.http_reaper import HttpReaper
-from orchestrator.sessions.bare.removal import remove_until_quiet
+from orchestrator.sessions.bare.removal import KINDS, remove_until_quiet
 from orchestrator.sessions.reap import sweep
 from orchestrator.sessions.session import Session
 from orchestrator.sessions.watchdog_start import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import FrameType
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
+    from orchestrator.sessions.bare.removal import Thing
     from orchestrator.settings import Settings
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _EXIT_SECONDS: Final = 10.0
 _SIGNAL_SECONDS: Final = 5.0  # CI gives 7.5 s between SIGINT and SIGTERM, 2.5 s more until SIGKILL
 _ANSWER_SECONDS: Final = 5.0
+_BEFORE_THE_END: Final = tuple(kind for kind in KINDS if kind != "network")
 _CREATES_IN_FLIGHT: Final = 1.0  # seconds
 _blocked: Final = threading.local()  # the signal mask of a thread that is forking
 
@@ -130,25 +133,53 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
         return session
 
 
-def end_session(session: Session, *, seconds: float) -> None:
-    """Remove everything of a session within a bounded time, and never raise."""
+def departed(*, test_class: str | None = None) -> Mapping[str, Sequence[Thing]]:
+    """Wait until what is being removed is gone; by class, what would not go, told once.
+
+    Args:
+        test_class: Only what is of this class. Of all, networks that the watchdog is removing are
+            not waited for, if it outlives this process.
+    """
+    left: dict[str, list[Thing]] = {}
+    for session in PROCESS_SESSIONS.owned().values():
+        kinds = _BEFORE_THE_END if test_class is None and _is_outlived(session) else KINDS
+        for name, things in session.departing.awaited(kinds=kinds, test_class=test_class).items():
+            left.setdefault(name, []).extend(things)
+    return left
+
+
+def _is_outlived(session: Session) -> bool:
+    """Whether its watchdog may go on after this process, and nobody waits for that."""
+    return session.supervisor is None and not session.owner.may_end_its_container
+
+
+def end_session(session: Session, *, seconds: float, kinds: Sequence[str] = KINDS) -> None:
+    """Remove everything of a session, or of these kinds, within a bounded time; never raise."""
     until = time.monotonic() + seconds
     session.gate.close()
     try:
         session.gate.wait_until_empty(seconds=_CREATES_IN_FLIGHT)
         label = f"{Label.SESSION}={session.id}"
-        reaper = HttpReaper(session.endpoint.way, label, timeout=_ANSWER_SECONDS, until=until)
+        reaper = HttpReaper(
+            session.endpoint.way, label, timeout=_ANSWER_SECONDS, until=until, kinds=kinds
+        )
         seconds = until - time.monotonic()
-        seen, left = remove_until_quiet(reaper, seconds=seconds, made=session.made)
+        made = {name: kind for name, kind in session.made.items() if kind in kinds}
+        seen, left = remove_until_quiet(reaper, seconds=seconds, made=made)
     except Exception as error:  # noqa: BLE001  # nothing may keep a process from ending
         _write_error(f"it is not known what is left of session {session.id}: {error}")
         return
     session.settle(seen)
     if left:
-        what = "; ".join(f"{thing.kind} {thing.name}: {thing.reason}" for thing in left)
+        what = "; ".join(_described(thing) for thing in left)
         _write_error(f"left behind in session {session.id}: {what}")
-    elif not session.unsettled:
+    elif kinds == KINDS and not session.unsettled:
         session.dismiss_watchdogs()
+
+
+def _described(thing: Thing) -> str:
+    of = thing.labels.get(Label.CLASS, "")
+    return f"{thing.kind} {thing.name}{f' of {of}' if of else ''}: {thing.reason}"
 
 
 def _write_error(what: str) -> None:
@@ -172,7 +203,11 @@ def _at_exit() -> None:
             # Each connection takes a new process, which Python 3.12 no longer starts at exit.
             session.gate.close()  # the watchdog does all the rest
         else:
-            end_session(session, seconds=_EXIT_SECONDS)
+            under_way = session.departing.under_way
+            # Its watchdog has just said that the rest of the last class is gone: it is at work.
+            leave = set(under_way.values()) == {"network"} and under_way == session.made
+            kinds = _BEFORE_THE_END if leave and _is_outlived(session) else KINDS
+            end_session(session, seconds=_EXIT_SECONDS, kinds=kinds)
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, printable
-from orchestrator.sessions.bare.http_reaper import HttpReaper
+from orchestrator.sessions.bare.http_reaper import HttpReaper, KnownThings
 from orchestrator.sessions.bare.removal import KINDS, SilentError, Thing, remove_until_quiet
 from orchestrator.sessions.identity import Identity, Liveness, liveness, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
@@ -60,21 +60,6 @@ def _reaper(engine: Engine, wanted: Mapping[str, str], *, kept: bool = False) ->
     return HttpReaper(engine.endpoint.way, *labels, timeout=engine.timeout, kept=kept)
 
 
-class _KnownThings(HttpReaper):
-    """A reaper of things that are known; each is gone when its removal succeeded."""
-
-    def __init__(self, engine: Engine, things: Iterable[Thing]) -> None:
-        super().__init__(engine.endpoint.way, timeout=engine.timeout)
-        self._left = list(things)
-
-    def listed(self) -> list[Thing]:
-        return self._left
-
-    def remove(self, things: Iterable[Thing]) -> None:
-        super().remove(things)
-        self._left = [thing for thing in self._left if thing.reason]
-
-
 def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) -> list[Thing]:
     """Remove these, again and again while the daemon refuses: it often does so for a moment only.
 
@@ -84,7 +69,7 @@ def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) ->
     Returns:
         What is still there; the ``reason`` of each says why.
     """
-    known = _KnownThings(engine, things)
+    known = KnownThings(engine.endpoint.way, things, timeout=engine.timeout)
     with contextlib.suppress(SilentError):
         remove_until_quiet(known, seconds=seconds)
     return known.listed()

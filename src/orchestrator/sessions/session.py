@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
+from orchestrator.sessions.departing import Departing
 from orchestrator.sessions.identity import this_process
 from orchestrator.sessions.watchdog_start import (
     Supervisor,
@@ -29,9 +30,10 @@ from orchestrator.sessions.watchdog_start import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
+    from orchestrator.sessions.bare.removal import Thing
 
 _LOG: Final = logging.getLogger(__name__)
 _UNWATCHED: Final = "%s; if this process is killed, the next start cleans up"
@@ -46,6 +48,7 @@ class Session:
     Attributes:
         id: The session's uuid, drawn by this process and never inherited by a child.
         answered: Whether the daemon has answered a create of this process.
+        departing: What is being removed while this process goes on.
 
     Args:
         before_create: Called before each create, such as to put signal handlers back in place.
@@ -72,6 +75,7 @@ class Session:
         self._made: dict[str, str] = {}
         self._watchdogs: list[Watchdog] = []  # the last one is spoken to
         self._watchdog_lock = threading.Lock()
+        self.departing = Departing(endpoint.way, forget=self.forget)
 
     def labels(
         self,
@@ -137,6 +141,15 @@ class Session:
                 self._send(f"={kind} {name}")
         finally:
             self.gate.leave(ticket)
+
+    def remove_later(self, things: Sequence[Thing], *, test_class: str, seconds: float) -> bool:
+        """Have the watchdog remove these while this process goes on; False if there is none.
+
+        `departing` tells what became of it.
+        """
+        return bool(self._watchdogs) and self.departing.hand_over(
+            things, to=self._watchdogs[-1], test_class=test_class, seconds=seconds
+        )
 
     @property
     def unsettled(self) -> frozenset[str]:

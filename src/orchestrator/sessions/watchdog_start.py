@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ _MAIN: Final = (
 _KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
 _START_SECONDS: Final = 10.0
 _SEND_SECONDS: Final = 5.0
+_CHUNK: Final = 65536
 _TORN_DOWN: Final = 5.0  # seconds that an owner has to end by itself, beyond those it asked for
 
 
@@ -57,6 +59,7 @@ class Watchdog:
         self._process = process
         self._connection = connection
         self._gone = False
+        self._heard = b""  # the last of it may be half a line
 
     def acknowledged(self) -> None:
         """Wait until it watches; something else can be done before. `WatchdogError` otherwise."""
@@ -85,6 +88,26 @@ class Watchdog:
         except OSError as error:
             self._gone = True  # half a line may have been written
             raise WatchdogError(f"the watchdog does not listen: {error}") from error
+
+    def heard(self, *, seconds: float) -> list[str]:
+        """The lines that it has written, having waited so long for the first of them.
+
+        Raises:
+            WatchdogError: It is gone.
+        """
+        poller = select.poll()
+        try:
+            poller.register(self._connection, select.POLLIN)
+            while poller.poll(1000 * seconds):
+                data = self._connection.recv(_CHUNK)
+                if not data:
+                    raise WatchdogError("the watchdog is gone")
+                self._heard += data
+                seconds = 0
+        except (OSError, ValueError) as error:  # it was closed, or the watchdog is dead
+            raise WatchdogError(f"the watchdog is gone: {error}") from error
+        *lines, self._heard = self._heard.split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
 
     def close(self) -> None:
         """Close the socket: to the watchdog its owner is dead, unless somebody else holds it."""

@@ -19,7 +19,7 @@ from .removal import KINDS, SilentError, Thing, mark_kept, own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     Request = tuple[str, str, bytes]
@@ -124,6 +124,37 @@ class HttpReaper:
     def _ask(self, *requests: Request) -> list[Answer]:
         deadline = min(time.monotonic() + self._timeout, self._until)
         return exchange(self._dialer, requests, deadline=deadline)
+
+
+class KnownThings(HttpReaper):
+    """A reaper of things that are known; each is gone when its removal succeeded.
+
+    Args:
+        gone: Called with each when it is.
+    """
+
+    def __init__(
+        self,
+        way: Sequence[str],
+        things: Iterable[Thing],
+        *,
+        timeout: float,
+        gone: Callable[[Thing], object] = bool,
+    ) -> None:
+        super().__init__(way, timeout=timeout)
+        self._left = list(things)
+        self._gone = gone
+
+    def listed(self) -> list[Thing]:
+        """What is not known to be gone."""
+        return self._left.copy()
+
+    def _delete(self, things: Sequence[Thing]) -> None:
+        super()._delete(things)
+        for thing in things:
+            if not thing.reason and thing in self._left:
+                self._left.remove(thing)
+                self._gone(thing)
 
 
 def _path(thing: Thing) -> str:

@@ -8,7 +8,9 @@ An owner may have a supervisor, a process that it must not outlive for long: it 
 that one is gone. When it cannot (stopped, or stuck in C), the watchdog ends it.
 
 Lines from the owner: ``+kind name`` before a create, ``=kind name`` when it was answered, ``-name``
-when there is no such thing (any more), ``bye`` when nothing is left.
+when there is no such thing (any more), ``bye`` when nothing is left. ``~seconds kind:name …`` is of
+a class that is over: a child removes that while the owner goes on, and answers ``-name`` for each
+that is gone, ``!name reason`` for what will not go in that time.
 """
 
 from __future__ import annotations
@@ -49,14 +51,17 @@ def main(arguments: Sequence[str]) -> None:
     from .removal import ANSWER_SECONDS, remove_after_death
 
     reaper = HttpReaper(way, label, timeout=ANSWER_SECONDS)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that remove
     messages = _wait(
         owner,
+        way,
         pidfd=None if pidfd == _NONE else int(pidfd),
         supervisor=None if supervisor == _NONE else int(supervisor),
         grace=float(grace),
     )
     if messages.bye:
         return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if supervisor != _NONE:  # it has closed its end, or is dead, once it has saved the logs
         poller = select.poll()
         poller.register(int(supervisor), select.POLLIN)
@@ -77,7 +82,9 @@ def _detach() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the owner had them blocked until here
 
 
-def _wait(owner: int, *, pidfd: int | None, supervisor: int | None, grace: float) -> Messages:
+def _wait(
+    owner: int, way: Sequence[str], *, pidfd: int | None, supervisor: int | None, grace: float
+) -> Messages:
     """Sleep until the owner is dead or said bye: all that it said."""
     poller = select.poll()
     poller.register(owner, select.POLLIN)
@@ -104,6 +111,45 @@ def _wait(owner: int, *, pidfd: int | None, supervisor: int | None, grace: float
         ended = _read(owner, messages, everything=dead)
         if dead or ended or messages.bye:
             return messages
+        while messages.over:
+            _remove_aside(owner, way, messages.over.pop(0))
+
+
+def _remove_aside(owner: int, way: Sequence[str], order: str) -> None:
+    """Remove some things in a child: this process must see its owner's death meanwhile."""
+    from .http_reaper import KnownThings
+    from .removal import ANSWER_SECONDS, Thing, remove_until_quiet
+
+    seconds, *named = order.split()
+    pairs = [one.partition(":") for one in named]
+    things = [Thing(kind, name, name) for kind, _, name in pairs]
+
+    def tell(sign: str, thing: Thing) -> None:
+        text = " ".join(f"{sign}{thing.name} {thing.reason}".split())
+        os.write(owner, f"{text}\n".encode(errors="replace"))
+
+    try:
+        if os.fork():
+            return
+    except OSError as error:  # the machine is full of processes; its owner tries again at its end
+        for thing in things:
+            thing.reason = str(error)
+            tell("!", thing)
+        return
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        known = KnownThings(
+            way, things, timeout=ANSWER_SECONDS, gone=lambda thing: tell("-", thing)
+        )
+        try:
+            remove_until_quiet(known, seconds=float(seconds))
+        except OSError as error:
+            for thing in known.listed():
+                thing.reason = thing.reason or str(error)
+        for thing in known.listed():
+            tell("!", thing)
+    finally:
+        os._exit(0)
 
 
 def _read(owner: int, messages: Messages, *, everything: bool) -> bool:
@@ -128,12 +174,14 @@ class Messages:
     Attributes:
         made: Name and kind of what it created, or began to.
         intents: The names of creates that are under way.
+        over: What is to be removed while the owner goes on, an order each.
         bye: Whether nothing is left to do.
     """
 
     def __init__(self) -> None:
         self.made: dict[str, str] = {}
         self.intents: set[str] = set()
+        self.over: list[str] = []
         self.bye = False
         self._rest = b""
 
@@ -152,6 +200,8 @@ class Messages:
             elif text[:1] == "-":
                 self.made.pop(name, None)
                 self.intents.discard(name)
+            elif text[:1] == "~":
+                self.over.append(text[1:])
             elif text == "bye":
                 self.bye = True
 
