@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from orchestrator.engine import find_endpoint
 from tests.faults.proxy import CUT, Proxy, answer, forbidding, good
@@ -12,13 +12,18 @@ from tests.faults.quiet import no_sweeps
 from tests.support.processes import ProcessTestCase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _SUITE = """
+    import atexit
+    import contextlib
     import os
+    import pathlib
+    import signal
     import unittest
     from orchestrator import Redis, ServicesMixin
     from orchestrator.environment import context
+    from orchestrator.sessions import process_sessions
 
     class FirstTest(ServicesMixin, unittest.TestCase):
         cache = Redis()
@@ -26,6 +31,13 @@ _SUITE = """
         def test_it(self):
             self.assertTrue(self.cache.client.ping())
 """
+
+
+_RUNNERS: Final = (
+    ("unittest", "test_suite"),
+    ("pytest", "-q", "-p", "no:cacheprovider", "test_suite.py"),
+    ("orchestrator", "test", "-j", "1", "test_suite.py"),
+)
 
 
 class RefusalTestCase(ProcessTestCase):
@@ -39,14 +51,15 @@ class RefusalTestCase(ProcessTestCase):
         *,
         more: str = "",
         env: Mapping[str, str] | None = None,
+        runner: Sequence[str] = ("unittest", "test_suite"),
     ) -> tuple[int, str]:
-        """Exit status and output of ``python -m unittest``."""
+        """Exit status and output of ``python -m unittest``, or of another runner."""
         proxy = self.enterContext(Proxy(find_endpoint().url, instead=instead))
         self.environ.update(env or {}, DOCKER_HOST=proxy.url)
         if not self.sweeps:
             self.enterContext(no_sweeps(proxy.url))
         self.write("test_suite.py", _SUITE + more)
-        ran = self.run_python("-m", "unittest", "test_suite")
+        ran = self.run_python("-m", *runner)
         self.await_nothing_left()  # through this proxy, while it is there
         return ran
 
@@ -173,12 +186,59 @@ class BriefRefusalTest(RefusalTestCase):
             closed = not (self.folder / "open").exists()
             return answer(500, "the disk is on fire") if closed and "DELETE" in line else None
 
-        status, output = self.run_suite(instead, more=more)
-        self.assertEqual(1, status, output)
-        self.assertIn("ReapError: test_suite.FirstTest: not everything could be removed", output)
-        self.assertEqual(2, output.count("the disk is on fire"), output)
-        self.assertNotIn("engine_reaper", output)
-        self.assertNotIn("context.py", output)
+        for runner in _RUNNERS:
+            with self.subTest(runner=runner[0]):
+                (self.folder / "open").unlink(missing_ok=True)
+                status, output = self.run_suite(instead, more=more, runner=runner)
+                self.assertEqual(1, status, output)
+                self.assertIn(
+                    "ReapError: test_suite.FirstTest: not everything could be removed", output
+                )
+                self.assertGreaterEqual(output.count("the disk is on fire"), 2, output)
+                self.assertNotIn("engine_reaper", output)
+
+    def test_the_next_class_does_not_wait(self) -> None:
+        """A container goes when the test of the class after its own has run."""
+        more = """
+    class NextTest(FirstTest):
+        def test_it(self):
+            super().test_it()
+            open("next", "x").close()
+"""
+
+        def instead(line: str) -> bytes | None:
+            early = not (self.folder / "next").exists() and "DELETE" in line
+            return answer(500, "device or resource busy") if early else None
+
+        for runner in _RUNNERS:
+            with self.subTest(runner=runner[0]):
+                (self.folder / "next").unlink(missing_ok=True)
+                status, output = self.run_suite(instead, more=more, runner=runner)
+                self.assertEqual(0, status, output)
+
+    def test_a_watchdog_that_was_killed_is_not_waited_for(self) -> None:
+        """Neither by the class that is over, nor at the end of the run; nothing is left."""
+        more = """
+    class BeforeTest(FirstTest):
+        @classmethod
+        def tearDownClass(cls):
+            kill_watchdogs()
+
+    class AfterTest(FirstTest):
+        @classmethod
+        def setUpClass(cls):
+            cls.addClassCleanup(kill_watchdogs)  # the last thing that is done
+            super().setUpClass()
+
+    def kill_watchdogs():
+        [session] = process_sessions.PROCESS_SESSIONS.owned().values()
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"session={session.id}".encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+"""
+        status, output = self.run_suite(lambda _: None, more=more)
+        self.assertEqual(0, status, output)
 
 
 class FilterTest(RefusalTestCase):
