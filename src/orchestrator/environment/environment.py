@@ -318,10 +318,12 @@ def _end_shared(own: StartContext, *, remove: bool) -> None:
 def _joined(
     shared: Service, alias: str, context: StartContext, *, ending: contextlib.ExitStack
 ) -> Service:
-    """A class's handle of a shared server, reachable by alias on the class's network."""
+    """A class's handle of a shared server, reachable by alias on the class's network.
+
+    It leaves that network when the network is removed.
+    """
     runtime, network = shared.running, context.network
     runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
-    ending.callback(runtime.engine.disconnect_network, network, container=runtime.container)
     networks = {**runtime.networks, network: host_names(alias)}
     joined = join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))
     ending.callback(release, joined)  # what the class opened through it
