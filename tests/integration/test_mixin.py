@@ -218,6 +218,6 @@ class FailureOutputTest(LeakCheckedTestCase):
                 unittest.mock.patch("orchestrator.environment.diagnosis.datetime", Shifted),
                 unittest.mock.patch("orchestrator.engine.docker.datetime", Shifted),
             ):
-                text = self.assert_error(Fails, "as wanted", "noisy: image=", "    late")
+                text = self.assert_error(Fails, "as wanted", "noisy: ", "    late")
                 self.assertNotIn("    early", text)
                 self.assertNotIn("sesame", text)

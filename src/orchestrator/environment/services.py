@@ -23,7 +23,7 @@ from orchestrator.errors import (
 )
 from orchestrator.services.compose import Compose, services_of
 from orchestrator.services.hooks import HANDLES
-from orchestrator.services.once import OwnStack, ProcessLock
+from orchestrator.services.once import OwnStack, ProcessLock, importing_much
 from orchestrator.services.options import check_alias
 from orchestrator.services.service import Service, in_order
 from orchestrator.settings import Settings
@@ -167,7 +167,8 @@ def environment_of(cls: type) -> Environment:
 
 
 def _environment(services: Mapping[str, Service], name: str) -> Environment:
-    from orchestrator.environment.environment import Environment  # declaring must not load it
+    with importing_much():  # declaring must not load it
+        from orchestrator.environment.environment import Environment
 
     return Environment(services, test_class=name, settings=Settings.from_environment())
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -208,6 +209,7 @@ def _at_exit() -> None:
             leave = set(under_way.values()) == {"network"} and under_way == session.made
             kinds = _BEFORE_THE_END if leave and _is_outlived(session) else KINDS
             end_session(session, seconds=_EXIT_SECONDS, kinds=kinds)
+    gc.freeze()  # or Python's own end searches all that docker-py and the drivers are made of
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
