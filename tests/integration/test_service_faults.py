@@ -57,7 +57,7 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
                 self.client().ping()
             self.assertNotIn("PONG", self.sibling_hears())
             with (
-                self.assertRaisesRegex(EngineError, "disconnect .*-cache"),
+                self.assertRaisesRegex(EngineError, "disconnect .*cache"),
                 self.cache.partitioned(),
             ):
                 self.fail("it was cut off twice")

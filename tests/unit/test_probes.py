@@ -106,7 +106,9 @@ class HopelessProbeTest(unittest.TestCase):
             raise DeclarationError("no such port")
 
         state = SimpleNamespace(ended=False)
-        target: Any = SimpleNamespace(alias="web", state=lambda: state, logs=lambda **_: "")
+        target: Any = SimpleNamespace(
+            alias="web", image=None, state=lambda: state, logs=lambda **_: ""
+        )
         with self.assertRaisesRegex(DeclarationError, "no such port"):
             wait_until_ready(Call(wrong), target, timeout=60)
         self.assertEqual(1, len(tries))
@@ -142,7 +144,9 @@ class HungProbeTest(unittest.TestCase):
         hangs, released = threading.Event(), threading.Event()
         self.addCleanup(released.set)
         state = SimpleNamespace(ended=False)
-        target: Any = SimpleNamespace(alias="web", state=lambda: state, logs=lambda **_: "")
+        target: Any = SimpleNamespace(
+            alias="web", image=None, state=lambda: state, logs=lambda **_: ""
+        )
 
         def hang(_: Any) -> None:
             hangs.set()

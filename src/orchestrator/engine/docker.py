@@ -8,16 +8,12 @@ Nothing above this package sees docker-py's types or errors: every method raises
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import ipaddress
-import posixpath
-import tarfile
-import tempfile
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
@@ -31,6 +27,7 @@ from orchestrator.engine.api import (
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.endpoint import PublishedAddress, own_address, published_address
+from orchestrator.engine.files import pack_copies, read_file, real_path
 from orchestrator.engine.images import Images
 from orchestrator.engine.streams import (
     Cut,
@@ -64,11 +61,6 @@ _ATTACHED: Final = {"Detach": False, "Tty": False}
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
 _STDOUT: Final = 1
 _PIECE: Final = 1 << 16  # bytes
-_IN_MEMORY: Final = 8 << 20  # bytes; a larger file goes to disk
-_IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
-_IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
-_MOST_LINKS: Final = 255  # on the way to a file, with the folders
-_MICROSECONDS: Final = 26  # of 2026-11-23T14:00:00.123456789Z
 _FOLLOWED: Final = 1e6  # seconds a log may be silent
 _PEAKS: Final = (
     "cat",
@@ -247,12 +239,7 @@ class Engine:
         """
         if not copies and not links:
             return
-        owners = {copy.owner for copy in copies if copy.owner}
-        ids = {owner: self._ids(container, owner) for owner in owners}
-        try:
-            packed = _packed(copies, ids, links or {})
-        except OSError as error:
-            raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
+        packed = pack_copies(copies, links or {}, read=functools.partial(self.get_file, container))
         # docker-py's own put_archive would have a file replace a whole folder.
         path, asked = f"/containers/{quote(container)}/archive", {"path": "/", **_KEEP_FOLDERS}
         doing = f"write files into container {short_name(container)}"
@@ -262,31 +249,6 @@ class Engine:
         ):
             pass
 
-    def _ids(self, container: str, owner: str) -> tuple[int, int]:
-        """The numbers of a user and a group, whose names the container knows."""
-        user, _, group = owner.partition(":")
-        uid, own_group = self._id(container, user, "/etc/passwd")
-        return uid, self._id(container, group, "/etc/group")[0] if group else own_group
-
-    def _id(self, container: str, name: str, table: str) -> tuple[int, int]:
-        """The number of a name, and that of its own group; a number's own group is the same."""
-        if name.isdecimal():
-            return int(name), int(name)
-        try:
-            lines = self.get_file(container, table).decode(errors="replace").splitlines()
-        except EngineError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            lines = []
-        for line in lines:
-            row = line.split(":")
-            if row[0] == name and all(word.isdecimal() for word in row[2:3]):
-                return int(row[2]), int(row[3]) if row[3:4] and row[3].isdecimal() else int(row[2])
-        raise EngineError(
-            f"No user or group of container {short_name(container)} is called {name!r}: its "
-            f"{table} has no such line. Give its number instead."
-        )
-
     def get_file(self, container: str, path: str, /) -> bytes:
         """The content of a file of a container, which may have ended; links are followed.
 
@@ -295,38 +257,13 @@ class Engine:
         Raises:
             EngineError: There is none (status 404), or it is a folder or a device.
         """
-        doing = f"read {path} in container {short_name(container)}"
-        with self._pool.client(doing) as client:
-            real = self.real_path(container, path)
-            about = _stat(client, container, real)
-            if about and about["mode"] & _IS_NO_FILE:
-                kind = "a folder" if about["mode"] & _IS_FOLDER else "no regular file"
-                raise EngineError(f"{path} in container {short_name(container)} is {kind}")
-            pieces, _ = client.get_archive(container, real)
-            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
-                for piece in pieces:
-                    spool.write(piece)
-                spool.seek(0)
-                with tarfile.open(fileobj=spool) as archive:
-                    file = archive.extractfile(archive.getmembers()[0])
-                    return file.read() if file else b""
+        with self._pool.client(f"read {path} in container {short_name(container)}") as client:
+            return read_file(client, container, path)
 
     def real_path(self, container: str, path: str, /) -> str:
         """A path without links on its way, as far as it exists; what is in memory is not seen."""
-        doing = f"find {path} in container {short_name(container)}"
-        done, parts = PurePosixPath("/"), list(PurePosixPath(posixpath.normpath(path)).parts[1:])
-        with self._pool.client(doing) as client:
-            for _ in range(_MOST_LINKS):
-                if not parts:
-                    break
-                here = done / parts.pop(0)
-                target = (_stat(client, container, str(here)) or {}).get("linkTarget")
-                if not target or target == str(here):  # Podman names every path
-                    done = here
-                    continue
-                parts = [*PurePosixPath(posixpath.normpath(done / target)).parts[1:], *parts]
-                done = PurePosixPath("/")
-        return str(done.joinpath(*parts))
+        with self._pool.client(f"find {path} in container {short_name(container)}") as client:
+            return real_path(client, container, path)
 
     def exec(
         self,
@@ -410,21 +347,12 @@ class Engine:
 
         Only lines after a time, as it came with an earlier line.
         """
-        since = datetime.fromisoformat(after[:_MICROSECONDS] + "+00:00") if after > "1" else None
-        options = {} if since is None else {"since": since.timestamp()}
-        doing = f"follow the log of container {short_name(container)}"
-        try:
-            with self._pool.client(doing) as client:
-                pieces = client.logs(
-                    container, stream=True, follow=True, timestamps=True, **options
-                )
-                for line in read_lines(pieces):
-                    at, _, text = line.partition(" ")
-                    if at > after:
-                        yield at, text
-        except EngineError as error:
-            if error.status not in (_NOT_FOUND, _CONFLICT):
-                raise
+        since = datetime.fromisoformat(after).timestamp() if after > "1" else 0.0
+        lines, _ = self._read_log(container, follow=True, since=since, timestamps=True)
+        for line in lines:
+            at, _, text = line.partition(" ")
+            if at > after:
+                yield at, text
 
     def last_log_time(self, container: str, /) -> str:
         """The time of the last line so far, by the daemon's clock; empty without one."""
@@ -439,11 +367,17 @@ class Engine:
 
         With `follow`, as it is written, until the container ends or is removed.
         """
+        return self._read_log(container, follow=follow, since=_just_after(after))
+
+    def _read_log(
+        self, container: str, *, follow: bool, since: float, timestamps: bool = False
+    ) -> tuple[Iterator[str], Callable[[], None]]:
         cut = Cut()
+        path, doing = f"/containers/{container}/logs", f"read the log of {short_name(container)}"
+        params = {"stdout": 1, "stderr": 1, "follow": int(follow), "since": since}
+        params["timestamps"] = int(timestamps)
 
         def lines() -> Iterator[str]:
-            path, doing = f"/containers/{container}/logs", f"read the log of {container}"
-            params = {"stdout": 1, "stderr": 1, "follow": int(follow), "since": _just_after(after)}
             try:
                 with self._pool.client(doing, timeout=_FOLLOWED) as client:
                     terminal = client.inspect_container(container)["Config"]["Tty"]
@@ -571,50 +505,6 @@ def _networking(client: Any, spec: ContainerSpec) -> Any:
         return None
     endpoint = client.create_endpoint_config(aliases=list(spec.aliases))
     return client.create_networking_config({spec.network: endpoint})
-
-
-def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
-    """What the daemon tells of a path in a container, or None when there is no such path."""
-    url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
-    with client.request("HEAD", url, params={"path": path}, timeout=client.timeout) as told:
-        about = told.headers.get("x-docker-container-path-stat")
-        return docker.utils.decode_json_header(about) if told.ok and about else None
-
-
-def _packed(
-    copies: Sequence[Copy], ids: Mapping[str, tuple[int, int]], links: Mapping[str, str]
-) -> bytes:
-    """Files and folders as a tar, links as links; devices, sockets and pipes stay out."""
-    buffer = io.BytesIO()
-    now = int(time.time())
-
-    def owned(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        member.uname = member.gname = ""  # the names are this machine's
-        if copy.mode is not None:
-            member.mode = copy.mode
-        if copy.owner:
-            member.uid, member.gid = ids[copy.owner]
-        return None if member.isdev() else member
-
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for copy in copies:
-            name = copy.path.lstrip("/")
-            if isinstance(copy.source, bytes):
-                member = tarfile.TarInfo(name)
-                member.size, member.mtime = len(copy.source), now
-                member.mode = 0o755 if copy.source.startswith(b"#!") else 0o644
-                archive.addfile(owned(member) or member, io.BytesIO(copy.source))
-            else:
-                archive.dereference = not copy.source.is_dir()
-                archive.add(copy.source, name, filter=owned)
-        for path, target in links.items():
-            link = tarfile.TarInfo(path.lstrip("/"))
-            link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
-            folder = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
-            folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o777, now
-            archive.addfile(folder)
-            archive.addfile(link)
-    return buffer.getvalue()
 
 
 def _await_exit(client: Any, process: str) -> Mapping[str, Any]:

@@ -1,15 +1,9 @@
-"""The images of a daemon, through docker-py, and what is sent to it to build one."""
+"""The images of a daemon, through docker-py."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
-import tarfile
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
 _SAVE_TIMEOUT: Final = 900.0  # seconds
 _PIECE: Final = 1 << 20  # bytes
 _TAR: Final = {"Content-Type": "application/x-tar"}
-_IN_MEMORY: Final = 8 << 20  # bytes; a larger build context goes to disk
 
 
 class Images:
@@ -181,58 +174,3 @@ def _texts(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for step in steps:
         if text := step.get("stream", "").strip():
             yield text
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildContext:
-    """A folder as a tar, to be closed, and 64 hex digits for its names, bytes and modes."""
-
-    tar: IO[bytes]
-    digest: str
-
-
-def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]) -> BuildContext:
-    """Pack a folder, with some files replaced, without what its ``.dockerignore`` leaves out.
-
-    Times and owners are left out too, so that a fresh clone has the same digest.
-
-    Raises:
-        OSError: Something in it cannot be read.
-    """
-    ignore = folder / ".dockerignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    names = docker.utils.build.exclude_paths(str(folder), patterns, dockerfile=dockerfile)
-    tar: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
-    try:
-        with tarfile.open(fileobj=tar, mode="w") as archive:
-            for name in sorted(set(names) - {""}):
-                _add(archive, folder, name, content=replaced.get(name))
-        tar.seek(0)
-        digest = hashlib.sha256()
-        while piece := tar.read(_PIECE):
-            digest.update(piece)
-        tar.seek(0)
-    except BaseException:
-        tar.close()
-        raise
-    return BuildContext(tar=tar, digest=digest.hexdigest())
-
-
-def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | None) -> None:
-    member: tarfile.TarInfo | None = archive.gettarinfo(
-        str(folder / name), arcname=Path(name).as_posix()
-    )
-    if member is None:
-        return  # a socket: nothing that could be sent
-    member.mtime = member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-    if content is not None:
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    elif member.isreg():
-        with (folder / name).open("rb") as file:
-            archive.addfile(member, file)
-    else:
-        archive.addfile(member)

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Copy, VolumeMount
-from orchestrator.engine.images import pack_context
+from orchestrator.engine.files import pack_context
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.probes.waiting import called, exited
+from orchestrator.probes.waiting import FROZEN, answers, await_ready, called, exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
 from orchestrator.services.files import check_hidden, copies
-from orchestrator.services.hooks import FROZEN, Runtime, answers, await_ready, host_names
+from orchestrator.services.hooks import Runtime, host_names
 from orchestrator.services.once import ProcessLock
 from orchestrator.services.secret import masked
 from orchestrator.services.service import bind
@@ -118,7 +118,7 @@ def _start(
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
     engine, image_name = context.engine, image[0]
-    declared = copies(declaration)
+    declared = copies(declaration, declaration.files)
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(

@@ -32,6 +32,8 @@ _DNS: Final = "0B00007F"  # Docker's own, 127.0.0.11
 _LAST_LINES: Final = 30  # of a container's log, in an error
 _FINAL: Final = (ServiceExitedError, DeclarationError, MissingDriverError)  # time mends none
 
+FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
+
 Answer = TypeVar("Answer")
 
 
@@ -60,6 +62,38 @@ def poll(
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     return retrying(ask)
+
+
+def await_ready(
+    target: Target, *, timeout: float | None = None, cancelled: Callable[[], bool] = lambda: False
+) -> None:
+    """Return when a service is ready, or nobody waits any more.
+
+    Raises:
+        ServiceExitedError: It ended.
+        ServiceNotReadyError: It was not ready in so many seconds, or its ``startup_timeout``.
+    """
+    probe = target.readiness()
+    if probe is not None:
+        seconds = target.startup_timeout if timeout is None else timeout
+        wait_until_ready(probe, target, timeout=seconds, cancelled=cancelled)
+        return
+    state = target.state()
+    if state is None or (state.ended and state.exit_code != 0):
+        raise exited(target, state)
+
+
+def answers(target: Target, *, patience: float = ATTEMPT) -> bool:
+    """Whether a server answers within so many seconds; a frozen one accepts connections at most.
+
+    Raises:
+        ServiceExitedError: It has ended.
+    """
+    try:
+        await_ready(target, timeout=patience)
+    except ServiceNotReadyError:
+        return False
+    return True
 
 
 def wait_until_ready(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import schedule
-from orchestrator.runner.coverage import measured_workers
 from orchestrator.runner.messages import (
     Began,
     Collected,
@@ -27,7 +26,7 @@ from orchestrator.runner.messages import (
     ServicesUp,
 )
 from orchestrator.runner.options import Options
-from orchestrator.runner.pool import Interrupts, WorkerPool
+from orchestrator.runner.pool import Interrupts, WorkerPool, measured_workers
 from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import (
     Outcome,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from orchestrator.engine.api import Copy
-    from orchestrator.services.service import Service
+    from orchestrator.services.hooks import Runtime
 
 _OWNER: Final = re.compile(r"[\w.-]+\$?(:[\w.-]+\$?)?")
 _MODES: Final = 0o6777  # without the sticky bit, which 600 for 0o600 and 755 for 0o755 would have
@@ -72,9 +72,8 @@ def check_owner(owner: object, place: str) -> None:
         )
 
 
-def check_files(service: Service) -> None:
-    """Raise DeclarationError unless the option ``files`` can be used."""
-    files = service.files
+def check_files(service: object, files: object, *, mounted: Collection[str]) -> None:
+    """Raise DeclarationError unless the option ``files`` can be used, with these ``tmpfs``."""
     good = isinstance(files, Mapping) and all(
         options.is_path(path)
         and not path.endswith("/")
@@ -83,7 +82,8 @@ def check_files(service: Service) -> None:
     )
     expected = "a mapping of absolute container path to host path, bytes or File(…)"
     options.check(service, "files", good, expected)
-    check_hidden(service, {path: path for path in files}, service.tmpfs)
+    if isinstance(files, Mapping):
+        check_hidden(service, {path: path for path in files}, mounted)
 
 
 def check_hidden(service: object, paths: Mapping[str, str], mounted: Collection[str]) -> None:
@@ -114,7 +114,7 @@ def place_in_memory(path: str, mounted: Collection[str]) -> str:
     return ""
 
 
-def copies(service: Service) -> list[Copy]:
+def copies(service: object, files: Mapping[str, str | Path | bytes | File]) -> list[Copy]:
     """What the option ``files`` says, read.
 
     Raises:
@@ -123,7 +123,7 @@ def copies(service: Service) -> list[Copy]:
     from orchestrator.engine.api import Copy  # declaring loads no more than it needs
 
     found = []
-    for path, value in service.files.items():
+    for path, value in files.items():
         file = value if isinstance(value, File) else File(value)
         data = file.content
         if not isinstance(data, bytes):
@@ -150,45 +150,50 @@ def tmpfs_options(size: object) -> str | None:
     return size
 
 
-def read(service: Service, path: str) -> bytes:
-    """`Service.read_file`."""
-    _check_path(service, "read_file", path)
-    running = service.running
-    if not _is_in_memory(service, path):
+def read(running: Runtime, path: str, *, mounted: Collection[str]) -> bytes:
+    """`Service.read_file`, where this is mounted at the start."""
+    _check_path(running, "read_file", path)
+    if not _is_in_memory(running, path, mounted):
         try:
             return running.engine.get_file(running.container, path)
         except EngineError as error:
             if error.status is None:
-                raise ServiceError(str(error), service=service.alias) from error
+                raise ServiceError(str(error), service=running.alias) from error
             if error.status != _NOT_FOUND:
                 raise
     # In memory, perhaps by a link that the engine does not see: only a process there sees it.
     try:
         found = running.engine.exec(running.container, ["cat", path], user="0")
     except EngineError as error:
-        raise _missing(service, path) from error
+        raise _missing(running, path) from error
     if found.exit_code:
         if "s a directory" in found.stderr:
-            raise ServiceError(f"{service.alias}: {path} is a folder", service=service.alias)
-        raise _missing(service, path)
+            raise ServiceError(f"{running.alias}: {path} is a folder", service=running.alias)
+        raise _missing(running, path)
     return found.stdout_bytes
 
 
 def write(
-    service: Service, path: str, content: str | bytes, *, mode: int | None, owner: int | str
+    running: Runtime,
+    path: str,
+    content: str | bytes,
+    *,
+    mode: int | None,
+    owner: int | str,
+    mounted: Collection[str],
 ) -> None:
-    """`Service.write_file`."""
+    """`Service.write_file`, where this is mounted at the start."""
     from orchestrator.engine.api import Copy
 
-    _check_path(service, "write_file", path)
+    _check_path(running, "write_file", path)
     check_mode(mode, "write_file(mode=…)")
     check_owner(owner, "write_file(owner=…)")
     if not isinstance(content, (str, bytes)):
         raise DeclarationError(f"write_file() cannot write {content!r}: expected text or bytes")
     data = content.encode() if isinstance(content, str) else content
-    engine, container = service.running.engine, service.running.container
+    engine, container = running.engine, running.container
     try:
-        if not _is_in_memory(service, path):
+        if not _is_in_memory(running, path, mounted):
             file = Copy(path=path, source=data, mode=mode, owner=str(owner))
             engine.copy_into(container, [file])
             return
@@ -198,32 +203,30 @@ def write(
         done = engine.exec(container, argv, user="0", stdin=data)
     except EngineError as error:
         raise ServiceError(
-            f"{service.alias}: {path} cannot be written: {error}", service=service.alias
+            f"{running.alias}: {path} cannot be written: {error}", service=running.alias
         ) from error
     if done.exit_code:
         raise ServiceError(
-            f"{service.alias}: {path}, which is in memory, cannot be written: "
+            f"{running.alias}: {path}, which is in memory, cannot be written: "
             f"{done.output.strip()}",
-            service=service.alias,
+            service=running.alias,
         )
 
 
-def _check_path(service: Service, method: str, path: object) -> None:
+def _check_path(running: Runtime, method: str, path: object) -> None:
     if not options.is_path(path) or str(path).endswith("/"):
         raise DeclarationError(
-            f"{service.alias}.{method}({path!r}) cannot be used: expected the absolute path of a "
+            f"{running.alias}.{method}({path!r}) cannot be used: expected the absolute path of a "
             "file in the container"
         )
 
 
-def _is_in_memory(service: Service, path: str) -> bool:
-    mounted = [*service.tmpfs, *service.server_tmpfs(), *service.server_links()]
-    running = service.running
+def _is_in_memory(running: Runtime, path: str, mounted: Collection[str]) -> bool:
     return bool(
         place_in_memory(path, mounted)
         or (mounted and place_in_memory(running.engine.real_path(running.container, path), mounted))
     )
 
 
-def _missing(service: Service, path: str) -> ServiceError:
-    return ServiceError(f"{service.alias}: there is no file {path}", service=service.alias)
+def _missing(running: Runtime, path: str) -> ServiceError:
+    return ServiceError(f"{running.alias}: there is no file {path}", service=running.alias)

@@ -14,14 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast, dataclass_transform
 
 from orchestrator.engine.api import RunOptions
-from orchestrator.errors import (
-    DeclarationError,
-    ServiceNotReadyError,
-    did_you_mean,
-    missing_attribute,
-)
-from orchestrator.probes.checks import ATTEMPT
-from orchestrator.probes.waiting import exited, wait_until_ready
+from orchestrator.errors import DeclarationError, did_you_mean, missing_attribute
 from orchestrator.services import options
 from orchestrator.services.once import OwnStack
 
@@ -32,7 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import Copy
     from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
-    from orchestrator.services.service import Service
 
 HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
@@ -45,7 +37,6 @@ CAPABILITIES: Final = (
     *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
 AnyDeclaration = TypeVar("AnyDeclaration", bound="Declaration")
-FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,32 +352,3 @@ class Runtime:
     restarts: int = 0
     isolated: list[str] = field(default_factory=list)
     log_start: str = ""
-
-
-def await_ready(service: Service, *, cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Return when a service is ready, or nobody waits any more.
-
-    Raises:
-        ServiceExitedError: It ended.
-        ServiceNotReadyError: It was not ready within its ``startup_timeout``.
-    """
-    probe = service.readiness()
-    if probe is not None:
-        wait_until_ready(probe, service, timeout=service.startup_timeout, cancelled=cancelled)
-        return
-    state = service.state()
-    if state is None or (state.ended and state.exit_code != 0):
-        raise exited(service, state)
-
-
-def answers(service: Service, *, patience: float = ATTEMPT) -> bool:
-    """Whether a server answers within so many seconds; a frozen one accepts connections at most.
-
-    Raises:
-        ServiceExitedError: It has ended.
-    """
-    try:
-        await_ready(service.copy_with(startup_timeout=patience))
-    except ServiceNotReadyError:
-        return False
-    return True

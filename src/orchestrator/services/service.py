@@ -197,7 +197,7 @@ class Service(Hooks):
         Raises:
             ServiceError: There is no such file, or it is a folder.
         """
-        return files.read(self, path)
+        return files.read(self.running, path, mounted=self._mounted())
 
     def write_file(
         self, path: str, content: str | bytes, *, mode: int | None = None, owner: int | str = 0
@@ -215,7 +215,12 @@ class Service(Hooks):
             DeclarationError: An argument cannot be used.
             ServiceError: It cannot be written there, such as over a folder.
         """
-        files.write(self, path, content, mode=mode, owner=owner)
+        mounted = self._mounted()
+        files.write(self.running, path, content, mode=mode, owner=owner, mounted=mounted)
+
+    def _mounted(self) -> Sequence[str]:
+        """Where something is mounted that the engine does not see."""
+        return [*self.tmpfs, *self.server_tmpfs(), *self.server_links()]
 
     def info(self) -> dict[str, object]:
         """Image, host, ports, the most bytes of memory it used, and what the server says of itself.
@@ -323,7 +328,7 @@ class Service(Hooks):
         log_to = self.log_to  # a logger, without the import of logging
         good = log_to is None or options.is_text(log_to) or hasattr(log_to, "handle")
         check("log_to", good, "a logger, or a logger's name")
-        files.check_files(self)
+        files.check_files(self, self.files, mounted=self.tmpfs)
         options.choice(self, "scope", self.scope, get_args(Scope))
         good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
         check("depends_on", good, "a list of services of this class")

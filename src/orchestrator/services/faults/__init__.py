@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
-from orchestrator.probes.waiting import poll
-from orchestrator.services.hooks import await_ready
+from orchestrator.probes.waiting import await_ready, poll
 from orchestrator.services.once import OwnStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.services.service import Service
+    from orchestrator.engine.docker import Engine
+    from orchestrator.probes.checks import Target
+    from orchestrator.services.hooks import Runtime
 
 LOCK_ENTRY: Final = "python"
 """What `slowed` runs beside the service."""
@@ -30,9 +31,10 @@ _SLOW: Final = 15.0
 
 
 @contextlib.contextmanager
-def paused(service: Service) -> Iterator[None]:
+def paused(service: Target) -> Iterator[None]:
     """Freeze every process of the server while the block runs: it accepts, and is silent."""
-    engine, container = service.running.engine, service.running.container
+    running: Runtime = service.running
+    engine, container = running.engine, running.container
     with OwnStack() as undo:
         engine.pause_container(container)
         undo.callback(_unless_ended, service, lambda: engine.unpause_container(container))
@@ -40,9 +42,9 @@ def paused(service: Service) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def partitioned(service: Service) -> Iterator[None]:
+def partitioned(service: Target) -> Iterator[None]:
     """Cut the server off from everybody while the block runs."""
-    running = service.running
+    running: Runtime = service.running
 
     def reconnect(network: str) -> None:
         names = running.networks[network]
@@ -61,7 +63,7 @@ def partitioned(service: Service) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slowed(
-    service: Service, *, latency: float = 0.0, jitter: float = 0.0, loss: float = 0.0
+    service: Target, *, latency: float = 0.0, jitter: float = 0.0, loss: float = 0.0
 ) -> Iterator[None]:
     """Put the server behind a bad link while the block runs, for everybody and on every port.
 
@@ -78,7 +80,7 @@ def slowed(
         ServiceError: The engine's kernel does not allow it.
     """
     _check_slowness(latency=latency, jitter=jitter, loss=loss)
-    running = service.running
+    running: Runtime = service.running
     with running.helper(
         running.container,
         entry=LOCK_ENTRY,
@@ -92,9 +94,9 @@ def slowed(
         yield
 
 
-def kill(service: Service, signal: str = "SIGKILL") -> None:
+def kill(service: Target, signal: str = "SIGKILL") -> None:
     """End the server as a crash does; returns when it has ended. `restart` brings it back."""
-    running = service.running
+    running: Runtime = service.running
     running.engine.kill_container(running.container, signal=signal)
     if not poll(lambda: _has_ended(service), timeout=_END):
         raise ServiceError(
@@ -102,13 +104,13 @@ def kill(service: Service, signal: str = "SIGKILL") -> None:
         )
 
 
-def restart(service: Service) -> None:
+def restart(service: Target) -> None:
     """Kill the server if it runs, start it, and return when it is ready again.
 
     Raises:
         ServiceError: It did not come back.
     """
-    running = service.running
+    running: Runtime = service.running
     running.restarts += 1
     if not _has_ended(service):
         kill(service)
@@ -121,7 +123,7 @@ def restart(service: Service) -> None:
     service.started()
 
 
-def _unless_ended(service: Service, undo: Callable[[], None]) -> None:
+def _unless_ended(service: Target, undo: Callable[[], None]) -> None:
     """Undo a fault; on a container that has ended meanwhile there is nothing to undo."""
     try:
         undo()
@@ -130,7 +132,7 @@ def _unless_ended(service: Service, undo: Callable[[], None]) -> None:
             raise
 
 
-def _has_ended(service: Service) -> bool:
+def _has_ended(service: Target) -> bool:
     state = service.state()
     return state is None or state.ended
 
@@ -147,8 +149,8 @@ def _check_slowness(*, latency: float, jitter: float, loss: float) -> None:
         raise DeclarationError("slowed() without latency=, jitter= or loss= would slow nothing")
 
 
-def _await_slowness(helper: str, service: Service) -> None:
-    engine = service.running.engine
+def _await_slowness(helper: str, service: Target) -> None:
+    engine: Engine = service.running.engine
 
     def slow_or_over() -> bool:
         state = engine.container(helper)

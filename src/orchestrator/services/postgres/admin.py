@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import ServiceError
 from orchestrator.probes.checks import ATTEMPT
-from orchestrator.services.hooks import FROZEN, answers, await_ready
+from orchestrator.probes.waiting import FROZEN, answers, await_ready
 from orchestrator.services.once import driver
 
 if TYPE_CHECKING:

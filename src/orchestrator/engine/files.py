@@ -1,0 +1,207 @@
+"""Files to and from the daemon, which takes and gives them as tars.
+
+What is sent to build an image, what is put into containers, and what is read from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import posixpath
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from orchestrator.engine.client import short_name
+from orchestrator.engine.docker_py import docker
+from orchestrator.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from orchestrator.engine.api import Copy
+
+_NOT_FOUND: Final = 404
+_IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to disk
+_PIECE: Final = 1 << 20  # bytes
+_IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
+_IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+_MOST_LINKS: Final = 255  # on the way to a file, with the folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """A folder as a tar, to be closed, and 64 hex digits for its names, bytes and modes."""
+
+    tar: IO[bytes]
+    digest: str
+
+
+def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]) -> BuildContext:
+    """Pack a folder, with some files replaced, without what its ``.dockerignore`` leaves out.
+
+    Times and owners are left out too, so that a fresh clone has the same digest.
+
+    Raises:
+        OSError: Something in it cannot be read.
+    """
+    ignore = folder / ".dockerignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    names = docker.utils.build.exclude_paths(str(folder), patterns, dockerfile=dockerfile)
+    tar: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
+    try:
+        with tarfile.open(fileobj=tar, mode="w") as archive:
+            for name in sorted(set(names) - {""}):
+                _add(archive, folder, name, content=replaced.get(name))
+        tar.seek(0)
+        digest = hashlib.sha256()
+        while piece := tar.read(_PIECE):
+            digest.update(piece)
+        tar.seek(0)
+    except BaseException:
+        tar.close()
+        raise
+    return BuildContext(tar=tar, digest=digest.hexdigest())
+
+
+def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | None) -> None:
+    member: tarfile.TarInfo | None = archive.gettarinfo(
+        str(folder / name), arcname=Path(name).as_posix()
+    )
+    if member is None:
+        return  # a socket: nothing that could be sent
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    if content is not None:
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    elif member.isreg():
+        with (folder / name).open("rb") as file:
+            archive.addfile(member, file)
+    else:
+        archive.addfile(member)
+
+
+def pack_copies(
+    copies: Sequence[Copy], links: Mapping[str, str], *, read: Callable[[str], bytes]
+) -> bytes:
+    """Files and folders as a tar, links as links; devices, sockets and pipes stay out.
+
+    ``links`` lead to their targets from a folder that all users may write to. ``read`` reads a file
+    of the container, which knows the names of owners.
+
+    Raises:
+        EngineError: A file cannot be read, or an owner is not known.
+    """
+    ids = {copy.owner: _ids(copy.owner, read) for copy in copies if copy.owner}
+    buffer = io.BytesIO()
+    now = int(time.time())
+
+    def owned(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        member.uname = member.gname = ""  # the names are this machine's
+        if copy.mode is not None:
+            member.mode = copy.mode
+        if copy.owner:
+            member.uid, member.gid = ids[copy.owner]
+        return None if member.isdev() else member
+
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for copy in copies:
+            name = copy.path.lstrip("/")
+            if isinstance(copy.source, bytes):
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(copy.source), now
+                member.mode = 0o755 if copy.source.startswith(b"#!") else 0o644
+                archive.addfile(owned(member) or member, io.BytesIO(copy.source))
+                continue
+            archive.dereference = not copy.source.is_dir()
+            try:
+                archive.add(copy.source, name, filter=owned)
+            except OSError as error:
+                raise EngineError(f"{error.filename} cannot be copied: {error.strerror}") from error
+        for path, target in links.items():
+            link = tarfile.TarInfo(path.lstrip("/"))
+            link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
+            folder = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
+            folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o777, now
+            archive.addfile(folder)
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+def _ids(owner: str, read: Callable[[str], bytes]) -> tuple[int, int]:
+    """The numbers of a user and a group, whose names the container knows."""
+    user, _, group = owner.partition(":")
+    uid, own_group = _id(user, "/etc/passwd", read)
+    return uid, _id(group, "/etc/group", read)[0] if group else own_group
+
+
+def _id(name: str, table: str, read: Callable[[str], bytes]) -> tuple[int, int]:
+    """The number of a name, and that of its own group; a number's own group is the same."""
+    if name.isdecimal():
+        return int(name), int(name)
+    try:
+        lines = read(table).decode(errors="replace").splitlines()
+    except EngineError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        lines = []
+    for line in lines:
+        row = line.split(":")
+        if row[0] == name and all(word.isdecimal() for word in row[2:3]):
+            return int(row[2]), int(row[3]) if row[3:4] and row[3].isdecimal() else int(row[2])
+    raise EngineError(
+        f"No user or group of the container is called {name!r}: its {table} has no such line. "
+        "Give its number instead."
+    )
+
+
+def read_file(client: Any, container: str, path: str) -> bytes:
+    """The content of a file of a container; links are followed.
+
+    Raises:
+        EngineError: It is a folder or a device.
+    """
+    real = real_path(client, container, path)
+    about = _stat(client, container, real)
+    if about and about["mode"] & _IS_NO_FILE:
+        kind = "a folder" if about["mode"] & _IS_FOLDER else "no regular file"
+        raise EngineError(f"{path} in container {short_name(container)} is {kind}")
+    pieces, _ = client.get_archive(container, real)
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+        for piece in pieces:
+            spool.write(piece)
+        spool.seek(0)
+        with tarfile.open(fileobj=spool) as archive:
+            file = archive.extractfile(archive.getmembers()[0])
+            return file.read() if file else b""
+
+
+def real_path(client: Any, container: str, path: str) -> str:
+    """A path without links on its way, as far as it exists."""
+    done, parts = PurePosixPath("/"), list(PurePosixPath(posixpath.normpath(path)).parts[1:])
+    for _ in range(_MOST_LINKS):
+        if not parts:
+            break
+        here = done / parts.pop(0)
+        target = (_stat(client, container, str(here)) or {}).get("linkTarget")
+        if not target or target == str(here):  # Podman names every path
+            done = here
+            continue
+        parts = [*PurePosixPath(posixpath.normpath(done / target)).parts[1:], *parts]
+        done = PurePosixPath("/")
+    return str(done.joinpath(*parts))
+
+
+def _stat(client: Any, container: str, path: str) -> Mapping[str, Any] | None:
+    """What the daemon tells of a path in a container, or None when there is no such path."""
+    url = f"{client.base_url}/v{client.api_version}/containers/{quote(container)}/archive"
+    with client.request("HEAD", url, params={"path": path}, timeout=client.timeout) as told:
+        about = told.headers.get("x-docker-container-path-stat")
+        return docker.utils.decode_json_header(about) if told.ok and about else None
