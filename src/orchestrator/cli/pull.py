@@ -32,11 +32,10 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import image_info
 from orchestrator.errors import EngineError
 from orchestrator.images import find_lock
-from orchestrator.images.display import Display, megabytes
 from orchestrator.images.failures import Retry, exit_status
 from orchestrator.images.lockfile import check_allowed
 from orchestrator.images.presence import find_image, in_place
-from orchestrator.images.pull import Puller
+from orchestrator.images.pull import Display, Puller, megabytes
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from orchestrator.engine import connect
 from orchestrator.errors import EngineUnavailableError, LockError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
-from orchestrator.images.display import megabytes
 from orchestrator.images.failures import classify
+from orchestrator.images.pull import megabytes
 from orchestrator.images.registry import Registries
 from orchestrator.settings import Settings
 

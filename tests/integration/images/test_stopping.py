@@ -20,7 +20,7 @@ from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.engine.api import ImageInfo
 from orchestrator.errors import EngineError
 from orchestrator.images import ensure_image
-from orchestrator.images.display import Display
+from orchestrator.images.pull import Display
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.fault_proxy import Fault, fault_proxy

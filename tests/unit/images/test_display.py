@@ -10,7 +10,7 @@ from unittest import mock
 from orchestrator import progress
 from orchestrator.engine.api import PullProgress
 from orchestrator.errors import EngineError
-from orchestrator.images.display import Display, Transfer
+from orchestrator.images.pull import Display, Transfer
 
 STEPS = (
     PullProgress(layer="a", status="Pulling fs layer"),
@@ -53,7 +53,7 @@ class DisplayTest(unittest.TestCase):
             display.news("old:1", "present")
             with contextlib.suppress(EngineError), display.pulling("bad:1"):
                 with display.pulling("new:1"):
-                    with mock.patch("orchestrator.images.display._OFTEN", 0):
+                    with mock.patch("orchestrator.images.pull._OFTEN", 0):
                         for step in STEPS:
                             display.step("new:1", step)
                     display.news("new:1", "trying again")
