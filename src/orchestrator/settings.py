@@ -20,6 +20,7 @@ PREFIX = "ORCHESTRATOR_"
 SUBNETS = ipaddress.IPv4Network("10.216.0.0/14")
 _NARROWEST_RANGE = 24
 _IMAGE_NAME = re.compile(r"[\w.:\[\]-]+(/[\w.-]+)*", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _HOST_NAME = re.compile(r"[\w.-]+")
 
 
@@ -46,6 +47,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError("expected a positive number of seconds")
     return seconds
+
+
+def _duration(text: str) -> float:
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[smhd])+|0", text):
+        raise ValueError("expected a time such as 90s, 15m or 1h30m, or 0")
+    parts = re.findall(r"([\d.]+)([smhd])", text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _count(text: str) -> int:
@@ -125,6 +133,7 @@ class Settings:
     log_lines: int = _setting(_count, 50)
     logs: Path | None = _setting(Path, None)
     timeline: Path | None = _setting(Path, None)
+    warm: float = _setting(_duration, 0.0)  # seconds; 0 is off
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:

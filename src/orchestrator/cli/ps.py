@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.cli import table
 from orchestrator.cli.reap import as_json, print_refused
 from orchestrator.engine import connect
+from orchestrator.environment.warm import keepers
 from orchestrator.errors import printable
 from orchestrator.sessions import Liveness, inventory
 from orchestrator.settings import Settings
@@ -41,7 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         names = {image: _name(engine, image) for image in {it.image for it in things if it.image}}
     now = datetime.now(UTC)
-    rows = [_row(it, now=now, image=names.get(it.image, "")) for it in things if not it.is_marker]
+    warm = {keeper["session"] for keeper in keepers() if not keeper["taker"]}
+    rows = [
+        _row(it, now=now, image=names.get(it.image, ""), warm=it.session in warm)
+        for it in things
+        if not it.is_marker
+    ]
     print(table([_HEAD, *rows]) if rows else "nothing is running")
     dead = sum(it.owner is not Liveness.ALIVE and not it.kept for it in things)
     if dead:
@@ -49,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"\n{dead} of owners that are dead, or not known to live: "
             "`python -m orchestrator reap` removes what dead owners left."
         )
+    if any(it.session in warm for it in things):
+        print("\nWhat is warm is unused, for the next run: `python -m orchestrator warm --stop`.")
     if any(it.kept for it in things):
         print("\nWhat is kept is of classes that failed: until their next run, or `reap`.")
     return 0
@@ -61,7 +69,7 @@ def _name(engine: Engine, image: str) -> str:
     return name.removeprefix("docker.io/").removeprefix("library/")
 
 
-def _row(thing: Owned, *, now: datetime, image: str) -> tuple[str, ...]:
+def _row(thing: Owned, *, now: datetime, image: str, warm: bool) -> tuple[str, ...]:
     cells = (
         thing.session[:8],
         f"{thing.owner}: {thing.process}",
@@ -69,7 +77,7 @@ def _row(thing: Owned, *, now: datetime, image: str) -> tuple[str, ...]:
         thing.service,
         thing.kind,
         thing.id if thing.kind == "volume" else thing.id.rpartition(":")[2][:_SHORT],
-        f"{thing.status or '-'}{', kept' if thing.kept else ''}",
+        f"{thing.status or '-'}{', kept' if thing.kept else ', warm' if warm else ''}",
         _age(thing.age(now)),
         thing.id if thing.kind == "image" else image,
     )

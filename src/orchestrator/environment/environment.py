@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
+    from orchestrator.environment.warm import Origin
     from orchestrator.errors import EngineUnavailableError
     from orchestrator.services.options import Scope
     from orchestrator.services.service import Service
@@ -48,6 +49,7 @@ class Environment:
         services: Alias to declaration.
         test_class: The class's full name, for labels and messages.
         settings: What the environment variables ask for.
+        origin: The class, where its servers may be ready already, or be made for its next run.
 
     Attributes:
         services: Alias to declaration.
@@ -56,7 +58,12 @@ class Environment:
     """
 
     def __init__(
-        self, services: Mapping[str, Service], *, test_class: str, settings: Settings
+        self,
+        services: Mapping[str, Service],
+        *,
+        test_class: str,
+        settings: Settings,
+        origin: Origin | None = None,
     ) -> None:
         self.handles: Mapping[Service, Service] = {}
         self._engine: Engine | None = None
@@ -64,6 +71,7 @@ class Environment:
         self.services = services
         self._test_class = test_class
         self._settings = settings
+        self._origin = origin
         self._ending = OwnStack()
         self._timeline: Timeline | None = None
         self._contexts: list[StartContext] = []  # of the class, and of the test that runs
@@ -79,7 +87,9 @@ class Environment:
         """
         began = time.monotonic()
         try:
-            self.handles = self._start()
+            self._ending.pin()
+            taken = self._origin.take(self._ending) if self._origin else None
+            self.handles = self._start() if taken is None else taken
             self.started = True
         except BaseException as error:
             self._show_timeline(f"{type(error).__name__}: {error}")
@@ -109,7 +119,6 @@ class Environment:
         if settings.timeline is not None:
             needs = {alias: needed(alias, self.services) for alias in self.services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
-        self._ending.pin()
         endpoint = find_endpoint()
         engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
@@ -217,10 +226,12 @@ class Environment:
         Raises:
             ReapError: Something would not go.
         """
-        self.handles, self.started = {}, False
+        was_started, self.handles, self.started = self.started, {}, False
         try:
             self._ending.close()
         finally:
+            if was_started and self._origin:
+                self._origin.make_next()
             for error in left_behind(test_class=self._test_class).values() if wait else ():
                 raise error
 

@@ -163,14 +163,22 @@ def alone(services: Mapping[str, Service], *, name: str) -> Iterator[Mapping[Ser
 
 def environment_of(cls: type) -> Environment:
     """What runs the services that a class declares."""
-    return _environment(declared_services(cls), f"{cls.__module__}.{cls.__qualname__}")
+    return _environment(declared_services(cls), f"{cls.__module__}.{cls.__qualname__}", cls)
 
 
-def _environment(services: Mapping[str, Service], name: str) -> Environment:
+def _environment(
+    services: Mapping[str, Service], name: str, cls: type | None = None
+) -> Environment:
     with importing_much():  # declaring must not load it
         from orchestrator.environment.environment import Environment
 
-    return Environment(services, test_class=name, settings=Settings.from_environment())
+    settings, origin = Settings.from_environment(), None
+    if settings.warm and cls is not None:
+        from orchestrator.environment import warm
+
+        if warm.may_be_warm(services, settings):
+            origin = warm.Origin(cls, services=services, settings=settings)
+    return Environment(services, test_class=name, settings=settings, origin=origin)
 
 
 def start(environment: Environment) -> None:

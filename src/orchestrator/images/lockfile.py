@@ -113,17 +113,20 @@ def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
     Raises:
         LockError: It is missing where the variable points, or malformed.
     """
+    named_by = None if settings.images_lock is None else "ORCHESTRATOR_IMAGES_LOCK"
+    return read_lock(lock_path(settings, start=start), named_by=named_by)
+
+
+def lock_path(settings: Settings, *, start: Path | None = None) -> Path:
+    """The lock file that `find_lock` reads."""
     if settings.images_lock is not None:
-        return read_lock(settings.images_lock, named_by="ORCHESTRATOR_IMAGES_LOCK")
+        return settings.images_lock
     try:
         folder = (start or Path.cwd()).resolve()
     except (OSError, RuntimeError) as error:
         raise LockError(f"the working directory cannot be read: {error}") from error
-    for candidate in (folder, *folder.parents):
-        path = candidate / FILE_NAME
-        if path.is_file():
-            return read_lock(path)
-    return read_lock(DEFAULT)
+    candidates = (parent / FILE_NAME for parent in (folder, *folder.parents))
+    return next((path for path in candidates if path.is_file()), DEFAULT)
 
 
 def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:

@@ -202,6 +202,15 @@ class Session:
                 watchdog.send("bye")
             watchdog.close()
 
+    def share(self) -> list[int]:
+        """Have things outlive this process, should it be killed, while another holds these sockets.
+
+        Without a watchdog there are none.
+        """
+        with contextlib.suppress(WatchdogError, IndexError):
+            return [self._watchdogs[-1].share()]
+        return []
+
     def disown(self) -> None:
         """In a forked child: let go of the parent's watchdog, or it would wait for both."""
         for watchdog in self._watchdogs:

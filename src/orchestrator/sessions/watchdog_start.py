@@ -109,6 +109,11 @@ class Watchdog:
         *lines, self._heard = self._heard.split(b"\n")
         return [line.decode(errors="replace") for line in lines]
 
+    def share(self) -> int:
+        """Let whoever else holds the socket keep things alive: its descriptor, to be sent."""
+        self.send("shared")
+        return self._connection.fileno()
+
     def close(self) -> None:
         """Close the socket: to the watchdog its owner is dead, unless somebody else holds it."""
         self._connection.close()

@@ -8,9 +8,10 @@ An owner may have a supervisor, a process that it must not outlive for long: it 
 that one is gone. When it cannot (stopped, or stuck in C), the watchdog ends it.
 
 Lines from the owner: ``+kind name`` before a create, ``=kind name`` when it was answered, ``-name``
-when there is no such thing (any more), ``bye`` when nothing is left. ``~seconds kind:name …`` is of
-a class that is over: a child removes that while the owner goes on, and answers ``-name`` for each
-that is gone, ``!name reason`` for what will not go in that time.
+when there is no such thing (any more), ``shared`` when another process holds the socket, too, and
+what it made is to live until both are dead, ``bye`` when nothing is left. ``~seconds kind:name …``
+is of a class that is over: a child removes that while the owner goes on, and answers ``-name`` for
+each that is gone, ``!name reason`` for what will not go in that time.
 """
 
 from __future__ import annotations
@@ -109,6 +110,9 @@ def _wait(
         if dead:
             os.set_blocking(owner, False)  # the last words may still lie in the socket
         ended = _read(owner, messages, everything=dead)
+        if messages.shared and pidfd is not None:
+            poller.unregister(pidfd)
+            pidfd, dead = None, False
         if dead or ended or messages.bye:
             return messages
         while messages.over:
@@ -175,6 +179,7 @@ class Messages:
         made: Name and kind of what it created, or began to.
         intents: The names of creates that are under way.
         over: What is to be removed while the owner goes on, an order each.
+        shared: Whether the end of the socket alone tells that nobody needs it any more.
         bye: Whether nothing is left to do.
     """
 
@@ -182,6 +187,7 @@ class Messages:
         self.made: dict[str, str] = {}
         self.intents: set[str] = set()
         self.over: list[str] = []
+        self.shared = False
         self.bye = False
         self._rest = b""
 
@@ -202,6 +208,8 @@ class Messages:
                 self.intents.discard(name)
             elif text[:1] == "~":
                 self.over.append(text[1:])
+            elif text == "shared":
+                self.shared = True
             elif text == "bye":
                 self.bye = True
 
