@@ -291,6 +291,7 @@ class Keeper:
             warm.send(
                 connection,
                 {
+                    "session": self._session.id if self._session else "",
                     "engine": {"host": engine.host, "bind_address": engine.bind_address},
                     "services": {
                         handle.alias: warm.handed(declaration, handle)

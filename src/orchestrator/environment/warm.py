@@ -33,6 +33,7 @@ from orchestrator.images.lockfile import lock_path
 from orchestrator.services.hooks import Runtime
 from orchestrator.services.once import OwnStack, locked_property
 from orchestrator.services.service import Service, join
+from orchestrator.sessions.identity import hold, process_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -307,6 +308,8 @@ class Origin:
                 held = socket.recv_fds(connection, 1, answer["watchdogs"])[1]
             for descriptor in held:
                 os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only argument
+            if (holder := hold(answer["session"])) is not None:
+                held.append(holder.detach())
             handles = self._bound(answer, ending)
         except Exception as error:  # noqa: BLE001 - whatever it is, a start of one's own is right
             connection.close()
@@ -432,8 +435,6 @@ def _give_back(connection: socket.socket, held: Sequence[int]) -> None:
 
 def _process_began() -> float:
     """When this process started, in seconds since the epoch."""
-    from orchestrator.sessions.identity import process_start
-
     try:
         ticks = process_start("self")
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])

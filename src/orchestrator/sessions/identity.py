@@ -10,6 +10,7 @@ Only a proof counts as dead. Age is none, and a free pid is none by itself. What
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ _PROC: Final = Path("/proc")
 # Fields of /proc/PID/stat (proc(5)), counted from field 3, the state.
 _THREADS: Final = 20 - 3
 _START: Final = 22 - 3
+_HELD: Final = "\0orchestrator-held-{}"  # abstract: no file (unix(7))
 _ENDED: Final = frozenset("ZXx")
 _INITIAL_PIDNS: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO in the kernel's proc_ns.h
 _FIELDS: Final = {"boot": str, "pidns": int, "pid": int, "start": int, "host": str}
@@ -101,6 +103,33 @@ def liveness(owner: Identity, *, here: Identity) -> Liveness:
     if owner.pidns == here.pidns:
         return _in_our_namespace(owner)
     return _in_another_namespace(owner, here=here)
+
+
+def hold(session: str) -> socket.socket | None:
+    """Have a session's things count as a living owner's while this is open, whoever made them.
+
+    It is a name in the network namespace that the kernel takes back with the process; None on
+    systems that have no such names.
+    """
+    holder = socket.socket(socket.AF_UNIX)
+    try:
+        holder.bind(_HELD.format(session))
+    except (OSError, ValueError):
+        holder.close()
+        return None
+    return holder
+
+
+def is_held(session: str) -> bool:
+    """Whether a process here holds a session, of which it may not be the owner."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(_HELD.format(session))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        except ValueError:  # nothing that was a session's
+            return False
+    return False
 
 
 def _in_our_namespace(owner: Identity) -> Liveness:

@@ -17,7 +17,7 @@ from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, printable
 from orchestrator.sessions.bare.http_reaper import HttpReaper, KnownThings
 from orchestrator.sessions.bare.removal import KINDS, SilentError, Thing, remove_until_quiet
-from orchestrator.sessions.identity import Identity, Liveness, liveness, this_process
+from orchestrator.sessions.identity import Identity, Liveness, is_held, liveness, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -167,6 +167,8 @@ def inventory(
         if key not in judged:
             judged[key] = _judge(key[0], here=here, another_program=key[1])
         owner, process = judged[key]
+        if owner is Liveness.DEAD and is_held(session):
+            owner = Liveness.ALIVE
         things.append(
             Owned(
                 kind=item.kind,
