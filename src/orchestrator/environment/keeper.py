@@ -34,7 +34,7 @@ from orchestrator.environment.likeness import Account, UnlikeError, described
 from orchestrator.environment.services import declared_services
 from orchestrator.errors import OrchestratorError
 from orchestrator.images.lockfile import lock_path
-from orchestrator.services.hooks import answers
+from orchestrator.probes.waiting import answers
 from orchestrator.sessions import own_session
 from orchestrator.settings import Settings
 
