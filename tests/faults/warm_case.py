@@ -86,7 +86,7 @@ class WarmTestCase(ProcessTestCase):
         for keeper in self.keepers():
             with suppress(ProcessLookupError):
                 os.kill(keeper["pid"], signal.SIGCONT)
-            warm.ask(keeper["socket"], do="stop")
+            warm.stop(keeper["socket"])
         self.await_that(lambda: not self.keepers(), self.told)
         for session in self.sessions:
             self.await_gone(session)

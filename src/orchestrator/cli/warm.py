@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = warm.keepers()
     if arguments.stop:
         unused = [keeper for keeper in found if not keeper["taker"]]
-        stopped = [it for it in unused if (warm.ask(it["socket"], do="stop") or {}).get("stopped")]
+        stopped = [it for it in unused if warm.stop(it["socket"])]
         print(f"ended {counted(len(stopped), 'keeper')}")
         return 0 if len(stopped) == len(unused) else 1
     if arguments.json:

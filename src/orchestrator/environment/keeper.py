@@ -240,7 +240,7 @@ class Keeper:
         ]
         others.sort(key=lambda it: float(it["since"]))
         for other in others[: max(0, len(others) - warm.MOST + 1)]:
-            warm.ask(other["socket"], do="stop")
+            warm.stop(other["socket"])
 
     def _made(self, _: object) -> None:
         """The servers are there, or cannot be."""

@@ -48,6 +48,7 @@ _SOCKET: Final = ".sock"
 _LONGEST_PATH: Final = 100  # bytes of a socket's; systems end at 104 or 108
 _LENGTH: Final = struct.Struct("!I")
 _PATIENCE: Final = 2.0  # seconds for a first answer
+_REMOVAL: Final = 30.0  # seconds for one that comes after a removal
 BEGINNING: Final = 3  # the descriptor by which a keeper sees that it may begin
 _MAIN: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
@@ -88,10 +89,11 @@ def keepers() -> Sequence[Mapping[str, Any]]:
     return [{**it, "socket": str(path)} for path, it in said if it is not None]
 
 
-def ask(path: Path | str, **request: object) -> Any:
+def ask(path: Path | str, *, seconds: float = _PATIENCE, **request: object) -> Any:
     """A keeper's answer; None where there is none. What a dead one has left is removed."""
     try:
         with closing(_connected(str(path))) as connection:
+            connection.settimeout(seconds)
             send(connection, request)
             return receive(connection)
     except ConnectionRefusedError:
@@ -133,6 +135,11 @@ def check_peer(connection: socket.socket) -> int:
     if user != os.geteuid():
         raise PermissionError(f"the process at the other end is of user {user}")
     return int(pid)
+
+
+def stop(path: Path | str) -> bool:
+    """End a keeper that nobody uses; whether it has removed everything."""
+    return bool((ask(path, seconds=_REMOVAL, do="stop") or {}).get("stopped"))
 
 
 def send(connection: socket.socket, message: object) -> None:
