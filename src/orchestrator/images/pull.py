@@ -19,10 +19,10 @@ from orchestrator.errors import (
     OrchestratorError,
 )
 from orchestrator.images.failures import Failure, Retry, classify, concerns_registry, retrying
+from orchestrator.images.known_failures import failed_before, note_failure
 from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
 from orchestrator.images.reference import mirrored
 from orchestrator.images.registry import concurrent_map
-from orchestrator.known_failures import failed_before, note_failure
 from orchestrator.progress import tell
 
 if TYPE_CHECKING:

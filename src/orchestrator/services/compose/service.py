@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +16,10 @@ from orchestrator.services.compose.file import (
     dependencies,
     read_env_file,
 )
+from orchestrator.services.compose.network import NAME, address, host_name, links, networks, ports
 from orchestrator.services.compose.volumes import FileSystem
 from orchestrator.services.container import Build, Container
-from orchestrator.services.hooks import CAPABILITIES, Extras, Network, name_declaration
+from orchestrator.services.hooks import CAPABILITIES, Extras, name_declaration
 from orchestrator.services.options import private
 
 if TYPE_CHECKING:
@@ -44,15 +44,8 @@ _WITHOUT_EFFECT: Final = (
     *("logging", "mem_reservation", "oom_score_adj", "profiles", "pull_policy", "restart"),
     *("stop_grace_period", "stop_signal"),
 )
-_OF_NETWORK: Final = ("name", "driver", "internal", "attachable", "labels", "external")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9.-]{1,63}(?<![-.])")
-_CONTAINER: Final = r"(?P<port>[0-9]+)(?:-(?P<last>[0-9]+))?(?:/(?P<protocol>tcp|udp|sctp))?"
-_PORT: Final = re.compile(rf"(?:(?:.*:)?(?P<host>[0-9]*(?:-[0-9]+)?):)?{_CONTAINER}")
-_MOST_PORTS: Final = 100
 _OUR_SHELL: Final = ("/bin/sh", "-c")
 _USUAL_TIMEOUT: Final = 30.0  # seconds that Docker gives a healthcheck
-_DEFAULT: Final = "default"
 
 
 class ComposeService(Container):
@@ -133,22 +126,22 @@ def to_containers(
     Raises:
         DeclarationError: One asks for what is not supported; the message says what, and where.
     """
-    links = _links(project)
+    linked = links(project)
     found: dict[str, Container] = {}
     shared: set[str] = set()
     for name, service in project.services.items():
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise service.error("cannot be a host name")
         service.only(*_READ, *_RUN_OPTIONS, *_WITHOUT_EFFECT)
         _check_rights(service)
         files = FileSystem(name, service, project, allow=allow)
         extras = replace(
-            _networks(service, project, more=links.get(name, [])),
+            networks(service, project, more=linked.get(name, [])),
             **{key: read(it) for key, read in _RUN_OPTIONS.items() if (it := service.get(key))},
             volumes=files.volumes,
             copies=files.copies,
         )
-        ports = _ports(service)
+        published = ports(service)
         keys = {volume.key for volume in files.volumes}
         if scope == "process" and (extras.networks or keys & shared):
             raise service.error("shares a network or a volume, which scope='process' cannot have")
@@ -162,8 +155,8 @@ def to_containers(
                 env=_environment(service),
                 user=user.text() if (user := service.get("user")) else None,
                 capabilities=_capabilities(service),
-                ports=ports,
-                probe=_probe(name, service, project, ports),
+                ports=published,
+                probe=_probe(name, service, project, published),
                 mounts=files.mounts,
                 allow=allow,
                 depends_on=[it for it in dependencies(service) if it in project.services],
@@ -315,27 +308,6 @@ def _absolute(entry: Entry) -> str:
     return entry.text()
 
 
-def _host_name(entry: Entry) -> str:
-    if not _HOST.fullmatch(entry.text()):
-        raise entry.error(f"is {entry.text()!r}, which cannot be a host name")
-    return entry.text()
-
-
-def _alias(entry: Entry) -> str:
-    if not _NAME.fullmatch(entry.text()):
-        raise entry.error(f"is {entry.text()!r}, which cannot be a name on a network")
-    return entry.text()
-
-
-def _address(entry: Entry) -> str:
-    text = entry.text().strip("[]")
-    try:
-        ipaddress.ip_address("::" if text == "host-gateway" else text)
-    except ValueError:
-        raise entry.error(f"is {text!r}; expected an IP address, or host-gateway") from None
-    return text
-
-
 def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
     found = {}
     for name, value in entry.pairs(*separators).items():
@@ -346,7 +318,7 @@ def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
 
 
 def _hosts(entry: Entry) -> Mapping[str, str]:
-    return {name: _address(entry.replaced(text)) for name, text in _values(entry, "=", ":").items()}
+    return {name: address(entry.replaced(text)) for name, text in _values(entry, "=", ":").items()}
 
 
 def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
@@ -362,40 +334,14 @@ def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
 _RUN_OPTIONS: Final[Mapping[str, Callable[[Entry], Any]]] = {
     "working_dir": _absolute,
     "platform": Entry.text,
-    **dict.fromkeys(("hostname", "domainname"), _host_name),
+    **dict.fromkeys(("hostname", "domainname"), host_name),
     **dict.fromkeys(("init", "tty", "stdin_open", "read_only"), Entry.flag),
     **dict.fromkeys(("group_add", "dns_search", "dns_opt"), _texts),
-    "dns": lambda entry: [_address(it) for it in entry.entries()],
+    "dns": lambda entry: [address(it) for it in entry.entries()],
     "sysctls": _values,
     "extra_hosts": _hosts,
     "ulimits": _ulimits,
 }
-
-
-def _ports(service: Entry) -> Sequence[str]:
-    """The container's side; the host's is chosen freely, so that tests can run side by side."""
-    found: dict[str, None] = {}
-    for entry in service.entries_of("ports"):
-        text = entry.text() if not isinstance(entry.value, dict) else _long_port(entry)
-        match = _PORT.fullmatch(text)
-        if match is None:
-            raise entry.error(f"is {text!r}; expected a port such as '8080:80/tcp'")
-        first, last = int(match["port"]), int(match["last"] or match["port"])
-        host, _, end = (match["host"] or "").partition("-")
-        room = int(end) - int(host) + 1 if end and host else 1
-        if match["last"] and host and room != last - first + 1:
-            raise entry.error(f"is {text!r}, whose ranges differ in length")
-        if not first <= last < first + _MOST_PORTS:
-            raise entry.error(f"is {text!r}; expected a range of at most {_MOST_PORTS} ports")
-        protocol = match["protocol"] or "tcp"
-        found |= dict.fromkeys(f"{port}/{protocol}" for port in range(first, last + 1))
-    return [*found]
-
-
-def _long_port(entry: Entry) -> str:
-    entry.only("target", "published", "host_ip", "protocol", "app_protocol", "mode", "name")
-    protocol = entry.get("protocol")
-    return f"{entry.must('target').whole()}/{protocol.text() if protocol else 'tcp'}"
 
 
 def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) -> Probe | None:
@@ -462,56 +408,3 @@ def _capabilities(service: Entry) -> Sequence[str] | None:
         return None
     kept = [] if "ALL" in less else [name for name in CAPABILITIES if name not in less]
     return [*kept, *(name for name in more if name not in kept)]
-
-
-def _links(project: Project) -> Mapping[str, Sequence[str]]:
-    """What services are called by those that link them; here everybody may call them so."""
-    found: dict[str, list[str]] = {}
-    owners: dict[str, str] = {}
-    for service in project.services.values():
-        for entry in service.entries_of("links"):
-            name, _, alias = entry.text().partition(":")
-            if alias:
-                _alias(entry.replaced(alias))
-                if owners.setdefault(alias, name) != name:
-                    raise entry.error(f"gives {alias!r} to another service than a link before")
-                found.setdefault(name, []).append(alias)
-    return found
-
-
-def _networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras:
-    """The networks it stands on: the file's default one is that of the test class."""
-    container_name = service.get("container_name")
-    names = [*more, *([_alias(container_name)] if container_name else [])]
-    wanted = service.get("networks")
-    if wanted is None or not wanted.value:
-        return Extras(aliases=names)
-    long = isinstance(wanted.value, dict)
-    found = wanted.mapping() if long else {entry.text(): entry for entry in wanted.entries()}
-    networks = []
-    aliases: Sequence[str] = ()
-    for key, entry in found.items():
-        own = names
-        if long:
-            entry.only("aliases", "priority")
-            own = [*names, *map(_alias, entry.entries_of("aliases"))]
-        internal = _internal(key, entry, project)
-        if key == _DEFAULT:
-            aliases = own
-        else:
-            networks.append(Network(key=key, internal=internal, aliases=own))
-    return Extras(networks=networks, aliases=aliases, on_own=_DEFAULT in found)
-
-
-def _internal(key: str, entry: Entry, project: Project) -> bool:
-    """Whether a network has no way out."""
-    top = project.top.mapping().get("networks")
-    if key == _DEFAULT and (top is None or key not in top.mapping()):
-        return False
-    declared = project.declared("networks", entry.replaced(key)).only(*_OF_NETWORK)
-    driver, internal = declared.get("driver"), declared.get("internal")
-    if driver and driver.text() != "bridge":
-        raise driver.error("other than bridge is not supported")
-    if internal and internal.flag() and key == _DEFAULT:
-        raise internal.error("is not supported for the default network, which is the test class's")
-    return internal is not None and internal.flag()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
 from orchestrator.probes.waiting import await_ready, poll
 from orchestrator.services.once import OwnStack
+from orchestrator.services.options import is_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,8 +139,7 @@ def _has_ended(service: Target) -> bool:
 
 def _check_slowness(*, latency: float, jitter: float, loss: float) -> None:
     for name, value, most in (("latency", latency, 60), ("jitter", jitter, 60), ("loss", loss, 1)):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= most:
+        if not (value == 0 or is_positive(value)) or value > most:
             unit = "seconds" if name != "loss" else "the part that is lost"
             raise DeclarationError(
                 f"slowed({name}={value!r}) cannot be used: expected {unit}, from 0 to {most}"
