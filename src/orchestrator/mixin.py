@@ -208,26 +208,19 @@ def _report_at_the_end(result: Any) -> None:
     That is pytest's session, of whose tests this result is one; or unittest's result. A run of
     neither kind ends with its process, which tells it on stderr.
     """
-    run = getattr(result, "session", result)
-    if run is None or getattr(run, REPORTS, False) or not hasattr(run, "__dict__"):
+    session: Any = getattr(result, "session", None)
+    of_pytest = callable(getattr(session, "addfinalizer", None))
+    run = session if of_pytest else result
+    if getattr(run, REPORTS, False) or not hasattr(run, "__dict__"):
         return
-    if callable(add := getattr(run, "addfinalizer", None)):
-        vars(run)[REPORTS] = True
-        add(partial(_end_of_pytest, run))
+    if of_pytest:
+        run.addfinalizer(_end_of_pytest)
     elif callable(stop := getattr(run, "stopTestRun", None)):
-        vars(run)[REPORTS] = True
-
-        def stop_test_run() -> None:
-            del vars(run)["stopTestRun"], vars(run)[REPORTS]
-            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-                _end_of_unittest(run)
-            stop()
-
-        vars(run)["stopTestRun"] = stop_test_run
+        vars(run)["stopTestRun"] = partial(_end_of_unittest, run, stop)  # it can be pickled
+    vars(run)[REPORTS] = True
 
 
-def _end_of_pytest(session: Any) -> None:
-    del vars(session)[REPORTS]
+def _end_of_pytest() -> None:
     errors = list(_left_behind().values())
     for error in errors[1:]:
         errors[0].add_note(str(error))
@@ -235,10 +228,12 @@ def _end_of_pytest(session: Any) -> None:
         raise error
 
 
-def _end_of_unittest(result: Any) -> None:
-    for test_class, error in _left_behind().items():
-        fixture: Any = unittest.suite._ErrorHolder(f"tearDownClass ({test_class})")  # type: ignore[attr-defined]  # noqa: SLF001 - as unittest reports it
-        result.addError(fixture, (type(error), error, None))
+def _end_of_unittest(result: Any, stop: Callable[[], None]) -> None:
+    if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        for test_class, error in _left_behind().items():
+            fixture: Any = unittest.suite._ErrorHolder(f"tearDownClass ({test_class})")  # type: ignore[attr-defined]  # noqa: SLF001 - as unittest reports it
+            result.addError(fixture, (type(error), error, None))
+    stop()
 
 
 def _left_behind() -> Mapping[str, Exception]:

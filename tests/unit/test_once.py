@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -15,7 +16,13 @@ from typing import Any
 
 from orchestrator import Postgres, Services
 from orchestrator.errors import MissingDriverError
-from orchestrator.services.once import ProcessLock, driver, load_early, locked_property
+from orchestrator.services.once import (
+    ProcessLock,
+    driver,
+    importing_much,
+    load_early,
+    locked_property,
+)
 from orchestrator.services.postgres import setup
 
 
@@ -136,6 +143,20 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
         ):
             setup.migrate(handle)
+
+
+class GarbageTest(unittest.TestCase):
+    """What is imported early is no garbage."""
+
+    def test_the_collector_is_as_before(self) -> None:
+        """Off meanwhile; on again also when an import fails; never switched on by us."""
+        self.addCleanup(gc.enable)
+        for on in (True, False):
+            (gc.enable if on else gc.disable)()
+            with self.assertRaises(ImportError), importing_much():
+                self.assertFalse(gc.isenabled())
+                raise ImportError
+            self.assertEqual(on, gc.isenabled())
 
 
 class EarlyTest(unittest.TestCase):

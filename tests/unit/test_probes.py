@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import time
 import unittest
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,18 @@ class PollTest(unittest.TestCase):
             poll(lambda: next(iter(())), timeout=0, retry_on=lambda _: True)
         with self.assertRaises(StopIteration):
             poll(lambda: next(iter(())), timeout=60)
+
+    def test_what_is_slow_is_asked_less(self) -> None:
+        """The pause is a fiftieth of the time that it took so far, when that is more."""
+        asked: list[float] = []
+
+        def ask() -> bool:
+            asked.append(time.monotonic())
+            return asked[-1] - asked[0] > 1
+
+        poll(ask, timeout=60, interval=0.001)
+        self.assertGreaterEqual(asked[-1] - asked[-2], 0.019)
+        self.assertLess(len(asked), 350)  # one every millisecond would be 1000
 
 
 class LogTest(unittest.TestCase):
