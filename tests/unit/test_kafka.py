@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from orchestrator import Kafka
-from orchestrator.services.kafka import start, why_ended
+from orchestrator.services.kafka import start_command, why_ended
 
 _THROWN = (
     'run: error: Exception in thread "main" org.apache.kafka.common.config.ConfigException: '
@@ -21,8 +21,8 @@ class StartTest(unittest.TestCase):
         """Another command, settings of the storage, variables that the image makes something of."""
         apache, confluent = ["/etc/kafka/docker/run"], ["/etc/confluent/docker/run"]
         for known in (
-            start.command(apache, settings={"num.partitions": "3"}, env={"KAFKA_OPTS": "-Da=b"}),
-            start.command(confluent, settings={}, env={"LANG": "C"}),
+            start_command(apache, settings={"num.partitions": "3"}, env={"KAFKA_OPTS": "-Da=b"}),
+            start_command(confluent, settings={}, env={"LANG": "C"}),
         ):
             self.assertEqual("sh", (known or ["the image's"])[0])
         for command, settings, env in (
@@ -32,7 +32,7 @@ class StartTest(unittest.TestCase):
             (apache, {}, {"KAFKA_LOG4J_ROOT_LOGLEVEL": "WARN"}),
         ):
             with self.subTest(command=command, settings=settings, env=env):
-                self.assertIsNone(start.command(command, settings=settings, env=env))
+                self.assertIsNone(start_command(command, settings=settings, env=env))
 
 
 class WhyEndedTest(unittest.TestCase):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.services import options
-from orchestrator.services.kafka import start
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
 from orchestrator.services.kafka.security import ADMIN, USER
 
@@ -43,13 +42,79 @@ _SCRAM: Final = "org.apache.kafka.common.security.scram.ScramLoginModule require
 # Makes the JVM read passwords from a file: neither a process list nor `docker inspect` shows them.
 _JVM_OPTION: Final = f"-Djava.security.auth.login.config={_JAAS}"
 
+# How a broker is started: by its image's own command, without the JVM that formats its storage.
+# That JVM takes half as long as the broker's own start, to write two small files: who the node is,
+# and at which level the features of its release are. The second is only needed by releases that
+# have features besides metadata.version; without it, newer groups and transactions are missing.
+# What is not known here (another image's command, another release, configuration that the image's
+# own command makes something of) is left to that command.
+
+_DATA: Final = "/tmp/kraft-combined-logs"  # noqa: S108 - a path in the container
+_PROPERTIES: Final = "ORCHESTRATOR_SERVER_PROPERTIES"  # has the content of that file
+
+_COMMANDS: Final = (["/etc/kafka/docker/run"], ["/etc/confluent/docker/run"])
+_JVM_VARIABLES: Final = ("KAFKA_HEAP_OPTS", "KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_OPTS")
+# Settings that decide what storage there is, and where.
+_STORAGE: Final = {"log.dir", "log.dirs", "metadata.log.dir", "node.id", "broker.id"} | {
+    "process.roles",
+    "controller.quorum.voters",
+    "controller.quorum.bootstrap.servers",
+}
+# What `kafka-storage.sh format` of 4.1.1 writes: metadata.version 27, group.version 1,
+# transaction.version 2, eligible.leader.replicas.version 1.
+_FEATURES: Final = (
+    "AAAAAAAAAAAAAABHAAAAAAImoM66ACAAAAAAAAABohwms7MAAAGiHCazs///////////////////AAAAASoAAAAIAAAA"
+    "AxYAAAAAAAAAAAAAAAAAAAAAAAAAAQAAALkAAAAAAkT1TQMAAAAAAAMAAAGiHCaz7gAAAaIcJrPu////////////////"
+    "//8AAAAEOgAAAAEuAQwAEW1ldGFkYXRhLnZlcnNpb24AGwAAWgAAAgFOAQwAIWVsaWdpYmxlLmxlYWRlci5yZXBsaWNh"
+    "cy52ZXJzaW9uAAEAADQAAAQBKAEMAA5ncm91cC52ZXJzaW9uAAEAAEAAAAYBNAEMABR0cmFuc2FjdGlvbi52ZXJzaW9u"
+    "AAIAAAAAAAAAAAAFAAAAPwAAAAACWAXggwAgAAAAAAAAAaIcJrPvAAABohwms+///////////////////wAAAAEaAAAA"
+    "CAAAAAQGAAAAAA=="
+)
+_SCRIPT: Final = f"""\
+set -eu
+data={_DATA} features=
+if [ -x /opt/kafka/bin/kafka-server-start.sh ] && [ -w /opt/kafka/config ]; then
+    jars=/opt/kafka/libs tool=
+elif tool=$(command -v kafka-storage); then
+    jars=/usr/share/java/kafka
+else
+    exec "$@"
+fi
+case $(echo $jars/kafka-clients-*.jar) in
+*-clients-3.[3-9].* | *-clients-7.[3-9].*) ;;
+*-clients-4.1.* | *-clients-8.1.*) features={_FEATURES} ;;
+*) exec "$@" ;;
+esac
+if [ -n "$(ls -A /mnt/shared/config 2>/dev/null)" ]; then exec "$@"; fi
+if [ ! -e $data/meta.properties ]; then
+    mkdir -p $data
+    if [ -n "$features" ]; then echo "$features" | base64 -d >$data/bootstrap.checkpoint; fi
+    printf 'version=1\\nnode.id=1\\ncluster.id=%s\\n' "$CLUSTER_ID" >$data/meta.properties
+fi
+if [ -n "$tool" ]; then
+    # This image's command does much besides, and finds the formatting program by PATH.
+    instead=/tmp/orchestrator
+    mkdir -p $instead
+    printf '#!/bin/sh\\n[ "$1" = format ] || exec %s "$@"\\n' "$tool" >$instead/kafka-storage
+    chmod +x $instead/kafka-storage
+    PATH=$instead:$PATH exec "$@"
+fi
+cp /etc/kafka/docker/*log4j* /opt/kafka/config/
+printf '%s' "${_PROPERTIES}" >/opt/kafka/config/server.properties
+classes=/opt/kafka/kafka.jsa
+if [ -e $classes ]; then
+    KAFKA_JVM_PERFORMANCE_OPTS="$KAFKA_JVM_PERFORMANCE_OPTS -XX:SharedArchiveFile=$classes"
+fi
+exec /opt/kafka/bin/kafka-server-start.sh /opt/kafka/config/server.properties
+"""
+
 # A broker for tests: one node, small, quick to start and to answer.
 _SINGLE_NODE: Final = {
     "node.id": "1",
     "process.roles": "broker,controller",
     "controller.quorum.voters": f"1@{_CONTROLLER}",
     "controller.listener.names": "CONTROLLER",
-    "log.dirs": start.DATA,
+    "log.dirs": _DATA,
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.replication.factor": "1",
@@ -124,7 +189,7 @@ class Kafka(Broker):
         """The image's own, where we can without the JVM that formats the storage."""
         image = self.running.engine.images.find(self.running.image_id)
         own = () if image is None else image.command
-        return start.command(own, settings=self.settings, env=self.env)
+        return start_command(own, settings=self.settings, env=self.env)
 
     def server_env(self) -> Mapping[str, str]:
         """Every setting as the variable that the image's own command makes it from."""
@@ -132,7 +197,7 @@ class Kafka(Broker):
         return {
             **_JVM,
             **{_variable(name): value for name, value in properties.items()},
-            start.PROPERTIES: "".join(f"{name}={value}\n" for name, value in properties.items()),
+            _PROPERTIES: "".join(f"{name}={value}\n" for name, value in properties.items()),
         }
 
     def server_files(self) -> Mapping[str, bytes]:
@@ -197,6 +262,20 @@ KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
             admin = _Listener("ADMIN", f":{ADMIN_PORT}", self._admin_bootstrap, *_PASSWORD)
             listeners += [admin, _Listener("BROKER", _BROKER, _BROKER, *within)]
         return listeners
+
+
+def start_command(
+    image: Sequence[str], *, settings: Mapping[str, str], env: Mapping[str, str]
+) -> Sequence[str] | None:
+    """What to run instead of an image's own command; None for that.
+
+    The user's variables that begin with ``KAFKA_`` are settings too, or more than that, and what
+    becomes of them is the image's to know.
+    """
+    theirs = [name for name in env if name.startswith("KAFKA_") and name not in _JVM_VARIABLES]
+    if list(image) not in _COMMANDS or theirs or settings.keys() & _STORAGE:
+        return None
+    return ["sh", "-c", _SCRIPT, "sh", *image]
 
 
 class _Listener(NamedTuple):

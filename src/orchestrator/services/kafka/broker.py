@@ -321,13 +321,9 @@ class Broker(Service):
             records, cause = [], error
         if len(records) == count:
             return records
-        why = (
-            f": {cause}"
-            if cause
-            else ""
-            if self._state.partition_count(topic)
-            else ": there is no such topic"
-        )
+        why = f": {cause}" if cause else ""
+        if cause is None and not self._state.partition_count(topic):
+            why = ": there is no such topic"
         raise ServiceError(
             f"{self.alias}: {len(records)} of {count} records came from topic {topic!r} in "
             f"{timeout:g} s{why}",
