@@ -24,7 +24,7 @@ from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
 from orchestrator.services.hooks import host_names
-from orchestrator.services.once import OwnStack, check_installed, load_early
+from orchestrator.services.once import OwnStack, check_installed, importing_much, load_early
 from orchestrator.services.service import in_order, join, needed
 from orchestrator.sessions import own_session, remove_kept
 
@@ -120,7 +120,8 @@ class Environment:
             needs = {alias: needed(alias, self.services) for alias in self.services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
         endpoint = find_endpoint()
-        engine = self._engine = connect(settings, endpoint=endpoint)
+        with importing_much():
+            engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
         lock = find_lock(settings)
         for alias, service in self.services.items():  # before anything is made: it is cheap

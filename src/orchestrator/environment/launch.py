@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Copy, VolumeMount
-from orchestrator.engine.files import pack_context
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
@@ -217,6 +216,10 @@ def source_of(service: Service, *, lock: LockFile, settings: Settings) -> Locked
 
 def _ensure_built(build: Build, context: StartContext) -> tuple[str, str]:
     """Build an image, unless this process did so before with the same content: name and id."""
+    from orchestrator.engine.files import (
+        pack_context,
+    )  # docker-py, which a warm class does not need
+
     folder = Path(build.folder)
     try:
         text = (folder / build.dockerfile).read_text(encoding="utf-8")
