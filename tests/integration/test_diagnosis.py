@@ -133,6 +133,7 @@ class ContainerProblemTest(LeakCheckedTestCase):
             told, r"ServiceExitedError: cache: .*redis:7-\w+ exited with exit code 137\n"
         )
         self.assertEqual(1, told.count("Last log lines of cache"))
+        self.assertNotIn("redis.exceptions", told, "what its driver says of it is no news")
         self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
 
 

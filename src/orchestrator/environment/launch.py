@@ -101,7 +101,7 @@ def translate_errors(handle: Service, what: str) -> Iterator[None]:
     except Exception as error:
         state = handle.state()
         if state is None or state.ended:
-            raise exited(handle, state) from error
+            raise exited(handle, state) from None  # that its driver saw it, too, is no news
         why = "" if answers(handle) else f"{FROZEN} "
         text = f"{type(error).__name__}: {masked(str(error), handle.secrets())}"
         raise ServiceError(f"{handle.alias} {what}: {why}{text}", service=handle.alias) from error
