@@ -312,8 +312,8 @@ class _Watched:
         return _itself, (self._result,)
 
     def _annotate(self, error: object) -> None:
-        if not isinstance(error, tuple) or not isinstance(error[1], Exception):
-            return
+        if not isinstance(error, tuple) or isinstance(error[1], KeyboardInterrupt):
+            return  # the latter is no failure; SystemExit and CancelledError are
         if environment := vars(type(self._test)).get(ENVIRONMENT):
             environment.failed(error[1])
         handles = vars(self._test).get(HANDLES) or vars(type(self._test)).get(HANDLES)

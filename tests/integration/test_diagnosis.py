@@ -89,6 +89,9 @@ class NoteTest(LeakCheckedTestCase):
             quiet = Redis()
             cache = Redis()
 
+            def test_0(self) -> None:
+                raise SystemExit("the program under test")
+
             def test_1(self) -> None:
                 for number in (1, 2, 3):
                     with self.subTest(number=number):
@@ -101,10 +104,12 @@ class NoteTest(LeakCheckedTestCase):
                 self.enterClassContext(mock.patch.dict(os.environ, ORCHESTRATOR_LOG_LINES="0"))
                 self.fail("on purpose")
 
-        first, second, *others = (text for _, text in run_class(Fails).failures)
+        ran = run_class(Fails)
+        first, second, *others = (text for _, text in ran.failures)
         server = r"Redis 7[\d.]+ at 127\.0\.0\.1:\d+\n"
         self.assertRegex(first, rf"test:\nquiet: {server}cache: {server}    .*line 1\n\Z")
         self.assertRegex(second, rf"test:\ncache: {server}    .*line 2\n\Z")
+        self.assertIn("Services during this test:", ran.errors[0][1])
         self.assertEqual(["AssertionError: on purpose"] * 2, [it.split("\n")[-2] for it in others])
 
 
