@@ -39,7 +39,7 @@ _OF_THE_RUN: Final = frozenset(
         *("RUN", "PROGRESS", "WARM", "LOGS", "TIMELINE", "LOG_LINES", "SKIP_WITHOUT_DOCKER"),
         "KEEP_FAILED",
     )
-)
+) | {"PYTHONHASHSEED"}  # the runner draws one for each run
 _OF_A_SHELL: Final = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
 _ALWAYS: Final = ("ORCHESTRATOR_", "DOCKER_")
 _MAIN: Final = "__mp_main__"  # what a script is called where it is not run

@@ -54,6 +54,11 @@ _MAIN: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
     "from orchestrator.environment.keeper import main; main()"
 )
+# What a keeper, which begins when the run is over, has no use for.
+_OF_A_RUN: Final = (
+    *("ORCHESTRATOR_RUN", "ORCHESTRATOR_PROGRESS"),
+    *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
+)
 _OURS: Final = f"{__package__.partition('.')[0]}."
 _log: Final = logging.getLogger("orchestrator.environment")
 
@@ -394,7 +399,8 @@ class Origin:
         try:
             folder()
             order["key"] = self._key
-            _BEGINNINGS.spawn(order, environ=self._environ)
+            environ = {name: it for name, it in self._environ.items() if name not in _OF_A_RUN}
+            _BEGINNINGS.spawn(order, environ=environ)
         except (OSError, OrchestratorError) as error:
             _log.info("nothing is kept warm for %s: %s", self._cls.__qualname__, error)
 
