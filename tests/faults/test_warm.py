@@ -31,6 +31,13 @@ class WarmTest(WarmTestCase):
         self.await_gone(keeper["session"])
         self.assertNotEqual(keeper["pid"], self.keeper()["pid"])
 
+    def test_under_the_runner(self) -> None:
+        """What is of one run only, such as its hash seed, does not matter."""
+        runner = ("-m", "orchestrator", "test", "-j", "1", "test_warm")
+        self.serve(*runner)
+        kept = self.kept(self.keeper()["session"])
+        self.assertIn(self.serve(*runner), kept)
+
     def test_stop_leaves_nothing(self) -> None:
         """``warm --stop`` ends the keeper and removes what it has."""
         self.serve()
