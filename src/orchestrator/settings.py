@@ -62,6 +62,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)b?", text.strip().lower())
+    if match is None:
+        raise ValueError("expected a size, such as 500m or 2g; 0 for none")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
 def _network(text: str) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.IPv4Network(text)
@@ -125,6 +132,7 @@ class Settings:
     registry_mirror: tuple[tuple[str, str], ...] = _setting(_mirrors, ())
     registries: tuple[str, ...] = _setting(_registries, ())  # empty for any
     skip_without_docker: bool = _setting(_flag, False)  # noqa: FBT003 - the default
+    snapshots: int = _setting(_size, 2 << 30)  # bytes
     keep_failed: bool = _setting(_flag, False)  # noqa: FBT003 - the default
     run: str | None = _setting(str, None)  # None starts a run of one's own
     host: str | None = _setting(_host, None)

@@ -19,7 +19,10 @@ from orchestrator.errors import OrchestratorError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final = ("doctor", "load", "lock", "ps", "pull", "reap", "save", "test", "warm")
+COMMANDS: Final = (
+    *("doctor", "load", "lock", "ps", "pull"),
+    *("reap", "save", "snapshots", "test", "warm"),
+)
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130  # as a shell says it of a program that SIGINT ended
 NO_READER: Final = 141  # the same of SIGPIPE

@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     with contextlib.closing(connect(Settings.from_environment())) as engine:
         found = inventory(engine)
-        things = sorted(found.things, key=lambda it: (it.session, it.test_class, it.service, it.id))
+        things = [it for it in found.things if not it.snapshot]  # which `snapshots` shows
+        things.sort(key=lambda it: (it.session, it.test_class, it.service, it.id))
         print_refused(found.refused)
         if arguments.json:
             print(json.dumps([as_json(thing) for thing in things], indent=2))
@@ -78,13 +79,14 @@ def _row(thing: Owned, *, now: datetime, image: str, warm: bool) -> tuple[str, .
         thing.kind,
         thing.id if thing.kind == "volume" else thing.id.rpartition(":")[2][:_SHORT],
         f"{thing.status or '-'}{', kept' if thing.kept else ', warm' if warm else ''}",
-        _age(thing.age(now)),
+        age(thing.age(now)),
         thing.id if thing.kind == "image" else image,
     )
     return tuple(printable(cell, lines=False) or "-" for cell in cells)
 
 
-def _age(seconds: float | None) -> str:
+def age(seconds: float | None) -> str:
+    """Seconds as people say them."""
     if seconds is None:
         return "-"
     for length, unit in _STEPS:

@@ -18,6 +18,8 @@ class Label:
 
     NAME, a thing's own name, tells it from an image or a container that inherited its labels. KEPT
     is on a volume that says what outlives its owner: ``kind:name`` of each, set apart by blanks.
+    SNAPSHOT is on a volume with a server's data, and on that which keeps it: what it is a snapshot
+    of; ABOUT, on the latter, has more in JSON.
     """
 
     MARK: Final = "dev.orchestrator"
@@ -30,6 +32,8 @@ class Label:
     CREATED: Final = "dev.orchestrator.created"
     NAME: Final = "dev.orchestrator.name"
     KEPT: Final = "dev.orchestrator.kept"
+    SNAPSHOT: Final = "dev.orchestrator.snapshot"
+    ABOUT: Final = "dev.orchestrator.snapshot.about"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +65,17 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeMount:
-    """A volume in a container; with ``no_copy`` it does not begin with what the image has there."""
+    """A volume in a container; with ``no_copy`` it does not begin with what the image has there.
+
+    Attributes:
+        labels: What it is labelled with should it be gone, as the engine makes an empty one then.
+    """
 
     volume: str
     path: str
     read_only: bool = False
     no_copy: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

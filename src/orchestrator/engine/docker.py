@@ -240,12 +240,16 @@ class Engine:
         if not copies and not links:
             return
         packed = pack_copies(copies, links or {}, read=functools.partial(self.get_file, container))
+        self.unpack(container, packed)
+
+    def unpack(self, container: str, tar: bytes, /, *, folder: str = "/") -> None:
+        """Unpack a tar in a folder of a created or running container."""
         # docker-py's own put_archive would have a file replace a whole folder.
-        path, asked = f"/containers/{quote(container)}/archive", {"path": "/", **_KEEP_FOLDERS}
+        path, asked = f"/containers/{quote(container)}/archive", {"path": folder, **_KEEP_FOLDERS}
         doing = f"write files into container {short_name(container)}"
         with (
             self._pool.client(doing) as client,
-            open_stream(client, "PUT", path, params=asked, data=packed),
+            open_stream(client, "PUT", path, params=asked, data=tar),
         ):
             pass
 
@@ -301,6 +305,30 @@ class Engine:
             stdout_bytes=b"".join(piece for stream, piece in pieces if stream == _STDOUT),
             stderr_bytes=b"".join(piece for stream, piece in pieces if stream != _STDOUT),
         )
+
+    def output_of(
+        self, container: str, argv: Sequence[str], /, *, user: str, stdin: bytes
+    ) -> bytes:
+        """What a command wrote to stdout, which may be much.
+
+        Raises:
+            EngineError: It failed; the message is what it wrote to stderr.
+        """
+        with self._pool.client(f"run {argv[0]} in container {short_name(container)}") as client:
+            process = client.exec_create(container, list(argv), user=user, stdin=True)["Id"]
+            written: dict[bool, list[bytes]] = {True: [], False: []}
+            path = f"/exec/{process}/start"
+            for stream, piece in read_frames(exchange(client, path, _ATTACHED, stdin)):
+                written[stream == _STDOUT].append(piece)
+            if _await_exit(client, process)["ExitCode"] != 0:
+                said = b"".join(written[False]).decode(errors="replace").strip()
+                raise EngineError(f"A command in container {short_name(container)} failed: {said}")
+        return b"".join(written[True])
+
+    def changes(self, container: str, /) -> Sequence[str]:
+        """The paths that differ from the image; what is in memory or in volumes is not seen."""
+        with self._pool.client(f"compare container {short_name(container)}") as client:
+            return [str(change["Path"]) for change in client.diff(container) or ()]
 
     def peak_memory(self, container: str, /) -> int | None:
         """The most bytes the container has used, or None; the daemon would take a second."""
@@ -456,6 +484,13 @@ class Engine:
         with self._pool.client(f"create volume {name}") as client:
             client.create_volume(name, labels={**labels, Label.NAME: name})
 
+    def volumes(self, *labels: str) -> Mapping[str, Mapping[str, str]]:
+        """The volumes that were created under these labels (``name`` or ``name=value``): theirs."""
+        with self._pool.client("list volumes") as client:
+            found = client.volumes(filters={"label": list(labels)})["Volumes"] or ()
+        named = {str(it["Name"]): it["Labels"] or {} for it in found}
+        return {name: its for name, its in named.items() if its.get(Label.NAME) == name}
+
 
 def _host_config(client: Any, spec: ContainerSpec, hosts: Mapping[str, str]) -> Any:
     # No restart policy, ever: `always` brings a container back after a reboot.
@@ -471,7 +506,12 @@ def _host_config(client: Any, spec: ContainerSpec, hosts: Mapping[str, str]) -> 
             ),
             *(
                 docker.types.Mount(
-                    it.path, it.volume, type="volume", read_only=it.read_only, no_copy=it.no_copy
+                    it.path,
+                    it.volume,
+                    type="volume",
+                    read_only=it.read_only,
+                    no_copy=it.no_copy,
+                    labels=dict(it.labels) or None,
                 )
                 for it in spec.volumes
             ),

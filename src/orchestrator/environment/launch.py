@@ -8,16 +8,18 @@ import logging
 import secrets
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Copy, VolumeMount
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
+from orchestrator.environment.kept_data import KeptData, snapshot_mounts
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.probes.waiting import FROZEN, answers, await_ready, called, exited
+from orchestrator.probes.waiting import FROZEN, answers, await_ready, exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
 from orchestrator.services.files import check_hidden, copies
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.images.lockfile import LockFile
     from orchestrator.services.hooks import Extras
     from orchestrator.services.service import Service
+    from orchestrator.sessions import Snapshot
     from orchestrator.settings import Settings
 
 _log: Final = logging.getLogger("orchestrator.environment")
@@ -61,24 +64,37 @@ def launch(
         else:
             image = str(source), _ensure_pulled(source, context).id
     with telling(f"{context.test_class or 'process'}: {alias}", "starting"):
-        try:
-            handle = _start(declaration, alias, context, image=image, await_network=await_network)
-        except EngineError as error:
-            error.args = (f"{called(alias, image[0])}: {error}",)
-            raise
-        except DeclarationError as error:
-            error.args = (f"{alias}: {error}",)
-            raise
-        with context.span(alias, "probe"):
-            await_ready(handle, cancelled=context.stopping.is_set)
-        if context.stopping.is_set():
-            raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
+        kept = KeptData(declaration, alias, context, image=image[1])
+        ready = partial(
+            _ready, declaration, alias, context, image=image, await_network=await_network
+        )
+        handle = kept.restored(ready) or ready(None)
         with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
             handle.started()
-            handle.prepare()
+            if handle.running.snapshot is None:
+                with kept.taken_after(handle):
+                    handle.prepare()
     if _log.isEnabledFor(logging.INFO):  # asking the server costs time
         seconds = time.monotonic() - began
         _log.info("%s: %s ready in %.2f s: %s", context.test_class, alias, seconds, summary(handle))
+    return handle
+
+
+def _ready(
+    declaration: Service,
+    alias: str,
+    context: StartContext,
+    snapshot: Snapshot | None,
+    *,
+    image: tuple[str, str],
+    await_network: Callable[[], None],
+) -> Service:
+    """Start a service, from a snapshot or from nothing, and wait until it is ready."""
+    handle = _start(declaration, alias, context, snapshot, image=image, await_network=await_network)
+    with context.span(alias, "probe"):
+        await_ready(handle, cancelled=context.stopping.is_set)
+    if context.stopping.is_set():
+        raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
     return handle
 
 
@@ -111,6 +127,7 @@ def _start(
     declaration: Service,
     alias: str,
     context: StartContext,
+    snapshot: Snapshot | None,
     *,
     image: tuple[str, str],
     await_network: Callable[[], None],
@@ -129,6 +146,7 @@ def _start(
             ports={port: free_port(engine.bind_address) for port in declaration.container_ports()},
             password=password,
             helper=context.helper_container,
+            snapshot=snapshot,
         )
         handle = bind(declaration, runtime, image=image_name)
         context.bound.append(handle)
@@ -198,7 +216,8 @@ def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str)
                 no_copy=it.no_copy,
             )
             for it in extras.volumes
-        ],
+        ]
+        + snapshot_mounts(runtime.snapshot, context),
         options=replace(extras, extra_hosts={**reached, **extras.extra_hosts}),
     )
 

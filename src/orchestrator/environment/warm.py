@@ -223,7 +223,7 @@ class Handed:
     values: Mapping[str, Any]
 
 
-_OF_A_PROCESS: Final = ("engine", "helper", "isolated")
+_OF_A_PROCESS: Final = ("engine", "helper", "isolated", "snapshot")
 
 
 def handed(declaration: Service, handle: Service) -> Handed:

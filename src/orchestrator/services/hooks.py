@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import Copy
     from orchestrator.engine.docker import Engine
     from orchestrator.probes import Probe
+    from orchestrator.sessions import Snapshot
 
 HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
+SNAPSHOT: Final = "/orchestrator/snapshot"
+"""Where a server that starts from a snapshot finds it."""
 _DECLARED_AS: Final = "_declared_as"
 _ALONE: Final = "_entered_alone"
 # Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
@@ -81,6 +84,18 @@ class Extras(RunOptions):
     networks: Sequence[Network] = ()
     aliases: Sequence[str] = ()
     on_own: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotKey:
+    """What a prepared server's data depend on, as a hash.
+
+    Attributes:
+        lasting: Whether another process can have the same.
+    """
+
+    text: str
+    lasting: bool
 
 
 @dataclass_transform(
@@ -287,6 +302,26 @@ class Hooks(Declaration):
         """
         yield self
 
+    def snapshot_key(self, image: str) -> SnapshotKey | None:  # noqa: ARG002 - for those who have
+        """What the data depend on that `prepare` leaves; None when no other server may have them.
+
+        Asked of the declaration, with the id of the image. When a server was prepared for the same
+        before, `running.snapshot` says what is mounted at `SNAPSHOT` when the hooks are asked for
+        files and entry point, and `restored` is called instead of `prepare`.
+        """
+        return None
+
+    def snapshot(self) -> bytes:
+        """A tar with the data of the server, as `prepare` has left it.
+
+        Raises:
+            OrchestratorError: It cannot be had; why. That keeps nobody from going on.
+        """
+        raise NotImplementedError
+
+    def restored(self) -> None:
+        """Check a server that started from a snapshot; what raises has it start without."""
+
     def release(self) -> None:
         """Close what this handle opened."""
 
@@ -338,6 +373,7 @@ class Runtime:
         isolated: What has clean state of it now, outside of test classes.
         log_start: While it starts again: the time of its last line before, after which `logs` and
             the probes begin.
+        snapshot: What it starts from, if not from nothing.
     """
 
     alias: str
@@ -352,3 +388,4 @@ class Runtime:
     restarts: int = 0
     isolated: list[str] = field(default_factory=list)
     log_start: str = ""
+    snapshot: Snapshot | None = None

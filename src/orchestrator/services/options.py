@@ -89,6 +89,12 @@ def is_words(value: object) -> TypeGuard[Sequence[str]]:
     )
 
 
+def is_paths(value: object) -> TypeGuard[Sequence[str | Path]]:
+    """Whether a value is a list of paths of this machine."""
+    good = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return good and all(is_text(it) or isinstance(it, Path) for it in value)  # type: ignore[attr-defined]
+
+
 def is_positive(value: object) -> bool:
     """Whether a value is a number above 0."""
     return (

@@ -17,6 +17,14 @@ from orchestrator.sessions.reap import (
     snapshot,
 )
 from orchestrator.sessions.session import Session
+from orchestrator.sessions.snapshots import (
+    Snapshot,
+    keep_snapshot,
+    limit_snapshots,
+    list_snapshots,
+    note_use,
+    remove_snapshots,
+)
 
 __all__ = [
     "KINDS",
@@ -26,14 +34,20 @@ __all__ = [
     "ReapReport",
     "Selection",
     "Session",
+    "Snapshot",
     "Spared",
     "Thing",
     "departed",
     "inventory",
+    "keep_snapshot",
+    "limit_snapshots",
+    "list_snapshots",
+    "note_use",
     "own_session",
     "reap",
     "remove_kept",
     "remove_session",
+    "remove_snapshots",
     "remove_things",
     "snapshot",
     "supervised",

@@ -110,7 +110,8 @@ class Owned:
         process: The owning process in words, such as ``pid 12 on build``.
         test_class: The class it was made for.
         service: The alias in that class.
-        kept: Whether it outlives its owner, because its class failed.
+        kept: Whether it outlives its owner, because its class failed, or as a snapshot.
+        snapshot: Whether it is of one.
     """
 
     kind: str
@@ -126,6 +127,7 @@ class Owned:
     service: str
     created: datetime | None
     kept: bool = False
+    snapshot: bool = False
     is_marker: bool = False  # the volume that says what is kept
 
     def age(self, now: datetime) -> float | None:
@@ -184,6 +186,7 @@ def inventory(
                 service=item.labels.get(Label.SERVICE, ""),
                 created=_when(item.labels.get(Label.CREATED, "")),
                 kept=item.kept,
+                snapshot=item.kept and Label.SNAPSHOT in item.labels,
                 is_marker=Label.KEPT in item.labels,
             )
         )
@@ -225,7 +228,7 @@ class Selection:
         session: Only this session.
         run: Only the sessions of this run.
         spare_run: Nothing of this run.
-        kept: Also what is kept of classes that failed.
+        kept: Also what is kept of classes that failed. Snapshots go with `everything` alone.
         older_than: Only what is older, in seconds; then also of owners that cannot be judged.
     """
 
@@ -307,7 +310,7 @@ def reap(
     chosen: list[Owned] = []
     kept: list[Spared] = []
     for thing in found.things:
-        if thing.run == selection.spare_run:
+        if thing.run == selection.spare_run or (thing.snapshot and not selection.everything):
             continue
         if reason := selection.spares(thing, now=now):
             kept.append(Spared(thing=thing, reason=reason))

@@ -11,10 +11,10 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
-from orchestrator.services.postgres import isolation, setup
+from orchestrator.services.postgres import isolation, setup, snapshots
 from orchestrator.services.postgres.admin import Admin
 from orchestrator.services.postgres.leftovers import Leftovers
-from orchestrator.services.postgres.server import PostgresServer, ServerState
+from orchestrator.services.postgres.server import MEMORY, USER, PostgresServer, ServerState
 from orchestrator.services.tls import PemFiles, Tls
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import sqlalchemy.ext.asyncio
     import sqlalchemy.orm
 
-    from orchestrator.services.hooks import Runtime
+    from orchestrator.services.hooks import Runtime, SnapshotKey
     from orchestrator.services.postgres.transaction import SharedTransaction
 
 
@@ -52,6 +52,9 @@ class Postgres(PostgresServer):
         roles: Names of login roles without privileges, made before the migrations, which grant them
             what they need; tests reach them by `as_role`.
         extensions: Names of extensions to create in each database, before the migrations.
+        fingerprint: Files and folders that migrations depend on. A function is run again when one
+            of them, or it, changes; without them once in each process. An Alembic ``Config`` and a
+            ``MetaData`` need none for what is theirs.
         tls: Whether clients connect by TLS and no other way, with certificates made for the
             occasion. Drivers on libpq, asyncpg and pg8000 do so with the URL as it is; with
             ``sslmode="verify-full"`` and ``sslrootcert=db.ca_file`` they check who answers, too.
@@ -103,6 +106,39 @@ class Postgres(PostgresServer):
             with contextlib.closing(self._admin_of(handle.database)) as admin:
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
             setup.migrate(handle)
+
+    def server_files(self) -> Mapping[str, bytes]:
+        """Certificates, init files, and for a server from a snapshot the passwords."""
+        files = super().server_files()
+        if self._runtime is None or self.running.snapshot is None:
+            return files
+        known = {self.username: self.password or "", **self._role_passwords}
+        return {**files, snapshots.PASSWORDS: snapshots.passwords(known)}
+
+    def snapshot_key(self, image: str) -> SnapshotKey | None:
+        """All that the data depend on, of data in memory."""
+        return snapshots.key_of(self, image, own=Postgres) if self._in_memory else None
+
+    def snapshot(self) -> bytes:
+        """The data directory, as it was at one moment."""
+        with contextlib.closing(self._admin_of(self.database)) as admin:
+            admin.run("checkpoint")  # so that nothing has to be recovered
+        running = self.running
+        own = [*self._role_passwords.values(), running.password]
+        extras = [it.path for it in self.server_extras().copies]
+        ours = {*self.server_files(), *extras, *self.files, *self.tmpfs}
+        snapshots.check_changes(running.engine.changes(running.container), ours)
+        return running.engine.output_of(
+            running.container,
+            ["sh", "-c", snapshots.TAKE, "orchestrator", MEMORY],
+            user=USER,
+            stdin="\n".join(own).encode(),
+        )
+
+    def restored(self) -> None:
+        """The passwords are this server's: the connection is the first test's."""
+        if self.isolation != "none":
+            self._admin.run("select")
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:

@@ -19,6 +19,7 @@ from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.hooks import Extras
 from orchestrator.services.once import ProcessLock
+from orchestrator.services.postgres import snapshots
 from orchestrator.services.postgres.setup import check_migration
 from orchestrator.services.service import Service
 
@@ -79,7 +80,7 @@ _FOLDER: Final = "/orchestrator"
 DATA: Final = f"{_FOLDER}/data"
 MEMORY: Final = f"{_FOLDER}/memory"
 _SAVED: Final = f"{_FOLDER}/saved"
-_USER: Final = "postgres"  # in every image of the family
+USER: Final = "postgres"  # in every image of the family
 # The server's processes stop, so that what is copied is what a crash at this moment leaves: it
 # recovers from its log as from any crash. kill(2): -1 spares the caller and the first process.
 _SAVE: Final = f"rm -rf {_SAVED}; kill -STOP -1; cp -a {MEMORY} {_SAVED}; copied=$?"
@@ -111,6 +112,7 @@ class PostgresServer(Service):
     databases: Sequence[str] | Mapping[str, Any] = ()
     roles: Sequence[str] = ()
     extensions: Sequence[str] = ()
+    fingerprint: Sequence[str | Path] = ()
     tls: bool = False
     durable: bool = False
     _certificates: Tls | None = options.private(None)
@@ -140,6 +142,8 @@ class PostgresServer(Service):
             migrations |= {f"databases[{name!r}]": it for name, it in self.databases.items()}
         for option, migration in migrations.items():
             check_migration(migration, option=option)
+        good = options.is_paths(self.fingerprint)
+        options.check(self, "fingerprint", good, "a list of files and folders")
         self._check_settings()
         self._check_init()
 
@@ -203,9 +207,14 @@ class PostgresServer(Service):
             copies=[
                 Copy(path=hba, source=_ONLY_TLS),
                 Copy(path=certificate, source=server.certificate),
-                Copy(path=_TLS["ssl_key_file"], source=server.key, mode=0o600, owner=_USER),
+                Copy(path=_TLS["ssl_key_file"], source=server.key, mode=0o600, owner=USER),
             ]
         )
+
+    def server_entrypoint(self) -> Sequence[str] | None:
+        """That of the image, unless its work has been done for another server."""
+        snapshot = self.running.snapshot
+        return None if snapshot is None else snapshots.entrypoint(snapshot.check)
 
     def server_tmpfs(self) -> Mapping[str, str]:
         """The memory that holds the data."""
@@ -351,7 +360,7 @@ class ServerState:
         if state.status == "paused":
             engine.unpause_container(container)
         script = f"{_SAVE}; {_AND_END if crash else _AND_GO_ON}"
-        done = engine.exec(container, ["sh", "-c", script], user=_USER)
+        done = engine.exec(container, ["sh", "-c", script], user=USER)
         if done.exit_code != 0:
             raise ServiceError(
                 f"{service.alias}: its data cannot be copied to the disk before it stops: "

@@ -65,7 +65,7 @@ def make_extensions(admin: Admin, names: Iterable[str], *, alias: str) -> None:
 
 def check_migration(migrate: Any, *, option: str) -> None:
     """Raise DeclarationError for something that is no migration."""
-    if migrate is None or callable(migrate) or _is_alembic(migrate) or _is_metadata(migrate):
+    if migrate is None or callable(migrate) or is_alembic(migrate) or is_metadata(migrate):
         return
     raise DeclarationError(
         f"Postgres({option}={migrate!r}) cannot be used: expected a function of a SQLAlchemy "
@@ -87,9 +87,9 @@ def migrate(handle: Postgres) -> None:
     migration: Any = handle.migrate
     try:
         with _one_at_a_time.held(), _logging_kept():
-            if _is_alembic(migration):
+            if is_alembic(migration):
                 _upgrade(migration, handle.engine)
-            elif _is_metadata(migration):
+            elif is_metadata(migration):
                 migration.create_all(handle.engine)
             elif inspect.iscoroutinefunction(migration):
                 asyncio.run(migration(handle.async_engine))
@@ -158,11 +158,13 @@ def _state(logger: logging.Logger) -> dict[str, Any]:
 _failed: Final[WeakKeyDictionary[Any, dict[str, str]]] = WeakKeyDictionary()
 
 
-def _is_alembic(migration: Any) -> bool:
+def is_alembic(migration: Any) -> bool:
+    """Whether a migration is an Alembic config."""
     return hasattr(migration, "set_main_option")
 
 
-def _is_metadata(migration: Any) -> bool:
+def is_metadata(migration: Any) -> bool:
+    """Whether a migration is a SQLAlchemy MetaData."""
     return hasattr(migration, "create_all") and hasattr(migration, "sorted_tables")
 
 
