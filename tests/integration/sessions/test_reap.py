@@ -32,6 +32,30 @@ class ReapTest(CommandTestCase):
         self.assertEqual([], self.left())
         self.assertEqual((0, "nothing to remove\n", ""), self.reap())
 
+    def test_snapshots(self) -> None:
+        """They stay until --all, or `snapshots --clear`; one that was half made goes."""
+
+        def kept(data: str) -> str:
+            about = '{"check": "", "size": 5242880, "class": "shop.CheckoutTest", "service": "db"}'
+            key = {Label.SNAPSHOT: "ab" * 32, Label.ABOUT: about}
+            return self.plant(self.dead, **{Label.KEPT: f"volume:{data}", **key})
+
+        def data() -> str:
+            return self.plant(self.dead, **{Label.SNAPSHOT: "ab" * 32})
+
+        first, half = data(), data()
+        whole = [first, kept(first)]
+        status, out, _err = self.reap()
+        self.assertEqual(0, status)
+        self.assertIn(half, out)
+        self.assertCountEqual(whole, self.left())
+        self.assertIn("abababababab  shop.CheckoutTest  db       5m", self.command("snapshots")[1])
+        self.assertEqual((0, "removed 1 snapshot\n", ""), self.command("snapshots", "--clear"))
+        self.assertEqual([], self.left())
+        kept(data())
+        self.reap("--all")
+        self.assertEqual([], self.left())
+
     def test_living_owner(self) -> None:
         """What belongs to the living is kept without --all, with the reason and status 1."""
         session = str(uuid.uuid4())

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from orchestrator.services.postgres.admin import literal, quoted
 from orchestrator.services.postgres.setup import is_alembic, is_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from orchestrator.services.postgres.server import PostgresServer
 
@@ -128,7 +129,7 @@ def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> Snapshot
     made.add(_FORMAT, image, service.database, service.username, service.password)
     made.add(sorted(service.roles), list(service.databases), list(service.extensions))
     made.add(service.server_command(), sorted(service.tmpfs.items()))
-    env = {**own.server_env(service), **service.env}
+    env = {**super(own, service).server_env(), **service.env}
     made.add(sorted((name, it) for name, it in env.items() if name != "POSTGRES_PASSWORD"))
     for path, content in service.server_files().items():
         made.add(path, repr(content))
@@ -141,8 +142,8 @@ def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> Snapshot
     for file in service.fingerprint:
         made.add_files(Path(file))
     migrations = {service.database: service.migrate}
-    if not isinstance(service.databases, (list, tuple)):
-        migrations |= service.databases  # type: ignore[arg-type]
+    if isinstance(service.databases, Mapping):
+        migrations |= service.databases
     for database, migration in migrations.items():
         made.add(database)
         if not made.add_migration(migration, has_files=bool(service.fingerprint)):
