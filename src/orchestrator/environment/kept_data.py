@@ -95,12 +95,11 @@ class KeptData:
         assert self._key is not None  # noqa: S101 - for the type checker
         with _lock.held():
             known = _OF_PROCESS.setdefault(self._context.session, {})
+            met = self._key.text in known
+            known.setdefault(self._key.text, None)
             if self._key.lasting:
-                return known.setdefault(self._key.text, None) is None
-            if self._key.text in known:
-                return known[self._key.text] is None
-            known[self._key.text] = None
-            return seconds > _WORTH_IT
+                return not met  # another service of the class may make it right now
+            return seconds > _WORTH_IT if not met else known[self._key.text] is None
 
     def _found(self) -> Snapshot | None:
         if self._key is None:

@@ -79,6 +79,7 @@ def list_snapshots(engine: Engine, *, key: str | None = None) -> Sequence[Snapsh
                     is_whole=volume in volumes,
                 )
             )
+    found.sort(key=lambda it: it.marker)
     return sorted(found, key=lambda it: it.used or datetime.min.replace(tzinfo=UTC), reverse=True)
 
 
@@ -117,13 +118,17 @@ def remove_snapshots(engine: Engine, found: Sequence[Snapshot]) -> Sequence[Thin
 
 
 def limit_snapshots(engine: Engine, size: int) -> None:
-    """Remove those that were not used for the longest time, so that the others are this large."""
-    total, gone = 0, []
+    """Remove those that were not used for the longest time, so that the others are this large.
+
+    Of two that were made at once, and of the same, one goes.
+    """
+    total, gone, kept = 0, [], set()
     for it in list_snapshots(engine):
-        total += it.size
-        if total > size or not it.is_whole:
+        if not it.is_whole or it.key in kept or total + it.size > size:
             gone.append(it)
-            total -= it.size
+            continue
+        kept.add(it.key)
+        total += it.size
     if gone:
         remove_snapshots(engine, gone)
 

@@ -153,6 +153,10 @@ class PostgresServer(Service):
 
     def server_env(self) -> Mapping[str, str]:
         """The official image's contract."""
+        return self._image_env
+
+    @property
+    def _image_env(self) -> Mapping[str, str]:
         return {
             "POSTGRES_USER": self.username,
             "POSTGRES_PASSWORD": self.password or "",
