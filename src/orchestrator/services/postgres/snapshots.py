@@ -129,7 +129,7 @@ def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> Snapshot
     made.add(_FORMAT, image, service.database, service.username, service.password)
     made.add(sorted(service.roles), list(service.databases), list(service.extensions))
     made.add(service.server_command(), sorted(service.tmpfs.items()))
-    env = {**service._image_env, **service.env}
+    env = {**service._image_env, **service.env}  # noqa: SLF001 - before a container is there
     made.add(sorted((name, it) for name, it in env.items() if name != "POSTGRES_PASSWORD"))
     for path, content in service.server_files().items():
         made.add(path, repr(content))
