@@ -19,7 +19,7 @@ from orchestrator.environment.kept_data import KeptData, snapshot_mounts
 from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.probes.waiting import FROZEN, answers, await_ready, exited
+from orchestrator.probes.waiting import FROZEN, answers, await_ready, called, exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container
 from orchestrator.services.files import check_hidden, copies
@@ -90,7 +90,16 @@ def _ready(
     await_network: Callable[[], None],
 ) -> Service:
     """Start a service, from a snapshot or from nothing, and wait until it is ready."""
-    handle = _start(declaration, alias, context, snapshot, image=image, await_network=await_network)
+    try:
+        handle = _start(
+            declaration, alias, context, snapshot, image=image, await_network=await_network
+        )
+    except EngineError as error:
+        error.args = (f"{called(alias, image[0])}: {error}",)
+        raise
+    except DeclarationError as error:
+        error.args = (f"{alias}: {error}",)
+        raise
     with context.span(alias, "probe"):
         await_ready(handle, cancelled=context.stopping.is_set)
     if context.stopping.is_set():
