@@ -177,4 +177,5 @@ class UnittestTest(FaultCase):
     def test_r03_interrupt_under_pytest(self) -> None:
         """R3 Ctrl-C to pytest leaves nothing."""
         argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
-        self.assertEqual(2, self._signalled(*argv, place="test", number=signal.SIGINT))
+        status = self._signalled(*argv, place="test", number=signal.SIGINT)
+        self.assertIn(status, (2, -signal.SIGINT))  # where it comes between pytest's own hooks
