@@ -313,10 +313,7 @@ class Postgres(PostgresServer):
         """
         self._check_declared("role", name, self.roles)
         self._refuse_in_transaction("a role needs sessions of its own")
-        return self._relative(
-            f"role {name}",
-            lambda: self.copy_with(_related={}, _as=(self, name), **self._login(name)),
-        )
+        return self._relative(f"role {name}", lambda: self._for_role(name))
 
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
@@ -368,10 +365,16 @@ class Postgres(PostgresServer):
     @locked_property
     def _admin(self) -> Admin:
         """The connection that makes and drops tests' state; outside any database it clones."""
-        database = self.database
         if self._clones:
-            database = "template1" if self.database == "postgres" else "postgres"
-        admin = self._admin_of(database)
+            return self._outside
+        admin = self._admin_of(self.database)
+        self._clients.callback(admin.close)
+        return admin
+
+    @locked_property
+    def _outside(self) -> Admin:
+        """A connection to a database where no test works."""
+        admin = self._admin_of("template1" if self.database == "postgres" else "postgres")
         self._clients.callback(admin.close)
         return admin
 
@@ -411,8 +414,9 @@ class Postgres(PostgresServer):
                 self._admin, own, of=self.database, durable=self.durable, alias=self.alias
             )
         elif self.isolation == "schema":
-            changes = {"_schema": own}
-            state = isolation.schema(self._admin, own, roles=self.roles)
+            changes = {"_schema": own, "username": f"{test}_{next(self._server.logins)}"}
+            changes["password"] = self.running.password
+            state = self._schema_with_login(own, changes["username"])
         elif self.isolation == "transaction":
             for module in ("sqlalchemy", "psycopg"):
                 driver(module, extra="postgres")
@@ -424,12 +428,15 @@ class Postgres(PostgresServer):
         if self.isolation != "none" and self._leftovers is not None:
             state = self._leftovers.cleared(state, own=own)
         changes["_logins"] = clients.enter_context(state)
-        handle = self.copy_with(
-            _test=test, _of_class=self, _related={}, _clients=clients, **changes
-        )
-        if "_schema" in changes:
-            return handle.copy_with(**handle._login(self.username))
-        return handle
+        return self.copy_with(_test=test, _of_class=self, _related={}, _clients=clients, **changes)
+
+    @contextlib.contextmanager
+    def _schema_with_login(self, name: str, login: str) -> Iterator[None]:
+        with (
+            isolation.schema(self._admin, name, roles=self.roles),
+            self._login(login, role=self, schema=name),
+        ):
+            yield
 
     def _in_database(self, name: str) -> Self:
         of_class = self._class
@@ -441,27 +448,24 @@ class Postgres(PostgresServer):
         own = f"{self._test}_{number}" if other._clones else self._test
         return other._with_state(self._test, own, self._clients)
 
-    def _login(self, role: str) -> Mapping[str, str]:
-        """With what name and password a role's sessions begin in this handle's state.
+    def _login(
+        self, name: str, *, role: Postgres, schema: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """A login that begins in a schema of a test; asked of the class's handle.
 
-        In a schema of a test, that is a login of the test's own, which has the search path: a URL
-        with it would be refused by some drivers.
+        Args:
+            name: What it is called.
+            role: The class's handle of the role that it becomes.
+            schema: The test's.
         """
-        if self.schema == "public":
-            return {"username": role, "password": self._role_passwords[role]}
-        of_class = self._class.as_role(role) if role in self.roles else self._class
-        name = f"{self._test}_{next(self._server.logins)}"
-        path = ", ".join(filter(None, [self.schema, of_class._search_path]))
-        login = isolation.login(
-            self._class._admin,
+        return isolation.login(
+            self._admin,
             name,
-            role=role,
-            path=path,
-            verifier=self._class._verifier,
+            role=role.username,
+            path=", ".join(filter(None, [schema, role._search_path])),
+            verifier=self._verifier,
             database=self.database,
         )
-        self._logins.enter_context(login)
-        return {"username": name, "password": self.running.password}
 
     @locked_property
     def _search_path(self) -> str:
@@ -476,10 +480,22 @@ class Postgres(PostgresServer):
     @locked_property
     def _leftovers(self) -> Leftovers | None:
         """What tests leave beside their state; the class's first database sees to the server."""
-        server, inside = self.database not in self.databases, not self._clones
-        if not server and not inside:
+        server = None if self.database in self.databases else self._outside
+        inside = None if self._clones else self._admin
+        if server is None and inside is None:
             return None
-        return Leftovers(self._admin, self._server, server=server, inside=inside)
+        shared = self._server
+        return Leftovers(server, inside, live=shared.live, lock=shared.lock)
+
+    def _for_role(self, name: str) -> Self:
+        login, password = name, self._role_passwords[name]
+        if self.schema != "public":
+            login, password = f"{self._test}_{next(self._server.logins)}", self.running.password
+            of_class = self._class
+            self._logins.enter_context(
+                of_class._login(login, role=of_class.as_role(name), schema=self.schema)
+            )
+        return self.copy_with(username=login, password=password, _related={}, _as=(self, name))
 
     def _relative(self, key: str, make: Callable[[], Self]) -> Self:
         """One handle for each relative, so that its engine is one too."""

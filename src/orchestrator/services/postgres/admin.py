@@ -23,9 +23,13 @@ APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""
 LOGIN_UNTIL: Final = "9999-12-31 UTC"
 """How long the logins of tests are valid, and nobody else's."""
-# Whoever still holds a lock by then will not let go of it; what a test sets for everybody is not
-# meant for us.
-_OPTIONS: Final = "-clock_timeout=10s -cstatement_timeout=0 -cdefault_transaction_read_only=off"
+# Whoever still holds a lock by then will not let go of it. What a test sets for everybody is not
+# meant for us. What is asked again and again is planned once, though the counter of oids, by which
+# catalogs are searched, tells the planner nothing of how few rows it will find.
+_OPTIONS: Final = (
+    "-clock_timeout=10s -cstatement_timeout=0 -cdefault_transaction_read_only=off "
+    "-cplan_cache_mode=force_generic_plan -cenable_seqscan=off -cjit=off"
+)
 _CONNECT: Final = 10  # seconds
 
 
@@ -58,15 +62,22 @@ class Admin:
         self._silent = False
         self.spare: list[Any] = []
 
-    def run(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+    def run(
+        self, statement: str, parameters: Parameters = (), *, again: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Execute a statement; its rows, if it has any.
+
+        Args:
+            statement: Or several, where there are no parameters.
+            parameters: What stands for its placeholders.
+            again: Whether it is executed again and again, and so is worth preparing.
 
         Raises:
             ServiceError: The server is gone, or frozen.
         """
         broken = driver("psycopg", extra="postgres").OperationalError
         try:
-            return self._run(statement, parameters)
+            return self._run(statement, parameters, again=again)
         except broken:
             if self._connection is not None and not self._connection.broken:
                 raise
@@ -74,7 +85,7 @@ class Admin:
         if self._silent:  # which another thread has found
             self._check_awake(ATTEMPT)
         await_ready(self._service)  # it may have been restarted
-        return self._run(statement, parameters)
+        return self._run(statement, parameters, again=again)
 
     def connect(self, kind: type[Kind], *, options: str = "") -> Kind:
         """A new connection that does not wait for a frozen server; whoever asks closes it.
@@ -123,8 +134,8 @@ class Admin:
         while self.spare:
             self.spare.pop().close()
 
-    def _run(self, statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
-        cursor = self._opened().execute(statement, parameters or None)
+    def _run(self, statement: str, parameters: Parameters, *, again: bool) -> list[tuple[Any, ...]]:
+        cursor = self._opened().execute(statement, parameters or None, prepare=again)
         return [] if cursor.description is None else cursor.fetchall()
 
     def _opened(self) -> PatientConnection:

@@ -12,14 +12,13 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.services.once import driver, locked_property
+from orchestrator.services.once import ProcessLock, driver, locked_property
 from orchestrator.services.postgres.admin import APPLICATION, LOGIN_UNTIL, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.services.postgres.admin import Admin
-    from orchestrator.services.postgres.server import ServerState
 
     Look = Mapping[str, Any]
 
@@ -43,7 +42,13 @@ _WHERE_OWNED: Final = """
 """
 _LARGE_OBJECTS: Final = "pg_largeobject"  # of which each has several rows
 _SLOTS: Final = "select json_build_array(slot_name, database) from pg_replication_slots"
-_LARGE: Final = "select oid::int8 from pg_largeobject_metadata"
+# Their oid may be chosen, but not the transaction that made them.
+_LARGE: Final = f"""
+    select '{_LARGE_OBJECTS}', oid from pg_largeobject_metadata
+    where xmin::text::int8 >= %(xid)s::int8 %% 4294967296
+"""  # noqa: S608 - made of constants
+_COUNTER: Final = "pg_nextoid('pg_class', 'oid', 'pg_class_oid_index')::int8"
+_BEFORE: Final = {"mark": _COUNTER, "xid": "pg_snapshot_xmax(pg_current_snapshot())::text::int8"}
 _PREPARED: Final = """
     select json_build_array(gid, database) from pg_prepared_xacts where prepared >= %(at)s
 """
@@ -60,11 +65,13 @@ _DROP_SLOT: Final = """
         end loop;
     end $$
 """
+# What has an oid in a database; without parts of tables and the like, which go with those.
 _NUMBERED: Final = """
     select relname from pg_class join pg_attribute on attrelid = pg_class.oid
     where attname = 'oid' and relkind = 'r' and relnamespace = 'pg_catalog'::regnamespace
-      and relname <> all('{pg_enum,pg_auth_members,pg_largeobject_metadata}')
-      and relisshared = any(%s)
+      and not relisshared and relname <> all('{pg_amop,pg_amproc,pg_attrdef,pg_constraint,pg_enum,
+        pg_largeobject_metadata,pg_policy,pg_publication_namespace,pg_publication_rel,pg_rewrite,
+        pg_trigger}')
 """
 
 
@@ -83,6 +90,22 @@ _SETTINGS: Final = {
     "slots": _list(_SLOTS),
     "system": "pg_read_file('postgresql.auto.conf')",
 }
+# What the server has beside, without logins and databases of tests.
+_OF_SERVER: Final = f"""
+    select 'pg_database' catalog, oid from pg_database
+    where oid > %(mark)s and datname <> all(%(names)s::text[])
+    union all select 'pg_tablespace', oid from pg_tablespace where oid > %(mark)s
+    union all select 'pg_subscription', oid from pg_subscription where oid > %(mark)s
+    union all select 'pg_authid', oid from pg_authid where oid > %(mark)s and oid not in {_LOGINS}
+"""  # noqa: S608 - made of constants
+_NEW: Final = f"select json_build_array(catalog, oid::int8) from ({_OF_SERVER}) made"  # noqa: S608
+_SUBSCRIPTIONS: Final = """
+    select 'pg_subscription' catalog, s.oid from pg_subscription s join pg_database d
+    on d.oid = subdbid where s.oid > %(mark)s and datname <> all(%(others)s::text[])
+"""
+_EVENT_TRIGGERS: Final = """
+    select 'pg_event_trigger' catalog, oid from pg_event_trigger where oid > %(mark)s
+"""
 # Sessions of the test's own logins, and others that began since and still do something or hold
 # something. An idle one may be in a pool of the class's that is needed again. The function is what
 # pg_stat_activity joins with names, which takes as long again.
@@ -95,7 +118,8 @@ _END_SESSIONS: Final = f"""
                or backend_start >= %(at)s
                   and (state <> 'idle' or pid in (select pid from pg_locks))
                   and usesysid not in {_LOGINS}
-                  and datid not in (select oid from pg_database where datname = any(%(others)s)))
+                  and datid not in (
+                      select oid from pg_database where datname = any(%(others)s::text[])))
     )
 """  # noqa: S608 - made of constants
 # Kinds that DROP calls otherwise; catalogs that no DROP knows; and what is dropped last.
@@ -105,6 +129,7 @@ _CALLED: Final = {
     "statistics object": "statistics",
 }
 _ONLY_ROWS: Final = ("pg_default_acl", "pg_parameter_acl", "pg_user_mapping")
+_PASSES: Final = 3  # what is needed by something else goes after that
 _LAST: Final = ("pg_database", "pg_tablespace", "pg_authid")
 
 
@@ -112,18 +137,20 @@ class Leftovers:
     """Clears what tests leave.
 
     Args:
-        admin: Connected to the database that tests share, if they share one.
-        state: Knows which tests run on the server now.
-        server: Whether to look at what is the server's.
-        inside: Whether to look at what is in that database.
+        server: Connected to a database where no test works: what is planned there stays so, though
+            schemas come and go; None where somebody else looks at what is the server's.
+        inside: Connected to the database that tests share, if they share one.
+        live: The schemas and databases of tests that run on the server now.
+        lock: Guards those.
     """
 
-    def __init__(self, admin: Admin, state: ServerState, *, server: bool, inside: bool) -> None:
-        self._admin = admin
-        self._live = state.live
-        self._lock = state.lock
+    def __init__(
+        self, server: Admin | None, inside: Admin | None, *, live: list[str], lock: ProcessLock
+    ) -> None:
         self._server = server
         self._inside = inside
+        self._live = live
+        self._lock = lock
 
     @contextlib.contextmanager
     def cleared(
@@ -136,175 +163,180 @@ class Leftovers:
             own: What that is called.
 
         Yields:
-            Where to put the test's logins; they are dropped when its sessions have ended.
+            Where to put more logins of the test; they are dropped when its sessions have ended.
         """
-        with self._lock.held():
-            self._live.append(own)
-            before = self._look()
         with contextlib.ExitStack() as held:
-            made = False
+            with self._lock.held():
+                self._live.append(own)
+            held.callback(self._live.remove, own)
+            made: Look = {}
             try:
                 with state, contextlib.ExitStack() as logins:
+                    before = self._look()
                     try:
                         yield logins
                     finally:
                         held.enter_context(self._lock.held())
-                        self._live.remove(own)
                         made = self._clear(before, own)
             finally:
-                if made:
-                    self._drop_made(before)
+                self._drop_made(made)
 
     def _look(self) -> Look:
         """What is there before a test."""
-        members = {"mark": "pg_nextoid('pg_class', 'oid', 'pg_class_oid_index')::int8"}
-        if self._inside:
-            members["large"] = _list(_LARGE)
-        if self._server:
-            members |= {"at": "clock_timestamp()", **_SETTINGS}
-        [[found]] = self._admin.run(f"select {_object(members)}")
+        members = {**_BEFORE, **({**_SETTINGS, "at": "clock_timestamp()"} if self._server else {})}
+        admin = self._server or self._inside
+        assert admin is not None  # noqa: S101 - for the type checker
+        [[found]] = admin.run(f"select {_object(members)}", again=True)
         return found  # type: ignore[no-any-return]
 
-    def _look_again(self, before: Look, own: str) -> Look:
-        """What is there after it, and what it has made; its sessions are ended."""
-        new = f"select json_build_array(catalog, oid) from ({self._new}) made"  # noqa: S608
-        members = {"new": _list(new)}
-        if self._server:
-            members |= {"ended": "(select count(*) from ended)", **_SETTINGS}
-            members["prepared"] = _list(_PREPARED)
-        [[found]] = self._admin.run(
-            f"{_END_SESSIONS if self._server else ''} select {_object(members)}",
-            {**before, "others": self._live, "own": f"^{own}_[0-9]+$"},
-        )
-        return found  # type: ignore[no-any-return]
-
-    @locked_property
-    def _new(self) -> str:
-        """A query for what was numbered since the first look."""
-        where = [True] * self._server + [False] * self._inside
-        queries = [
-            f"select '{name}' catalog, oid from {name} where oid > %(mark)s"  # noqa: S608
-            for [name] in self._admin.run(_NUMBERED, [where])
-        ]
-        if self._inside:  # whose oid may be chosen
-            queries.append(f"""
-                select '{_LARGE_OBJECTS}', oid from pg_largeobject_metadata
-                where oid::int8 <> all(%(large)s::int8[])
-            """)  # noqa: S608
-        return " union all ".join(queries)
-
-    def _clear(self, before: Look, own: str) -> bool:
-        """Drop what would keep a test's state from being dropped, and restore settings.
+    def _clear(self, before: Look, own: str) -> Look:
+        """End sessions, drop what would keep the state from being dropped, restore settings.
 
         Returns:
-            Whether there may be something to drop once the state is.
+            What tells what else there may be to drop, once the state is; empty if there is nothing.
         """
-        now = self._look_again(before, own)
-        made = {catalog for catalog, _ in now["new"]}
-        for first in {"pg_event_trigger", "pg_subscription"} & made:
-            self._drop_made(before, only=first)  # the former may forbid to drop the rest
-        if self._server:
-            for gid, database in now["prepared"]:
-                if database not in self._live:
-                    _tell("prepared transaction", gid)
-                    with contextlib.closing(self._admin.elsewhere(database)) as admin:
-                        admin.run(f"rollback prepared {literal(gid)}")  # it ends where it began
-            for slot, database in now["slots"]:
-                if [slot, database] not in before["slots"] and database not in self._live:
-                    _tell("replication slot", slot)
-                    self._admin.run(_DROP_SLOT.format(slot=literal(slot)))
-            self._restore(before, now)
-        return bool(made)
+        others = self._live.copy()
+        others.remove(own)
+        known = {**before, "others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
+        if self._server is None:
+            return known
+        members = {
+            **_SETTINGS,
+            "ended": "(select count(*) from ended)",
+            "mark": _COUNTER,
+            "new": _list(_NEW),
+            "prepared": _list(_PREPARED),
+        }
+        [[now]] = self._server.run(f"{_END_SESSIONS} select {_object(members)}", known, again=True)
+        untouched = now["mark"] == before["mark"] + 1  # nothing was numbered in between
+        if self._inside and not untouched:  # they may forbid to drop other things
+            _drop_all(self._inside, _EVENT_TRIGGERS, known)
+        if any(catalog == "pg_subscription" for catalog, _ in now["new"]):
+            _drop_all(self._server, _SUBSCRIPTIONS, known)
+        for gid, database in now["prepared"]:
+            if database not in others:
+                _tell("prepared transaction", gid)
+                with contextlib.closing(self._server.elsewhere(database)) as admin:
+                    admin.run(f"rollback prepared {literal(gid)}")  # it ends where it began
+        for slot, database in now["slots"]:
+            if [slot, database] not in before["slots"] and database not in others:
+                _tell("replication slot", slot)
+                self._server.run(_DROP_SLOT.format(slot=literal(slot)))
+        _restore(self._server, before, now)
+        return {} if untouched else {**known, "of_server": now["new"]}
 
-    def _restore(self, before: Look, now: Look) -> None:
-        for name in _ROWS:
-            # Their order matters seldom, and sorting takes longer than the look itself.
-            if before[name] != now[name] and _texts(before[name]) != _texts(now[name]):
-                self._restore_rows(name, before[name])
-        if before["system"] != now["system"]:
-            self._restore_system(before["system"])
-
-    def _drop_made(self, before: Look, *, only: str = "") -> None:
+    def _drop_made(self, known: Look) -> None:
         """Drop what the test has made and is still there."""
-        query = f"""
-            select catalog, made.oid, kind, identity from ({self._new}) made,
-                pg_identify_object(catalog::regclass, made.oid, 0) it(kind, schema, name, identity)
-            where %(only)s in ('', catalog) and not (catalog = 'pg_authid' and oid in {_LOGINS})
-              and not exists (
-                select from unnest(%(others)s::text[]) other
-                where identity = other or strpos(identity, other || '.') > 0)
-        """  # noqa: S608 - made of constants
-        error = driver("psycopg", extra="postgres").Error
-        for _ in range(2):
-            found = self._admin.run(query, {**before, "only": only, "others": self._live})
-            found.sort(key=lambda row: (row[0] in _LAST and 1 + _LAST.index(row[0]), row[1]))
-            for catalog, oid, kind, name in found:
-                try:
-                    self._drop(catalog, oid, kind, name)
-                except error:  # it is a part of another, and gone with that; or the next time
-                    continue
-                _tell(kind, name)
+        if known and self._inside:
+            _drop_all(self._inside, self._of_database, known)
+        if self._server and known.get("of_server"):
+            _drop_all(self._server, _OF_SERVER, known)
 
-    def _drop(self, catalog: str, oid: int, kind: str, name: str) -> None:
-        statement = f"drop {_CALLED.get(kind, kind)} {name}"
-        if catalog == _LARGE_OBJECTS:
-            statement = f"select lo_unlink({oid})"
-        elif catalog in _ONLY_ROWS:
-            statement = f"delete from {catalog} where oid = {oid}"  # noqa: S608
-        elif catalog == "pg_database":
-            statement += " with (force)"
-        elif catalog == "pg_subscription":  # the slot may be another server's, which nobody asks
-            statement = f"alter {kind} {name} disable; alter {kind} {name} set (slot_name = none); "
-            statement += f"drop {kind} {name}"
-            for [database] in self._admin.run(_WHERE_SUBSCRIBED, [oid]):
-                self._run_in(database, statement)
+    @locked_property
+    def _of_database(self) -> str:
+        """A query for what was numbered since the first look, in the database that tests share."""
+        assert self._inside is not None  # noqa: S101 - for the type checker
+        queries = [
+            f"select '{name}' catalog, oid from {name} where oid > %(mark)s"  # noqa: S608
+            for [name] in self._inside.run(_NUMBERED)
+        ]
+        return " union all ".join([*queries, _LARGE])
+
+
+def _drop_all(admin: Admin, query: str, known: Look) -> None:
+    query = f"""
+        select catalog, made.oid, kind, identity from ({query}) made,
+            pg_identify_object(catalog::regclass, made.oid, 0) it(kind, schema, name, identity)
+        where not exists (
+            select from unnest(%(others)s::text[]) other
+            where identity = other or strpos(identity, other || '.') > 0)
+    """  # noqa: S608 - made of constants
+    error = driver("psycopg", extra="postgres").Error
+    for _ in range(_PASSES):
+        found = admin.run(query, known, again=True)
+        if not found:
             return
-        elif catalog == "pg_authid":
-            owned = f"reassign owned by {name} to current_user; drop owned by {name}"
-            for [database] in self._admin.run(_WHERE_OWNED, [oid]):
-                self._run_in(database, owned)
-            statement = f"{owned}; {statement}"
-        elif catalog not in _LAST:
-            statement += " cascade"
-        self._admin.run(statement)
+        found.sort(key=lambda row: (row[0] in _LAST and 1 + _LAST.index(row[0]), row[1]))
+        for catalog, oid, kind, name in found:
+            try:
+                _drop(admin, catalog, oid, kind, name)
+            except error:  # it is a part of another, and gone with that; or the next time
+                continue
+            _tell(kind, name)
 
-    def _run_in(self, database: str, statement: str) -> None:
-        """Execute what works only there, whatever event triggers say of it."""
-        with contextlib.closing(self._admin.elsewhere(database)) as admin:
-            enabled = admin.run(
-                "select format('update pg_event_trigger set evtenabled = %L where oid = %s',"
-                " evtenabled, oid) from pg_event_trigger where evtenabled <> 'D'"
-            )
-            if enabled:
-                disable = "update pg_event_trigger set evtenabled = 'D'"
-                statement = "; ".join([disable, statement, *(enable for [enable] in enabled)])
-            admin.run(statement)
 
-    def _restore_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Superusers may write to catalogs; nothing else restores a row, password and all."""
-        _tell("settings in", name)
-        wanted = f"""(select w.* from jsonb_populate_recordset(
-            null::{name}, {literal(json.dumps(rows))}::jsonb) w)"""  # noqa: S608 - quoted
-        missing = f"""insert into {name} select w.* from {wanted} w where not exists
-            (select from {name} t where to_jsonb(t) = to_jsonb(w))"""  # noqa: S608
-        if name in _LAST:  # never without its row, even for a moment: it may be our own
-            columns = [column for row in rows[:1] for column in row if column != "oid"]
-            change = f"""update {name} t set {", ".join(f"{c} = w.{c}" for c in columns)}
-                from {wanted} w where w.oid = t.oid"""  # noqa: S608
-            missing = missing if name == "pg_authid" else ""
-        else:
-            change = f"""delete from {name} t where not exists
-                (select from {wanted} w where to_jsonb(w) = to_jsonb(t))"""  # noqa: S608
-        self._admin.run(f"{change}; {missing}")
+def _drop(admin: Admin, catalog: str, oid: int, kind: str, name: str) -> None:
+    statement = f"drop {_CALLED.get(kind, kind)} {name}"
+    if catalog == _LARGE_OBJECTS:
+        statement = f"select lo_unlink({oid})"
+    elif catalog in _ONLY_ROWS:
+        statement = f"delete from {catalog} where oid = {oid}"  # noqa: S608
+    elif catalog == "pg_database":
+        statement += " with (force)"
+    elif catalog == "pg_subscription":  # the slot may be another server's, which nobody asks
+        statement = f"alter {kind} {name} disable; alter {kind} {name} set (slot_name = none); "
+        statement += f"drop {kind} {name}"
+        for [database] in admin.run(_WHERE_SUBSCRIBED, [oid]):
+            _run_in(admin.elsewhere(database), statement)
+        return
+    elif catalog == "pg_authid":
+        owned = f"reassign owned by {name} to current_user; drop owned by {name}"
+        for [database] in admin.run(_WHERE_OWNED, [oid]):
+            _run_in(admin.elsewhere(database), owned)
+        statement = f"{owned}; {statement}"
+    elif catalog not in _LAST:
+        statement += " cascade"
+    admin.run(statement)
 
-    def _restore_system(self, text: str) -> None:
-        """Undo `alter system`; a line of the file is ``name = 'value'``."""
-        _tell("settings of", "alter system")
-        self._admin.run("alter system reset all")
-        for line in text.splitlines():
-            if "=" in line and not line.startswith("#"):
-                self._admin.run(f"alter system set {line}")
-        self._admin.run("select pg_reload_conf()")
+
+def _run_in(admin: Admin, statement: str) -> None:
+    """Execute what works only there, whatever event triggers say of it."""
+    with contextlib.closing(admin):
+        enabled = admin.run(
+            "select format('update pg_event_trigger set evtenabled = %L where oid = %s',"
+            " evtenabled, oid) from pg_event_trigger where evtenabled <> 'D'"
+        )
+        if enabled:
+            disable = "update pg_event_trigger set evtenabled = 'D'"
+            statement = "; ".join([disable, statement, *(enable for [enable] in enabled)])
+        admin.run(statement)
+
+
+def _restore(admin: Admin, before: Look, now: Look) -> None:
+    for name in _ROWS:
+        # Their order matters seldom, and sorting takes longer than the look itself.
+        if before[name] != now[name] and _texts(before[name]) != _texts(now[name]):
+            _restore_rows(admin, name, before[name])
+    if before["system"] != now["system"]:
+        _restore_system(admin, before["system"])
+
+
+def _restore_rows(admin: Admin, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Superusers may write to catalogs; nothing else restores a row, password and all."""
+    _tell("settings in", name)
+    wanted = f"""(select w.* from jsonb_populate_recordset(
+        null::{name}, {literal(json.dumps(rows))}::jsonb) w)"""  # noqa: S608 - quoted
+    missing = f"""insert into {name} select w.* from {wanted} w where not exists
+        (select from {name} t where to_jsonb(t) = to_jsonb(w))"""  # noqa: S608
+    if name in _LAST:  # never without its row, even for a moment: it may be our own
+        columns = [column for row in rows[:1] for column in row if column != "oid"]
+        change = f"""update {name} t set {", ".join(f"{c} = w.{c}" for c in columns)}
+            from {wanted} w where w.oid = t.oid"""  # noqa: S608
+        missing = missing if name == "pg_authid" else ""
+    else:
+        change = f"""delete from {name} t where not exists
+            (select from {wanted} w where to_jsonb(w) = to_jsonb(t))"""  # noqa: S608
+    admin.run(f"{change}; {missing}")
+
+
+def _restore_system(admin: Admin, text: str) -> None:
+    """Undo `alter system`; a line of the file is ``name = 'value'``."""
+    _tell("settings of", "alter system")
+    admin.run("alter system reset all")
+    for line in text.splitlines():
+        if "=" in line and not line.startswith("#"):
+            admin.run(f"alter system set {line}")
+    admin.run("select pg_reload_conf()")
 
 
 def _object(members: Mapping[str, str]) -> str:
