@@ -16,7 +16,6 @@ import logging
 import os
 import pickle
 import socket
-import stat
 import struct
 import sys
 import time
@@ -29,6 +28,7 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment.context import write_log
 from orchestrator.environment.likeness import UnlikeError, described, newest_module
 from orchestrator.errors import OrchestratorError
+from orchestrator.files import private_folder
 from orchestrator.images.lockfile import lock_path
 from orchestrator.services.hooks import Runtime
 from orchestrator.services.once import OwnStack, locked_property
@@ -76,12 +76,7 @@ def folder() -> Path:
     place = Path(os.environ.get("TMPDIR") or "/tmp") / name  # noqa: S108 - it is checked
     if len(os.fsencode(place)) > _LONGEST_PATH - 40:
         place = Path("/tmp") / name  # noqa: S108
-    with suppress(FileExistsError):
-        place.mkdir(mode=0o700)
-    found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{place} is not a folder of this user's alone")
-    return place
+    return private_folder(place)
 
 
 def keepers() -> Sequence[Mapping[str, Any]]:

@@ -15,9 +15,10 @@ import functools
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from orchestrator.files import private_folder
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -75,12 +76,8 @@ def _folder() -> Path:
     """
     import tempfile  # not at import: whoever declares an image reads its name in this room
 
-    folder = Path(tempfile.gettempdir()) / f"orchestrator-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder
+    # Not the keepers' folder: whoever looks into this one removes what nobody holds a lock on.
+    return private_folder(Path(tempfile.gettempdir()) / f"orchestrator-{os.geteuid()}-failures")
 
 
 def _leave(file: int, path: Path) -> None:

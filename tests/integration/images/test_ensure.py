@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from dataclasses import replace
 from unittest import mock
 
+from orchestrator.environment import warm
 from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.images.failures import Retry
@@ -137,6 +140,14 @@ class KnownFailuresTest(ImageTestCase):
         printed = self.worker("127.0.0.1:9/team/third:1")
         self.assertIn("third:1 is not tried again in this run", printed)
         self.assertNotIn("trying again in", printed)
+
+    def test_what_warm_servers_keep_is_left_alone(self) -> None:
+        """Whoever clears away what ended runs knew leaves the keepers' files where they are."""
+        with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ, TMPDIR=place):
+            turn = warm.folder() / "turn"
+            turn.touch()
+            self.worker("127.0.0.1:9/team/app:1")
+            self.assertTrue(turn.exists())
 
     def test_nothing_outlives_the_run(self) -> None:
         """When all its processes have ended, a run of the same name tries again."""
