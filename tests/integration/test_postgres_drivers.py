@@ -28,6 +28,16 @@ WHERE = "select current_user || ' ' || current_database() || ' ' || current_sche
 PATH = '"My Schema", "$user", public'
 
 
+def _where(connection: Any) -> object:
+    """What a connection of the database API answers; it is closed."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(WHERE)
+            return cursor.fetchone()
+    finally:
+        connection.close()
+
+
 def by_psycopg(url: str) -> object:
     """Its connect()."""
     with psycopg.connect(url) as connection:
@@ -36,13 +46,7 @@ def by_psycopg(url: str) -> object:
 
 def by_psycopg2(url: str) -> object:
     """Its connect()."""
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(WHERE)
-            return cursor.fetchone()
-    finally:
-        connection.close()
+    return _where(psycopg2.connect(url))
 
 
 def by_asyncpg(url: str) -> object:
@@ -97,13 +101,7 @@ def by_django(url: str) -> object:
         "HOST": parts.hostname,
         "PORT": parts.port,
     }
-    connection = ConnectionHandler({"default": default})["default"]
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(WHERE)
-            return cursor.fetchone()
-    finally:
-        connection.close()
+    return _where(ConnectionHandler({"default": default})["default"])
 
 
 class Nothing(tortoise.Model):

@@ -265,15 +265,20 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
     )
 
 
+def product_of(version: Mapping[str, Any]) -> str:
+    """Whether the daemon's answer about its version is of "Docker" or of "Podman"."""
+    parts = [str(part.get("Name")) for part in version.get("Components") or ()]
+    return "Podman" if any("Podman" in part for part in parts) else "Docker"
+
+
 def engine_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineInfo:
     """Read the daemon's answers about itself."""
     registries = info.get("RegistryConfig") or {}
     networks: Sequence[str] = registries.get("InsecureRegistryCIDRs") or ()
     hosts = registries.get("IndexConfigs") or {}
     insecure = [name for name, about in hosts.items() if not about.get("Secure", True)]
-    parts = [str(part.get("Name")) for part in version.get("Components") or ()]
     return EngineInfo(
-        product="Podman" if any("Podman" in part for part in parts) else "Docker",
+        product=product_of(version),
         version=version["Version"],
         api_version=version["ApiVersion"],
         os=version["Os"],

@@ -23,6 +23,7 @@ from orchestrator.engine.api import (
     Label,
     container_state,
     engine_info,
+    product_of,
 )
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.docker_py import docker
@@ -162,8 +163,7 @@ class Engine:
     @cached_property
     def _is_podman(self) -> bool:
         with self._pool.client("tell its version") as client:
-            parts = client.version().get("Components") or ()
-            return any("Podman" in str(part.get("Name")) for part in parts)
+            return product_of(client.version()) == "Podman"
 
     def _gateway(self, network: str) -> str | None:
         """The address of the daemon's machine in a network, which may be in the making."""

@@ -143,20 +143,28 @@ class StartContext:
             with self.creating("volume", name):
                 self.engine.create_volume(name, labels=self.labels(scope="class"))
             if volume.content:
-                filler = self.session.name("filler")
                 mount = VolumeMount(volume=name, path=volume.path, no_copy=volume.no_copy)
-                spec = ContainerSpec(
-                    name=filler,
-                    image=image,
-                    labels=self.labels(scope="class"),
-                    entrypoint=["/"],
-                    volumes=[mount],
-                )
-                with self.creating("container", filler):
-                    self.engine.create_container(spec)
-                self.engine.copy_into(filler, volume.content)
-                self.remove_container(filler)
+                with self.filler(mount, image=image) as filler:
+                    self.engine.copy_into(filler, volume.content)
             return name
+
+    @contextlib.contextmanager
+    def filler(self, mount: VolumeMount, *, image: str) -> Iterator[str]:
+        """Create a container that never runs, through which a volume is filled; its name."""
+        name = self.session.name("filler")
+        spec = ContainerSpec(
+            name=name,
+            image=image,
+            labels=self.labels(scope="class"),
+            entrypoint=["/"],
+            volumes=[mount],
+        )
+        with self.creating("container", name):
+            self.engine.create_container(spec)
+        try:
+            yield name
+        finally:
+            self.remove_container(name)
 
     def remove_container(self, name: str) -> None:
         """Remove one container before the rest."""

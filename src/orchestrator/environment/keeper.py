@@ -21,7 +21,6 @@ import socket
 import sys
 import threading
 import time
-import types
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +34,7 @@ from orchestrator.environment.services import declared_services
 from orchestrator.errors import OrchestratorError
 from orchestrator.images.lockfile import lock_path
 from orchestrator.probes.waiting import answers
+from orchestrator.services.service import memory_needed
 from orchestrator.sessions import own_session
 from orchestrator.settings import Settings
 
@@ -218,7 +218,7 @@ class Keeper:
         services = declared_services(cls)
         if not warm.may_be_warm(services, dataclasses.replace(settings, warm=1.0)):
             raise UnlikeError("its services cannot be handed over")
-        _check_memory(sum(map(_memory, services.values())))
+        _check_memory(sum(map(memory_needed, services.values())))
         self._declared = described(services, lock=lock_path(settings))
         name = f"{self._order['module']}.{self._order['class']}"
         environment = Environment(services, test_class=name, settings=settings)
@@ -333,7 +333,7 @@ def _imported(order: Mapping[str, Any]) -> type:
     """The class, from a module that is imported as the test process did."""
     name, file = order["module"], order["file"]
     if name == "__main__":  # a script, which must not run its tests here
-        module: Any = types.ModuleType(_MAIN_MODULE)
+        module: Any = None
         spec = importlib.util.spec_from_file_location(_MAIN_MODULE, file)
     else:
         spec = None
@@ -357,10 +357,6 @@ def _note(text: str) -> None:
     """Write to the keepers' log."""
     sys.stderr.write(f"{os.getpid()}: {text}\n")
     sys.stderr.flush()
-
-
-def _memory(service: Any) -> int:
-    return int(service.usual_memory if service.memory is None else service.memory)
 
 
 def _check_memory(needed: int) -> None:

@@ -14,7 +14,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import ContainerSpec, Label, VolumeMount
+from orchestrator.engine.api import Label, VolumeMount
 from orchestrator.errors import EngineUnavailableError, OrchestratorError, printable
 from orchestrator.services.hooks import SNAPSHOT
 from orchestrator.services.once import ProcessLock
@@ -151,24 +151,13 @@ class KeptData:
 
     def _fill(self, made: Snapshot, tar: bytes) -> None:
         """Through a container that never runs: that of the server has no way to it."""
-        context, engine, filler = self._context, self._context.engine, ""
+        context, engine = self._context, self._context.engine
         labels = {**context.session.labels(), Label.SNAPSHOT: made.key}
         with context.session.creating("volume", made.volume):
             engine.create_volume(made.volume, labels=labels)
-        filler = context.session.name("filler")
-        spec = ContainerSpec(
-            name=filler,
-            image=self._image,
-            labels=context.labels(scope="class"),
-            entrypoint=["/"],
-            volumes=[VolumeMount(volume=made.volume, path=SNAPSHOT, no_copy=True)],
-        )
-        with context.creating("container", filler):
-            engine.create_container(spec)
-        try:
+        mount = VolumeMount(volume=made.volume, path=SNAPSHOT, no_copy=True)
+        with context.filler(mount, image=self._image) as filler:
             engine.unpack(filler, tar, folder=SNAPSHOT)
-        finally:
-            context.remove_container(filler)
 
 
 def snapshot_mounts(snapshot: Snapshot | None, context: StartContext) -> list[VolumeMount]:

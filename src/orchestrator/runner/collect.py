@@ -259,7 +259,9 @@ def memory_of_services(cls: type) -> tuple[int, ...]:
         services = mixin.declared_services(cls).values()
     except OrchestratorError:  # of a Compose file; the class says so when it starts
         return ()
-    return tuple(int(service.memory or service.usual_memory) for service in services)
+    from orchestrator.services.service import memory_needed  # who has services has loaded it
+
+    return tuple(map(memory_needed, services))
 
 
 def _mixin_of(cls: type) -> Any:

@@ -418,6 +418,11 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
         ) from None
 
 
+def memory_needed(service: Service) -> int:
+    """The bytes that a service may use: its limit, else what its kind usually takes."""
+    return int(service.memory or service.usual_memory)
+
+
 def needed(alias: str, services: Mapping[str, Service]) -> Sequence[str]:
     """The aliases of the services that one depends on.
 
