@@ -193,7 +193,7 @@ class AfterTheProcessTest(KeptTestCase):
         for argv in (
             ("unittest", "test_kept"),
             ("orchestrator", "test", "-j", "2", "test_kept"),
-            ("pytest", "-p", "no:cacheprovider", "test_kept.py"),
+            ("pytest", "-p", "no:cacheprovider", "-rN", "test_kept.py"),
         ):
             with self.subTest(argv):
                 ran = subprocess.run(

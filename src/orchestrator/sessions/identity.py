@@ -108,8 +108,8 @@ def liveness(owner: Identity, *, here: Identity) -> Liveness:
 def hold(session: str) -> socket.socket | None:
     """Have a session's things count as a living owner's while this is open, whoever made them.
 
-    It is a name in the network namespace that the kernel takes back with the process; None on
-    systems that have no such names.
+    It is a name in the network namespace that the kernel takes back with the last process that has
+    the socket; None on systems that have no such names.
     """
     holder = socket.socket(socket.AF_UNIX)
     try:

@@ -123,10 +123,8 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
         )
         PROCESS_SESSIONS.arm()
         own = [one.id for one in owned.values()]
-        # Its supervisor wants to see what a dead sibling left.
-        spare_run = None if session.supervisor is None else session.run
         try:
-            session.watch(meanwhile=lambda: sweep(engine, own=own, spare_run=spare_run))
+            session.watch(meanwhile=lambda: sweep(engine, own=own))
         except BaseException:
             session.dismiss_watchdogs()
             raise

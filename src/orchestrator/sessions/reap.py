@@ -227,7 +227,6 @@ class Selection:
         everything: Also what belongs to living owners, and what has malformed labels.
         session: Only this session.
         run: Only the sessions of this run.
-        spare_run: Nothing of this run.
         kept: Also what is kept of classes that failed. Snapshots go with `everything` alone.
         older_than: Only what is older, in seconds; then also of owners that cannot be judged.
     """
@@ -235,7 +234,6 @@ class Selection:
     everything: bool = False
     session: str | None = None
     run: str | None = None
-    spare_run: str | None = None
     kept: bool = False
     older_than: float | None = None
 
@@ -310,7 +308,7 @@ def reap(
     chosen: list[Owned] = []
     kept: list[Spared] = []
     for thing in found.things:
-        if thing.run == selection.spare_run or (thing.snapshot and not selection.everything):
+        if thing.snapshot and not selection.everything:
             continue
         if reason := selection.spares(thing, now=now):
             kept.append(Spared(thing=thing, reason=reason))
@@ -331,18 +329,16 @@ def reap(
     )
 
 
-def sweep(engine: Engine, *, own: Collection[str], spare_run: str | None = None) -> None:
+def sweep(engine: Engine, *, own: Collection[str]) -> None:
     """Before a process creates anything: remove what provably dead owners left.
 
-    Of many processes that start together one sweeps, and the others do not wait for it. Nothing of
-    ``spare_run`` is touched: its dead are somebody else's to clean up after.
+    Of many processes that start together one sweeps, and the others do not wait for it.
     """
     with _sweep_lock(engine.endpoint) as locked:
         if not locked:
             return
         try:
-            selection = Selection(spare_run=spare_run)
-            report = reap(engine, selection, seconds=_SWEEP_SECONDS, own=own)
+            report = reap(engine, seconds=_SWEEP_SECONDS, own=own)
         except EngineError as error:
             if error.status is None:
                 raise

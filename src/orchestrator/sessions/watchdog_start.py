@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engine.api import Label
 from orchestrator.errors import OrchestratorError
 from orchestrator.sessions.bare.watchdog import ACKNOWLEDGED, IGNORED
+from orchestrator.sessions.identity import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,14 +134,19 @@ def start_watchdog(
     ours.settimeout(_START_SECONDS)
     python = os.path.abspath(sys.executable)  # noqa: PTH100  # a venv's link must stay
     argv = [python, "-I", "-S", "-c", _MAIN, str(_FOLDER), f"{Label.SESSION}={session}"]
-    with theirs, _own_pidfd() as pidfd, _signals_blocked():
+    with theirs, _own_pidfd() as pidfd, _signals_blocked(), contextlib.ExitStack() as ending:
         argv.append("-" if pidfd is None else str(pidfd))
         inherited = [] if pidfd is None else [pidfd]
+        held = None
         if supervisor is None:
             argv += ["-", "0"]
         else:
             argv += [str(supervisor.pipe), str(supervisor.grace + _TORN_DOWN)]
             inherited.append(supervisor.pipe)
+            held = hold(session)  # until the watchdog ends: no sweep takes what is to be looked at
+        if held is not None:
+            ending.callback(held.close)
+            inherited.append(held.fileno())
         try:
             process = subprocess.Popen(
                 [*argv, *endpoint.way],

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -13,6 +17,23 @@ from orchestrator.sessions.reap import sweep
 from orchestrator.settings import Settings
 from tests.faults.proxy import Proxy, answer, forbidding
 from tests.integration.sessions.case import CommandTestCase
+
+
+_WORKER = """
+import os, sys
+from orchestrator.engine import connect
+from orchestrator.sessions import own_session
+from orchestrator.sessions.process_sessions import supervised
+from orchestrator.settings import Settings
+supervised(int(sys.argv[1]), grace=1.0)
+settings = Settings.from_environment()
+engine = connect(settings)
+session = own_session(engine, settings=settings)
+name = session.name("data")
+with session.creating("volume", name):
+    engine.create_volume(name, labels=session.labels())
+os.kill(os.getpid(), 9)
+"""
 
 
 class ReapTest(CommandTestCase):
@@ -68,6 +89,23 @@ class ReapTest(CommandTestCase):
         self.assertEqual([name], self.left())
         self.assertEqual(0, self.reap("--all")[0])
         self.assertEqual([], self.left())
+
+    def test_what_a_supervisor_has_to_look_at(self) -> None:
+        """A dead worker's things stay until who started it has looked; its watchdog removes them."""
+        reading, writing = os.pipe()
+        try:
+            subprocess.run(
+                [sys.executable, "-c", _WORKER, str(reading)],
+                check=False,
+                env={**os.environ, "ORCHESTRATOR_RUN": self.run_id},
+                pass_fds=[reading],
+            )
+            self.assertEqual([], self.reap_json()["removed"])
+            self.assertEqual(1, len(self.left()))
+        finally:
+            os.close(reading)
+            os.close(writing)
+        self.daemon.wait_until_nothing_left(self.run_id, since=time.monotonic())
 
     def test_session(self) -> None:
         """--session removes one session, named in full or by a beginning that no other has."""
