@@ -18,7 +18,6 @@ from orchestrator.settings import Settings
 from tests.faults.proxy import Proxy, answer, forbidding
 from tests.integration.sessions.case import CommandTestCase
 
-
 _WORKER = """
 import os, sys
 from orchestrator.engine import connect
@@ -91,7 +90,7 @@ class ReapTest(CommandTestCase):
         self.assertEqual([], self.left())
 
     def test_what_a_supervisor_has_to_look_at(self) -> None:
-        """A dead worker's things stay until who started it has looked; its watchdog removes them."""
+        """Of a dead worker: it stays until who started it has looked; then its watchdog removes it."""
         reading, writing = os.pipe()
         try:
             subprocess.run(
