@@ -90,7 +90,7 @@ class ReapTest(CommandTestCase):
         self.assertEqual([], self.left())
 
     def test_what_a_supervisor_has_to_look_at(self) -> None:
-        """Of a dead worker: it stays until who started it has looked; then its watchdog removes it."""
+        """A dead worker's things stay until its runner has looked; then the watchdog acts."""
         reading, writing = os.pipe()
         try:
             subprocess.run(
