@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine import Endpoint
 from orchestrator.engine.api import Label
-from orchestrator.sessions.watchdog_start import start_watchdog
+from orchestrator.sessions.watchdog import start_watchdog
 from tests.faults.case import FaultCase
 from tests.faults.process import wait_until_no_process_with
 

@@ -27,7 +27,6 @@ from orchestrator.runner.messages import (
 )
 from orchestrator.runner.options import Options
 from orchestrator.runner.pool import Interrupts, WorkerPool, measured_workers
-from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import (
     Outcome,
     Output,
@@ -38,6 +37,7 @@ from orchestrator.runner.results import (
     UnitResult,
 )
 from orchestrator.runner.schedule import History, Schedule
+from orchestrator.runner.text_report import Text
 from orchestrator.runner.worker_handle import Ending, State
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def run_tests(options: Options) -> int:
             results = Run(options, text, interrupts, environ=environ).work()
         text.summary(results, durations=options.durations)
         if options.junit is not None:
-            from orchestrator.runner.reports import junit  # most runs need no XML
+            from orchestrator.runner import junit_report  # most runs need no XML
 
             try:
-                junit.write(results, Path(options.junit))
+                junit_report.write(results, Path(options.junit))
             except OSError as error:
                 text.note(f"--junit {options.junit} could not be written: {error.strerror}")
                 return results.status or Status.FAILED

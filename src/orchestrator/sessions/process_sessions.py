@@ -29,7 +29,7 @@ from orchestrator.sessions.bare.http_reaper import HttpReaper
 from orchestrator.sessions.bare.removal import KINDS, remove_until_quiet
 from orchestrator.sessions.reap import sweep
 from orchestrator.sessions.session import Session
-from orchestrator.sessions.watchdog_start import Supervisor
+from orchestrator.sessions.watchdog import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

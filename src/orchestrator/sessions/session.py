@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, OrchestratorError
-from orchestrator.sessions.departing import Departing
 from orchestrator.sessions.identity import this_process
-from orchestrator.sessions.watchdog_start import (
+from orchestrator.sessions.watchdog import (
+    Departing,
     Supervisor,
     Watchdog,
     WatchdogError,

@@ -12,9 +12,8 @@ import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from orchestrator.runner import junit_report
 from orchestrator.runner.options import NORMAL
-from orchestrator.runner.reports import junit
-from orchestrator.runner.reports.text import Text
 from orchestrator.runner.results import (
     Outcome,
     Output,
@@ -25,6 +24,7 @@ from orchestrator.runner.results import (
     Unit,
     UnitResult,
 )
+from orchestrator.runner.text_report import Text
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
 ANY_TEXT = some.text(some.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=12)
@@ -75,7 +75,7 @@ class JunitTest(unittest.TestCase):
         """Whatever a run brought, the report is valid, and counts every test once."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "new" / "junit.xml"
-            junit.write(Results(units=units), path)
+            junit_report.write(Results(units=units), path)
             SCHEMA.validate(path)
             report = ET.parse(path).getroot()
             self.assertEqual([path], list(path.parent.iterdir()))

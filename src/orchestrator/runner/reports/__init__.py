@@ -1,1 +1,0 @@
-"""What a run tells: to a person while it runs, and to CI systems afterwards."""
