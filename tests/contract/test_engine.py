@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.engine import Endpoint, connect
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Label, RunOptions
-from orchestrator.engine.client import translate_errors
-from orchestrator.errors import EngineError, EngineUnavailableError, EngineWarning
+from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
 from orchestrator.settings import Settings
@@ -215,21 +214,6 @@ class DaemonOutOfReachTest(unittest.TestCase):
         told = self.refused(self.here)
         self.assertIn("permission denied", told)
         self.assertIn("usermod -aG docker", told)
-
-    def test_certificates_that_are_not_there_are_named(self) -> None:
-        """With what asks for them."""
-        told = self.refused(Endpoint(url="tcp://127.0.0.1:2376", tls=self.folder))
-        self.assertIn(f"{self.folder} lacks cert.pem or key.pem", told)
-        self.assertIn("DOCKER_CERT_PATH", told)
-
-    def test_a_daemon_behind_ssh_is_looked_for_with_ssh(self) -> None:
-        """docker-py keeps to itself what ssh said."""
-        far = Endpoint(url="ssh://me@far")
-        with (
-            self.assertRaisesRegex(EngineUnavailableError, "`ssh ssh://me@far docker version`"),
-            translate_errors("tell about itself", endpoint=far, timeout=5),
-        ):
-            raise BrokenPipeError
 
     def test_every_request_has_a_deadline(self) -> None:
         """The error says which daemon, and after how many seconds."""

@@ -124,7 +124,11 @@ class Proxy:
 
     def _pass_on(self, client: socket.socket) -> None:
         if self._tls is not None:
-            client = self._tls.wrap_socket(client, server_side=True)
+            try:
+                client = self._tls.wrap_socket(client, server_side=True)
+            except OSError:  # one of the two does not trust the other
+                client.close()
+                return
         with client, socket.socket(socket.AF_UNIX) as daemon:
             daemon.connect(self._daemon)
             asked: list[bytes] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import ssl
@@ -15,6 +14,7 @@ from orchestrator.engine.api import Label
 from tests.faults.case import THOROUGH, FaultCase, repeated
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
+from tests.support.sshd import ssh_server
 
 
 class RemoteTest(FaultCase):
@@ -75,21 +75,11 @@ class RemoteTest(FaultCase):
 
     @repeated(3)
     def test_ssh(self) -> None:
-        """Over ssh SIGTERM and SIGKILL leave nothing."""
+        """Over ssh, to a machine of ~/.ssh/config, SIGTERM and SIGKILL leave nothing."""
         if not shutil.which("docker"):
             raise unittest.SkipTest("the far end of ssh takes the docker command")
-        script = self.folder / "ssh"
-        script.write_text(_SSH.format(url=self.daemon.url))
-        script.chmod(0o755)
-        path = f"PATH={self.folder}:{os.environ['PATH']}"
-        self._all_endings("ssh://me@somewhere", "/usr/bin/env", path)
+        with ssh_server(self.folder, daemon=self.daemon.url) as path:
+            self._all_endings("ssh://builder", "/usr/bin/env", f"PATH={path}")
 
 
 _KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
-# ssh as far as its users see it: it runs the command that follows the host, here on this machine.
-_SSH = """#!/bin/sh
-unset DOCKER_HOST
-while [ "$1" != -- ]; do shift; done
-shift 2
-DOCKER_HOST={url} exec $*
-"""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Endpoint(url=LOCAL)
+_SSH = ("ssh", "-o", "ConnectTimeout=30", "-T")
 ELSEWHERE = "203.0.113.7"  # an address for documentation: never this machine's
 # A default route over 172.30.0.1, and the network 172.30.0.0/16 beside it; as the kernel writes it.
 TABLE = """\
@@ -94,6 +95,7 @@ class EndpointTest(unittest.TestCase):
             ("DOCKER_HOST", "tcp://far:0", "DOCKER_HOST"),
             ("DOCKER_HOST", "a b", "DOCKER_HOST is 'a b'"),
             ("DOCKER_HOST", "ssh://", "DOCKER_HOST"),
+            ("DOCKER_HOST", "ssh://me:secret@far", "DOCKER_HOST"),
             ("DOCKER_HOST", "tcp://far:2375/behind/a/proxy", "DOCKER_HOST"),
             ("DOCKER_HOST", "tcp://tcp://far", "DOCKER_HOST"),
         ):
@@ -135,11 +137,54 @@ class EndpointTest(unittest.TestCase):
             ),
             (
                 Endpoint(url="ssh://me@far:22"),
-                ["ssh", "-l", "me", "-p", "22", "--", "far", "docker system dial-stdio"],
+                [*_SSH, "-l", "me", "-p", "22", "--", "far", "docker system dial-stdio"],
+            ),
+            (
+                Endpoint(url="ssh://[::1]/run/a b"),
+                [*_SSH, "--", "::1", "docker --host 'unix:///run/a b' system dial-stdio"],
             ),
         ):
             with self.subTest(endpoint.url):
                 self.assertEqual(expected, endpoint.way)
+
+    def test_proxies_are_those_that_docker_takes(self) -> None:
+        """By Go's rules: HTTP_PROXY or HTTPS_PROXY, less NO_PROXY; none for what is here.
+
+        Each was tried with the docker command.
+        """
+        far, ip = "tcp://far.example:2375", "tcp://192.0.2.7:2375"
+        for host, tls, given, used in (
+            (far, "", {"HTTP_PROXY": "a:1"}, ("HTTP_PROXY", "http://a:1")),
+            (far, "", {"http_proxy": "http://a:1"}, ("http_proxy", "http://a:1")),
+            (far, "1", {"HTTP_PROXY": "a:1", "https_proxy": "b:1"}, ("https_proxy", "http://b:1")),
+            (far, "", {"ALL_PROXY": "a:1", "all_proxy": "a:1", "HTTPS_PROXY": "a:1"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "x, .EXAMPLE"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "example:2375"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "no_proxy": "*"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": ".far.example,r.example"}, "used"),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "x", "no_proxy": "*"}, "used"),
+            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.0/24"}, None),
+            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.7:2375"}, None),
+            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.7:1,2.7"}, "used"),
+            ("tcp://[fd00::7]", "", {"HTTP_PROXY": "a:1", "NO_PROXY": "[fd00::7]:2375"}, None),
+            ("tcp://[fd00::7]", "", {"HTTP_PROXY": "a:1", "NO_PROXY": "fd00::/8"}, None),
+            ("tcp://localhost", "", {"HTTP_PROXY": "a:1"}, None),
+            ("tcp://127.0.0.9", "", {"HTTP_PROXY": "a:1"}, None),
+            ("tcp://[::1]", "", {"HTTP_PROXY": "a:1"}, None),
+            ("ssh://far", "", {"HTTP_PROXY": "a:1"}, None),
+            ("", "", {"HTTP_PROXY": "a:1"}, None),
+        ):
+            with self.subTest(host, given=given):
+                environ = {**self.environ, "DOCKER_HOST": host, "DOCKER_TLS": tls, **given}
+                expected = ("HTTP_PROXY", "http://a:1") if used == "used" else used
+                self.assertEqual(expected, find_endpoint(environ).proxy)
+
+    def test_a_context_that_skips_the_check_speaks_tls(self) -> None:
+        """Also without certificates of its own, as docker does."""
+        self.add_context("far", {"Host": "tcp://far:2376", "SkipTLSVerify": True})
+        found = find_endpoint({**self.environ, "DOCKER_CONTEXT": "far"})
+        self.assertTrue(found.secure)
+        self.assertFalse(found.verify)
 
 
 def no_bridge() -> str | None:

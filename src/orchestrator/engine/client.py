@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.client
 import math
 import queue
 import re
+import shlex
 import socket
 import ssl
 import time
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+import requests.adapters
 import requests.exceptions
+import urllib3.connectionpool
 
-from orchestrator.engine.docker_py import docker
-from orchestrator.errors import EngineError, EngineUnavailableError, printable
+from orchestrator.engine.docker_py import ProgramAdapter, docker
+from orchestrator.errors import EngineError, EngineUnavailableError, EngineWarning, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +34,7 @@ _NOT_FOUND: Final = 404
 _OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
+_OLDEST: Final = docker.constants.MINIMUM_DOCKER_API_VERSION
 # What a connection that breaks raises: within an answer, and before or within it.
 _CUT_WITHIN: Final = (http.client.IncompleteRead, requests.exceptions.ChunkedEncodingError)
 _CUTS: Final = (
@@ -49,21 +57,129 @@ _NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.
 # What code that reads an answer raises when the answer lacks what it must have.
 _MISREAD: Final = (LookupError, TypeError, ValueError, AttributeError)
 _OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_SPEAKS_TLS: Final = "sent an HTTP request to an HTTPS server"  # Go's words, as a plain answer
+# What ssh, or the docker command at its far end, says where nobody answers.
+_SSH_ABSENT: Final = re.compile("connect to host|resolve hostname|raw stream connection")
+# By OpenSSL's number; 0 stands for its words, 1 for who has to know the authority.
+_NOT_SIGNED: Final = (
+    "the daemon's certificate is of an authority that is not known to {1}: {0}. "
+    "DOCKER_CERT_PATH names the folder with the ca.pem of its authority."
+)
+_NAMED: Final = "{0}. Use a name that it has in DOCKER_HOST, or have it made for this one, too."
+_CERTIFICATE: Final = {
+    9: "the daemon's certificate is not valid yet; does this machine's clock go right?",
+    10: "the daemon's certificate, or its authority's, has expired: it has to be made anew.",
+    **dict.fromkeys((18, 19, 20, 21), _NOT_SIGNED),
+    **dict.fromkeys((62, 63, 64), f"the daemon's certificate is for another host: {_NAMED}"),
+}
+_HEARING: Final = 2.0  # seconds
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
 
 
 class _Client(docker.APIClient):
-    """docker-py's client, which believes its own certificates.
+    """docker-py's client, which finds its way as the docker command does.
 
-    requests lets REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE, which are about the web, overrule the
-    authority that was set for a session (requests issue 3829); then no TLS daemon can be verified.
+    Left to itself, requests asks the environment, which speaks of the web: a proxy for this
+    machine's own daemon, a .netrc's password for it, and authorities (REQUESTS_CA_BUNDLE) that
+    overrule those set for a session (requests issue 3829), so that no TLS daemon can be verified.
     """
 
-    def merge_environment_settings(
-        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> Any:
-        verify = self.verify if verify is None else verify
-        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+    def __init__(self, endpoint: Endpoint, *, version: str, timeout: int) -> None:
+        ssh = endpoint.url.startswith("ssh:")
+        super().__init__(
+            base_url="tcp://docker:1" if ssh else endpoint.url,
+            # With one given, docker-py asks nothing before all below is in place.
+            version=_OLDEST if version == _UNKNOWN else version,
+            timeout=timeout,
+            tls=_Tls(endpoint) if endpoint.secure else False,
+        )
+        self.trust_env = False
+        if ssh:
+            self.mount("http://", ProgramAdapter(endpoint.way))
+        if endpoint.proxy:
+            self.proxies = dict.fromkeys(("http", "https"), endpoint.proxy[1])
+        if version == _UNKNOWN:
+            try:
+                self._version = _usable(self._retrieve_server_version())  # type: ignore[attr-defined]
+            except BaseException:
+                self.close()
+                raise
+
+
+def _usable(version: str) -> str:
+    if docker.utils.version_lt(version, _OLDEST):
+        raise docker.errors.InvalidVersion(f"its API {version} is older than {_OLDEST}")
+    return version
+
+
+class _Tls(docker.tls.TLSConfig):
+    """TLS as the docker command has it: a certificate of one's own, and an authority, or neither.
+
+    Without the strictness (Python 3.13's) about what only newer authorities write.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(verify=endpoint.verify)
+        folder = endpoint.tls or Path()
+        *_, ca, cert, key, _verify = endpoint.way
+        if bool(cert) != bool(key):
+            lacking = "key.pem" if cert else "cert.pem"
+            raise EngineError(f"There is {cert or key}, but beside it no {lacking}")
+        try:
+            self.context = ssl.create_default_context(cafile=(endpoint.verify and ca) or None)
+            self.context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            if cert:
+                # A password is asked for nowhere: there may be no terminal.
+                self.context.load_cert_chain(cert, key, password=lambda: b"")
+        except OSError as error:  # ssl.SSLError is one
+            raise EngineError(
+                f"The certificates in {folder}, for the Docker daemon at {endpoint.url}, cannot be "
+                f"used; they may be none, or not belong together: {error}"
+            ) from error
+        if not endpoint.verify:
+            self.context.check_hostname = False
+            self.context.verify_mode = ssl.CERT_NONE
+            _warn_once(
+                f"The certificate of the Docker daemon at {endpoint.url} is not checked, as "
+                f"{endpoint.origin or 'it'} has it: whoever answers there is believed"
+            )
+
+    def configure_client(self, client: Any) -> None:
+        """Have it speak so."""
+        client.verify = self.verify
+        client.mount("https://", _TlsAdapter(self.context))
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, EngineWarning, stacklevel=2)
+
+
+class _TlsAdapter(requests.adapters.HTTPAdapter):
+    """Speaks TLS of one context; all else is said of certificates by that."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> Any:
+        """Connections directly to the daemon."""
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+        self.poolmanager.pool_classes_by_scheme = {"https": _TlsPool}
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        """Connections by way of a proxy."""
+        return super().proxy_manager_for(*arguments, ssl_context=self._context, **options)
+
+    def cert_verify(self, *_arguments: Any) -> None:
+        """Add no authorities of the web."""
+
+
+class _TlsPool(urllib3.connectionpool.HTTPSConnectionPool):
+    def _validate_conn(self, conn: Any) -> None:
+        """Connect; that nothing is verified was told once, and not at each request."""
+        if conn.sock is None:
+            conn.connect()
 
 
 def short_name(thing: str) -> str:
@@ -137,15 +253,13 @@ class ClientPool:
         for pause in (*_FIRST_PAUSES, None):
             try:
                 self._ping()
-                return _Client(
-                    base_url=self._endpoint.url,
-                    version=self._version,
-                    timeout=math.ceil(self._timeout),
-                    tls=self._tls(),
-                    use_ssh_client=True,
-                )
+                timeout = math.ceil(self._timeout)
+                return _Client(self._endpoint, version=self._version, timeout=timeout)
             except docker.errors.DockerException as error:
-                if pause is None or not _is_from(error, _CUTS):
+                if not _is_from(error, _CUTS):
+                    raise
+                if pause is None:
+                    self._hear_out()
                     raise
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
@@ -157,30 +271,27 @@ class ClientPool:
                 connection.settimeout(self._timeout)
                 connection.connect(self._endpoint.socket)
 
+    def _hear_out(self) -> None:
+        """Let a daemon say what it thinks of our certificate, if that is what ended a connection.
+
+        It cuts with a request unread, and then its last words may be lost on the way.
+        """
+        if self._endpoint.secure:
+            where = urlsplit(self._endpoint.url)
+            context = _Tls(self._endpoint).context
+            with (
+                contextlib.suppress(TimeoutError),
+                socket.create_connection((where.hostname, where.port or 0), _HEARING) as link,
+                context.wrap_socket(link, server_hostname=where.hostname) as secured,
+            ):
+                secured.recv(1)
+
     def _is_present(self) -> bool:
         try:
             self._ping()
         except OSError:
             return False
         return self.answered
-
-    def _tls(self) -> Any:
-        if self._endpoint.tls is None:
-            return False
-        folder = self._endpoint.tls
-        ca, cert, key = (folder / f"{name}.pem" for name in ("ca", "cert", "key"))
-        identity = (str(cert), str(key)) if cert.exists() and key.exists() else None
-        if identity is None and self._endpoint.verify:
-            raise EngineError(
-                f"The Docker daemon at {self._endpoint.url} asks for a certificate, and {folder} "
-                "lacks cert.pem or key.pem. DOCKER_CERT_PATH names the folder that has them; "
-                "without TLS, unset DOCKER_TLS_VERIFY."
-            )
-        return docker.tls.TLSConfig(
-            client_cert=identity,
-            ca_cert=str(ca) if ca.exists() else None,
-            verify=self._endpoint.verify,
-        )
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -224,6 +335,11 @@ def _translated(
     url = endpoint.url
     if isinstance(error, docker.errors.APIError):
         words = _text(error.explanation or str(error))
+        if _SPEAKS_TLS in words:
+            return EngineUnavailableError(
+                f"The Docker daemon at {url} speaks TLS: set DOCKER_TLS_VERIFY=1, and "
+                "DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
+            )
         return EngineError(
             f"The Docker daemon failed to {doing}: {words}", status=error.status_code
         )
@@ -244,8 +360,7 @@ def _translated(
 
 def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineUnavailableError:
     """That nobody answers; or that somebody does who refuses, or is no daemon."""
-    url = endpoint.url
-    ssh = url.startswith("ssh://")
+    url, reason = endpoint.url, _reason(error)
     absent = _is_from(error, _ABSENT) or any(
         type(it) is OSError and it.errno in _NO_WAY for it in _chain(error)
     )
@@ -254,27 +369,73 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineU
             f"This user may not use the Docker daemon at {url}: permission denied. "
             "Run `sudo usermod -aG docker $USER` and log in again."
         )
-    elif ssh and _is_from(error, (FileNotFoundError,)):
+    elif url.startswith("ssh:") and _is_from(error, (FileNotFoundError,)):
         absent = False
         told = f"The Docker daemon at {url} is reached with ssh, which is not installed."
+    elif url.startswith("ssh:"):
+        absent = bool(_SSH_ABSENT.search(reason))
+        told = (
+            f"No Docker daemon answers at {url}: {reason.rstrip('.')}. What has to work: "
+            f"`{shlex.join(endpoint.way)} </dev/null`."
+        )
+    elif problem := _tls_problem(error, endpoint):
+        absent = False
+        told = f"The Docker daemon at {url} and this machine do not trust each other: {problem}"
     elif not absent:
         told = (
             f"What is at {url} refuses, or is no Docker daemon that can be used, "
             f"when asked to {doing}: {str(error).rstrip('.')}. "
             "`python -m orchestrator doctor` looks closer."
         )
-    elif ssh:
-        told = (
-            f"No Docker daemon answers at {url}: {_reason(error)}. What ssh has to say "
-            f"about it: `ssh {url} docker version`."
-        )
     else:
         here = "(`sudo systemctl start docker`, or Docker Desktop)" if endpoint.socket else "there"
         told = (
-            f"No Docker daemon answers at {url}: {_reason(error)}. Start it {here}, or set "
+            f"No Docker daemon answers at {url}: {reason}. Start it {here}, or set "
             "DOCKER_HOST to another one. `python -m orchestrator doctor` looks closer."
         )
-    return EngineUnavailableError(told, absent=absent)
+    return EngineUnavailableError(told + _on_the_way(endpoint), absent=absent)
+
+
+def _on_the_way(endpoint: Endpoint) -> str:
+    """The proxy, which may be what refuses."""
+    if endpoint.proxy is None:
+        return ""
+    variable, address = endpoint.proxy
+    address = re.sub(r"//[^/]*@", "//***@", address)
+    return (
+        f" It was asked by way of the proxy {address}, which {variable} names; "
+        f"NO_PROXY={endpoint.hostname} has it asked directly."
+    )
+
+
+def _tls_problem(error: Exception, endpoint: Endpoint) -> str:
+    """What is wrong about certificates, and what to do; empty when it is something else."""
+    folder, chain = endpoint.tls, [*_chain(error)]
+    given = folder is not None and (folder / "cert.pem").exists()
+    for it in chain:
+        if isinstance(it, ssl.SSLCertVerificationError):
+            authority = folder is not None and (folder / "ca.pem").exists()
+            return _CERTIFICATE.get(
+                it.verify_code, "the daemon's certificate is not good: {0}."
+            ).format(
+                it.verify_message,
+                f"{folder}/ca.pem" if authority else f"this system (there is no {folder}/ca.pem)",
+            )
+    reason = next((it.reason for it in chain if isinstance(it, ssl.SSLError) and it.reason), "")
+    if any(word in reason for word in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")):
+        return (
+            "what answers there does not speak TLS. Its port may be another one (2376 is usual); "
+            "without TLS, unset DOCKER_TLS_VERIFY and DOCKER_TLS."
+        )
+    if "ALERT" not in reason:
+        return ""
+    said = reason.partition("ALERT_")[2].replace("_", " ").lower()
+    if given:
+        return f"it does not take the client certificate {folder}/cert.pem: {said}."
+    return (
+        f"it asks for a client certificate ({said}), and {folder} has no cert.pem and "
+        "key.pem. DOCKER_CERT_PATH names the folder that has them."
+    )
 
 
 def _without_traceback(error: Exception) -> Exception:
@@ -294,7 +455,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     inner: BaseException | None = error
     while inner is not None:
         yield inner
-        inner = inner.__cause__ or inner.__context__
+        said = next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
+        inner = inner.__cause__ or inner.__context__ or said
 
 
 def _text(reason: str | bytes) -> str:

@@ -7,11 +7,13 @@ process runs in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
 import os
 import re
+import shlex
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from urllib.parse import SplitResult
 
 LOCAL: Final = "unix:///var/run/docker.sock"
 LOOPBACK: Final = "127.0.0.1"
@@ -29,6 +32,7 @@ EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be re
 _EVERYWHERE_6: Final = "::"
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
 _SSH_TIMEOUT: Final = 10.0  # seconds
+_SSH_OPTIONS: Final = ("-o", "ConnectTimeout=30", "-T")  # as docker has them
 _CONFIG: Final = "config.json"
 _ROUTES: Final = Path("/proc/net/route")
 
@@ -39,15 +43,18 @@ class Endpoint:
 
     Attributes:
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``.
-        tls: The folder with ca.pem, cert.pem and key.pem, or None for a plain connection.
+        tls: The folder with ca.pem, cert.pem and key.pem, as far as there are such; None for a
+            plain connection.
         verify: Whether the daemon's certificate is checked; only of meaning with ``tls``.
         origin: Who says so: a variable, or a docker context and what chose it; empty by default.
+        proxy: The variable that names a web proxy on the way, and the proxy.
     """
 
     url: str
     tls: Path | None = None
     verify: bool = True
     origin: str = field(default="", compare=False)
+    proxy: tuple[str, str] | None = None
 
     @property
     def socket(self) -> str | None:
@@ -60,17 +67,22 @@ class Endpoint:
         return None if self.socket else urlsplit(self.url).hostname
 
     @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.tls is not None or self.url.startswith("https:")
+
+    @property
     def way(self) -> list[str]:
         """How raw HTTP gets there, as `sessions.bare.http_reaper.Dialer` reads it."""
         url = urlsplit(self.url)
         if self.socket:
             return ["unix", os.path.abspath(self.socket)]  # noqa: PTH100  # links stay
         if url.scheme == "ssh":
-            user = ["-l", url.username] if url.username else []
-            port = ["-p", str(url.port)] if url.port else []
-            return ["ssh", *user, *port, "--", url.hostname or "", "docker system dial-stdio"]
+            path = url.path.rstrip("/")
+            there = f" --host {shlex.quote(f'unix://{path}')}" if path else ""
+            return ["ssh", *_SSH_OPTIONS, *_ssh_target(url), f"docker{there} system dial-stdio"]
         where = [url.hostname or "localhost", str(url.port)]
-        if self.tls is None and url.scheme != "https":
+        if not self.secure:
             return ["tcp", *where]
         files = ["", "", ""]
         if self.tls is not None:
@@ -92,8 +104,9 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
         folder = Path(environ.get("DOCKER_CERT_PATH") or _config(environ))
         url = _checked(url, "DOCKER_HOST", secure=secure)
         secure = secure and not url.startswith(("unix:", "ssh:"))
-        tls = folder if secure else None
-        return Endpoint(url=url, tls=tls, verify=verify or not secure, origin="DOCKER_HOST")
+        tls, verify = folder if secure else None, verify or not secure
+        proxy = _proxy(url, environ, secure=secure)
+        return Endpoint(url=url, tls=tls, verify=verify, origin="DOCKER_HOST", proxy=proxy)
     chosen_by = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else _config(environ) / _CONFIG
     name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
     if name and name != "default":
@@ -114,7 +127,7 @@ def _checked(url: str, source: str, *, secure: bool) -> str:
         if scheme == "unix":
             return f"unix://{rest}" if rest else LOCAL
         parts = urlsplit(f"{scheme}://{rest}")
-        if scheme == "ssh" and parts.hostname:
+        if scheme == "ssh" and parts.hostname and not (parts.password or parts.query):
             return f"ssh://{rest}"
         bare = parts.path in ("", "/") and not parts.username and not parts.query
         if scheme in ("tcp", "http", "https") and bare:
@@ -158,9 +171,63 @@ def _from_context(name: str, environ: Mapping[str, str], *, origin: str) -> Endp
             "or set DOCKER_HOST to the daemon's address"
         ) from error
     folder = contexts / "tls" / key / "docker"
-    tls = folder if folder.is_dir() else None
+    tls = folder if folder.is_dir() or skip else None
     url = _checked(url, origin, secure=tls is not None)
-    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin)
+    if url.startswith(("unix:", "ssh:")):
+        tls, skip = None, False
+    proxy = _proxy(url, environ, secure=tls is not None)
+    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin, proxy=proxy)
+
+
+def _proxy(url: str, environ: Mapping[str, str], *, secure: bool) -> tuple[str, str] | None:
+    """The web proxy that the docker command would use, and the variable that names it.
+
+    As Go has it: none for a host that is this machine, or that NO_PROXY names; and ALL_PROXY is
+    not asked. What docker's config.json says of proxies is for containers.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("unix", "ssh"):
+        return None
+    host, port = parts.hostname or "", parts.port
+    name = "HTTPS_PROXY" if secure or parts.scheme == "https" else "HTTP_PROXY"
+    name = next((it for it in (name, name.lower()) if environ.get(it)), "")
+    address = _address(host)
+    if not name or host == "localhost" or (address and address.is_loopback):
+        return None
+    for entry in (environ.get("NO_PROXY") or environ.get("no_proxy") or "").split(","):
+        rule, _, its_port = entry.strip().lower().partition(":")
+        if entry.count(":") > 1:  # an IPv6 address, which has a port only behind brackets
+            rule, _, its_port = entry.strip(" [").lower().partition("]:")
+        rule, its_port = rule.rstrip("]"), its_port or str(port)
+        if rule == "*" or (its_port == str(port) and _is_meant(host, address, rule)):
+            return None
+    proxy = environ[name]
+    return name, proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_meant(host: str, address: object, rule: str) -> bool:
+    """Whether an entry of NO_PROXY is about a host: an address, a network, or a domain's name."""
+    if address is not None:
+        with contextlib.suppress(ValueError):
+            return address in ipaddress.ip_network(rule, strict=False)
+        return False
+    domain = rule.removeprefix("*").lstrip(".")
+    return bool(domain) and (
+        host.endswith(f".{domain}") or (host == domain and not rule.startswith(("*", ".")))
+    )
+
+
+def _ssh_target(url: SplitResult) -> list[str]:
+    user = ["-l", url.username] if url.username else []
+    port = ["-p", str(url.port)] if url.port else []
+    return [*user, *port, "--", url.hostname or ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +256,7 @@ def published_address(
     """
     remote = endpoint.hostname
     if remote and endpoint.url.startswith("ssh://"):
-        remote = _name_in_ssh_config(remote)
+        remote = _name_in_ssh_config(endpoint) or remote
     if remote and not _is_loopback(remote):
         return PublishedAddress(host=host or remote, bind_address=_everywhere(host or remote))
     gateway = next((str(route.gateway) for route in routes() if route.is_default), None)
@@ -205,22 +272,22 @@ def _everywhere(host: str) -> str:
     return _EVERYWHERE_6 if ":" in host else EVERYWHERE
 
 
-def _name_in_ssh_config(name: str) -> str:
+def _name_in_ssh_config(endpoint: Endpoint) -> str | None:
     """The machine behind a name that may stand in the user's ssh configuration only."""
     import subprocess  # takes longer to import than all else here, and is seldom needed
 
     try:
         asked = subprocess.run(
-            ["ssh", "-G", "--", name],
+            ["ssh", "-G", *_ssh_target(urlsplit(endpoint.url))],
             capture_output=True,
             text=True,
             timeout=_SSH_TIMEOUT,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return name
+        return None
     options = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
-    return options.get("hostname", name)
+    return options.get("hostname")
 
 
 def own_address(host: str) -> str:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import struct
 import threading
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import requests.exceptions
 import urllib3.exceptions
@@ -85,32 +85,13 @@ def read_frames(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 def exchange(client: Any, path: str, body: Mapping[str, Any], data: bytes) -> Iterator[bytes]:
     """Send a program its input while its output is read: both may be larger than any buffer.
 
-    The daemon hands over the connection. One thread does both, for TLS allows no second one; only
-    ssh, whose two pipes are another program's, takes a thread that writes.
+    The daemon hands over the connection. One thread does both, for TLS allows no second one.
     """
     headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
     with open_stream(client, "POST", path, json=body, headers=headers) as response:
         http: Any = response.raw._fp  # noqa: SLF001 - as docker-py itself gets at the connection
         reader = http.fp
-        if hasattr(reader, "channel"):
-            writer = threading.Thread(
-                target=_write, args=(reader.channel.proc.stdin, data), name="orchestrator-stdin"
-            )
-            writer.start()
-            try:
-                yield from iter(lambda: reader.read1(_PIECE), b"")
-            finally:
-                writer.join()
-                client.close()  # or it would take this connection for one that is kept alive
-        else:
-            yield from _both_ways(reader, reader.raw._sock, data, seconds=client.timeout)  # noqa: SLF001
-
-
-def _write(pipe: IO[bytes], data: bytes) -> None:
-    with contextlib.suppress(OSError):  # the program has ended, or reads no further
-        pipe.write(data)
-    with contextlib.suppress(OSError):
-        pipe.close()
+        yield from _both_ways(reader, reader.raw._sock, data, seconds=client.timeout)  # noqa: SLF001
 
 
 def _both_ways(reader: Any, link: socket.socket, data: bytes, *, seconds: float) -> Iterator[bytes]:
@@ -155,11 +136,8 @@ def read_at_once(response: requests.Response) -> Iterator[bytes]:
     """
     answer: Any = response.raw._fp  # noqa: SLF001 - as docker-py does
     try:
-        if hasattr(answer.fp, "read1"):
-            while piece := answer.read1(_PIECE):
-                yield piece
-        else:  # over ssh
-            yield from response.iter_content(None)
+        while piece := answer.read1(_PIECE):
+            yield piece
     except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
         raise requests.exceptions.ConnectionError(error) from error
 
@@ -210,8 +188,7 @@ def read_until_stopped(
 
     A thread that waits for the next piece cannot see that nobody wants the rest any more. So
     another one does the waiting, and the connection is cut: the daemon cancels a pull or a build
-    whose client is gone. (Over ssh the connection is another program's: it ends with the next
-    piece.)
+    whose client is gone.
 
     Raises:
         EngineError: It was stopped; or what the reading raised.
@@ -273,7 +250,7 @@ class Cut:
 
     def now(self) -> None:
         """At once while an answer is read, else when one begins."""
-        # There is no socket over ssh, nor at the end of an answer.
+        # There is no socket at the end of an answer.
         with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):
             self._wanted = True
             if self._response is not None:

@@ -216,6 +216,7 @@ class Dialer:
 
             _host, _port, ca, cert, key, verify = self._rest
             self._tls = ssl.create_default_context(cafile=ca or None)
+            self._tls.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as the engine's client
             if not verify:
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE

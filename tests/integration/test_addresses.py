@@ -1,0 +1,269 @@
+"""Daemons that are reached by way of proxies, TLS and ssh, as the docker command reaches them.
+
+Where it says so in a test, the real docker command was given the same environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import shutil
+import ssl
+import subprocess
+import tempfile
+import threading
+import unittest
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from unittest import mock
+
+import trustme
+
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.errors import EngineError, EngineWarning
+from orchestrator.settings import Settings
+from tests.faults.proxy import Proxy, answer
+from tests.support.sshd import ssh_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.engine.docker import Engine
+
+_OURS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+DAEMON = find_endpoint().url
+
+
+@unittest.skipUnless(find_endpoint().socket, "the daemon is not on this machine's socket")
+class AddressTestCase(unittest.TestCase):
+    """A folder, and an environment that says where the daemon is."""
+
+    def setUp(self) -> None:
+        """Have an empty docker configuration."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.environ = {name: it for name, it in os.environ.items() if name not in _OURS}
+        self.environ["DOCKER_CONFIG"] = str(self.folder)
+
+    @contextlib.contextmanager
+    def engine(self, **variables: str) -> Iterator[Engine]:
+        """The engine that an environment names."""
+        with (
+            mock.patch.dict(os.environ, {**self.environ, **variables}, clear=True),
+            contextlib.closing(connect(Settings(engine_timeout=20))) as engine,
+        ):
+            yield engine
+
+    def refused(self, variables: Mapping[str, str], *, absent: bool = False) -> str:
+        """What one is told whom that environment leads to no daemon."""
+        with self.engine(**variables) as engine:
+            with self.assertRaises(EngineError) as caught:
+                engine.info()
+            self.assertIs(absent, getattr(caught.exception, "absent", False))
+        return str(caught.exception)
+
+    def reaches(self, **variables: str) -> None:
+        """Here and the docker command find a daemon in that environment."""
+        with self.engine(**variables) as engine:
+            self.assertEqual("Docker", engine.info().product)
+        self.assertTrue(self.docker_finds_it(**variables))
+
+    def docker_finds_it(self, **variables: str) -> bool:
+        """Whether the docker command does."""
+        ran = subprocess.run(
+            ["docker", "version"],
+            env={**self.environ, **variables},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return ran.returncode == 0
+
+
+class ProxyTest(AddressTestCase):
+    """Web proxies of the environment."""
+
+    nowhere: ClassVar = dict.fromkeys(
+        ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"),
+        "http://127.0.0.1:1",
+    )
+
+    def test_none_is_on_the_way_to_a_daemon_that_is_here(self) -> None:
+        """To a socket or a port of the loopback; .netrc and config.json count as little."""
+        (self.folder / "config.json").write_text(
+            '{"proxies": {"default": {"httpProxy": "http://127.0.0.1:1"}}}'
+        )
+        (self.folder / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+        seen: list[bytes] = []
+        proxy = self.enterContext(Proxy(DAEMON, tcp=True, before=seen.append))
+        for url in (DAEMON, proxy.url, proxy.url.replace("127.0.0.1", "localhost")):
+            with self.subTest(url):
+                self.reaches(DOCKER_HOST=url, HOME=str(self.folder), **self.nowhere)
+        self.assertNotIn(b"authorization", b"".join(seen).lower())
+
+    def test_one_is_used_for_a_daemon_elsewhere_and_named_where_that_fails(self) -> None:
+        """With what has the daemon asked directly, and without the proxy's password."""
+        proxy = self.enterContext(Proxy(DAEMON, tcp=True))
+        elsewhere = {"DOCKER_HOST": "tcp://daemon.invalid:2375"}
+        self.reaches(**elsewhere, http_proxy=proxy.url.replace("tcp:", "http:"))
+        told = self.refused(
+            {**elsewhere, "HTTP_PROXY": "http://me:secret@127.0.0.1:1"}, absent=True
+        )
+        self.assertIn("by way of the proxy http://***@127.0.0.1:1, which HTTP_PROXY names", told)
+        self.assertIn("NO_PROXY=daemon.invalid has it asked directly", told)
+        direct = {**elsewhere, **self.nowhere, "NO_PROXY": "daemon.invalid"}
+        told = self.refused(direct, absent=True)
+        self.assertNotIn("proxy", told)
+
+
+class TlsTest(AddressTestCase):
+    """Certificates: what is checked, and what one is told who is not trusted."""
+
+    authority: ClassVar = trustme.CA()
+    stranger: ClassVar = trustme.CA()
+
+    def serve(
+        self, certificate: trustme.LeafCert | None = None, *, clients: bool = False
+    ) -> dict[str, str]:
+        """A daemon with a certificate, which may want its clients' too: its address, and ca.pem."""
+        certificate = certificate or self.authority.issue_cert("127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        if clients:
+            self.authority.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        proxy = self.enterContext(Proxy(DAEMON, tcp=True, tls=context))
+        self.authority.cert_pem.write_to_path(self.folder / "ca.pem")
+        return {"DOCKER_HOST": proxy.url, "DOCKER_CERT_PATH": str(self.folder)}
+
+    def give(self, certificate: trustme.LeafCert) -> None:
+        """Have a certificate of our own."""
+        certificate.cert_chain_pems[0].write_to_path(self.folder / "cert.pem")
+        certificate.private_key_pem.write_to_path(self.folder / "key.pem")
+
+    def test_an_authority_and_a_certificate_of_ones_own_or_only_the_former(self) -> None:
+        """As far as the daemon wants them; authorities for the web are another matter."""
+        verified = {"DOCKER_TLS_VERIFY": "1", "REQUESTS_CA_BUNDLE": "/dev/null"}
+        self.reaches(**self.serve(), **verified)
+        self.give(self.authority.issue_cert("me"))
+        self.reaches(**self.serve(clients=True), **verified)
+
+    def test_what_is_not_checked_is_warned_of_once(self) -> None:
+        """By DOCKER_TLS, or by a context that skips the check; by us, and not by urllib3 too."""
+        where = self.serve(self.stranger.issue_cert("elsewhere"))
+        context = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "far"}
+        create = ["docker", "context", "create", "far", "--docker"]
+        subprocess.run(
+            [*create, f"host={where['DOCKER_HOST']},skip-tls-verify=true"],
+            env=self.environ,
+            check=True,
+            capture_output=True,
+        )
+        for variables, by in (
+            ({**where, "DOCKER_TLS": "1"}, "DOCKER_HOST"),
+            (context, "docker context 'far'"),
+        ):
+            with self.subTest(by), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(2):
+                    self.reaches(**variables)
+                [warning] = caught
+                self.assertIs(EngineWarning, warning.category)
+                self.assertIn(f"is not checked, as {by}", str(warning.message))
+
+    def test_what_is_wrong_with_a_certificate_is_told(self) -> None:
+        """Nobody is told to start a daemon that runs, nor is a test skipped."""
+        past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+        for about, certificate, told in (
+            ("expired", self.authority.issue_cert("127.0.0.1", not_after=past), "has expired"),
+            (
+                "unknown",
+                self.stranger.issue_cert("127.0.0.1"),
+                f"not known to {self.folder}/ca.pem",
+            ),
+            ("other name", self.authority.issue_cert("elsewhere"), "for another host: .*127.0.0.1"),
+        ):
+            with self.subTest(about):
+                where = {**self.serve(certificate), "DOCKER_TLS_VERIFY": "1"}
+                said = self.refused(where)
+                self.assertRegex(said, told)
+                self.assertNotIn("Start it", said)
+                self.assertFalse(self.docker_finds_it(**where))
+
+    def test_a_certificate_that_the_daemon_asks_for_is_told(self) -> None:
+        """There is none, or half of one, or one that it does not know."""
+        where = {**self.serve(clients=True), "DOCKER_TLS_VERIFY": "1"}
+        said = self.refused(where)
+        self.assertIn(
+            f"asks for a client certificate (certificate required), and {self.folder} has", said
+        )
+        self.give(self.stranger.issue_cert("me"))
+        said = self.refused(where)
+        self.assertIn(
+            f"does not take the client certificate {self.folder}/cert.pem: unknown ca", said
+        )
+        (self.folder / "key.pem").unlink()
+        self.assertIn("but beside it no key.pem", self.refused(where))
+
+    def test_tls_on_one_side_only_is_told(self) -> None:
+        """A plain port, and one where TLS is spoken."""
+        where = self.serve()
+        plain = self.enterContext(Proxy(DAEMON, tcp=True)).url
+        said = self.refused({**where, "DOCKER_HOST": plain, "DOCKER_TLS_VERIFY": "1"})
+        self.assertIn("does not speak TLS", said)
+        self.assertIn("unset DOCKER_TLS_VERIFY", said)
+        go = answer(400, "Client sent an HTTP request to an HTTPS server.")
+        secured = self.enterContext(Proxy(DAEMON, tcp=True, instead=lambda _line: go)).url
+        self.assertIn("set DOCKER_TLS_VERIFY=1", self.refused({"DOCKER_HOST": secured}))
+
+
+class SshTest(AddressTestCase):
+    """``ssh://`` by the ssh program, and a server that is real."""
+
+    def setUp(self) -> None:
+        """Serve, and read a configuration that leads there."""
+        super().setUp()
+        if not shutil.which("docker"):
+            self.skipTest("the far end of ssh takes the docker command")
+        self.environ["PATH"] = self.enterContext(ssh_server(self.folder, daemon=DAEMON))
+
+    def test_a_machine_of_the_configuration_is_reached(self) -> None:
+        """Port, user, key and jump host; published ports are where its HostName is.
+
+        Input and output of a command are streams as everywhere, and many threads may ask at once.
+        """
+        with self.engine(DOCKER_HOST="ssh://builder", ALL_PROXY="http://127.0.0.1:1") as engine:
+            self.assertEqual("127.0.0.1", engine.host)
+            failed: list[BaseException] = []
+
+            def ask() -> None:
+                try:
+                    engine.info()
+                except BaseException as error:  # noqa: BLE001 - the test raises it
+                    failed.append(error)
+
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual([], failed)
+        self.assertTrue(self.docker_finds_it(DOCKER_HOST="ssh://builder"))
+
+    def test_what_ssh_says_is_told(self) -> None:
+        """With the command to try; only where nobody answers a test may be skipped."""
+        for host, absent, said in (
+            ("impostor", False, "Host key verification failed"),
+            ("stranger", False, "Permission denied (publickey)"),
+            ("closed", True, "Connection refused"),
+            (
+                "builder/run/none.sock",
+                True,
+                "/run/none.sock",
+            ),
+        ):
+            with self.subTest(host):
+                told = self.refused({"DOCKER_HOST": f"ssh://{host}"}, absent=absent)
+                self.assertIn(said, told)
+                self.assertIn(f"`ssh -o ConnectTimeout=30 -T -- {host.partition('/')[0]} ", told)
