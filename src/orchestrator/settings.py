@@ -138,6 +138,7 @@ class Settings:
     host: str | None = _setting(_host, None)
     subnets: ipaddress.IPv4Network = _setting(_network, SUBNETS)
     engine_timeout: float = _setting(_seconds, 60.0)
+    startup_timeout: float = _setting(_seconds, 0.0)  # no service has less
     log_lines: int = _setting(_count, 50)
     logs: Path | None = _setting(Path, None)
     timeline: Path | None = _setting(Path, None)

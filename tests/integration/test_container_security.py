@@ -60,7 +60,7 @@ class ContainerSecurityTest(ServicesMixin, unittest.TestCase):
     db = Postgres()
     cache = Redis()
     second = Redis()
-    events = Kafka(startup_timeout=180)
+    events = Kafka()
     box = Container(image="redis", entrypoint=SLEEP, ports=["5300/udp"])
     asked = Container(
         image="redis",

@@ -18,8 +18,6 @@ from orchestrator.errors import DeclarationError
 from orchestrator.images import find_lock
 from orchestrator.settings import Settings
 
-PATIENCE = 180.0  # four start at once, three of them without an archive of classes
-
 
 def image_of(entry: str, reference: str) -> str:
     """An entry of the lock file in force, else the official image, where a registry has it."""
@@ -33,17 +31,15 @@ class ImagesTest(ServicesMixin, unittest.TestCase):
     confluent = Kafka(
         image=image_of("cp-kafka", "docker.io/confluentinc/cp-kafka:7.5.3"),
         security="sasl_plaintext",
-        startup_timeout=PATIENCE,
     )
     # Passwords come from a file that an option of its command line names.
     native = Kafka(
         image=image_of("kafka-native", "docker.io/apache/kafka-native:4.1.1"),
         security="sasl_ssl",
         mechanism="PLAIN",
-        startup_timeout=PATIENCE,
     )
-    panda = Redpanda(startup_timeout=PATIENCE)
-    safe_panda = Redpanda(security="sasl_ssl", startup_timeout=PATIENCE)
+    panda = Redpanda()
+    safe_panda = Redpanda(security="sasl_ssl")
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -39,10 +39,9 @@ class SecurityTest(ServicesMixin, unittest.TestCase):
         mechanism="SCRAM-SHA-256",
         # The second is one that the image's own command makes something of: it starts the broker.
         env={"KAFKA_OPTS": "-Dorchestrator.test=kept", "KAFKA_LOG4J_ROOT_LOGLEVEL": "INFO"},
-        startup_timeout=180.0,
     )
     # A name with an underscore, which Java does not take.
-    my_tls = Kafka(security="ssl", startup_timeout=180.0)
+    my_tls = Kafka(security="ssl")
 
     def each(self) -> Iterator[Kafka]:
         """Each broker, as a sub-test."""

@@ -128,6 +128,7 @@ class KeepFailedTest(KeptTestCase):
         def adds(case: unittest.TestCase) -> None:
             case.addClassCleanup(lambda: 1 / 0)
 
+        self.enterContext(mock.patch.dict(os.environ, ORCHESTRATOR_STARTUP_TIMEOUT=""))
         never = LogLine("never")
         broken = Container(image="python", command=SLEEP, probe=never, startup_timeout=0.5)
         for attributes in (

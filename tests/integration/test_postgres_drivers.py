@@ -144,12 +144,10 @@ DRIVERS: dict[str, Callable[[str], object]] = {
 class DriversTest(ServicesMixin, unittest.TestCase):
     """A server for each isolation; the URL leads each driver to the test's state."""
 
-    schema = Postgres(
-        startup_timeout=180, roles=["app"], databases=["other"], settings={"search_path": PATH}
-    )
-    database = Postgres(startup_timeout=180, isolation="database", username="owner", roles=["app"])
-    transaction = Postgres(startup_timeout=180, isolation="transaction")
-    none = Postgres(startup_timeout=180, isolation="none")
+    schema = Postgres(roles=["app"], databases=["other"], settings={"search_path": PATH})
+    database = Postgres(isolation="database", username="owner", roles=["app"])
+    transaction = Postgres(isolation="transaction")
+    none = Postgres(isolation="none")
 
     def assert_leads(self, handle: Postgres, *, user: str) -> None:
         """Expect that each driver's session is a role's, in the handle's database and schema."""

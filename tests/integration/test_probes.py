@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unittest
+from concurrent import futures
 from typing import Any
+from unittest import mock
 
 from orchestrator import Container, Redis, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
@@ -100,6 +103,11 @@ class ProbesTest(ServicesMixin, unittest.TestCase):
 class FailedStartTest(LeakCheckedTestCase):
     """A class whose service does not become ready; another that waits for it is not started."""
 
+    def setUp(self) -> None:
+        """Have the deadlines that are declared."""
+        super().setUp()
+        self.enterContext(mock.patch.dict(os.environ, ORCHESTRATOR_STARTUP_TIMEOUT=""))
+
     def test_each_is_told_with_probe_and_attempts(self) -> None:
         """Where nothing listens; where a command hangs; where somebody removes the container."""
 
@@ -131,25 +139,41 @@ class FailedStartTest(LeakCheckedTestCase):
             with self.subTest(repr(probe)):
                 self.assertNotRegex(self.assert_error(Fails, *expected), r"\bapp\b")
 
-    def test_a_server_that_is_out_of_reach_is_told_where_it_listens(self) -> None:
-        """On another port, or on its container's own address; whatever asks for it."""
-        listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '%s', "
-        listen += "LocalPort => %d, Listen => 1) or die; sleep 60"
+    def test_a_slow_machine_gives_every_service_more_time(self) -> None:
+        """ORCHESTRATOR_STARTUP_TIMEOUT, where a service has less of its own."""
+        os.environ["ORCHESTRATOR_STARTUP_TIMEOUT"] = "2"
+        box = Container(image="redis", command=["sleep", "60"], ports=[1], startup_timeout=0.5)
+        with self.assertRaisesRegex(ServiceNotReadyError, r"in ([2-9]|\d\d)\.\d s and"):
+            box.__enter__()
 
-        def server(address: str, port: int, **options: Any) -> Container:
+    def test_a_server_that_is_out_of_reach_is_told_where_it_listens(self) -> None:
+        """On another port, or on its container's own address; not while it is still at work."""
+        listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '%s', "
+        listen += "LocalPort => %d, Listen => 1) or die; "
+        seconds = 3
+
+        def server(address: str, port: int, then: str = "sleep 60", **options: Any) -> Container:
             return Container(
                 image="redis",
-                entrypoint=["perl", "-e", listen % (address, port)],
-                startup_timeout=1,
+                entrypoint=["perl", "-e", listen % (address, port) + then],
+                startup_timeout=seconds,
                 **options,
             )
 
         own = ["redis-server", "--protected-mode", "no", "--bind", "127.0.0.1"]
         elsewhere = "Nothing in its container listens on port 80, but on 8081"
-        for service, expected in (
-            (server("0.0.0.0", 8081, ports=[80]), elsewhere),  # noqa: S104
-            (server("127.0.0.1", 80, ports=[80], probe=Http()), "port 80 of 127.0.0.1 in its"),
-            (Redis(command=own, startup_timeout=1), "port 6379 of 127.0.0.1 in its container"),
-        ):
-            with self.subTest(expected), self.assertRaisesRegex(ServiceNotReadyError, expected):
+
+        def told(service: Container | Redis) -> str:
+            with self.assertRaises(ServiceNotReadyError) as caught:
                 service.__enter__()
+            return str(caught.exception)
+
+        services = {
+            elsewhere: server("0.0.0.0", 8081, ports=[80]),  # noqa: S104
+            "port 80 of 127.0.0.1 in its": server("127.0.0.1", 80, ports=[80], probe=Http()),
+            "port 6379 of 127.0.0.1 in its": Redis(command=own, startup_timeout=seconds),
+            "still at work.*ORCHESTRATOR_STARTUP_": server("127.0.0.1", 1, "1 while 1", ports=[80]),
+        }
+        with futures.ThreadPoolExecutor(len(services)) as pool:
+            for expected, text in zip(services, pool.map(told, services.values()), strict=True):
+                self.assertRegex(text, expected)

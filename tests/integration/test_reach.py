@@ -114,6 +114,14 @@ class ReachTest(ProcessTestCase):
             self.await_nothing_left()
         self.assertEqual(0, status, output)
 
+    def test_a_published_port_that_is_out_of_reach_is_told_within_seconds(self) -> None:
+        """Not at the deadline: where the daemon's ports are, only the user knows."""
+        self.environ["ORCHESTRATOR_HOST"] = "127.0.0.2"  # ports are on 127.0.0.1
+        status, output = self.run_python("-c", "from orchestrator import *; Redis().__enter__()")
+        self.assertEqual(1, status, output)
+        self.assertRegex(output, r"did not succeed in [12]?\d\.\d s .* listens on port 6379 in its")
+        self.assertIn("ORCHESTRATOR_HOST=127.0.0.2 may not be its machine", output)
+
     def test_a_test_process_in_a_container_beside_the_daemon_reaches_its_services(self) -> None:
         """Inside a container, with the daemon's socket mounted, ports are on the bridge."""
         self.write("test_uses.py", USES)

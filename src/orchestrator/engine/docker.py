@@ -68,6 +68,11 @@ _PEAKS: Final = (
     "/sys/fs/cgroup/memory.peak",  # control groups version 2, Linux 5.19
     "/sys/fs/cgroup/memory/memory.max_usage_in_bytes",  # version 1
 )
+_CPU: Final = (
+    "cat",
+    "/sys/fs/cgroup/cpu.stat",  # control groups version 2
+    "/sys/fs/cgroup/cpuacct/cpuacct.usage",  # version 1
+)
 _OOM_KILLS: Final = (
     "cat",
     "/sys/fs/cgroup/memory.events",  # control groups version 2
@@ -337,6 +342,16 @@ class Engine:
         except EngineError:
             return None
         return next((int(line) for line in result.output.split("\n") if line.isdecimal()), None)
+
+    def cpu_seconds(self, container: str, /) -> float | None:
+        """The processor time that the container has used, or None."""
+        try:
+            words = self.exec(container, _CPU).stdout.split()
+        except EngineError:
+            return None
+        if words[:1] == ["usage_usec"]:
+            return int(words[1]) / 1e6
+        return int(words[0]) / 1e9 if words and words[0].isdecimal() else None
 
     def oom_kills(self, container: str, /) -> int:
         """How many processes were killed for lack of memory; the daemon knows of the first."""

@@ -101,7 +101,7 @@ def _ready(
         error.args = (f"{alias}: {error}",)
         raise
     with context.span(alias, "probe"):
-        await_ready(handle, cancelled=context.stopping.is_set)
+        await_ready(handle, cancelled=context.stopping.is_set, published=True)
     if context.stopping.is_set():
         raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
     return handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from orchestrator.errors import (
     ServiceNotReadyError,
 )
 from orchestrator.probes.checks import ATTEMPT, All, Call, Http, NotReadyError, Tcp, watching
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +32,23 @@ _LISTENS: Final = "0A"
 _LOOPBACK: Final = re.compile(r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
 _DNS: Final = "0B00007F"  # Docker's own, 127.0.0.11
 _LAST_LINES: Final = 30  # of a container's log, in an error
-_FINAL: Final = (ServiceExitedError, DeclarationError, MissingDriverError)  # time mends none
+# Whether a port can be reached at all is tried so late and so seldom, in seconds, and so often.
+_FIRST_TRY, _NEXT_TRY, _TRIES = 3.0, 1.5, 2
+_CONNECT: Final = 5.0  # seconds for a connection, which nobody refuses where packets are dropped
+_BUSY: Final = 0.05  # of a processor; what listens and waits takes less
+_WATCHED: Final = 0.5  # seconds
 
 FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
 Answer = TypeVar("Answer")
+
+
+class _OutOfReachError(NotReadyError):
+    """The server listens, and its port cannot be reached from here."""
+
+
+# Time mends none.
+_FINAL: Final = (ServiceExitedError, DeclarationError, MissingDriverError, _OutOfReachError)
 
 
 def poll(
@@ -65,22 +79,33 @@ def poll(
 
 
 def await_ready(
-    target: Target, *, timeout: float | None = None, cancelled: Callable[[], bool] = lambda: False
+    target: Target,
+    *,
+    timeout: float | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    published: bool = False,
 ) -> None:
     """Return when a service is ready, or nobody waits any more.
 
+    With `published`, its port must be within reach once the server listens.
+
     Raises:
         ServiceExitedError: It ended.
-        ServiceNotReadyError: It was not ready in so many seconds, or its ``startup_timeout``.
+        ServiceNotReadyError: It was not ready in so many seconds, or by its deadline.
     """
     probe = target.readiness()
     if probe is not None:
-        seconds = target.startup_timeout if timeout is None else timeout
-        wait_until_ready(probe, target, timeout=seconds, cancelled=cancelled)
+        seconds = deadline_of(target) if timeout is None else timeout
+        wait_until_ready(probe, target, timeout=seconds, cancelled=cancelled, published=published)
         return
     state = target.state()
     if state is None or (state.ended and state.exit_code != 0):
         raise exited(target, state)
+
+
+def deadline_of(target: Target) -> float:
+    """Seconds a service has to become ready: on a slow machine, more than it says."""
+    return max(target.startup_timeout, Settings.from_environment().startup_timeout)
 
 
 def answers(target: Target, *, patience: float = ATTEMPT) -> bool:
@@ -97,28 +122,32 @@ def answers(target: Target, *, patience: float = ATTEMPT) -> bool:
 
 
 def wait_until_ready(
-    probe: Probe, target: Target, *, timeout: float, cancelled: Callable[[], bool] = lambda: False
+    probe: Probe,
+    target: Target,
+    *,
+    timeout: float,
+    cancelled: Callable[[], bool] = lambda: False,
+    published: bool = False,
 ) -> None:
     """Try a probe until it succeeds, or nobody waits any more (`cancelled`).
 
     Raises:
         ServiceExitedError: The container ended; raised at once, not at the deadline.
         DeclarationError: The probe can never succeed; raised at once too.
-        ServiceNotReadyError: The deadline passed; the probe's last error is the cause.
+        ServiceNotReadyError: The deadline passed, or the port that was `published` is out of
+            reach; the probe's last error is the cause.
     """
     started = time.monotonic()
-    attempts, next_look = 0, 0.0
+    attempts, looks = 0, _Looks(probe, target, published=published)
 
     def attempt() -> bool:
-        nonlocal attempts, next_look
+        nonlocal attempts
         if not cancelled():
             attempts += 1
             try:
                 watched.check(target)
             except Exception:
-                if time.monotonic() >= next_look:  # an inspect costs 3 ms
-                    next_look = time.monotonic() + _LIVENESS_INTERVAL
-                    _check_alive(target)
+                looks.take()
                 raise
         return True
 
@@ -131,7 +160,7 @@ def wait_until_ready(
     try:
         with watching(probe, target) as watched:
             bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
-    except _FINAL as error:
+    except (ServiceExitedError, DeclarationError, MissingDriverError) as error:
         if not isinstance(error, ServiceExitedError) or not _has_logged(probe, target):
             raise
     except Exception as error:
@@ -139,7 +168,8 @@ def wait_until_ready(
         error.with_traceback(None)  # the loop's frames say nothing
         seconds = time.monotonic() - started
         # Whoever waits so shortly asks only whether a server that was ready answers.
-        hint = _where_it_listens(probe, target) if timeout > ATTEMPT else ""
+        final = isinstance(error, _OutOfReachError) or timeout <= ATTEMPT
+        hint = "" if final else _why_not_ready(probe, target)
         raise ServiceNotReadyError(
             f"{called(target.alias, target.image)} is not ready: {probe} did not succeed in "
             f"{seconds:.1f} s and {attempts} attempts; the last said: "
@@ -150,6 +180,29 @@ def wait_until_ready(
             attempts=attempts,
             logs=target.logs(tail=_LAST_LINES),
         ) from error
+
+
+class _Looks:
+    """What is looked at when an attempt has failed, each in its time: an inspect costs 3 ms."""
+
+    def __init__(self, probe: Probe, target: Target, *, published: bool) -> None:
+        self._probe, self._target = probe, target
+        self._next_life = 0.0
+        self._next_try = time.monotonic() + _FIRST_TRY if published else math.inf
+        self._cut_off = 0
+
+    def take(self) -> None:
+        """Whether it lives, and whether its port can be reached at all."""
+        now = time.monotonic()
+        if now >= self._next_life:
+            self._next_life = now + _LIVENESS_INTERVAL
+            _check_alive(self._target)
+        if now >= self._next_try:
+            reason = _out_of_reach(self._probe, self._target)
+            self._cut_off = self._cut_off + 1 if reason else 0
+            if self._cut_off == _TRIES:
+                raise _OutOfReachError(reason)
+            self._next_try = time.monotonic() + _NEXT_TRY
 
 
 def _has_logged(probe: Probe, target: Target) -> bool:
@@ -188,22 +241,27 @@ def called(alias: str, image: str | None) -> str:
     return f"{alias}: {short}" if short else alias
 
 
+def _why_not_ready(probe: Probe, target: Target) -> str:
+    """What keeps a server out of reach, or that it is still at work."""
+    if reason := _out_of_reach(probe, target):
+        return f". {reason}"
+    engine, container = target.running.engine, target.running.container
+    before, began = engine.cpu_seconds(container), time.monotonic()
+    time.sleep(_WATCHED)
+    after, seconds = engine.cpu_seconds(container), time.monotonic() - began
+    if None not in (before, after) and after - before > _BUSY * seconds:
+        return (
+            ". It is still at work, and may only need longer: startup_timeout=…, or "
+            "ORCHESTRATOR_STARTUP_TIMEOUT for every service"
+        )
+    return _where_it_listens(probe, target)
+
+
 def _where_it_listens(probe: Probe, target: Target) -> str:
-    """What keeps a server out of reach: another port, or an address that is its container's own."""
+    """On another port than is asked for, or at an address that is its container's own."""
     wanted = _asked_port(probe, target)
-    if not wanted:
-        return ""
-    try:
-        table = target.exec(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).output
-    except Exception:  # noqa: BLE001 - there is no `cat`, or it runs no more
-        return ""
-    listening: dict[int, set[bool]] = {}  # port to whether others than itself reach it
-    for words in map(str.split, table.splitlines()):
-        if words[3:4] == [_LISTENS]:
-            address, _, port = words[1].rpartition(":")
-            if address != _DNS:
-                listening.setdefault(int(port, 16), set()).add(not _LOOPBACK.fullmatch(address))
-    if True in listening.get(wanted, ()):
+    listening = _listening(target) if wanted else None
+    if listening is None or True in listening.get(wanted or 0, ()):
         return ""
     if wanted in listening:
         return (
@@ -214,6 +272,48 @@ def _where_it_listens(probe: Probe, target: Target) -> str:
         return ". Nothing in its container listens on any TCP port"
     others = ", ".join(map(str, sorted(listening)))
     return f". Nothing in its container listens on port {wanted}, but on {others}"
+
+
+def _listening(target: Target) -> dict[int, set[bool]] | None:
+    """The TCP ports on which a container listens, and whether others than itself reach them."""
+    try:
+        table = target.exec(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).output
+    except Exception:  # noqa: BLE001 - there is no `cat`, or it runs no more
+        return None
+    found: dict[int, set[bool]] = {}
+    for words in map(str.split, table.splitlines()):
+        if words[3:4] == [_LISTENS]:
+            address, _, port = words[1].rpartition(":")
+            if address != _DNS:
+                found.setdefault(int(port, 16), set()).add(not _LOOPBACK.fullmatch(address))
+    return found
+
+
+def _out_of_reach(probe: Probe, target: Target) -> str:
+    """How a published port cannot be reached from here, though the server listens; or nothing."""
+    wanted = _asked_port(probe, target)
+    if not wanted or f"{wanted}/tcp" not in target.container_ports():
+        return ""
+    import socket  # not at import: declaring loads no more than it needs
+
+    where = target.host, target.port_of(wanted)
+    try:
+        socket.create_connection(where, _CONNECT).close()
+    except OSError as error:
+        if True not in (_listening(target) or {}).get(wanted, ()):
+            return ""
+        said = Settings.from_environment().host
+        told = (
+            f"ORCHESTRATOR_HOST={said} may not be its machine"
+            if said
+            else "The daemon may be elsewhere than it seems (Docker-in-Docker, a forwarded port or "
+            "socket): ORCHESTRATOR_HOST names the machine where its published ports are"
+        )
+        return (
+            f"It listens on port {wanted} in its container, but {where[0]}:{where[1]}, where that "
+            f"is published, cannot be reached from here: {error.strerror or error}. {told}"
+        )
+    return ""
 
 
 def _asked_port(probe: Probe, target: Target) -> int | None:

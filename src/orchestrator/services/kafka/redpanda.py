@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes.waiting import poll
+from orchestrator.probes.waiting import deadline_of, poll
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
 from orchestrator.services.kafka.clients import kafka_python
 from orchestrator.services.kafka.security import ADMIN
@@ -136,7 +136,7 @@ class Redpanda(Broker):
         kafka_error = kafka_python().errors.KafkaError
         poll(
             lambda: self._state is not None,
-            timeout=self.startup_timeout,
+            timeout=deadline_of(self),
             retry_on=lambda error: isinstance(error, kafka_error),
         )
 
