@@ -84,8 +84,9 @@ def ssh_server(folder: Path, *, daemon: str) -> Iterator[str]:
     (folder / "config").write_text(_CLIENT.format(**words))
     key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known").write_text(f"[localhost]:{port},[127.0.0.1]:{port} {key}\n")
-    users = "sshd:x:65533:65534::/run/sshd:/bin/false\n"
-    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + users)
+    # Who logs in as root has a home here, and no start-up files.
+    users = f"root:x:0:0::{folder}:/bin/sh\nsshd:x:65533:65534::/run/sshd:/bin/false\n"
+    (folder / "passwd").write_text(users)
     script = folder / "bin" / "ssh"
     script.parent.mkdir()
     # ssh looks for the configuration in the home that the system knows, and not in $HOME.

@@ -333,13 +333,13 @@ def _translated(
     present: Callable[[], bool],
 ) -> EngineError:
     url = endpoint.url
+    if _SPEAKS_TLS in str(error):
+        return EngineUnavailableError(
+            f"The Docker daemon at {url} speaks TLS: set DOCKER_TLS_VERIFY=1, and "
+            "DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
+        )
     if isinstance(error, docker.errors.APIError):
         words = _text(error.explanation or str(error))
-        if _SPEAKS_TLS in words:
-            return EngineUnavailableError(
-                f"The Docker daemon at {url} speaks TLS: set DOCKER_TLS_VERIFY=1, and "
-                "DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
-            )
         return EngineError(
             f"The Docker daemon failed to {doing}: {words}", status=error.status_code
         )
