@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -9,7 +10,8 @@ import time
 import unittest
 from unittest import mock
 
-from orchestrator import Container, Redis, ServicesMixin
+from orchestrator import Container, Redis, Services, ServicesMixin
+from orchestrator.probes.waiting import exited, poll
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 DEADLINE = 30.0
@@ -33,6 +35,12 @@ class Lines(logging.Handler):
             if time.monotonic() > deadline:
                 raise AssertionError(self.texts)
             time.sleep(0.01)
+
+
+def has_ended(service: Container) -> bool:
+    """Whether its container has."""
+    state = service.state()
+    return state is not None and state.ended
 
 
 def listen(test: unittest.TestCase, name: str) -> Lines:
@@ -133,13 +141,44 @@ class ContainerProblemTest(LeakCheckedTestCase):
 
         told = problems(run_class(Ended))
         self.assertIn("on purpose", told)
-        self.assertIn("cache exited with exit code 137: no answer", told)
-        self.assertRegex(
-            told, r"ServiceExitedError: cache: .*redis:7-\w+ exited with exit code 137\n"
-        )
+        ended = "exited with exit code 137 after SIGKILL, which the engine was asked to send"
+        self.assertIn(f"cache {ended}: no answer", told)
+        self.assertRegex(told, rf"ServiceExitedError: cache: .*redis:7-\w+ {ended}\n")
         self.assertEqual(1, told.count("Last log lines of cache"))
         self.assertNotIn("redis.exceptions", told, "what its driver says of it is no news")
         self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
+
+    def test_who_killed_it(self) -> None:
+        """Lack of memory; not where another process went that way before, nor where we did it."""
+
+        def box(then: str) -> Container:
+            script = f"while ! [ -e /go ]; do sleep 0.05; done; {then}"
+            return Container(image="redis", entrypoint=["sh", "-c", script], memory="16m")
+
+        class Boxes(Services):
+            starved = box("exec tail /dev/zero")
+            failed = box("tail /dev/zero; exit 3")
+            killed = box("tail /dev/zero; touch /lost; sleep 60")
+
+        killed = "137 after SIGKILL, which the engine was asked to send"
+        lost = "; a process in it had been killed for lack of memory (OOM)"
+        with Boxes() as boxes:
+            for each in (boxes.starved, boxes.failed, boxes.killed):
+                each.write_file("/go", "")
+            self.assertTrue(
+                poll(lambda: boxes.killed.exec(["ls", "/lost"]).exit_code == 0, timeout=DEADLINE)
+            )
+            boxes.killed.kill()
+            for each, told, by_memory in (
+                (boxes.starved, "was killed for lack of memory (OOM) with exit code 137", True),
+                (boxes.failed, f"exited with exit code 3{lost}", False),
+                (boxes.killed, f"exited with exit code {killed}{lost}", False),
+            ):
+                with self.subTest(each.alias):
+                    poll(functools.partial(has_ended, each), timeout=DEADLINE)
+                    error = exited(each, each.state())
+                    self.assertIn(told, str(error))
+                    self.assertIs(by_memory, error.oom_killed)
 
 
 class LogToTest(LeakCheckedTestCase):

@@ -151,6 +151,24 @@ class CutTest(RefusalTestCase):
         self.assertNotIn("skipped", output)
 
 
+class StartRefusalTest(RefusalTestCase):
+    """A container that the engine cannot start."""
+
+    def test_a_limit_of_memory_that_is_too_small_for_it(self) -> None:
+        """The engine's words speak of something else; only where there is a limit it is that."""
+        more = """
+    class StarvedTest(FirstTest):
+        cache = Redis(memory="8m")
+"""
+        refusal = answer(500, "cannot start a stopped process: unknown")
+        status, output = self.run_suite(
+            lambda line: refusal if re.match(r"POST \S+/start", line) else None, more=more
+        )
+        self.assertEqual(1, status, output)
+        self.assertRegex(output, "EngineError: cache: .* cannot start a stopped process")
+        self.assertRegex(output, "cache: .* lack of memory .*: memory=8388608 bytes are too few")
+
+
 class BriefRefusalTest(RefusalTestCase):
     """What the daemon refuses to remove for a moment is asked for again."""
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+KILLED: Final = 128 + 9
+"""The exit code of what SIGKILL ended."""
 TEST_PROCESS: Final = "host.docker.internal"
 """What containers call the machine of the test process."""
 
@@ -139,7 +141,11 @@ class ContainerSpec:
 class ContainerState:
     """A container as the daemon sees it now, in its words; its address on each network.
 
-    Its healthcheck is as in ``["CMD", "true"]``, and empty without one.
+    Attributes:
+        oom_killed: Whether the kernel has killed a process of it for lack of memory: with Docker
+            26 and later any process, at any time since it started.
+        check: Its healthcheck, as in ``["CMD", "true"]``; empty without one.
+        started, finished: Moments of the daemon's clock.
     """
 
     id: str
@@ -151,6 +157,8 @@ class ContainerState:
     health: str | None
     check: Sequence[str]
     networks: Mapping[str, str]
+    started: str = ""
+    finished: str = ""
 
     @property
     def running(self) -> bool:
@@ -161,6 +169,40 @@ class ContainerState:
     def ended(self) -> bool:
         """Whether its first process has ended."""
         return self.status in ("exited", "dead", "removing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the first process of a container came to its end, as far as that is certain.
+
+    Attributes:
+        signal: What the daemon was asked to send it, as in ``"SIGKILL"``; empty for nothing, and
+            None where that is not known.
+        lost: Whether the kernel has killed a process of the container for lack of memory.
+    """
+
+    exit_code: int
+    error: str
+    signal: str | None
+    lost: bool
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether lack of memory ended it, and not only another process before."""
+        return self.lost and self.exit_code == KILLED and not self.signal
+
+    def __str__(self) -> str:
+        also = f": {self.error}" if self.error else ""
+        if self.oom_killed:
+            return f"was killed for lack of memory (OOM) with exit code {self.exit_code}{also}"
+        text = f"exited with exit code {self.exit_code}"
+        if self.signal:
+            text += f" after {self.signal}, which the engine was asked to send"
+        elif self.signal == "" and self.exit_code == KILLED:
+            text += " (SIGKILL, which the engine was not asked to send: perhaps for lack of memory)"
+        if self.lost:
+            text += "; a process in it had been killed for lack of memory (OOM)"
+        return f"{text}{also}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +304,8 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
             name: network["IPAddress"]
             for name, network in inspected["NetworkSettings"]["Networks"].items()
         },
+        started=state.get("StartedAt") or "",
+        finished=state.get("FinishedAt") or "",
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import json
+import signal
 import time
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from urllib.parse import quote
 
 from orchestrator.engine.api import (
     TEST_PROCESS,
+    Ending,
     ExecResult,
     Label,
     container_state,
@@ -38,6 +41,7 @@ from orchestrator.engine.streams import (
     read_frames,
     read_lines,
     read_pieces,
+    read_steps,
 )
 from orchestrator.errors import EngineError, EngineWarning, printable
 
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
     from orchestrator.engine.endpoint import Endpoint
 
 _NOT_FOUND, _CONFLICT = 404, 409
+_BY_SIGNAL: Final = 128  # exit codes above tell the signal that ended a process
+_LATE: Final = 0.5  # seconds by which an event may come after what it tells of
 _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
 _NANO_CPUS: Final = 1_000_000_000
 _NETWORK_SECONDS: Final = 5.0
@@ -213,6 +219,37 @@ class Engine:
         with IgnoreMissing(), self._pool.client(doing) as client:
             return container_state(client.inspect_container(container))
         return None
+
+    def ending(self, state: ContainerState, /) -> Ending:
+        """How a container that has ended came to that: its state does not tell who killed it."""
+        lost, sent = state.oom_killed, None
+        number = state.exit_code - _BY_SIGNAL
+        if number > 0:
+            with contextlib.suppress(EngineError):
+                events = self._events(state)
+                lost = lost or any(action == "oom" for action, _ in events)
+                # The daemon forgets all but its last 256 events.
+                if any(action.startswith("die") for action, _ in events):
+                    sent = _signal_name(number) if ("kill", str(number)) in events else ""
+        return Ending(exit_code=state.exit_code, error=state.error, signal=sent, lost=lost)
+
+    def _events(self, state: ContainerState) -> Sequence[tuple[str, str]]:
+        """What befell a container from its last start to its end, and the numbers of signals."""
+        since, until = (datetime.fromisoformat(it).timestamp() for it in _life_of(state))
+        asked = {
+            "since": f"{since:.6f}",
+            "until": f"{until + _LATE:.6f}",
+            "filters": json.dumps({"container": [state.id], "type": ["container"]}),
+        }
+        doing = f"tell what befell container {short_name(state.name)}"
+        with (
+            self._pool.client(doing) as client,
+            open_stream(client, "GET", "/events", params=asked) as response,
+        ):
+            return [
+                (str(step["Action"]), str(step["Actor"]["Attributes"].get("signal", "")))
+                for step in read_steps(response, doing)
+            ]
 
     def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
         """Send a signal to the container's first process."""
@@ -505,6 +542,20 @@ class Engine:
             found = client.volumes(filters={"label": list(labels)})["Volumes"] or ()
         named = {str(it["Name"]): it["Labels"] or {} for it in found}
         return {name: its for name, its in named.items() if its.get(Label.NAME) == name}
+
+
+def _life_of(state: ContainerState) -> tuple[str, str]:
+    """When it started and ended; Python's clock knows no nanoseconds, nor a year 1 as a moment."""
+    if state.started < "1971" or state.finished < "1971":
+        raise EngineError(f"container {short_name(state.name)} has not run")
+    return state.started, state.finished
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _host_config(client: Any, spec: ContainerSpec, hosts: Mapping[str, str]) -> Any:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError, indented, printable
-from orchestrator.probes.waiting import how_it_ended
 from orchestrator.services.hooks import address
 from orchestrator.services.secret import masked
 from orchestrator.settings import Settings
@@ -110,7 +109,7 @@ def _container_problem(handle: Service) -> str:
     if state is None:
         return " is gone: its container was removed"
     if state.ended:
-        return f" {how_it_ended(state)}" if state.exit_code else ""
+        return f" {handle.running.engine.ending(state)}" if state.exit_code else ""
     if handle.memory is not None and handle.running.engine.oom_kills(handle.running.container):
         return " has lost a process for lack of memory (OOM)"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import secrets
 import time
 from dataclasses import replace
@@ -12,11 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Copy, VolumeMount
+from orchestrator.engine.api import KILLED, TEST_PROCESS, ContainerSpec, Copy, VolumeMount
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.environment.kept_data import KeptData, snapshot_mounts
-from orchestrator.errors import DeclarationError, EngineError, OrchestratorError, ServiceError
+from orchestrator.errors import (
+    DeclarationError,
+    EngineError,
+    OrchestratorError,
+    ServiceError,
+    ServiceExitedError,
+)
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.images.dockerfile import with_images
 from orchestrator.probes.waiting import FROZEN, answers, await_ready, called, exited
@@ -44,6 +51,8 @@ _log: Final = logging.getLogger("orchestrator.environment")
 
 _PORT_ATTEMPTS: Final = 8
 _PORT_TAKEN: Final = ("port is already allocated", "address already in use", "failed to bind")
+# What engines say of a container whose first process did not live to see its program.
+_STARVED: Final = re.compile(r"cannot start a stopped process|OOM-killed|memory limit too low")
 _LAST_LINES: Final = 30  # of a build that failed
 _build_lock: Final = ProcessLock()  # two services of one folder are one build
 
@@ -185,6 +194,7 @@ def _start(
             with context.span(alias, "start"):
                 engine.start_container(runtime.container)
         except EngineError as error:
+            _check_starved(handle, error)
             if attempt == _PORT_ATTEMPTS or not any(words in str(error) for words in _PORT_TAKEN):
                 raise
             context.remove_container(runtime.container)  # somebody took the port since we looked
@@ -192,6 +202,21 @@ def _start(
             context.follow(handle)
             return handle
     raise AssertionError  # the last attempt returns or raises
+
+
+def _check_starved(handle: Service, error: EngineError) -> None:
+    """Raise that a limit of memory is too small even for the start, if that is what failed."""
+    state = handle.state() if handle.memory is not None else None
+    if state is None or state.running:
+        return
+    if state.exit_code == KILLED or state.oom_killed or _STARVED.search(str(error)):
+        raise ServiceExitedError(
+            f"{called(handle.alias, handle.image)} was killed for lack of memory (OOM) while it "
+            f"was started: memory={handle.memory} bytes are too few even for that",
+            service=handle.alias,
+            exit_code=state.exit_code,
+            oom_killed=True,
+        ) from error
 
 
 def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str) -> ContainerSpec:

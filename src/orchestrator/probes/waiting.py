@@ -226,11 +226,12 @@ def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
     if state is None or state.status in ("dead", "removing"):
         text = f"{called(target.alias, target.image)}: its container was removed by somebody else"
         return ServiceExitedError(text, service=alias, exit_code=-1, oom_killed=False)
+    ending = target.running.engine.ending(state)
     return ServiceExitedError(
-        f"{called(target.alias, target.image)} {how_it_ended(state)}{_also(target.why_ended())}",
+        f"{called(target.alias, target.image)} {ending}{_also(target.why_ended())}",
         service=alias,
-        exit_code=state.exit_code,
-        oom_killed=state.oom_killed,
+        exit_code=ending.exit_code,
+        oom_killed=ending.oom_killed,
         logs=target.logs(tail=_LAST_LINES),
     )
 
@@ -325,12 +326,6 @@ def _asked_port(probe: Probe, target: Target) -> int | None:
     main = next(iter(target.container_ports()), "")
     port = getattr(probe, "port", None)
     return port or (int(main.partition("/")[0]) if main.endswith("/tcp") else None)
-
-
-def how_it_ended(state: ContainerState) -> str:
-    """Why a container that has ended did so, and with which exit code."""
-    reason = "was killed for lack of memory (OOM)" if state.oom_killed else "exited"
-    return f"{reason} with exit code {state.exit_code}{_also(state.error)}"
 
 
 def _also(error: str) -> str:
