@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,7 +20,7 @@ from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import redis
     import redis.asyncio
@@ -54,13 +55,16 @@ _READS: Final = ("cat", "dryrun", "genpass", "get", "getuser", "list", "log", "u
 _OTHERS: Final = ("replicaof", "slaveof", "client|pause")
 _CONNECT_TIMEOUT: Final = 10  # seconds
 _ADMIN_TIMEOUT: Final = 5.0
+_LOOK: Final = (("CLIENT", "LIST"), ("INFO", "commandstats"), ("CLIENT", "ID"))
+_CLIENT: Final = re.compile(rb"^id=(\d+) addr=(\S+)", re.MULTILINE)
+_CALLS: Final = re.compile(rb"^cmdstat_([^:]+):calls=(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Before:
     """What was there when a test began: addresses of clients, and counts of changes."""
 
-    clients: frozenset[str]
+    clients: frozenset[bytes]
     counts: Counts
 
 
@@ -112,18 +116,18 @@ class ServerState:
                 changes: Mapping[str, Any] = {}
                 empty = [*_EMPTY, *([_NO_FUNCTIONS] if self._has_functions else [])]
                 before = self._begin(empty)
+                drop: Sequence[Sequence[str]] = ()
             else:
                 password = random_password()
                 make_user = self._make_user(test, password)
                 changes = {"_username": test, "password": password, "_make_user": make_user}
                 before = self._begin([make_user], user=test)
+                drop = (("ACL", "DELUSER", test), ("EVAL", _DELETE, "0", f"{test}:"))
         try:
             yield changes
         finally:
             with self._possible(isolation):
-                self._restore(before, test=test)
-                if isolation == "prefix":
-                    self._drop_user(test)
+                self._restore(before, test=test, drop=drop)
 
     @contextlib.contextmanager
     def _possible(self, isolation: Isolation) -> Iterator[None]:
@@ -145,67 +149,96 @@ class ServerState:
         may_call = [*_HARMLESS.split(), *(["-function"] if self._has_functions else [])]
         return ("ACL", "SETUSER", test, "reset", "on", verifier(password), *may_use, *may_call)
 
-    def _drop_user(self, test: str) -> None:
-        """Drop a test's user, whose connections end with it, and its keys."""
-        pipeline = self.admin.pipeline(transaction=False)
-        pipeline.execute_command("ACL", "DELUSER", test)
-        pipeline.execute_command("EVAL", _DELETE, 0, f"{test}:")
-        pipeline.execute()
-        if self._counts is not None:
-            self._counts = {**self._counts, "acl": self._counts["acl"] + 1}
-
     def _begin(self, commands: Sequence[Sequence[str]], *, user: str | None = None) -> _Before:
         """See what is there before a test, and execute commands, in one round trip.
 
         `user` is whom one of them makes.
         """
-        pipeline = self.admin.pipeline(transaction=False)
-        pipeline.client_list().info("commandstats")
-        for command in commands:
-            pipeline.execute_command(*command)
-        clients, statistics, *_ = pipeline.execute()
-        counts = _changes(statistics)
+        clients, counts, _ = self._look(commands)
         if counts != self._counts:  # setUpClass, or nobody yet, made what is there now
             self._users = {name: its for name, its in self._rules().items() if name != user}
             self._settings = self.admin.config_get("*")
             self._counts = counts
         return _Before(
-            clients=frozenset(client["addr"] for client in clients),
+            clients=frozenset(clients.values()),
             counts={**counts, "acl": counts["acl"] + (user is not None)},
         )
 
-    def _restore(self, before: _Before, *, test: str) -> None:
-        """End the clients that came since, and restore the settings and users that were changed."""
-        pipeline = self.admin.pipeline(transaction=False)
-        pipeline.client_id().client_list().info("commandstats")
-        own, clients, statistics = pipeline.execute()
-        pipeline = self.admin.pipeline(transaction=False)
-        for client in clients:
-            if client["addr"] not in before.clients and int(client["id"]) != own:
-                pipeline.execute_command("CLIENT", "KILL", "ID", client["id"])
-        pipeline.execute(raise_on_error=False)  # one may have gone by itself
-        self._counts = _changes(statistics)
-        if self._counts != before.counts:
+    def _restore(self, before: _Before, *, test: str, drop: Sequence[Sequence[str]]) -> None:
+        """End the clients that came since, and restore the settings and users that were changed.
+
+        `drop` are the commands that drop a test's user, if it has one.
+        """
+        clients, counts, own = self._look()
+        new = (number for number, at in clients.items() if at not in before.clients)
+        kill = [("CLIENT", "KILL", "ID", str(number)) for number in new if number != own]
+        known = counts == before.counts
+        if not known:
             _log.info("%s changed settings or users of %s; they are restored", test, self._service)
+            self._ask(kill)
+            kill = []
             self._restore_settings_and_users(test)
-            self._counts = None
+        replies = self._ask([*kill, *drop])
+        _check(replies[len(kill) :])  # a client may have gone by itself
+        self._counts = {**counts, "acl": counts["acl"] + bool(drop)} if known else None
+
+    def _look(
+        self, commands: Sequence[Sequence[str]] = ()
+    ) -> tuple[Mapping[int, bytes], Counts, int]:
+        """The clients' addresses by id, counts of changes, and our own id; then execute commands.
+
+        Raises:
+            ResponseError: The server refuses one of them.
+        """
+        replies = self._ask([*_LOOK, *commands])
+        _check(replies)
+        clients, statistics, own, *_ = replies
+        addresses = {int(number): address for number, address in _CLIENT.findall(clients)}
+        return addresses, _changes(_CALLS.findall(statistics)), own
+
+    def _ask(self, commands: Sequence[Sequence[str]]) -> list[Any]:
+        """The replies to commands, errors too, in one round trip.
+
+        redis-py's pipelines take twice as long, most of it to read more than is asked here.
+        """
+        refused = driver("redis.exceptions", extra="redis").ResponseError
+        connection = self.admin.connection
+
+        def exchange() -> list[Any]:
+            connection.send_packed_command(connection.pack_commands(commands))
+            replies = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except refused as error:
+                    replies.append(error)
+            return replies
+
+        retry = connection.retry.call_with_retry
+        return list(retry(exchange, lambda _: connection.disconnect())) if commands else []
 
     def _restore_settings_and_users(self, test: str) -> None:
         if not self.in_cluster_mode:
             self.admin.execute_command("REPLICAOF", "NO", "ONE")
         self.admin.execute_command("CLIENT", "UNPAUSE")
-        pipeline = self.admin.pipeline(transaction=False)
-        rules = self._rules()
-        for name in rules.keys() - self._users.keys() - {test}:
-            pipeline.execute_command("ACL", "DELUSER", name)
-        for name, its in self._users.items():
-            if rules.get(name) != its:
-                pipeline.execute_command("ACL", "SETUSER", name, "reset", *its.split())
-        settings = self.admin.config_get("*")
-        for name, value in self._settings.items():
-            if settings.get(name) != value:
-                pipeline.execute_command("CONFIG", "SET", name, value)
-        pipeline.execute()
+        rules, settings = self._rules(), self.admin.config_get("*")
+        added = rules.keys() - self._users.keys() - {test}
+        replies = self._ask(
+            [
+                *(("ACL", "DELUSER", name) for name in added),
+                *(
+                    ("ACL", "SETUSER", name, "reset", *its.split())
+                    for name, its in self._users.items()
+                    if rules.get(name) != its
+                ),
+                *(
+                    ("CONFIG", "SET", name, value)
+                    for name, value in self._settings.items()
+                    if settings.get(name) != value
+                ),
+            ]
+        )
+        _check(replies)
 
     def _rules(self) -> dict[str, str]:
         """The rules of each user; a line of ACL LIST is ``user NAME RULES``."""
@@ -220,16 +253,22 @@ def verifier(password: str) -> str:
     return f"#{hashlib.sha256(password.encode()).hexdigest()}"
 
 
-def _changes(statistics: Mapping[str, Any]) -> Counts:
+def _check(replies: Iterable[object]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+
+
+def _changes(calls: Iterable[tuple[bytes, bytes]]) -> Counts:
     """How often something was called that changes settings, users, or the server's role."""
     counts = {"config": 0, "acl": 0, "others": 0}
-    for name, statistic in statistics.items():
-        command = name.removeprefix("cmdstat_")
+    for name, times in calls:
+        command = name.decode()
         group, _, subcommand = command.partition("|")
         if group in ("config", "acl") and subcommand not in _READS:
-            counts[group] += statistic["calls"]
+            counts[group] += int(times)
         elif command in _OTHERS:
-            counts["others"] += statistic["calls"]
+            counts["others"] += int(times)
     return counts
 
 
