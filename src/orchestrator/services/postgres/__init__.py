@@ -416,7 +416,8 @@ class Postgres(PostgresServer):
         elif self.isolation == "schema":
             changes = {"_schema": own, "username": f"{test}_{next(self._server.logins)}"}
             changes["password"] = self.running.password
-            state = self._schema_with_login(own, changes["username"])
+            login = self._login(changes["username"], role=self, schema=own)
+            state = isolation.schema(self._admin, own, roles=self.roles, login=login)
         elif self.isolation == "transaction":
             for module in ("sqlalchemy", "psycopg"):
                 driver(module, extra="postgres")
@@ -430,14 +431,6 @@ class Postgres(PostgresServer):
         changes["_logins"] = clients.enter_context(state)
         return self.copy_with(_test=test, _of_class=self, _related={}, _clients=clients, **changes)
 
-    @contextlib.contextmanager
-    def _schema_with_login(self, name: str, login: str) -> Iterator[None]:
-        with (
-            isolation.schema(self._admin, name, roles=self.roles),
-            self._login(login, role=self, schema=name),
-        ):
-            yield
-
     def _in_database(self, name: str) -> Self:
         of_class = self._class
         if of_class is self:
@@ -448,9 +441,7 @@ class Postgres(PostgresServer):
         own = f"{self._test}_{number}" if other._clones else self._test
         return other._with_state(self._test, own, self._clients)
 
-    def _login(
-        self, name: str, *, role: Postgres, schema: str
-    ) -> contextlib.AbstractContextManager[None]:
+    def _login(self, name: str, *, role: Postgres, schema: str) -> isolation.Login:
         """A login that begins in a schema of a test; asked of the class's handle.
 
         Args:
@@ -458,8 +449,7 @@ class Postgres(PostgresServer):
             role: The class's handle of the role that it becomes.
             schema: The test's.
         """
-        return isolation.login(
-            self._admin,
+        return isolation.Login(
             name,
             role=role.username,
             path=", ".join(filter(None, [schema, role._search_path])),
@@ -492,9 +482,8 @@ class Postgres(PostgresServer):
         if self.schema != "public":
             login, password = f"{self._test}_{next(self._server.logins)}", self.running.password
             of_class = self._class
-            self._logins.enter_context(
-                of_class._login(login, role=of_class.as_role(name), schema=self.schema)
-            )
+            made = of_class._login(login, role=of_class.as_role(name), schema=self.schema)
+            self._logins.enter_context(made.made(of_class._admin))
         return self.copy_with(username=login, password=password, _related={}, _as=(self, name))
 
     def _relative(self, key: str, make: Callable[[], Self]) -> Self:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Parameters = Sequence[object] | Mapping[str, object]
     Kind = TypeVar("Kind", bound=PatientConnection)
+    Result = TypeVar("Result")
 
 APPLICATION: Final = "orchestrator"
 """The name of our own sessions, which nobody ends."""
@@ -62,22 +63,30 @@ class Admin:
         self._silent = False
         self.spare: list[Any] = []
 
-    def run(
-        self, statement: str, parameters: Parameters = (), *, again: bool = False
-    ) -> list[tuple[Any, ...]]:
+    def run(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute a statement; its rows, if it has any.
 
         Args:
             statement: Or several, where there are no parameters.
             parameters: What stands for its placeholders.
-            again: Whether it is executed again and again, and so is worth preparing.
 
         Raises:
             ServiceError: The server is gone, or frozen.
         """
+        return self._again_if_broken(lambda: self._run(statement, parameters))
+
+    def ask(self, statement: str, parameter: str | None = None) -> str:
+        """Execute what is executed for every test; see `PatientConnection.ask`.
+
+        Raises:
+            ServiceError: The server is gone, or frozen.
+        """
+        return self._again_if_broken(lambda: self._opened().ask(statement, parameter))
+
+    def _again_if_broken(self, work: Callable[[], Result]) -> Result:
         broken = driver("psycopg", extra="postgres").OperationalError
         try:
-            return self._run(statement, parameters, again=again)
+            return work()
         except broken:
             if self._connection is not None and not self._connection.broken:
                 raise
@@ -85,7 +94,7 @@ class Admin:
         if self._silent:  # which another thread has found
             self._check_awake(ATTEMPT)
         await_ready(self._service)  # it may have been restarted
-        return self._run(statement, parameters, again=again)
+        return work()
 
     def connect(self, kind: type[Kind], *, options: str = "") -> Kind:
         """A new connection that does not wait for a frozen server; whoever asks closes it.
@@ -134,8 +143,8 @@ class Admin:
         while self.spare:
             self.spare.pop().close()
 
-    def _run(self, statement: str, parameters: Parameters, *, again: bool) -> list[tuple[Any, ...]]:
-        cursor = self._opened().execute(statement, parameters or None, prepare=again)
+    def _run(self, statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
+        cursor = self._opened().execute(statement, parameters or None)
         return [] if cursor.description is None else cursor.fetchall()
 
     def _opened(self) -> PatientConnection:
@@ -144,6 +153,7 @@ class Admin:
             from orchestrator.services.postgres.connections import PatientConnection
 
             self._connection = self.connect(PatientConnection, options=_OPTIONS)
+            self._connection.prepare_threshold = None  # else it forgets what others have prepared
         return self._connection
 
     def _check_awake(self, timeout: float) -> None:

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg import errors, generators
+from psycopg.pq import ExecStatus, TransactionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,6 +29,47 @@ class PatientConnection(psycopg.Connection[Any]):
     """
 
     on_silence: Callable[[], None] | None = None
+    _asked: dict[str, bytes] | None = None
+
+    def ask(self, statement: str, parameter: str | None = None) -> str:
+        """Execute it in one round trip; the last value that it gives, as text.
+
+        A cursor takes four times as long; half of what clean state costs was that.
+
+        Args:
+            statement: Or several; none of them takes effect if one fails.
+            parameter: What stands for $1; with it the statement is prepared once.
+        """
+        pgconn = self.pgconn
+        with self.lock:
+            if parameter is None:
+                pgconn.send_query(statement.encode())
+            else:
+                pgconn.send_query_prepared(self._name_of(statement), [parameter.encode()])
+            results = self.wait(generators.execute(pgconn))
+            value = b""
+            for result in results:
+                if result.status == ExecStatus.FATAL_ERROR:
+                    if pgconn.transaction_status == TransactionStatus.INERROR:
+                        pgconn.send_query(b"rollback")
+                        self.wait(generators.execute(pgconn))
+                    raise errors.error_from_result(result)
+                if result.status == ExecStatus.TUPLES_OK and result.ntuples:
+                    value = result.get_value(result.ntuples - 1, 0) or b""
+        return value.decode()
+
+    def _name_of(self, statement: str) -> bytes:
+        """What a statement is called that has been prepared."""
+        if self._asked is None:
+            self._asked = {}
+        if statement not in self._asked:
+            name = b"orchestrator_%d" % len(self._asked)
+            self.pgconn.send_prepare(name, statement.encode())
+            [result] = self.wait(generators.execute(self.pgconn))
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise errors.error_from_result(result)
+            self._asked[statement] = name
+        return self._asked[statement]
 
     def wait(self, gen: Steps, *arguments: Any, **options: Any) -> Any:
         """Wait as psycopg does, and look at the clock whenever it does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import ServiceError
@@ -34,59 +35,80 @@ def name_of(test: str) -> str:
     return name if len(name) <= _NAME_LENGTH else f"test_{name[5 - _NAME_LENGTH :]}"
 
 
-@contextlib.contextmanager
-def schema(admin: Admin, name: str, *, roles: Sequence[str]) -> Iterator[None]:
-    """An empty schema, which the class's roles may use; dropped when the block ends."""
-    usage = f"; grant usage on schema {name} to {', '.join(map(quoted, roles))}" if roles else ""
-    admin.run(f"create schema if not exists {name}{usage}")
-    try:
-        yield
-    finally:
-        admin.run(f"drop schema if exists {name} cascade")
-
-
-@contextlib.contextmanager
-def login(
-    admin: Admin, name: str, *, role: str, path: str, verifier: str, database: str
-) -> Iterator[None]:
-    """A role of the test's own to log in as; its sessions are another role's, with a search path.
+@dataclass(frozen=True)
+class Login:
+    """A role of a test's own to log in as; its sessions are another role's, with a search path.
 
     So no URL needs to tell a driver the search path.
 
-    Args:
-        admin: Makes and drops it.
+    Attributes:
         name: What it is called, a plain name.
         role: Whose the sessions are, with all its settings and rights.
         path: The search path.
         verifier: Its password, as the server stores it.
         database: The only one where the search path is that.
     """
-    base = literal(role)
-    admin.run(
-        # Writing the password to the catalog spares 4096 rounds of hashing, 5 ms.
-        f"""
-        create role {name} login valid until '{LOGIN_UNTIL}' in role {quoted(role)};
-        update pg_authid own set rolpassword = {literal(verifier)}, rolsuper = base.rolsuper,
-            rolreplication = base.rolreplication from pg_authid base
-            where own.rolname = '{name}' and base.rolname = {base};
-        insert into pg_db_role_setting select setdatabase, '{name}'::regrole, setconfig
-            from pg_db_role_setting join pg_authid it on it.oid = setrole where rolname = {base};
-        select set_config('search_path', {literal(path)}, true);
-        alter role {name} in database {quoted(database)} set search_path from current;
-        alter role {name} set role = {base}
-        """  # noqa: S608 - quoted
-    )
-    try:
-        yield
-    finally:
+
+    name: str
+    role: str
+    path: str
+    verifier: str
+    database: str
+
+    @contextlib.contextmanager
+    def made(self, admin: Admin, *, before: str = "", after: str = "") -> Iterator[None]:
+        """It is there while the block runs.
+
+        Args:
+            admin: Makes and drops it.
+            before: What else is executed with that, in one round trip: before it is made,
+            after: and before it is dropped.
+        """
+        admin.ask(before + self._make)
         try:
-            admin.run(
-                f"reassign owned by {name} to {quoted(role)}; drop owned by {name}; "
-                f"drop role {name}"
-            )
-        except driver("psycopg.errors").DependentObjectsStillExist:
-            # It owns something elsewhere: then it is one of the test's leftovers.
-            admin.run(f"alter role {name} valid until 'infinity'")
+            yield
+        finally:
+            try:
+                admin.ask(after + self._drop)
+            except driver("psycopg.errors").DependentObjectsStillExist:
+                # It owns something elsewhere: then it is one of the test's leftovers.
+                admin.ask(f"{after}alter role {self.name} valid until 'infinity'")
+
+    @property
+    def _make(self) -> str:
+        # Writing the password to the catalog spares 4096 rounds of hashing, 5 ms.
+        name, base = self.name, literal(self.role)
+        return f"""
+            create role {name} login valid until '{LOGIN_UNTIL}' in role {quoted(self.role)};
+            update pg_authid own set rolpassword = {literal(self.verifier)},
+                rolsuper = base.rolsuper, rolreplication = base.rolreplication from pg_authid base
+                where own.rolname = '{name}' and base.rolname = {base};
+            insert into pg_db_role_setting select setdatabase, '{name}'::regrole, setconfig
+                from pg_db_role_setting join pg_authid it on it.oid = setrole
+                where rolname = {base};
+            select set_config('search_path', {literal(self.path)}, true);
+            alter role {name} in database {quoted(self.database)} set search_path from current;
+            alter role {name} set role = {base}
+        """  # noqa: S608 - quoted
+
+    @property
+    def _drop(self) -> str:
+        return (
+            f"reassign owned by {self.name} to {quoted(self.role)}; drop owned by {self.name}; "
+            f"drop role {self.name}"
+        )
+
+
+def schema(
+    admin: Admin, name: str, *, roles: Sequence[str], login: Login
+) -> contextlib.AbstractContextManager[None]:
+    """An empty schema with its login, which the class's roles may use, while the block runs."""
+    usage = f"grant usage on schema {name} to {', '.join(map(quoted, roles))}; " if roles else ""
+    return login.made(
+        admin,
+        before=f"create schema if not exists {name}; {usage}",
+        after=f"drop schema if exists {name} cascade; ",
+    )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     Look = Mapping[str, Any]
 
 _log: Final = logging.getLogger("orchestrator.postgres")
+# What is known of the time before a test is the parameter of the queries; each is read once.
+_MARK: Final = "(select ($1::jsonb ->> 'mark')::int8)"
+_XID: Final = "(select ($1::jsonb ->> 'xid')::int8)"
+_AT: Final = "(select ($1::jsonb ->> 'at')::timestamptz)"
+_OWN: Final = "(select $1::jsonb ->> 'own')"
+_BEFORE_THAT: Final = "(select $1::jsonb ->> 'snapshot')"
+_NAMES: Final = "array(select jsonb_array_elements_text($1::jsonb -> 'names'))"
+_OTHERS: Final = "array(select jsonb_array_elements_text($1::jsonb -> 'others'))"
 # The logins of tests are none of theirs; this tells them.
 _LOGINS: Final = f"(select oid from pg_authid where rolvaliduntil = '{LOGIN_UNTIL}')"  # noqa: S608
 # Rows that are restored as they were: what `alter role`, `alter database`, `grant` change. Of the
@@ -44,14 +52,20 @@ _LARGE_OBJECTS: Final = "pg_largeobject"  # of which each has several rows
 _SLOTS: Final = "select json_build_array(slot_name, database) from pg_replication_slots"
 # Their oid may be chosen, but not the transaction that made them.
 _LARGE: Final = f"""
-    select '{_LARGE_OBJECTS}', oid from pg_largeobject_metadata
-    where xmin::text::int8 >= %(xid)s::int8 %% 4294967296
+    select '{_LARGE_OBJECTS}' catalog, oid from pg_largeobject_metadata
+    where xmin::text::int8 >= {_XID} % 4294967296
 """  # noqa: S608 - made of constants
 _COUNTER: Final = "pg_nextoid('pg_class', 'oid', 'pg_class_oid_index')::int8"
-_BEFORE: Final = {"mark": _COUNTER, "xid": "pg_snapshot_xmax(pg_current_snapshot())::text::int8"}
-_PREPARED: Final = """
-    select json_build_array(gid, database) from pg_prepared_xacts where prepared >= %(at)s
-"""
+# While it stays the same, nothing that was written has been committed anywhere on the server.
+_SNAPSHOT: Final = "pg_current_snapshot()::text"
+_BEFORE: Final = {
+    "mark": _COUNTER,
+    "xid": "pg_snapshot_xmax(pg_current_snapshot())::text::int8",
+    "snapshot": _SNAPSHOT,
+}
+_PREPARED: Final = f"""
+    select json_build_array(gid, database) from pg_prepared_xacts where prepared >= {_AT}
+"""  # noqa: S608 - made of constants
 _DROP_SLOT: Final = """
     do $$ begin
         for attempt in 1..500 loop
@@ -79,33 +93,40 @@ def _list(query: str) -> str:
     return f"(select coalesce(json_agg(item), '[]') from ({query}) found(item))"  # noqa: S608
 
 
+def _object(members: Mapping[str, str]) -> str:
+    pairs = ", ".join(f"'{name}', {sql}" for name, sql in members.items())
+    return f"json_build_object({pairs})"
+
+
 _SETTINGS: Final = {
-    **{
-        name: _list(
-            f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
-            f" from {name} t {where.format(logins=_LOGINS)}"
-        )
-        for name, where in _ROWS.items()
-    },
+    name: _list(
+        f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
+        f" from {name} t {where.format(logins=_LOGINS)}"
+    )
+    for name, where in _ROWS.items()
+}
+# What changes without a transaction.
+_ALWAYS: Final = {
+    "snapshot": _SNAPSHOT,
     "slots": _list(_SLOTS),
     "system": "pg_read_file('postgresql.auto.conf')",
 }
 # What the server has beside, without logins and databases of tests.
 _OF_SERVER: Final = f"""
     select 'pg_database' catalog, oid from pg_database
-    where oid > %(mark)s and datname <> all(%(names)s::text[])
-    union all select 'pg_tablespace', oid from pg_tablespace where oid > %(mark)s
-    union all select 'pg_subscription', oid from pg_subscription where oid > %(mark)s
-    union all select 'pg_authid', oid from pg_authid where oid > %(mark)s and oid not in {_LOGINS}
+    where oid > {_MARK} and datname <> all({_NAMES})
+    union all select 'pg_tablespace', oid from pg_tablespace where oid > {_MARK}
+    union all select 'pg_subscription', oid from pg_subscription where oid > {_MARK}
+    union all select 'pg_authid', oid from pg_authid where oid > {_MARK} and oid not in {_LOGINS}
 """  # noqa: S608 - made of constants
 _NEW: Final = f"select json_build_array(catalog, oid::int8) from ({_OF_SERVER}) made"  # noqa: S608
-_SUBSCRIPTIONS: Final = """
+_SUBSCRIPTIONS: Final = f"""
     select 'pg_subscription' catalog, s.oid from pg_subscription s join pg_database d
-    on d.oid = subdbid where s.oid > %(mark)s and datname <> all(%(others)s::text[])
-"""
-_EVENT_TRIGGERS: Final = """
-    select 'pg_event_trigger' catalog, oid from pg_event_trigger where oid > %(mark)s
-"""
+    on d.oid = subdbid where s.oid > {_MARK} and datname <> all({_OTHERS})
+"""  # noqa: S608 - made of constants
+_EVENT_TRIGGERS: Final = f"""
+    select 'pg_event_trigger' catalog, oid from pg_event_trigger where oid > {_MARK}
+"""  # noqa: S608 - made of constants
 # Sessions of the test's own logins, and others that began since and still do something or hold
 # something. An idle one may be in a pool of the class's that is needed again. The function is what
 # pg_stat_activity joins with names, which takes as long again.
@@ -114,14 +135,31 @@ _END_SESSIONS: Final = f"""
         select pg_terminate_backend(pid) from pg_stat_get_activity(null)
         where application_name <> '{APPLICATION}'
           and backend_type in ('client backend', 'walsender')
-          and (usesysid in (select oid from pg_authid where rolname ~ %(own)s)
-               or backend_start >= %(at)s
+          and (usesysid in (select oid from pg_authid where rolname ~ {_OWN})
+               or backend_start >= {_AT}
                   and (state <> 'idle' or pid in (select pid from pg_locks))
                   and usesysid not in {_LOGINS}
                   and datid not in (
-                      select oid from pg_database where datname = any(%(others)s::text[])))
+                      select oid from pg_database where datname = any({_OTHERS})))
     )
 """  # noqa: S608 - made of constants
+_LOOK: Final = "select " + _object(
+    {
+        **_BEFORE,
+        **_ALWAYS,
+        "at": "clock_timestamp()",
+        "rows": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {_object(_SETTINGS)} end",
+    }
+)
+_CHANGED: Final = _object({"rows": _object(_SETTINGS), "new": _list(_NEW)})
+_NOW: Final = {
+    **_ALWAYS,
+    "prepared": _list(_PREPARED),
+    "ended": "(select count(*) from ended)",
+    "mark": _COUNTER,
+    "changed": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {_CHANGED} end",
+}
+_CLEAR: Final = f"{_END_SESSIONS} select {_object(_NOW)}"
 # Kinds that DROP calls otherwise; catalogs that no DROP knows; and what is dropped last.
 _CALLED: Final = {
     "composite type": "type",
@@ -151,6 +189,8 @@ class Leftovers:
         self._inside = inside
         self._live = live
         self._lock = lock
+        self._rows: Look = {}
+        self._seen: Look = {"snapshot": ""}  # in which nobody can have changed those
 
     @contextlib.contextmanager
     def cleared(
@@ -182,12 +222,16 @@ class Leftovers:
                 self._drop_made(made)
 
     def _look(self) -> Look:
-        """What is there before a test."""
-        members = {**_BEFORE, **({**_SETTINGS, "at": "clock_timestamp()"} if self._server else {})}
-        admin = self._server or self._inside
-        assert admin is not None  # noqa: S101 - for the type checker
-        [[found]] = admin.run(f"select {_object(members)}", again=True)
-        return found  # type: ignore[no-any-return]
+        """What is there before a test; the rows are those of the last time, if they cannot differ.
+
+        They are asked for again when a transaction has written something since.
+        """
+        if self._server is None:
+            assert self._inside is not None  # noqa: S101 - for the type checker
+            look: Look = _asked(self._inside, f"select {_object(_BEFORE)}")
+            return look
+        found = _asked(self._server, _LOOK, self._seen)
+        return {**found, "rows": found["rows"] or self._rows}
 
     def _clear(self, before: Look, own: str) -> Look:
         """End sessions, drop what would keep the state from being dropped, restore settings.
@@ -197,21 +241,17 @@ class Leftovers:
         """
         others = self._live.copy()
         others.remove(own)
-        known = {**before, "others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
+        known = {name: before.get(name) for name in ("mark", "xid", "snapshot", "at")}
+        known |= {"others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
         if self._server is None:
             return known
-        members = {
-            **_SETTINGS,
-            "ended": "(select count(*) from ended)",
-            "mark": _COUNTER,
-            "new": _list(_NEW),
-            "prepared": _list(_PREPARED),
-        }
-        [[now]] = self._server.run(f"{_END_SESSIONS} select {_object(members)}", known, again=True)
-        untouched = now["mark"] == before["mark"] + 1  # nothing was numbered in between
-        if self._inside and not untouched:  # they may forbid to drop other things
+        now = _asked(self._server, _CLEAR, known)
+        changed = now["changed"]
+        new = changed["new"] if changed else []
+        numbered = now["mark"] != before["mark"] + 1
+        if self._inside and numbered:  # they may forbid to drop other things
             _drop_all(self._inside, _EVENT_TRIGGERS, known)
-        if any(catalog == "pg_subscription" for catalog, _ in now["new"]):
+        if any(catalog == "pg_subscription" for catalog, _ in new):
             _drop_all(self._server, _SUBSCRIPTIONS, known)
         for gid, database in now["prepared"]:
             if database not in others:
@@ -222,13 +262,19 @@ class Leftovers:
             if [slot, database] not in before["slots"] and database not in others:
                 _tell("replication slot", slot)
                 self._server.run(_DROP_SLOT.format(slot=literal(slot)))
-        _restore(self._server, before, now)
-        return {} if untouched else {**known, "of_server": now["new"]}
+        if changed:
+            _restore(self._server, before["rows"], changed["rows"])
+        if before["system"] != now["system"]:
+            _restore_system(self._server, before["system"])
+        self._seen, self._rows = {"snapshot": now["snapshot"]}, before["rows"]
+        return {**known, "of_server": new, "numbered": numbered} if changed else {}
 
     def _drop_made(self, known: Look) -> None:
         """Drop what the test has made and is still there."""
         if known and self._inside:
-            _drop_all(self._inside, self._of_database, known)
+            _drop_all(
+                self._inside, self._of_database if known.get("numbered", True) else _LARGE, known
+            )
         if self._server and known.get("of_server"):
             _drop_all(self._server, _OF_SERVER, known)
 
@@ -237,7 +283,7 @@ class Leftovers:
         """A query for what was numbered since the first look, in the database that tests share."""
         assert self._inside is not None  # noqa: S101 - for the type checker
         queries = [
-            f"select '{name}' catalog, oid from {name} where oid > %(mark)s"  # noqa: S608
+            f"select '{name}' catalog, oid from {name} where oid > {_MARK}"  # noqa: S608
             for [name] in self._inside.run(_NUMBERED)
         ]
         return " union all ".join([*queries, _LARGE])
@@ -245,15 +291,16 @@ class Leftovers:
 
 def _drop_all(admin: Admin, query: str, known: Look) -> None:
     query = f"""
-        select catalog, made.oid, kind, identity from ({query}) made,
+        select coalesce(json_agg(json_build_array(catalog, made.oid::int8, kind, identity)), '[]')
+        from ({query}) made,
             pg_identify_object(catalog::regclass, made.oid, 0) it(kind, schema, name, identity)
         where not exists (
-            select from unnest(%(others)s::text[]) other
+            select from unnest({_OTHERS}) other
             where identity = other or strpos(identity, other || '.') > 0)
     """  # noqa: S608 - made of constants
     error = driver("psycopg", extra="postgres").Error
     for _ in range(_PASSES):
-        found = admin.run(query, known, again=True)
+        found = _asked(admin, query, known)
         if not found:
             return
         found.sort(key=lambda row: (row[0] in _LAST and 1 + _LAST.index(row[0]), row[1]))
@@ -307,8 +354,6 @@ def _restore(admin: Admin, before: Look, now: Look) -> None:
         # Their order matters seldom, and sorting takes longer than the look itself.
         if before[name] != now[name] and _texts(before[name]) != _texts(now[name]):
             _restore_rows(admin, name, before[name])
-    if before["system"] != now["system"]:
-        _restore_system(admin, before["system"])
 
 
 def _restore_rows(admin: Admin, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -339,9 +384,9 @@ def _restore_system(admin: Admin, text: str) -> None:
     admin.run("select pg_reload_conf()")
 
 
-def _object(members: Mapping[str, str]) -> str:
-    pairs = ", ".join(f"'{name}', {sql}" for name, sql in members.items())
-    return f"json_build_object({pairs})"
+def _asked(admin: Admin, query: str, known: Look | None = None) -> Any:
+    """The value that a query gives, which may depend on what is known."""
+    return json.loads(admin.ask(query, None if known is None else json.dumps(known)))
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
