@@ -110,6 +110,13 @@ class Leftovers(TestCase):
         self.left(*MADE)
         self.assertEqual(before, self.asked(counts))
 
+    def test_a_large_object_is_gone_though_nothing_was_numbered(self) -> None:
+        """Its oid was chosen, and nothing else was made."""
+        count = {"large": "count(*) from pg_largeobject_metadata"}
+        before = self.asked(count)
+        self.left("select lo_create(4242)")
+        self.assertEqual(before, self.asked(count))
+
     def test_what_it_set_is_as_it_was(self) -> None:
         """Settings of the session, roles, databases and the system; passwords and memberships."""
         before = self.asked(SET)
