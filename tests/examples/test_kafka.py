@@ -69,11 +69,10 @@ class JobsTest(ServicesMixin, unittest.TestCase):
         audit = self.worker(group_id=f"{self.events.group}-audit")
         self.assertEqual([b"one"], audit.work(1))
 
-    def test_clients_live_through_a_restart(self) -> None:
-        """The broker's port stays the same: a wait is all that the restart costs."""
-        worker = self.worker()
-        worker.work(3)
+    def test_a_producer_lives_through_a_restart(self) -> None:
+        """The broker's port stays the same, and so do its records: a wait is all that it costs."""
         with self.events.producer(acks="all") as producer:
             self.events.restart()
             producer.send(self.topic, b"after").get(timeout=60)
-        self.assertEqual([b"after"], worker.work(1))
+        records = self.events.consume(self.topic, count=4)
+        self.assertIn(b"after", [record.value for record in records])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 THOROUGH: Final = bool(os.environ.get("FAULTS_THOROUGH"))  # set by ci/faults
+CONTAINERS: Final = 2 if THOROUGH else 1  # of an owner that says nothing else
 _A_WHILE: Final = 120.0 if THOROUGH else 5.0  # seconds a watchdog stays around, and some more
 _Function = TypeVar("_Function", bound="Callable[..., object]")
 
@@ -78,7 +79,12 @@ class FaultCase(unittest.TestCase):
         """Start an owner on our daemon, or on another address of it."""
         owner = OwnerProcess(
             ending,
-            options={"image": self.image, "judged": self.judged, **options},
+            options={
+                "image": self.image,
+                "judged": self.judged,
+                "containers": CONTAINERS,
+                **options,
+            },
             env={"ORCHESTRATOR_RUN": self.run_id, "DOCKER_HOST": url or self.daemon.url},
             before=before,
         )
@@ -122,7 +128,7 @@ class FaultCase(unittest.TestCase):
         assert not appeared, f"appeared after all: {appeared}"
         super().tearDownClass()
 
-    def assert_untouched(self, owner: OwnerProcess, *, containers: int = 2) -> None:
+    def assert_untouched(self, owner: OwnerProcess, *, containers: int = CONTAINERS) -> None:
         """The owner's network and containers are all there."""
         left = self.daemon.left_of_session(owner.session)
         self.assertEqual(1, sum(name.startswith("network ") for name in left), left)

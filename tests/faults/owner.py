@@ -6,14 +6,12 @@ ends in the way asked for. What needs no code of its own (signals from outside) 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import dataclasses
 import faulthandler
 import io
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -59,7 +57,7 @@ class Owner:
         """Create a network and the containers on it, side by side, and start them."""
         self.network = self.create_network()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self.start_container, range(self.options.get("containers", 2))))
+            list(pool.map(self.start_container, range(self.options["containers"])))
         if self.options.get("build"):
             self.build_image()
 
@@ -160,6 +158,8 @@ def execv_again(owner: Owner) -> None:
 
 def fork_exits(owner: Owner) -> None:
     """Fork children that end by sys.exit and by terminate(), at once too, and go on."""
+    import multiprocessing  # here, as asyncio below: every other owner starts the sooner
+
     owner.fill()
     if os.fork() == 0:
         sys.exit(0)
@@ -261,6 +261,8 @@ def goes_on(owner: Owner) -> None:
 
 def after_asyncio(owner: Owner) -> None:
     """An event loop had SIGTERM, and reset it to the default when it ended."""
+    import asyncio
+
     owner.session()
 
     async def loop() -> None:

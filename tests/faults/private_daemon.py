@@ -25,7 +25,7 @@ from tests.faults.process import processes_with
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DEADLINE: Final = 60.0
+_DEADLINE: Final = 180.0
 _IN_NAMESPACE: Final = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 
 

@@ -27,7 +27,8 @@ def reach(place):
 
 class ShopTest(ServicesMixin, unittest.TestCase):
     db = Container(image=os.environ["IMAGE"])
-    cache = Container(image=os.environ["IMAGE"])
+    if os.environ.get("FAULTS_THOROUGH"):
+        cache = Container(image=os.environ["IMAGE"])
 
     @classmethod
     def setUpClass(cls):
@@ -49,7 +50,7 @@ _UNITTEST: Final = ("-m", "unittest", "test_shop")
 
 
 class UnittestTest(FaultCase):
-    """A test class with two services."""
+    """A test class with a service, under ci/faults two."""
 
     def setUp(self) -> None:
         """Write the user's file."""
@@ -103,31 +104,22 @@ class UnittestTest(FaultCase):
         output, _errors = process.communicate(timeout=DEADLINE)
         return process.returncode, output.decode()
 
-    def _in_places(self, action: str, *usual: str, status: int | None) -> None:
-        """End a run by itself; in all places under ci/faults, in the usual ones under ci/test."""
-        for place in _PLACES if THOROUGH else usual:
-            with self.subTest(place=place):
-                process = self._run(*_UNITTEST, place=place, action=action)
-                got, output = self._finish(process)
-                since = time.monotonic()
-                self.assertIn("here", output)
-                self.assertEqual(status or got, got, output)
-                self._nothing_left(since=since)
-
     @repeated(3)
-    def test_r01_sys_exit(self) -> None:
-        """R1 sys.exit in any set-up, test or tear-down leaves nothing."""
-        self._in_places("sys.exit(3)", "setUpClass", status=None)
-
-    @repeated(3)
-    def test_r02_error(self) -> None:
-        """R2 An exception in any set-up, test or tear-down leaves nothing."""
-        self._in_places("1 / 0", "setUpClass", status=1)
-
-    @repeated(3)
-    def test_r06_exit_at_once(self) -> None:
-        """R6 os._exit in any set-up, test or tear-down leaves nothing."""
-        self._in_places("os._exit(3)", "tearDown", status=3)
+    def test_r01_r02_r06_ends_by_itself(self) -> None:
+        """R1, R2, R6 sys.exit, an exception or os._exit in any set-up, test or tear-down."""
+        for action, usual, status in (
+            ("sys.exit(3)", "setUpClass", None),
+            ("1 / 0", "tearDownClass", 1),
+            ("os._exit(3)", "tearDown", 3),
+        ):
+            for place in _PLACES if THOROUGH else (usual,):
+                with self.subTest(action, place=place):
+                    process = self._run(*_UNITTEST, place=place, action=action)
+                    got, output = self._finish(process)
+                    since = time.monotonic()
+                    self.assertIn("here", output)
+                    self.assertEqual(status or got, got, output)
+                    self._nothing_left(since=since)
 
     def _signalled(self, *argv: str, place: str, number: signal.Signals) -> int:
         process = self._run(*argv, place=place, action=_WAIT)

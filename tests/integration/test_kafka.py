@@ -14,11 +14,11 @@ from unittest import mock
 
 import confluent_kafka
 import kafka
+from kafka.errors import KafkaError
 
 from orchestrator import Kafka, ServicesMixin
 from orchestrator.errors import DeclarationError, MissingDriverError, ServiceError
-from tests.support.classes import LeakCheckedTestCase
-from tests.support.processes import ProcessTestCase
+from tests.integration.test_container_security import assert_confined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,53 +30,30 @@ COMPACTED = {
     "min.compaction.lag.ms": "0",
     "max.compaction.lag.ms": "50",
 }
-SHARED = """
-    import unittest
-    from orchestrator import Kafka, ServicesMixin
-    from orchestrator.errors import ServiceError
-
-    class FirstTest(ServicesMixin, unittest.TestCase):
-        events = Kafka(scope="process")
-
-        @classmethod
-        def setUpClass(cls):
-            super().setUpClass()
-            cls.of_the_class = cls.events.topic(cls.__name__)
-            cls.producer = cls.events.producer()
-            cls.producer.send(cls.of_the_class, b"x").get(timeout=10)
-
-        def check(self):
-            self.assertEqual(b"x", self.events.consume(self.of_the_class)[0].value)
-            with self.events.producer() as producer:
-                producer.send("made-by-code", b"once")
-            self.events.consume("made-by-code")
-            with self.assertRaisesRegex(ServiceError, "0 of 1"):
-                self.events.consume("made-by-code", timeout=0.2)
-
-        test_one = test_two = check
-
-    class SecondTest(FirstTest):
-        @classmethod
-        def setUpClass(cls):
-            assert FirstTest.producer._closed
-            super().setUpClass()
-            assert FirstTest.of_the_class not in cls.events.admin.list_topics()
-"""
 
 
-class KafkaTest(ServicesMixin, unittest.TestCase):
+def setUpModule() -> None:
+    """Keep the classes together in one process: they share one broker."""
+
+
+class BrokerTestCase(ServicesMixin, unittest.TestCase):
     """One broker for all that a test can do with one."""
 
-    events = Kafka()
+    events = Kafka(scope="process")
     kept: ClassVar[str]
+    producer: ClassVar[kafka.KafkaProducer]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """A topic of the class itself."""
+        """A topic of the class itself, and a client that is left open."""
         super().setUpClass()
-        cls.kept = cls.events.topic("kept")
-        with cls.events.producer() as producer:
-            producer.send(cls.kept, b"for all")
+        cls.kept = cls.events.topic(cls.__name__)
+        cls.producer = cls.events.producer()
+        cls.producer.send(cls.kept, b"for all").get(timeout=10)
+
+
+class KafkaTest(BrokerTestCase):
+    """What a test gets."""
 
     def produce(self, topic: str, *values: bytes, **config: Any) -> None:
         """Send values and wait until the broker has them."""
@@ -102,6 +79,10 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
         self.assertTrue(info["cluster"])
         for url in (f"127.0.0.1:{self.events.port}", "events:19092"):
             self.assertIn(url, str(info["listeners"]))
+
+    def test_it_is_confined(self) -> None:
+        """As every other service is; its image needs no capability."""
+        assert_confined(self, self.events, capabilities=set())
 
     def test_containers_of_the_class_reach_it_by_the_alias(self) -> None:
         """A record that a program on the class's network writes comes to the test."""
@@ -377,61 +358,62 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
 
     def test_a_restarted_broker_has_its_topics(self) -> None:
         """On the same port; the service says what it cannot do meanwhile, and finds it again."""
-        topic = self.events.topic("orders")
-        self.produce(topic, b"kept")
-        self.events.kill()
+        self.assert_told_that_it_is_dead()
         with self.assertRaisesRegex(ServiceError, "'.*-late' could not be made: .*Error"):
             self.events.topic("late")
         with self.assertRaisesRegex(ServiceError, "the lag of group 'any' cannot be told"):
-            self.events.lag("any", topic)
+            self.events.lag("any", self.kept)
         self.events.restart()
-        self.assertEqual([b"kept"], self.values(topic, 1, timeout=20))
+        self.assertEqual([b"for all"], self.values(self.kept, 1, timeout=20))
         with self.a_test("test_one-1") as one:
             one.topic("more")
 
-
-class EndingTest(LeakCheckedTestCase):
-    """What happens where there is no broker any more."""
-
-    def test_a_test_after_a_dead_broker_is_told_soon(self) -> None:
-        """The error says how it ended; no thread of a client is left, and no socket open."""
-        killed: list[float] = []
-
-        class Kills(ServicesMixin, unittest.TestCase):
-            events = Kafka()
-
-            def test_1_kills(self) -> None:
-                topic = self.events.topic("orders")
-                self.events.producer().send(topic, b"x")
-                self.events.consume(topic)
-                next(self.events.consumer(topic))
-                _ = self.events.admin
-                self.events.kill()
-                killed.append(time.monotonic())
-
-            def test_2_is_told(self) -> None:
-                self.fail("it cannot have clean state")
-
+    def assert_told_that_it_is_dead(self) -> None:
+        """The next test fails soon; of the one before no client's thread or socket is left."""
         before = set(threading.enumerate())
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", ResourceWarning)
-            text = self.assert_error(Kills, "exited with exit code 137")
+            self.use_everything_and_kill()
+            began = time.monotonic()
+            with self.assertRaises((KafkaError, ServiceError)), self.a_test("test_two-2"):
+                self.fail("it cannot have clean state")
+            self.assertLess(time.monotonic() - began, 60)
             gc.collect()
         self.assertEqual([], [str(each.message) for each in told if "socket" in str(each.message)])
-        self.assertNotIn("it cannot", text)
-        self.assertLess(time.monotonic() - killed[0], 60)
         self.assertEqual(set(), {t for t in threading.enumerate() if t.is_alive()} - before)
 
+    def use_everything_and_kill(self) -> None:
+        """A test that has a client of each kind, and ends without its broker."""
+        with self.a_test("test_one-1") as one:
+            topic = one.topic("orders")
+            one.producer().send(topic, b"x")
+            one.consume(topic)
+            next(one.consumer(topic))
+            _ = one.admin
+            one.kill()
 
-class SharedTest(ProcessTestCase):
-    """One broker for several classes."""
 
-    def test_each_class_has_what_it_made_for_all_its_tests(self) -> None:
-        """And clean state for each of them, and clients that end with the class."""
-        self.write("test_shared.py", SHARED)
-        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", "test_shared")
-        self.assertEqual(0, status, output)
-        self.assertIn("Ran 4 tests", output)
+class SharedTest(BrokerTestCase):
+    """The same broker for another class."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """What the class before has made and opened is gone, where there was one."""
+        super().setUpClass()
+        if before := vars(KafkaTest).get("kept"):
+            assert before not in cls.events.admin.list_topics()
+            assert KafkaTest.producer._closed
+
+    def check(self) -> None:
+        """Each test finds what its class has made, and clean state."""
+        self.assertEqual(b"for all", self.events.consume(self.kept)[0].value)
+        with self.events.producer() as producer:
+            producer.send("made-by-code", b"once")
+        self.events.consume("made-by-code")
+        with self.assertRaisesRegex(ServiceError, "0 of 1"):
+            self.events.consume("made-by-code", timeout=0.2)
+
+    test_one = test_two = check
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ class SecurityTest(ServicesMixin, unittest.TestCase):
         security="sasl_ssl",
         mechanism="SCRAM-SHA-256",
         # The second is one that the image's own command makes something of: it starts the broker.
-        env={"KAFKA_OPTS": "-Dorchestrator.test=kept", "KAFKA_LOG4J_ROOT_LOGLEVEL": "INFO"},
+        env={
+            "KAFKA_OPTS": "-Dorchestrator.test=kept",
+            "KAFKA_LOG4J_ROOT_LOGLEVEL": "INFO",
+            "KAFKA_A___B__C": "spelt",
+        },
     )
     # A name with an underscore, which Java does not take.
     my_tls = Kafka(security="ssl")
@@ -171,6 +175,12 @@ class SecurityTest(ServicesMixin, unittest.TestCase):
         self.assertEqual(b"1", self.scram.consume(topic, timeout=20)[0].value)
         arguments = self.scram.exec(["bash", "-c", "tr '\\0' '\\n' < /proc/1/cmdline"]).output
         self.assertIn("-Dorchestrator.test=kept\n", arguments)
+
+    def test_variables_become_properties(self) -> None:
+        """As the image's documents tell: _ is a point, ___ a dash and __ an underscore."""
+        properties = self.scram.read_file("/opt/kafka/config/server.properties").split()
+        self.assertIn(b"a-b_c=spelt", properties)
+        self.assertEqual("appuser\n", self.scram.exec(["stat", "-c", "%U", "/proc/1"]).output)
 
     def test_files_of_certificates_serve_clients_that_read_files(self) -> None:
         """As many settings in production name a path; a client need not show a certificate."""

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import pickle
 import unittest
 import unittest.mock
 from datetime import datetime, timedelta, tzinfo
-from typing import Self
+from typing import Any, Self
 
 from orchestrator import Container, Redis, ServicesMixin
 from orchestrator.errors import ServiceNotRunningError
 from orchestrator.probes import LogLine
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process, run_class
+
+
+class Remote(unittest.TestResult):
+    """Sends what failed, with its test, to another process, as Django's parallel runner does."""
+
+    sent = b""
+
+    def __getstate__(self) -> object:
+        """A result has no state of its own to send."""
+        return {}
+
+    def addSubTest(self, test: Any, subtest: Any, error: Any) -> None:  # noqa: N802
+        """Send it."""
+        super().addSubTest(test, subtest, error)
+        self.sent = pickle.dumps(subtest)
+
+
+class Pickled:
+    """What keeps a class from being found as a test."""
+
+    class Test(ServicesMixin, unittest.TestCase):
+        """Another process has to find it by its name."""
+
+        cache = Redis()
+
+        def test_it(self) -> None:
+            """Fail in a part."""
+            self.cache.client.ping()
+            with self.subTest(number=1):
+                self.fail("as wanted")
+
 
 NOWHERE = {"DOCKER_HOST": "unix:///nowhere.sock"}
 
@@ -136,6 +168,13 @@ class MixinTest(LeakCheckedTestCase):
         result = ByHand("test_it").run()
         assert result is not None
         self.assertEqual((1, True), (result.testsRun, result.wasSuccessful()))
+
+    def test_a_test_is_pickled_while_it_runs(self) -> None:
+        """With a subtest that failed, for the parent of a parallel runner."""
+        result = Remote()
+        unittest.TestSuite([Pickled.Test("test_it")]).run(result)
+        self.assertEqual([], result.errors)
+        self.assertIn("(number=1)", str(pickle.loads(result.sent)))  # noqa: S301 - our own
 
 
 class FailedStartTest(LeakCheckedTestCase):

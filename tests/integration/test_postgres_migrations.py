@@ -89,29 +89,6 @@ class AlembicTest(LeakCheckedTestCase):
         (folder / "migrations/versions/1_books.py").write_text(textwrap.dedent(_REVISION))
         return Config(folder / "alembic.ini")
 
-    def test_logging_is_as_before(self) -> None:
-        """Loggers, their levels and handlers: env.py disables them, and closes these."""
-        with tempfile.NamedTemporaryFile("r") as file:
-            handler = logging.FileHandler(file.name, mode="w")
-            self.addCleanup(handler.close)
-            logger = logging.getLogger("tests.orders")
-            logger.addHandler(handler)
-            self.addCleanup(logger.removeHandler, handler)
-            loggers = [logging.root, logger]
-            before = [(it.level, it.disabled, it.handlers[:]) for it in loggers]
-
-            class Migrated(ServicesMixin, unittest.TestCase):
-                db = Postgres(migrate=self.initialised())
-
-                def test_it(self) -> None:
-                    self.assertIn("books", inspect(self.db.engine).get_table_names())
-                    logger.warning("heard")
-
-            self.assert_passes(Migrated)
-            self.assertEqual(before, [(it.level, it.disabled, it.handlers) for it in loggers])
-            self.assertEqual("heard\n", file.read())
-            self.assertEqual(logging.NOTSET, logging.getLogger("alembic").level)
-
     def test_a_migration_that_failed_is_not_run_again(self) -> None:
         """Other classes with it fail at once, with what it said the first time."""
         runs: list[int] = []
@@ -133,11 +110,24 @@ class AlembicTest(LeakCheckedTestCase):
         self.assertEqual([1], runs)
 
     def test_each_way_to_find_the_database_works(self) -> None:
-        """By URL, by the connection of Alembic's cookbook, and by asyncio."""
+        """By URL, by the connection of Alembic's cookbook, by asyncio, and as `alembic init` does.
+
+        Loggers, their levels and handlers are as before: that env.py disables them, and closes
+        handlers.
+        """
         by_url = _BY_URL.replace("URL", 'context.config.get_main_option("sqlalchemy.url")')
         first, *others = configs = [
             self.config(env) for env in (by_url, _BY_CONNECTION, _BY_ASYNC_ENGINE)
         ]
+        others.append(self.initialised())
+        file = self.enterContext(tempfile.NamedTemporaryFile("r"))
+        handler = logging.FileHandler(file.name, mode="w")
+        self.addCleanup(handler.close)
+        logger = logging.getLogger("tests.orders")
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        loggers = [logging.root, logger]
+        before = [(it.level, it.disabled, it.handlers[:]) for it in loggers]
 
         class Migrated(ServicesMixin, unittest.TestCase):
             db = Postgres(
@@ -147,15 +137,19 @@ class AlembicTest(LeakCheckedTestCase):
             )
 
             def test_it(self) -> None:
-                for handle in (self.db, self.db.in_database("0"), self.db.in_database("1")):
+                for handle in (self.db, *(self.db.in_database(it) for it in "012")):
                     with self.subTest(handle.database):
                         self.assertIn("books", inspect(handle.engine).get_table_names())
+                logger.warning("heard")
 
         self.assert_passes(Migrated)
         for config in configs:
             url = config.get_main_option("sqlalchemy.url")
             self.assertEqual("postgresql://production/100%", url)
             self.assertNotIn("connection", config.attributes)
+        self.assertEqual(before, [(it.level, it.disabled, it.handlers) for it in loggers])
+        self.assertEqual("heard\n", file.read())
+        self.assertEqual(logging.NOTSET, logging.getLogger("alembic").level)
 
     def test_an_env_that_goes_elsewhere_is_told(self) -> None:
         """A URL written into env.py would have migrated another database, silently."""

@@ -154,12 +154,22 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(False, self.start(declared("chosen by me"))[0])
 
     def test_a_server_from_a_snapshot_is_as_any(self) -> None:
-        """Its own password, and only that; killed and restarted it has what was committed."""
-        _, _, old = self.start(self.plain())
-        with type(self._testMethodName, (Services,), {"db": self.plain()})() as it:
+        """Its own password, and only that; killed and restarted it has what was committed.
+
+        Two makers at once make one, and both work.
+        """
+        pair = {"db": self.plain(), "same": self.plain()}
+        kind = type(self._testMethodName, (Services,), pair)
+        with kind() as it, it.isolated("one") as clean:
+            old = clean.db.password
+            for db in (clean.db, clean.same):
+                db.connect().execute("select 1")
+        self.assertEqual(1, len(self.made()))
+        with kind() as it:
             db = it.db
             self.assertIsNotNone(db.running.snapshot)
             with it.isolated("one") as clean:
+                clean.same.connect().execute("select 1")
                 clean.db.connect(autocommit=True).execute("create table public.kept (id int)")
                 with self.assertRaisesRegex(psycopg.OperationalError, "password authentication"):
                     psycopg.connect(clean.db.dsn.replace(clean.db.password, old))
@@ -168,6 +178,7 @@ class SnapshotTest(unittest.TestCase):
                 self.assertEqual("root\n", db.exec(["whoami"]).output)
                 clean.db.restart()
                 clean.db.connect().execute("select from public.kept")
+        self.assertEqual(1, len(self.made()))
 
     def test_a_function_is_known_by_its_files(self) -> None:
         """By those that are named, in any process; or by itself, in this one."""
@@ -211,9 +222,11 @@ class SnapshotTest(unittest.TestCase):
                 self.assertEqual([], self.made())
 
     def test_a_damaged_snapshot_is_made_again(self) -> None:
-        """The class starts as ever, and the next one from the new snapshot."""
+        """The class starts as ever, the next one from the new snapshot; off is off meanwhile."""
         self.start(self.plain())
         [before] = self.made()
+        with mock.patch.dict(os.environ, ORCHESTRATOR_SNAPSHOTS="0"):
+            self.assertEqual(False, self.start(self.plain())[0])
         self.damage(before)
         with self.assertLogs("orchestrator", "WARNING") as logged:
             self.assertEqual(False, self.start(self.plain())[0])
@@ -262,20 +275,3 @@ class SnapshotTest(unittest.TestCase):
         with mock.patch("orchestrator.sessions.snapshots.list_snapshots", return_value=self.made()):
             limit_snapshots(self.engine, newest.size + 1)
         self.assertEqual([newest.key], [it.key for it in self.made()])
-        self.assertEqual(True, self.start(Postgres(database=f"{self.name}a"))[0])
-
-    def test_off_is_off(self) -> None:
-        """Nothing is made, and nothing used."""
-        self.start(self.plain())
-        self.assertEqual(1, len(self.made()))
-        with mock.patch.dict(os.environ, ORCHESTRATOR_SNAPSHOTS="0"):
-            self.assertEqual(False, self.start(self.plain())[0])
-
-    def test_two_makers_at_once_are_none_too_many(self) -> None:
-        """Two services of a class that are the same make one, and both work."""
-        kind = type(self._testMethodName, (Services,), {"a": self.plain(), "b": self.plain()})
-        for _ in range(2):
-            with kind() as it, it.isolated("one") as clean:
-                for db in (clean.a, clean.b):
-                    db.connect().execute("select 1")
-        self.assertEqual(1, len(self.made()))

@@ -153,8 +153,7 @@ class LifeTest(LeakCheckedTestCase):
         """The error names the attribute; the instance may be entered again."""
 
         class Broken(Services):
-            cache = Redis()
-            dead = Redis(command=["sh", "-c", "exit 3"], depends_on=[cache])
+            dead = Redis(command=["sh", "-c", "exit 3"])
 
         broken = Broken()
         for _ in range(2):
@@ -268,8 +267,7 @@ class ProcessTest(ProcessTestCase):
         self.assertIn("3 passed", output)
         nowhere = {"DOCKER_HOST": "unix:///nowhere", "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "1"}
         self.environ.update(nowhere)
-        for runner, expected in (("unittest", "skipped=1"), ("pytest", "1 skipped")):
-            status, output = self.run_python("-m", runner, "test_module.py")
-            self.assertIn(expected, output)
+        status, output = self.run_python("-m", "unittest", "test_module.py")
+        self.assertIn("skipped=1", output)
         status, output = self.run_python("script.py")
         self.assertIn("EngineUnavailableError", output)

@@ -6,7 +6,6 @@ import io
 import re
 import unittest
 from importlib import metadata
-from unittest import mock
 
 import orchestrator
 from orchestrator import Postgres, Redis, Services, ServicesMixin
@@ -25,11 +24,6 @@ class VersionTest(unittest.TestCase):
         with contextlib.redirect_stdout(out), self.assertRaises(SystemExit) as ended:
             main(["--version"])
         self.assertEqual((0, f"orchestrator {expected}\n"), (ended.exception.code, out.getvalue()))
-
-    def test_not_installed(self) -> None:
-        """A source tree on the path says that it was never installed."""
-        with mock.patch.object(metadata, "version", side_effect=metadata.PackageNotFoundError):
-            self.assertEqual("0+not.installed", orchestrator.__version__)
 
 
 class DidYouMeanTest(unittest.TestCase):

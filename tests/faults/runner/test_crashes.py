@@ -242,15 +242,15 @@ class HangTest(RunnerTestCase):
         """Neither imports nor other classes count, in a module unit neither."""
         self.write(
             test_slow="""
-            time.sleep(2)
+            time.sleep(3.2)
             def setUpModule(): pass
             for letter in "ABC":
                 globals()[letter] = type(
-                    letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(0.7)}
+                    letter, (unittest.TestCase,), {"test_a": lambda self: time.sleep(1.1)}
                 )
             """
         )
-        self.assertEqual("OK", self.run_suite("--timeout", "1.8").verdict)
+        self.assertEqual("OK", self.run_suite("--timeout", "3").verdict)
 
     def test_thread_that_never_ends(self) -> None:
         """A thread that outlives the tests holds up neither the report nor the exit for ever."""

@@ -138,21 +138,6 @@ class MannersTest(RunnerTestCase):
         self.assertEqual(expected, shown[:2])
         self.assertIn("DeprecationWarning: old", shown[2][1] or "")
 
-    def test_buffered_output(self) -> None:
-        """With -b only failing tests show their output, inside the failure."""
-        self.write(
-            test_output="""
-            class A(unittest.TestCase):
-                def test_a(self): print("kept to itself")
-                def test_b(self):
-                    print("shown")
-                    self.fail()
-            """
-        )
-        ran = self.run_suite("-b")
-        self.assertNotIn("kept to itself", ran.text)
-        self.assertIn("Stdout:\nshown", ran.text)
-
     def test_interpreter_options(self) -> None:
         """-W and -X reach the workers."""
         self.write(

@@ -26,28 +26,26 @@ class C(unittest.TestCase):
 class SelectionTest(RunnerTestCase):
     """Which tests run."""
 
-    def test_names(self) -> None:
-        """Classes and methods are named as for unittest; one that does not exist is an error."""
+    def test_names_folders_and_files(self) -> None:
+        """As for unittest; a folder's tests and a file's have their own names; the rest is told."""
         self.write(test_letters=LETTERS)
-        ran = self.run_suite("test_letters.A.test_one", "test_letters.B", "test_letters.Nothing")
+        self._move_letters("tests/unit/test_letters.py")
+        places = ("tests", "tests.unit", "tests/unit/", ".", "tests/unit/test_letters.py")
+        names = [f"tests.unit.test_letters.{it}" for it in ("A.test_one", "B", "Nothing")]
+        ran = self.run_suite(*places, *names)
+        often, more = "ok, ok, ok, ok, ok", "ok, ok, ok, ok, ok, ok"
         self.assertEqual(
             {
-                "A.test_one": "ok",
-                "B.test_one": "ok",
-                "B.test_two": "ok",
+                "unit.test_letters.A.test_one": more,
+                "unit.test_letters.A.test_three": often,
+                "unit.test_letters.A.test_two": often,
+                "unit.test_letters.B.test_one": more,
+                "unit.test_letters.B.test_two": more,
+                "unit.test_letters.C.test_one": often,
                 "loader._FailedTest.Nothing": "error",
             },
             ran.outcomes,
         )
-
-    def test_folders_and_files(self) -> None:
-        """The tests of a folder are discovered under their own names; so is a file by its path."""
-        self.write(test_letters=LETTERS)
-        self._move_letters("tests/unit/test_letters.py")
-        names = ("tests", "tests.unit", "tests/unit/", ".", "tests/unit/test_letters.py")
-        ran = self.run_suite(*names)
-        self.assertEqual(["ok, ok, ok, ok, ok"] * 6, list(ran.outcomes.values()), ran.text)
-        self.assertEqual("tests.unit.test_letters.A", ran.report[0].get("name"))
 
     def test_package_that_says_what_its_tests_are(self) -> None:
         """A package with tests of its own stands for these, as in unittest."""
@@ -74,20 +72,25 @@ class SelectionTest(RunnerTestCase):
         ran = self.run_suite("-k", "nothing")
         self.assertEqual(("NO TESTS RAN", 5), (ran.verdict, ran.status))
 
-    def test_failfast(self) -> None:
-        """-f stops at the first failure; what did not run is counted."""
+    def test_failfast_and_buffer(self) -> None:
+        """-f stops at the first failure, and counts the rest; -b shows what failing tests say."""
         self.write(
             test_fast="""
             class A(unittest.TestCase):
-                def test_a(self): self.fail()
-                def test_b(self): pass
+                def test_a(self): print("kept to itself")
+                def test_b(self):
+                    print("shown")
+                    self.fail()
+                def test_c(self): pass
             class B(unittest.TestCase):
                 def test_b(self): pass
             """
         )
-        ran = self.run_suite("-f", "-j", "1")
+        ran = self.run_suite("-f", "-b", "-j", "1")
         self.assertEqual("FAILED (failures=1, not run=2)", ran.verdict)
         self.assertIn("Not run: 2 tests (-f stopped the run)", ran.text)
+        self.assertNotIn("kept to itself", ran.text)
+        self.assertIn("Stdout:\nshown", ran.text)
 
     def test_wrong_arguments(self) -> None:
         """A wrong command line is status 2, and says so before any test runs."""
@@ -135,24 +138,6 @@ class OrderTest(RunnerTestCase):
         self.assertEqual("OK", self.run_suite("-j", "3").verdict)
         self.assertEqual(["module-up", "A-up", "A-down", "B-up", "module-down"], self._order())
 
-    def test_classes_run_side_by_side(self) -> None:
-        """Two classes that wait for each other both pass with two workers."""
-        self.write(
-            test_meet="""
-            def meet(mine, other):
-                open(mine, "w").close()
-                deadline = time.monotonic() + 30
-                while not os.path.exists(other):
-                    assert time.monotonic() < deadline, "the other class did not come"
-                    time.sleep(0.01)
-            class A(unittest.TestCase):
-                def test_a(self): meet("a", "b")
-            class B(unittest.TestCase):
-                def test_b(self): meet("b", "a")
-            """
-        )
-        self.assertEqual("OK", self.run_suite("-j", "2").verdict)
-
     def test_longest_first(self) -> None:
         """The class that took longest starts first; a damaged record is as good as none."""
         self.write(
@@ -176,12 +161,6 @@ class OrderTest(RunnerTestCase):
         self.assertEqual(1, json.loads(cache.read_text())["version"])
         self.run_suite("-j", "1")
         self.assertEqual(["B", "A"], self._order())
-
-    def test_folder_for_the_record_that_cannot_be_made(self) -> None:
-        """Nothing is recorded then, which is no error."""
-        self.write(test_letters=LETTERS)
-        (self.project / ".orchestrator").touch()
-        self.assertEqual("OK", self.run_suite().verdict)
 
     def test_shuffle(self) -> None:
         """--shuffle mixes classes, and tests in them; its printed seed repeats the order."""

@@ -85,7 +85,7 @@ class EditedTest(unittest.TestCase):
             with self.assertRaisesRegex(LockError, r"pip install 'unittest-orchestrator\[lock\]'"):
                 self.edit(image("zebra", "zebra:1", B))
 
-    @settings(max_examples=15)
+    @settings(max_examples=5)
     @given(
         st.lists(
             st.tuples(
