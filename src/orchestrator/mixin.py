@@ -19,6 +19,7 @@ from orchestrator.environment.services import (
     environment_of,
     plainly,
     start,
+    started_ahead,
     unique_name,
 )
 from orchestrator.errors import DeclarationError, missing_attribute
@@ -108,9 +109,10 @@ class ServicesMixin(_Base):
             unittest.SkipTest: There is no daemon, and ``ORCHESTRATOR_SKIP_WITHOUT_DOCKER=1``.
         """
         if declared_services(cls):
-            environment = environment_of(cls)
+            environment = started_ahead(cls) or environment_of(cls)
             cls.addClassCleanup(_stop, cls, environment)
-            start(environment)
+            if not environment.started:
+                start(environment)
             setattr(cls, ENVIRONMENT, environment)
             setattr(cls, HANDLES, environment.handles)
             if environment.keeps_failed:

@@ -23,6 +23,7 @@ from orchestrator.environment.launch import (
 from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
+from orchestrator.probes.waiting import answers
 from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack, check_installed, importing_much, load_early
 from orchestrator.services.service import in_order, join, needed
@@ -199,6 +200,13 @@ class Environment:
                 context.stopping.set()  # the others are not waited for
                 raise
         return {self.services[alias]: started.result() for alias, started in running.items()}
+
+    def lives(self, *, patience: float = 2.0) -> bool:
+        """Whether all of it runs and answers within so many seconds."""
+        try:
+            return all(answers(it, patience=patience) for it in self.handles.values())
+        except OrchestratorError:
+            return False
 
     @property
     def keeps_failed(self) -> bool:

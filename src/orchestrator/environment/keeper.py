@@ -31,9 +31,7 @@ from orchestrator.environment.environment import Environment
 from orchestrator.environment.launch import release
 from orchestrator.environment.likeness import Account, UnlikeError, described
 from orchestrator.environment.services import declared_services
-from orchestrator.errors import OrchestratorError
 from orchestrator.images.lockfile import lock_path
-from orchestrator.probes.waiting import answers
 from orchestrator.services.service import memory_needed
 from orchestrator.sessions import own_session
 from orchestrator.settings import Settings
@@ -320,13 +318,7 @@ class Keeper:
 
     def _lives(self) -> bool:
         """Whether all that was made runs and answers."""
-        environment = self._environment
-        try:
-            return environment is not None and all(
-                answers(handle, patience=_ANSWER) for handle in environment.handles.values()
-            )
-        except OrchestratorError:
-            return False
+        return self._environment is not None and self._environment.lives(patience=_ANSWER)
 
 
 def _imported(order: Mapping[str, Any]) -> type:

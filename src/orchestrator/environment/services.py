@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT: Final = "_orchestrator_environment"
 """Where a test class, and each `Services`, keeps what runs its services."""
+_AHEAD: Final = "_orchestrator_ahead"
 _NAME_LENGTH: Final = 40
 _turns: Final = ProcessLock()
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
@@ -190,6 +191,41 @@ def start(environment: Environment) -> None:
         if skip is not None and environment.skips(error):
             raise skip(str(error)) from error
         raise
+
+
+# Services that run before the fixture of their class does: the `runner` knows what comes next.
+
+
+def start_ahead(cls: type) -> None:
+    """Start the services of a class; its ``setUpClass`` takes them.
+
+    Raises:
+        OrchestratorError: They could not be started; nothing of them is left.
+    """
+    environment = environment_of(cls)
+    environment.start()
+    setattr(cls, _AHEAD, environment)
+
+
+def started_ahead(cls: type) -> Environment | None:
+    """What was started ahead, if it is what the class would start now, and runs."""
+    environment: Environment | None = vars(cls).get(_AHEAD)
+    if environment is None:
+        return None
+    if environment.services != declared_services(cls) or not environment.lives():
+        drop_ahead(cls)
+        return None
+    delattr(cls, _AHEAD)
+    return environment
+
+
+def drop_ahead(cls: type) -> None:
+    """Remove what was started ahead, unless the class has taken it."""
+    environment: Environment | None = vars(cls).get(_AHEAD)
+    if environment is not None:
+        delattr(cls, _AHEAD)
+        with contextlib.suppress(OrchestratorError):  # the end of the process tries again
+            environment.stop(wait=False)
 
 
 def plainly(begin: Callable[[], Result]) -> Result:

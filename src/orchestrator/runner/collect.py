@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import itertools
 import os
+import re
 import sys
+import textwrap
 import unittest
 import weakref
 from collections import defaultdict
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from orchestrator.runner.options import Options
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
+_TO_SUPER: Final = re.compile(r"super\([\w, ]*\)\.setUpClass\(\)")
+_PLAIN_DECORATORS: Final = ("classmethod", "override", "typing.override")
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
 _USUAL: Final = {
     name: getattr(unittest.TestSuite, name)
@@ -154,6 +160,7 @@ def _unit(key: str, tests: Sequence[Any]) -> tuple[Unit, Sequence[Any]]:
             for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
             if (memory := memory_of_services(cls))
         },
+        ahead=key in map(class_name, classes) and can_start_ahead(classes[0]),
     )
     return unit, tests
 
@@ -262,6 +269,38 @@ def memory_of_services(cls: type) -> tuple[int, ...]:
     from orchestrator.services.service import memory_needed  # who has services has loaded it
 
     return tuple(map(memory_needed, services))
+
+
+def can_start_ahead(cls: type) -> bool:
+    """Whether the services of a class can be started before its fixture begins.
+
+    Nothing of the class's own may come before them: where it has a ``setUpClass``, that begins with
+    ``super().setUpClass()``. What the classes of a process share is started with the first of them.
+    """
+    if not memory_of_services(cls):
+        return False
+    mixin = _mixin_of(cls)
+    scopes = {service.scope for service in mixin.declared_services(cls).values()}
+    own = cls.__mro__[: cls.__mro__.index(mixin.ServicesMixin)]
+    return (
+        "class" in scopes
+        and "process" not in scopes
+        and all(_begins_with_super(vars(base).get("setUpClass")) for base in own)
+    )
+
+
+def _begins_with_super(method: Any) -> bool:
+    if method is None:
+        return True
+    try:
+        [function] = ast.parse(textwrap.dedent(inspect.getsource(method.__func__))).body
+    except (AttributeError, TypeError, ValueError, OSError, SyntaxError):
+        return False
+    if not isinstance(function, ast.FunctionDef) or hasattr(method.__func__, "__wrapped__"):
+        return False
+    plain = all(ast.unparse(it) in _PLAIN_DECORATORS for it in function.decorator_list)
+    behind = ast.get_docstring(function) is not None
+    return plain and any(_TO_SUPER.fullmatch(ast.unparse(it)) for it in function.body[behind:][:1])
 
 
 def _mixin_of(cls: type) -> Any:

@@ -59,6 +59,14 @@ class RunUnit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Start the services of a unit that it will run: until then nobody needs this worker."""
+
+    unit: str
+    ids: tuple[str, ...]  # as in RunUnit
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stop:
     """Finish the test that runs, if there is one, tear down, and exit."""
 
@@ -72,6 +80,13 @@ class Collected:
 
     units: tuple[Unit, ...] = ()  # empty unless the parent asked for the report
     trouble: str = ""  # the traceback
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """It has done what can be done ahead for a unit; or cannot run it at all."""
+
+    trouble: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +143,10 @@ class Finished:
 Message: TypeAlias = (
     Setup
     | RunUnit
+    | Prepare
     | Stop
     | Collected
+    | Prepared
     | FixtureBegan
     | FixtureFailed
     | ServicesUp

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.runner.options import Options, Timeouts
     from orchestrator.runner.results import UnitResult
 
-_TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
 _CONFIGURATION: Final = "COVERAGE_PROCESS_CONFIG"  # coverage 7.10 and later start by it
 _ASKED_FOR: Final = (_CONFIGURATION, "COVERAGE_PROCESS_START")
 _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -122,10 +121,12 @@ class WorkerPool:
         self._selector.close()
         self._stack.close()
 
-    def start(self, *, report: bool) -> None:
+    def start(self, *, report: bool, spare: bool = False) -> None:
         """Start a worker, which collects the tests first; it reports them, or only that it has."""
         self._started += 1
-        worker = WorkerHandle(number=self._started, environ=self._environ, timeouts=self.timeouts)
+        worker = WorkerHandle(
+            number=self._started, environ=self._environ, timeouts=self.timeouts, spare=spare
+        )
         self.workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         worker.channel.send(Setup(options=self._options, report=report))
@@ -137,12 +138,18 @@ class WorkerPool:
             worker.timeouts = self.timeouts
         return self.timeouts
 
+    def ahead(self) -> list[UnitResult]:
+        """The units whose services run, or start, before their turn comes."""
+        return [worker.ahead for worker in self.workers if worker.ahead is not None]
+
     def running(self) -> list[UnitResult]:
         """The units that run."""
         return [worker.unit for worker in self.workers if worker.unit is not None]
 
-    def events(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
+    def events(self, *, tick: float = 0.5) -> Iterator[tuple[WorkerHandle, Message | None]]:
         """Wait for something to happen; a message of None means that the worker has died.
+
+        A death whose signal got lost is noticed after so many seconds.
 
         Every message a worker sent comes before its death.
         """
@@ -152,7 +159,7 @@ class WorkerPool:
                 unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
                 self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
         now = time.monotonic()
-        ready = self._selector.select(max(0.0, min([_TICK, *(step - now for step in due)])))
+        ready = self._selector.select(max(0.0, min([tick, *(step - now for step in due)])))
         self._interrupts.drain()
         for about, text, over in self._progress.news():
             self._told(about, text, over=over)

@@ -58,6 +58,7 @@ class Unit:
     tests: tuple[Test, ...]
     files: dict[str, str] = field(default_factory=dict)  # of each class, relative if possible
     services: dict[str, tuple[int, ...]] = field(default_factory=dict)  # memory, by class
+    ahead: bool = False  # whether its services can be started before its turn comes
 
 
 @dataclass(frozen=True, kw_only=True)

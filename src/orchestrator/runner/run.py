@@ -23,6 +23,7 @@ from orchestrator.runner.messages import (
     Finished,
     FixtureBegan,
     FixtureFailed,
+    Prepared,
     ServicesUp,
 )
 from orchestrator.runner.options import Options
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
 _BY_ITSELF: Final = 3  # what the end of a process by itself counts for
+_TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
+_LOOKS: Final = 0.1  # seconds between two looks for idle processors
+_IDLE: Final = 0.5  # processors with nothing to do, for a start for which nobody waits
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _SECOND: Final = 2
 _EVERYTHING: Final = ((), (), Options.start, Options.pattern)
@@ -106,8 +110,12 @@ class Run:
         self._history = History(Path.cwd())
         self._past = self._history.read()
         self._known: set[str] | None = None  # the ids of all tests there are
+        self._idle = schedule.Idle()
         self._schedule: Schedule | None = None  # until the tests are collected
-        self._jobs = 1
+        self._jobs = 1  # how many units may run at a time
+        self._spares = (
+            "NOAHEAD" not in os.environ
+        )  # whether more workers than that may start services ahead
         self._failed_starts = 0
         self._sharded_away = 0
         self._stopped = ""  # why no further test starts
@@ -150,7 +158,8 @@ class Run:
 
     def _go_on(self) -> None:
         """Wait for something to happen, and do what follows from it."""
-        for worker, message in self._pool.events():
+        looks = self._schedule is not None and self._schedule.starts_ahead
+        for worker, message in self._pool.events(tick=_LOOKS if looks else _TICK):
             self._handle(worker, message)
         self._act_on_interrupts()
         self._assign()
@@ -184,6 +193,8 @@ class Run:
             self._ended(worker)
         elif isinstance(message, Collected):
             self._collected(worker, message)
+        elif isinstance(message, Prepared):
+            self._prepared(worker, message)
         elif isinstance(message, FixtureFailed):
             unit = unit or self._apart(f"worker {worker.number}")
             self._fixture_failed(unit, message.owner, message.problem)
@@ -196,6 +207,7 @@ class Run:
         What ran when the time was up is the error, also where it goes on when it is looked at.
         """
         in_time = worker.ending is not Ending.TIMEOUT
+        worker.up |= not isinstance(message, FixtureBegan)
         if isinstance(message, Began) and in_time:
             worker.ordinal, worker.running = message.ordinal, message.title
         elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):
@@ -232,7 +244,26 @@ class Run:
         if self._schedule is not None and not self._stopped and unit.reopen():
             self._schedule.put_back(unit, last=True)
 
+    def _prepared(self, worker: WorkerHandle, message: Prepared) -> None:
+        """What could be done ahead is done, unless this worker has collected other tests."""
+        worker.release()
+        if message.trouble:
+            self._not_ahead(worker)
+            worker.leave()
+
+    def _not_ahead(self, worker: WorkerHandle) -> None:
+        """What a worker was to run, another one does, and nothing is started ahead any more."""
+        unit, worker.ahead = worker.ahead, None
+        if unit is not None and self._schedule is not None:
+            self._spares = False
+            if not self._stopped:
+                self._schedule.put_back(unit)
+
     def _collected(self, worker: WorkerHandle, message: Collected) -> None:
+        if message.trouble and worker.spare:
+            self._spares = False
+            worker.leave()
+            return
         if message.trouble:
             worker.leave()
             if self._schedule is None:
@@ -278,11 +309,13 @@ class Run:
                 result = UnitResult(unit=unit, order=order, retries=options.retries)
                 self.results.units.append(result)
         self._jobs = self._options.jobs or schedule.cpus()
+        free = schedule.memory_budget()
         self._schedule = Schedule(
             [result for result in self.results.units if result.order],
             recorded=self._past.seconds,
             seed=seed,
-            budget=schedule.memory_budget() if self._options.jobs is None else None,
+            budget=free if self._options.jobs is None else None,
+            ahead=free,
             first=failed,
         )
         self._text.planned(self.results)
@@ -304,24 +337,65 @@ class Run:
         """Give idle workers units, end those for whom there is none, start who is missing."""
         if self._schedule is None:
             return
-        for worker in self._pool.workers:
-            if worker.state is not State.IDLE or worker.ending is not Ending.NONE:
-                continue
-            if unit := self._schedule.next(self._pool.running(), ran=worker.ran):
-                worker.run(unit)
-            elif self._schedule.has_none_for(worker.ran):
-                worker.leave()
         staying = [worker for worker in self._pool.workers if worker.stays]
-        busy = sum(worker.unit is not None for worker in staying)
+        for worker in staying:
+            if worker.state is State.IDLE and worker.ahead and self._free:
+                worker.run(worker.ahead)
+        for worker in staying:
+            if worker.state is State.IDLE and worker.ahead is None:
+                self._assign_one(self._schedule, worker)
+        staying = [worker for worker in staying if worker.stays]
+        busy = sum(worker.unit is not None or worker.ahead is not None for worker in staying)
+        waiting = len(self._schedule)
         if self._options.jobs is None and staying and self._schedule.seconds < _WORTH_A_WORKER:
             return  # by the time another one is here, the work is done
-        for _ in range(len(staying), min(self._jobs, busy + len(self._schedule))):
+        for _ in range(len(staying), min(self._jobs, busy + waiting)):
             self._pool.start(report=False)
+        if self._wants_spare(self._schedule, staying):
+            self._pool.start(report=False, spare=True)
+            self._idle.restart()
+
+    def _assign_one(self, waiting: Schedule, worker: WorkerHandle) -> None:
+        """Have an idle worker run a unit, or start services of one whose turn has not come."""
+        running, ahead = self._pool.running(), self._pool.ahead()
+        if (
+            waiting.starts_ahead
+            and ((self._free and ahead) or self._may_start_ahead())  # the first to be ready runs
+            and (unit := waiting.next_ahead([*running, *ahead], ran=worker.ran))
+        ):
+            worker.prepare(unit)
+            self._idle.restart()
+        elif self._free and (unit := waiting.next([*running, *ahead], ran=worker.ran)):
+            worker.run(unit)
+        elif waiting.has_none_for(worker.ran):
+            worker.leave()
+
+    @property
+    def _free(self) -> bool:
+        """Whether one more unit may run."""
+        return len(self._pool.running()) < self._jobs
+
+    def _may_start_ahead(self) -> bool:
+        """Whether services may start for which nobody waits: where a processor is idle."""
+        waits = self._spares and not self._free and any(it.up for it in self._pool.workers)
+        return waits and self._idle.processors >= _IDLE
+
+    def _wants_spare(self, waiting: Schedule, staying: Sequence[WorkerHandle]) -> bool:
+        """Whether one more worker than may run units is of use, to start services ahead."""
+        return (
+            waiting.starts_ahead
+            and all(worker.unit is not None for worker in staying)
+            and len(staying) < 2 * self._jobs
+            and self._may_start_ahead()
+        )
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
         from orchestrator.runner import crash_reports
 
+        if worker.spare:
+            self._spares = False
+            return
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
         self._failed_starts += _BY_ITSELF if by_itself else 1
         if self._failed_starts < _FAILED_STARTS:
@@ -339,6 +413,7 @@ class Run:
     def _ended(self, worker: WorkerHandle) -> None:
         """A worker is dead: record what it was doing."""
         status, unit, logs = worker.reap(), worker.unit, ""
+        unused = worker.ahead is not None and len(worker.ran) == 1
         if status != 0 and worker.served:
             logs = self._service_logs().take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
@@ -348,11 +423,14 @@ class Run:
             self._retry(unit)
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             self._start_failed(worker, status=status)
+        elif unused or worker.state is State.PREPARING:
+            pass  # it has run nothing that is not over
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
             from orchestrator.runner import crash_reports
 
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
             self._fixture_failed(self._apart(f"worker {worker.number}"), "", problem)
+        self._not_ahead(worker)
         if worker.state is not State.COLLECTING:
             self._output(worker, title=f"worker {worker.number}, at its exit")
         if worker.killed and worker.ending is Ending.NONE:
@@ -440,9 +518,10 @@ class Run:
         if self._schedule is not None:
             self._schedule.clear()
         for worker in self._pool.workers:
+            worker.ahead = None
             if worker.unit is not None:
                 worker.stop(limited=limited)
-            elif worker.state is State.COLLECTING:
+            elif worker.state in (State.COLLECTING, State.PREPARING):
                 worker.interrupt()
 
     # Recording and showing

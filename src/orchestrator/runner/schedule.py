@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _SECONDS_PER_TEST: Final = 0.01
 _SECONDS_PER_SERVICE: Final = 2.0
 _SHARE: Final = 0.8  # of the free memory: the workers themselves need some, and everyone else
 _MEMINFO: Final = Path("/proc/meminfo")
+_STAT: Final = Path("/proc/stat")
+_LOOK: Final = 0.08  # seconds for which idle processors are counted
 _CGROUP: Final = Path("/sys/fs/cgroup")  # of version 2: this process's own, in a container
 
 
@@ -41,6 +44,7 @@ class Schedule:
         seed: What to shuffle by, or None for the longest first.
         first: Keys of units that come before all others.
         budget: Bytes that all services together may use; a unit that needs more runs alone.
+        ahead: The same, for what is started before its turn comes.
     """
 
     def __init__(
@@ -50,9 +54,11 @@ class Schedule:
         recorded: Mapping[str, float],
         seed: str | None,
         budget: int | None,
+        ahead: int | None = None,
         first: Collection[str] = (),
     ) -> None:
         self._budget = budget
+        self._ahead_budget = ahead
         self._seconds = estimates((waiting.unit for waiting in units), recorded)
         self._waiting = list(units)
         if seed is not None:
@@ -84,9 +90,31 @@ class Schedule:
                 return waiting
         return None
 
+    def next_ahead(
+        self, running: Sequence[UnitResult], *, ran: Collection[str] = ()
+    ) -> UnitResult | None:
+        """Take the unit that would be next if its services can, and may, start before its turn."""
+        waiting = self.first_for(ran)
+        used = sum(memory_of(result.unit) for result in running)
+        if waiting is None or not waiting.unit.ahead:
+            return None
+        if self._ahead_budget is not None and used + memory_of(waiting.unit) > self._ahead_budget:
+            return None
+        self._waiting.remove(waiting)
+        return waiting
+
+    @property
+    def starts_ahead(self) -> bool:
+        """Whether what is next is of the kind whose services can start before its turn."""
+        return bool(self._waiting) and self._waiting[0].unit.ahead
+
+    def first_for(self, ran: Collection[str]) -> UnitResult | None:
+        """What waits longest for a worker that ran these units."""
+        return next((it for it in self._waiting if it.unit.key not in ran), None)
+
     def has_none_for(self, ran: Collection[str]) -> bool:
         """Whether nothing waits for a worker that ran these units: it holds no test any more."""
-        return all(waiting.unit.key in ran for waiting in self._waiting)
+        return self.first_for(ran) is None
 
     def put_back(self, unit: UnitResult, *, last: bool = False) -> None:
         """Run what a crash left over before anything else, or what failed when all else is over."""
@@ -308,6 +336,38 @@ def cpus() -> int:
     """The CPUs this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Idle:
+    """How many processors of this machine have nothing to do."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Look at what is from now on."""
+        self._since, self._idle = time.monotonic(), _idle_seconds()
+        self._found = 0.0
+
+    @property
+    def processors(self) -> float:
+        """How many had nothing to do the last time that it was looked at for long enough."""
+        now = time.monotonic()
+        if now - self._since >= _LOOK:
+            if (idle := _idle_seconds()) is None or self._idle is None:
+                self._found = cpus() - os.getloadavg()[0]
+            else:
+                self._found = (idle - self._idle) / (now - self._since)
+            self._since, self._idle = now, idle
+        return self._found
+
+
+def _idle_seconds() -> float | None:
+    """Since the machine was started, of all processors together; None where it does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        idle, waits = _STAT.read_text(encoding="ascii").split(maxsplit=6)[4:6]
+        return (int(idle) + int(waits)) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def memory_budget() -> int | None:

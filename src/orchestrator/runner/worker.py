@@ -9,12 +9,13 @@ import sys
 import traceback
 import warnings
 from collections import defaultdict, deque
-from contextlib import suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
-from orchestrator.runner.collect import PlainSuites, collect
+from orchestrator.runner.collect import PlainSuites, class_name, collect
 from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
     DUMP,
@@ -22,6 +23,8 @@ from orchestrator.runner.messages import (
     Collected,
     Finished,
     FixtureFailed,
+    Prepare,
+    Prepared,
     RunUnit,
     Setup,
     Stop,
@@ -57,6 +60,8 @@ class Worker:
         self._units: dict[str, tuple[Unit | None, Sequence[Any]]] = {}
         self._suites = PlainSuites()
         self._leaving = False
+        self._prepared: type | None = None  # the class whose services have started ahead
+        self._seconds_ahead = 0.0  # that this took
         self._results: list[Result] = []  # the last one is of the unit that runs
         self._streams = sys.stdout, sys.stderr
         self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
@@ -71,7 +76,11 @@ class Worker:
         try:
             while not self._leaving:
                 message = self._channel.receive()
+                if isinstance(message, Prepare):
+                    self._prepare(message)
+                    continue
                 if not isinstance(message, RunUnit):  # Stop, or no parent any more
+                    self._drop_prepared()
                     if self._results and "orchestrator.environment.context" in sys.modules:
                         from orchestrator.environment.context import left_behind
 
@@ -82,6 +91,7 @@ class Worker:
                 self._run(message)
         finally:
             self._interruption.over()  # what runs at the exit cleans up
+            self._drop_prepared()
 
     def _collected(self) -> bool:
         try:
@@ -100,6 +110,38 @@ class Worker:
         reported = tuple(unit for unit, _ in units) if self._setup.report else ()
         self._channel.send(Collected(units=reported))
         return True
+
+    def _prepare(self, order: Prepare) -> None:
+        """Start the services of a class; whatever goes wrong, its fixture does it all again."""
+        unit, tests = self._units.get(order.unit, (None, ()))
+        try:
+            _ids_here(unit, order)
+        except LookupError as error:
+            self._channel.send(Prepared(trouble=str(error)))
+            return
+        from orchestrator.environment.services import start_ahead  # who has services has loaded it
+
+        began, self._prepared = unpatched.now(), type(tests[0])
+        try:
+            with ExitStack() as hidden:
+                if self._options.buffer:
+                    hidden.enter_context(redirect_stdout(StringIO()))
+                    hidden.enter_context(redirect_stderr(StringIO()))
+                start_ahead(self._prepared)
+        except KeyboardInterrupt:
+            self._leaving = True
+        except BaseException:  # noqa: BLE001, S110 - of a migration, perhaps, and told when it counts
+            pass
+        self._seconds_ahead = unpatched.now() - began
+        self._channel.send(Prepared())
+
+    def _drop_prepared(self) -> None:
+        """Remove what was started ahead for a class that had no use for it."""
+        cls, self._prepared = self._prepared, None
+        if cls is not None:
+            from orchestrator.environment.services import drop_ahead
+
+            drop_ahead(cls)
 
     def _run(self, order: RunUnit) -> None:
         try:
@@ -134,6 +176,9 @@ class Worker:
             suite.run_unit(result)
         except KeyboardInterrupt:
             self._leaving = True
+        if self._prepared is not None and (name := class_name(self._prepared)) in suite.seconds:
+            suite.seconds[name] += self._seconds_ahead
+        self._drop_prepared()
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):  # a test closed or replaced it
                 stream.flush()
@@ -174,20 +219,31 @@ def _matched(unit: Unit | None, tests: Sequence[Any], order: RunUnit) -> deque[t
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
+    there = _ids_here(unit, order)
+    here: dict[str, list[Any]] = defaultdict(list)
+    for known, test in zip(unit.tests if unit else (), tests, strict=True):
+        here[_comparable(known.id)].append(test)
+    ordered = [here[id_].pop(0) for id_ in there]
+    return deque((ordinal, ordered[ordinal]) for ordinal in order.order)
+
+
+def _ids_here(unit: Unit | None, order: RunUnit | Prepare) -> list[str]:
+    """The ids of the tests as the parent knows them.
+
+    Raises:
+        LookupError: This process collected others.
+    """
     if unit is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
-    here: dict[str, list[Any]] = defaultdict(list)
-    for known, test in zip(unit.tests, tests, strict=True):
-        here[_comparable(known.id)].append(test)
+    here = [_comparable(known.id) for known in unit.tests]
     there = list(map(_comparable, order.ids))
-    if sorted(there) != sorted(_comparable(known.id) for known in unit.tests):
+    if sorted(there) != sorted(here):
         raise LookupError(
-            f"{order.unit} holds {len(tests)} tests in this worker and {len(order.ids)} in "
+            f"{order.unit} holds {len(here)} tests in this worker and {len(there)} in "
             f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
             f"there: {_some(set(there) - set(here))}. Tests must be collected the same each time"
         )
-    ordered = [here[id_].pop(0) for id_ in there]
-    return deque((ordinal, ordered[ordinal]) for ordinal in order.order)
+    return there
 
 
 def _comparable(id_: str) -> str:

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import ParentEnd
-from orchestrator.runner.messages import DUMP, INTERRUPT, RunUnit, Stop, Written
+from orchestrator.runner.messages import DUMP, INTERRUPT, Prepare, RunUnit, Stop, Written
 from orchestrator.runner.results import Output
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class State(Enum):
 
     COLLECTING = auto()
     IDLE = auto()
+    PREPARING = auto()
     RUNNING = auto()
     LEAVING = auto()
 
@@ -48,11 +49,16 @@ class Ending(Enum):
 class WorkerHandle:
     """A worker, in a session (and so a process group) of its own."""
 
-    def __init__(self, *, number: int, environ: Mapping[str, str], timeouts: Timeouts) -> None:
+    def __init__(
+        self, *, number: int, environ: Mapping[str, str], timeouts: Timeouts, spare: bool = False
+    ) -> None:
         self.number = number
         self.timeouts = timeouts
+        self.spare = spare  # whether nobody needs it
         self.state = State.COLLECTING
         self.unit: UnitResult | None = None  # that it runs
+        self.ahead: UnitResult | None = None  # whose services it has started, or is starting
+        self.up = False  # whether its unit is past the start of its services
         self.ran: set[str] = set()  # the keys of all that it was given
         self.ordinal: int | None = None  # of the test that runs, or ran when the time was up
         self.running = ""  # the title of what that test runs, where that is another one
@@ -99,21 +105,30 @@ class WorkerHandle:
         """Whether it is there to run more."""
         return self.state is not State.LEAVING and self.ending is Ending.NONE
 
+    def prepare(self, unit: UnitResult) -> None:
+        """Have it start the services of a unit that it will run."""
+        self.ahead = unit
+        self.ran.add(unit.unit.key)
+        self.served = True
+        self.state = State.PREPARING
+        self.class_began()
+        self.channel.send(Prepare(unit=unit.unit.key, ids=_ids(unit)))
+
     def run(self, unit: UnitResult) -> None:
         """Give it a unit."""
-        self.unit = unit
+        self.unit, self.ahead = unit, None
         self.ran.add(unit.unit.key)
         self.served |= bool(unit.unit.services)
+        self.up = not unit.unit.services
         self.state = State.RUNNING
         self.ordinal, self.phase, self.owner = None, "", ""
         self.class_began()
-        ids = tuple(test.id for test in unit.unit.tests)
-        self.channel.send(RunUnit(unit=unit.unit.key, ids=ids, order=tuple(unit.open)))
+        self.channel.send(RunUnit(unit=unit.unit.key, ids=_ids(unit), order=tuple(unit.open)))
 
     def release(self) -> None:
-        """It is done with its unit, or with collecting."""
+        """It is done with its unit, with collecting, or with what it did ahead."""
         self.unit = self.ordinal = self._deadline = None
-        if self.state in (State.COLLECTING, State.RUNNING):
+        if self.state in (State.COLLECTING, State.PREPARING, State.RUNNING):
             self.state = State.IDLE
 
     def class_began(self) -> None:
@@ -272,6 +287,10 @@ class OutputFiles:
         """Drop them."""
         for file in (self.out, self.err, self.stacks):
             os.close(file)
+
+
+def _ids(unit: UnitResult) -> tuple[str, ...]:
+    return tuple(test.id for test in unit.unit.tests)
 
 
 def _read(file: int, start: int, end: int) -> str:

@@ -10,13 +10,17 @@ import textwrap
 import unittest.mock
 import uuid
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
-from tests.integration.runner.case import RunnerTestCase
+from tests.integration.runner.case import Ran, RunnerTestCase
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 PREAMBLE = "from orchestrator import Redis, ServicesMixin\n"
 HANGS = """
@@ -29,7 +33,51 @@ class A(ServicesMixin, unittest.TestCase):
 """
 
 
-class ServicesTest(RunnerTestCase):
+_AHEAD = """
+import sys
+from unittest import mock
+from orchestrator.cli import main
+with mock.patch("orchestrator.runner.schedule.Idle.processors", 2.0):
+    sys.exit(main(["test", *sys.argv[1:]]))
+"""
+_NOTED = """
+class Noted(Redis):
+    def prepare(self):
+        with open("prepared", "a") as file:
+            print(self.container_id, os.getpid(), file=file)
+        if os.path.exists("hang") and len(prepared()) == 2:
+            until(lambda: os.path.exists("go"))
+def prepared():
+    with open("prepared") as file:
+        return [line.split() for line in file]
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+class A(ServicesMixin, unittest.TestCase):
+    cache = Noted()
+    def test_a(self):
+        until(lambda: len(prepared()) == 2)
+        os.path.exists("do") and exec(open("do").read())
+class B(ServicesMixin, unittest.TestCase):
+    cache = Noted()
+    def test_b(self):
+        self.assertEqual(0, self.cache.client.dbsize())
+        with open("used", "w") as file:
+            print(self.cache.container_id, os.getpid(), file=file)
+"""
+
+
+_ONCE = """
+if os.path.exists("imported"):
+    open("again", "w").close()
+    raise RuntimeError
+open("imported", "w").close()
+"""
+
+
+class RunTestCase(RunnerTestCase):
     """Services under the parallel runner; after each test nothing of its run may be left."""
 
     def setUp(self) -> None:
@@ -40,6 +88,92 @@ class ServicesTest(RunnerTestCase):
         environ.start()
         self.addCleanup(environ.stop)
         self.addCleanup(self.wait_for, lambda: not self._left(), "its things to be removed")
+
+    def _write(self, source: str) -> None:
+        self.write(test_services=PREAMBLE + textwrap.dedent(source))
+
+    def _left(self) -> list[str]:
+        with closing(connect(Settings.from_environment())) as engine:
+            found = snapshot(engine, {Label.RUN: self.run_id})[0]
+        return [f"{thing.kind} {thing.name}" for thing in found]
+
+
+class AheadTest(RunTestCase):
+    """While a class's tests run, a further worker starts the services of the next one.
+
+    That is where processors are idle, which these tests take for granted.
+    """
+
+    def _ran(self, *arguments: str) -> Ran:
+        """Run classes A and B, one at a time; A waits for B's services."""
+        with self._started(*arguments) as running:
+            return self.ended(running)
+
+    def setUp(self) -> None:
+        """Write the classes."""
+        super().setUp()
+        self._write(_NOTED)
+
+    def _started(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        return self.started("-j", "1", *arguments, command=["-c", _AHEAD])
+
+    def _servers(self, file: str) -> list[str]:
+        return (self.project / file).read_text().splitlines()
+
+    def test_next_class_has_what_was_started_for_it(self) -> None:
+        """Its own, in its own process, and once."""
+        ran = self._ran()
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertEqual(self._servers("prepared")[1:], self._servers("used"))
+
+    def test_server_that_has_ended(self) -> None:
+        """A class whose server ended while it waited has another one."""
+        (self.project / "do").write_text(
+            "import subprocess\nsubprocess.run(['docker', 'kill', prepared()[1][0]], check=True)"
+        )
+        ran = self._ran()
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertEqual(self._servers("prepared")[2:], self._servers("used"))
+
+    def test_killed_while_it_starts_services(self) -> None:
+        """No test was lost, and the class starts its own: that is no error."""
+        (self.project / "hang").touch()
+        (self.project / "do").write_text("os.kill(int(prepared()[1][1]), signal.SIGKILL)")
+        ran = self._ran()
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertEqual(self._servers("prepared")[2:], self._servers("used"))
+
+    def test_first_failure_stops_the_run(self) -> None:
+        """What was started for a class that does not run any more goes."""
+        (self.project / "do").write_text("self.fail()")
+        ran = self._ran("-f")
+        self.assertEqual({"A.test_a": "failure", "B.test_b": "not-run"}, ran.outcomes, ran.text)
+        self.assertEqual([], self._left(), "after the command has returned")
+
+    def test_interrupted_while_it_starts_services(self) -> None:
+        """They go, and the test that runs is not disturbed."""
+        (self.project / "do").write_text("open('waits', 'w'); until(lambda: os.path.exists('go'))")
+        (self.project / "hang").touch()
+        with self._started() as running:
+            self.wait_for_file("waits")
+            running.send_signal(signal.SIGINT)
+            self.wait_for_note(running, "may finish")
+            (self.project / "go").touch()
+            ran = self.ended(running)
+        self.assertEqual((130, "ok"), (ran.status, ran.outcomes["A.test_a"]), ran.text)
+        self.assertEqual("not-run", ran.outcomes["B.test_b"])
+        self.assertEqual([], self._left(), "after the command has returned")
+
+    def test_tests_that_can_be_collected_once(self) -> None:
+        """That a further worker finds others, or none, is no error: each class starts its own."""
+        self._write(_ONCE + _NOTED.replace("len(prepared()) == 2", "os.path.exists('again')"))
+        ran = self._ran()
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertEqual(self._servers("prepared")[1:], self._servers("used"))
+
+
+class ServicesTest(RunTestCase):
+    """What is left, and told, of services when processes end in whatever way."""
 
     def test_dead_workers_and_logs(self) -> None:
         """A death is told with its services' logs, and leaves nothing; --logs keeps them all."""
@@ -183,11 +317,3 @@ class ServicesTest(RunnerTestCase):
             running.kill()
             for pid in self.workers():
                 os.kill(pid, signal.SIGKILL)
-
-    def _write(self, source: str) -> None:
-        self.write(test_services=PREAMBLE + textwrap.dedent(source))
-
-    def _left(self) -> list[str]:
-        with closing(connect(Settings.from_environment())) as engine:
-            found = snapshot(engine, {Label.RUN: self.run_id})[0]
-        return [f"{thing.kind} {thing.name}" for thing in found]

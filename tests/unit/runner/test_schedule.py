@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator import Kafka, Postgres, Service, ServicesMixin
-from orchestrator.runner.collect import memory_of_services
+from orchestrator import Kafka, Postgres, Redis, Service, ServicesMixin
+from orchestrator.runner.collect import can_start_ahead, memory_of_services
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
 from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
@@ -24,12 +29,15 @@ def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
     )
 
 
-def _schedule(*units: Unit, budget: int | None = None, **recorded: float) -> Schedule:
+def _schedule(
+    *units: Unit, budget: int | None = None, ahead: int | None = None, **recorded: float
+) -> Schedule:
     return Schedule(
         [UnitResult(unit=unit, order=range(len(unit.tests))) for unit in units],
         recorded={f"m.{name}": seconds for name, seconds in recorded.items()},
         seed=None,
         budget=budget,
+        ahead=ahead,
     )
 
 
@@ -67,6 +75,69 @@ class ScheduleTest(unittest.TestCase):
     def test_too_large_for_the_budget(self) -> None:
         """A class larger than the whole budget runs alone, not never."""
         self.assertIsNotNone(_schedule(_unit("A", memory=20), budget=10).next([]))
+
+    def test_started_ahead(self) -> None:
+        """Only what is next, if it can start before its turn, and fits beside all that runs."""
+        can, cannot = (
+            replace(_unit(name, memory=6), ahead=ahead) for name, ahead in (("A", True), ("B", False))
+        )
+        running = [UnitResult(unit=_unit("R", memory=6), order=[0])]
+        for units, free, expected in (
+            ((can, cannot), 12, "m.A"),
+            ((can, cannot), 11, None),
+            ((can, cannot), None, "m.A"),
+            ((cannot, can), 12, None),
+        ):
+            plan = _schedule(*units, ahead=free)
+            found = plan.next_ahead(running)
+            self.assertEqual(expected, found and found.unit.key, (units[0].key, free))
+            self.assertEqual(1 if found else 2, len(plan))
+
+    def test_what_can_start_ahead(self) -> None:
+        """A class whose own code does not run before its services start; no shared ones."""
+
+        class First(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            @classmethod
+            def setUpClass(cls) -> None:
+                """Say so."""
+                super().setUpClass()
+                cls.more = 1
+
+        class Before(First):
+            @classmethod
+            def setUpClass(cls) -> None:
+                cls.more = 1
+                super().setUpClass()
+
+        class Inherits(Before):
+            pass
+
+        def wrapped(method: Callable[[type], None]) -> Callable[[type], None]:
+            @functools.wraps(method)
+            def around(cls: type) -> None:
+                method(cls)
+
+            return around
+
+        class Wrapped(First):
+            @classmethod
+            @wrapped
+            def setUpClass(cls) -> None:
+                super().setUpClass()
+
+        class Shared(First):
+            queue = Redis(scope="process")
+
+        class PerTest(ServicesMixin, unittest.TestCase):
+            cache = Redis(scope="test")
+
+        class Skipped(First):
+            __unittest_skip__ = True
+
+        classes = (First, Before, Inherits, Wrapped, Shared, PerTest, Skipped, unittest.TestCase)
+        self.assertEqual([First], [cls for cls in classes if can_start_ahead(cls)])
 
     def test_a_service_says_itself_what_it_usually_takes(self) -> None:
         """Its limit of memory counts, and without one its class's word; a user's own class too."""
