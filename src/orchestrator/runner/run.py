@@ -113,9 +113,7 @@ class Run:
         self._idle = schedule.Idle()
         self._schedule: Schedule | None = None  # until the tests are collected
         self._jobs = 1  # how many units may run at a time
-        self._spares = (
-            "NOAHEAD" not in os.environ
-        )  # whether more workers than that may start services ahead
+        self._spares = True  # whether more workers than that may start services ahead
         self._failed_starts = 0
         self._sharded_away = 0
         self._stopped = ""  # why no further test starts

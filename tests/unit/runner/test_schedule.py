@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 import tempfile
 import unittest
 from dataclasses import replace
@@ -79,7 +80,8 @@ class ScheduleTest(unittest.TestCase):
     def test_started_ahead(self) -> None:
         """Only what is next, if it can start before its turn, and fits beside all that runs."""
         can, cannot = (
-            replace(_unit(name, memory=6), ahead=ahead) for name, ahead in (("A", True), ("B", False))
+            replace(_unit(name, memory=6), ahead=ahead)
+            for name, ahead in (("A", True), ("B", False))
         )
         running = [UnitResult(unit=_unit("R", memory=6), order=[0])]
         for units, free, expected in (
@@ -103,12 +105,12 @@ class ScheduleTest(unittest.TestCase):
             def setUpClass(cls) -> None:
                 """Say so."""
                 super().setUpClass()
-                cls.more = 1
+                os.environ.pop("NO_SUCH", None)
 
         class Before(First):
             @classmethod
             def setUpClass(cls) -> None:
-                cls.more = 1
+                os.environ.pop("NO_SUCH", None)
                 super().setUpClass()
 
         class Inherits(Before):
