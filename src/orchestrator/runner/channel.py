@@ -43,11 +43,12 @@ class WorkerEnd:
         self._identity = identity(self._descriptor)
         self._owner = os.getpid()
         self._received = b""
+        self._unsent = b""
         self._lock = Lock()  # a test may report from threads
         os.register_at_fork(after_in_child=self._close_in_child)
 
-    def send(self, message: Message) -> None:
-        """Send a message.
+    def send(self, message: Message, *, later: bool = False) -> None:
+        """Send a message, or write it together with the next one.
 
         Raises:
             ChannelLostError: The parent, or the descriptor, is gone.
@@ -57,7 +58,11 @@ class WorkerEnd:
             unpatched.write(2, _ESCAPED)
             unpatched.exit_at_once(_FORK_ESCAPED)
         line = encode(message)
+        if later:
+            self._unsent += line
+            return
         with self._lock:
+            line, self._unsent = self._unsent + line, b""
             self._check()
             try:
                 while line:

@@ -60,10 +60,10 @@ class PlainSuites:
     def added(self) -> list[Any]:
         """What has been added to them since they were collected, or since the last time."""
         more: list[Any] = []
-        for place, (held, length) in enumerate(self._known):
-            if parts := _parts(held())[length:]:
-                more += parts
-                self._known[place] = held, length + len(parts)
+        held = [(suite, length) for ref, length in self._known if (suite := ref()) is not None]
+        for suite, length in held:
+            more += _parts(suite)[length:]
+        self._known = [(weakref.ref(suite), len(_parts(suite))) for suite, _ in held]
         return more
 
 
@@ -170,6 +170,9 @@ def _unit(key: str, tests: Sequence[Any]) -> tuple[Unit, Sequence[Any]]:
 
 def is_suite(test: Any) -> bool:
     """Whether unittest takes something for a suite."""
+    kind = type(test)
+    if getattr(kind, "__iter__", None) is None and not hasattr(kind, "__getitem__"):
+        return False  # an exception takes longer
     try:
         iter(test)
     except TypeError:

@@ -6,7 +6,6 @@ SIGINT and SIGTERM are the tests' own: the runner interrupts with a signal that 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import signal
 import sys
@@ -14,15 +13,15 @@ import threading
 from os import close, getpid, killpg, pipe
 from pathlib import Path
 from select import poll
-from signal import pthread_kill, pthread_sigmask
+from signal import pthread_kill
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner.channel import identity, moved_up
 from orchestrator.runner.messages import INTERRUPT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
 
     from orchestrator.runner.options import Timeouts
@@ -33,6 +32,8 @@ _HANDLED: Final = frozenset(
     getattr(signal, f"SIG{name}")
     for name in ("INT", "TERM", "HUP", "ALRM", "VTALRM", "PROF", "USR1", "USR2")
 )
+# What `signal` makes of a set, members of an enumeration, takes ten times as long.
+_pthread_sigmask: Final[Any] = signal._signal.pthread_sigmask  # type: ignore[attr-defined]  # noqa: SLF001
 _SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 _TASKS: Final = Path("/proc/self/task")
 _ENDS: Final = 0.1  # seconds for a thread that was told to end
@@ -50,17 +51,16 @@ class Interruption:
         self._owner = getpid()
         signal.signal(INTERRUPT, self._on_signal)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep signals, a test's own too, from interrupting the block halfway."""
+    def undisturbed(self, act: Callable[[Any], None], argument: object) -> None:
+        """Call a function that no signal, of a test's own neither, interrupts halfway."""
         came = self.came
-        mask = pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        mask = _pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._held = True
         try:
-            yield
+            act(argument)
         finally:
             self._held = False
-            pthread_sigmask(signal.SIG_SETMASK, mask)
+            _pthread_sigmask(signal.SIG_SETMASK, mask)
         if self.came and not came:
             raise KeyboardInterrupt
 
@@ -112,12 +112,12 @@ class Watch:
         self._wake = moved_up(wake)
         running = _thread.allocate_lock()
         running.acquire()
-        mask = pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
+        mask = _pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
         try:
             # Not by `threading`: a test that counts its threads must not find this one.
             _thread.start_new_thread(self._wait, (moved_up(waking), running.release))
         finally:
-            pthread_sigmask(signal.SIG_SETMASK, mask)
+            _pthread_sigmask(signal.SIG_SETMASK, mask)
         running.acquire()
 
     def _pause(self) -> None:

@@ -133,6 +133,14 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passed:
+    """A collected test ran once, and passed, under the name that it was collected with."""
+
+    ordinal: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """The unit is over, fixtures included; the worker is free unless it was interrupted."""
 
@@ -152,6 +160,7 @@ Message: TypeAlias = (
     | ServicesUp
     | Began
     | Ended
+    | Passed
     | Finished
 )
 

@@ -100,6 +100,7 @@ class WorkerPool:
         self._told = told
         self._interrupts = interrupts
         self._started = 0
+        self._looked = 0.0  # when it was last seen who is dead
         self._selector = selectors.DefaultSelector()
         self._selector.register(interrupts, selectors.EVENT_READ)
         self._stack = ExitStack()
@@ -153,21 +154,16 @@ class WorkerPool:
 
         Every message a worker sent comes before its death.
         """
-        due = [step for worker in self.workers if (step := worker.next_step) is not None]
-        for worker in self.workers:
-            if worker.connected:
-                unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
-                self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
-        now = time.monotonic()
-        ready = self._selector.select(max(0.0, min([tick, *(step - now for step in due)])))
-        self._interrupts.drain()
-        for about, text, over in self._progress.news():
-            self._told(about, text, over=over)
-        dead = [worker for worker in self.workers if worker.ended()]
-        for key, _ in ready:
-            if isinstance(key.data, WorkerHandle) and key.data not in dead:
-                key.data.channel.flush()
-                yield from self._heard(key.data)
+        ready = self._wait(tick)
+        dead: list[WorkerHandle] = []
+        if self._interrupts in ready or time.monotonic() > self._looked + tick:
+            self._looked = time.monotonic()
+            self._interrupts.drain()
+            dead += [worker for worker in self.workers if worker.ended()]
+        for worker in ready.values():
+            if worker is not None and worker not in dead:
+                worker.channel.flush()
+                yield from self._heard(worker)
         for worker in dead:
             if worker.connected:
                 yield from self._heard(worker)
@@ -178,6 +174,21 @@ class WorkerPool:
         now = time.monotonic()
         for worker in self.workers:
             worker.advance(now)
+
+    def _wait(self, tick: float) -> Mapping[Any, WorkerHandle | None]:
+        """Wait; what woke us, and the worker where it is one. News of progress are told."""
+        due = [step for worker in self.workers if (step := worker.next_step) is not None]
+        for worker in self.workers:
+            if worker.connected:
+                unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
+                self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
+        now = time.monotonic()
+        found = self._selector.select(max(0.0, min([tick, *(step - now for step in due)])))
+        ready = {key.fileobj: key.data for key, _ in found}
+        if self._progress in ready:
+            for about, text, over in self._progress.news():
+                self._told(about, text, over=over)
+        return ready
 
     def _heard(self, worker: WorkerHandle) -> Iterator[tuple[WorkerHandle, Message]]:
         def lost() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
-from orchestrator.runner.messages import Began, Ended, FixtureFailed
+from orchestrator.runner.messages import Began, Ended, FixtureFailed, Passed
 from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from orchestrator.runner.messages import Message
     from orchestrator.runner.options import Options
+    from orchestrator.runner.results import Test
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -105,6 +106,7 @@ class Result(unittest.TestResult):
         report: Callable[[Message], None],
         options: Options,
         *,
+        names: Mapping[int, Test],
         streams: tuple[TextIO, TextIO],
         asked: Callable[[], bool],
     ) -> None:
@@ -116,7 +118,7 @@ class Result(unittest.TestResult):
         self.stopped = ""
         self.cut_short: Any = None  # the test that an interrupt ended
         self.fixture = ("", "")  # name, owner
-        self._report, self._asked = report, asked
+        self._report, self._names, self._asked = report, names, asked
         self._not_ready: dict[str, tuple[Outcome, str]] = {}  # owner: why its tests cannot run
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
@@ -232,6 +234,8 @@ class Result(unittest.TestResult):
 
     def see(self) -> None:
         """Give what is new in the lists to the run of the test, or to the fixture, it is of."""
+        if self._nothing_in_lists:
+            return
         for outcome, entry in self._new():
             test, reason = _parts(entry)
             if self._ordinal is not None and not isinstance(test, _ErrorHolder):
@@ -247,6 +251,17 @@ class Result(unittest.TestResult):
                 self._not_ready.setdefault(owner, (Outcome.NOT_RUN, f"{name} failed"))
             if outcome in _PROBLEMS:
                 self._report(FixtureFailed(problem=_problem(outcome, entry), owner=owner))
+
+    @property
+    def _nothing_in_lists(self) -> bool:
+        """Whether all of them are empty, as in most runs."""
+        return not (
+            self.errors
+            or self.failures
+            or self.skipped
+            or self.expectedFailures
+            or self.unexpectedSuccesses
+        )
 
     def _new(self) -> Iterator[tuple[Outcome, Any]]:
         for name, outcome in _LISTS.items():
@@ -281,15 +296,27 @@ class Result(unittest.TestResult):
     def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
         ended, self._ended = [*self._ended, *(self._open if over else ())], []
+        if over and len(ended) == 1 and self._plainly_passed(ended[0]):
+            self._report(Passed(ordinal=self._ordinal or 0, seconds=ended[0].seconds))
+            self._forget()
+            return
         records = tuple(execution.record(self._stands) for execution in ended)
         self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
         if over:
             self._forget()
 
+    def _plainly_passed(self, execution: _Execution) -> bool:
+        """Whether there is nothing to say of it that was not known when it was collected."""
+        known = None if self._ordinal is None else self._names.get(self._ordinal)
+        return not execution.entries and known == described(execution.test)
+
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""
         self._ordinal = self._collected = None
         self._open, self._ended = [], []
+        if self._nothing_in_lists:
+            self._looked_at.clear()
+            return
         for name in _LISTS:
             entries, start = self._tail(name)
             for place, entry in enumerate(entries[start:], start):

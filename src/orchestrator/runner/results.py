@@ -174,7 +174,7 @@ class UnitResult:
 
     def failed(self) -> dict[int, tuple[Problem, ...]]:
         """What failed or did not run, by ordinal; for a fixture, every test of its class."""
-        owners = {test.owner for test in self.unit.tests}
+        owners = {test.owner for test in self.unit.tests} if self.fixtures else set()
         found = {}
         for ordinal in self.order:
             records, own = self.records.get(ordinal, ()), self.unit.tests[ordinal].owner
@@ -234,11 +234,8 @@ class Results:
                 seconds |= unit.seconds
         return seconds
 
-    def tally(self) -> Counter[Outcome]:
-        """How many tests ended in each outcome."""
-        return Counter(record.outcome for record in self.records())
-
     @property
     def successful(self) -> bool:
         """Whether nothing failed and nothing was left out."""
-        return not any(True for _ in self.problems()) and not self.tally()[Outcome.NOT_RUN]
+        fixtures = any(unit.fixtures for unit in self.units)
+        return not fixtures and not any(record.failed for record in self.records())

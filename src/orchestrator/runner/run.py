@@ -23,6 +23,7 @@ from orchestrator.runner.messages import (
     Finished,
     FixtureBegan,
     FixtureFailed,
+    Passed,
     Prepared,
     ServicesUp,
 )
@@ -206,6 +207,10 @@ class Run:
         """
         in_time = worker.ending is not Ending.TIMEOUT
         worker.up |= not isinstance(message, FixtureBegan)
+        if isinstance(message, Passed) and message.ordinal < len(unit.unit.tests):
+            test = unit.unit.tests[message.ordinal]
+            record = Record(test=test, outcome=Outcome.OK, seconds=message.seconds)
+            message = Ended(ordinal=message.ordinal, records=(record,), over=True)
         if isinstance(message, Began) and in_time:
             worker.ordinal, worker.running = message.ordinal, message.title
         elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):

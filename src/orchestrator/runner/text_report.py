@@ -172,7 +172,7 @@ class Text:
             self._line(f"Not run: {count} test{'s'[: count != 1]} ({reason})")
         ran = len(records) - reasons.total()
         self._line(f"{_THIN}\nRan {ran} test{'s'[: ran != 1]} in {results.seconds:.3f}s\n")
-        self._line(_verdict(results))
+        self._line(_verdict(results, records, problems))
 
     def _durations(self, records: list[Record], count: int) -> None:
         ran = [record for record in records if record.outcome is not Outcome.NOT_RUN]
@@ -262,17 +262,17 @@ def _status(record: Record) -> str:
     return f"{word} (FLAKY: it failed before)" if record.flaky else word
 
 
-def _verdict(results: Results) -> str:
-    problems = Counter(problem.outcome for problem in results.problems())
-    tally = results.tally()
+def _verdict(results: Results, records: list[Record], problems: list[Problem]) -> str:
+    problems_of = Counter(problem.outcome for problem in problems)
+    tally = Counter(record.outcome for record in records)
     figures = (
-        ("failures", problems[Outcome.FAILURE]),
-        ("errors", problems[Outcome.ERROR]),
-        ("skipped", sum(record.skips for record in results.records())),
+        ("failures", problems_of[Outcome.FAILURE]),
+        ("errors", problems_of[Outcome.ERROR]),
+        ("skipped", sum(record.skips for record in records)),
         ("expected failures", tally[Outcome.EXPECTED_FAILURE]),
-        ("unexpected successes", problems[Outcome.UNEXPECTED_SUCCESS]),
+        ("unexpected successes", problems_of[Outcome.UNEXPECTED_SUCCESS]),
         ("not run", tally[Outcome.NOT_RUN]),
-        ("flaky", sum(record.flaky for record in results.records())),
+        ("flaky", sum(record.flaky for record in records)),
     )
     details = ", ".join(f"{name}={count}" for name, count in figures if count)
     word = _VERDICTS.get(results.status, "FAILED")

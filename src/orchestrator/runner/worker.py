@@ -23,6 +23,7 @@ from orchestrator.runner.messages import (
     Collected,
     Finished,
     FixtureFailed,
+    Passed,
     Prepare,
     Prepared,
     RunUnit,
@@ -35,15 +36,16 @@ from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.suite import UnitSuite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.runner.messages import Message
-    from orchestrator.runner.results import Unit
+    from orchestrator.runner.results import Test, Unit
 
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _OLD_ASSERTS: Final = r"Please use assert\w+ instead."
 _SHOWN: Final = 3
+_BETWEEN_LOOKS: Final = 0.01  # seconds
 
 
 class Worker:
@@ -60,6 +62,7 @@ class Worker:
         self._units: dict[str, tuple[Unit | None, Sequence[Any]]] = {}
         self._suites = PlainSuites()
         self._leaving = False
+        self._looks_at = 0.0  # for a word of the parent
         self._prepared: type | None = None  # the class whose services have started ahead
         self._seconds_ahead = 0.0  # that this took
         self._results: list[Result] = []  # the last one is of the unit that runs
@@ -146,7 +149,7 @@ class Worker:
     def _run(self, order: RunUnit) -> None:
         try:
             # nothing here may hold a test that has run
-            waiting = _matched(*self._units.pop(order.unit, (None, ())), order)
+            waiting, names = _matched(*self._units.pop(order.unit, (None, ())), order)
         except LookupError as error:  # run nothing
             problem = Problem(
                 outcome=Outcome.ERROR,
@@ -161,6 +164,7 @@ class Worker:
         result = Result(
             self._send,
             self._options,
+            names=names,
             streams=self._streams,
             asked=lambda: self._interruption.came,
         )
@@ -186,7 +190,10 @@ class Worker:
 
     def _check_for_stop(self) -> None:
         """Between two tests: has the parent something to say, or has it died?"""
-        if self._leaving or not self._channel.pending():
+        if self._leaving or unpatched.now() < self._looks_at:
+            return
+        pending, self._looks_at = self._channel.pending(), unpatched.now() + _BETWEEN_LOOKS
+        if not pending:
             return
         message = self._channel.receive()
         if message is None or isinstance(message, Stop):
@@ -195,9 +202,11 @@ class Worker:
 
     def _send(self, message: Message) -> None:
         """Send from within a test."""
+        if isinstance(message, Passed):  # another one comes before any more code of the tests
+            self._channel.send(message, later=True)
+            return
         try:
-            with self._interruption.held():
-                self._channel.send(message)
+            self._interruption.undisturbed(self._channel.send, message)
         except ChannelLostError:
             # Nobody hears us any more: tear down as for an interrupt, once.
             if not self._interruption.came:
@@ -213,18 +222,24 @@ class Worker:
         return Written(out=out, err=err)
 
 
-def _matched(unit: Unit | None, tests: Sequence[Any], order: RunUnit) -> deque[tuple[int, Any]]:
+def _matched(
+    unit: Unit | None, tests: Sequence[Any], order: RunUnit
+) -> tuple[deque[tuple[int, Any]], Mapping[int, Test]]:
     """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
+
+    Then, by ordinal, how those are described whose ids are the same here.
 
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
+    if unit is not None and [known.id for known in unit.tests] == [*order.ids]:
+        return deque((place, tests[place]) for place in order.order), dict(enumerate(unit.tests))
     there = _ids_here(unit, order)
     here: dict[str, list[Any]] = defaultdict(list)
     for known, test in zip(unit.tests if unit else (), tests, strict=True):
         here[_comparable(known.id)].append(test)
     ordered = [here[id_].pop(0) for id_ in there]
-    return deque((ordinal, ordered[ordinal]) for ordinal in order.order)
+    return deque((ordinal, ordered[ordinal]) for ordinal in order.order), {}
 
 
 def _ids_here(unit: Unit | None, order: RunUnit | Prepare) -> list[str]:
