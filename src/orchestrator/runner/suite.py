@@ -147,8 +147,8 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         if previous is None or previous is type(test):
             return
         owner = self._owner if previous is self._standing_class else class_name(previous)
-        self._standing_class = None
         with self._fixture(result, "tearDownClass", owner, previous):
+            self._standing_class = None
             super()._tearDownPreviousClass(test, result)
         self.seconds[owner] = unpatched.now() - self._class_started
 
@@ -156,8 +156,8 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         module = self._get_previous_module(result)
         if module is None:
             return
-        self._standing_module = None
         with self._fixture(result, "tearDownModule", module):
+            self._standing_module = None
             super()._handleModuleTearDown(result)
 
     @contextmanager
