@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 UNITTEST = "unittest"
 ONE, TWO = "-j1", "-j2"
+ONCE = f'{TWO}, scope="run"'
 SHARED = 'scope="process"'
 _RUNNER = ("orchestrator", "test", "-q")
 _HEAD = """
@@ -42,7 +43,7 @@ _TRIVIAL = "import unittest\nclass Test{number}(unittest.TestCase):\n" + "".join
 )
 _THREE = f"""{_HEAD}
 class Test{{number}}(ServicesMixin, unittest.TestCase):
-    db, cache, events = Postgres(), Redis(), Kafka()
+    db, cache, events = (it(scope="{{scope}}") for it in (Postgres, Redis, Kafka))
     def test_it(self):
         note()
         with self.db.connect() as connection:
@@ -70,9 +71,10 @@ def measure_runner(rounds: int) -> Sequence[Row]:
 def measure_parallel(rounds: int) -> Sequence[Row]:
     """The same classes one after another, and two at a time."""
     turns = {jobs: partial(_suite, _THREE, 8, *_RUNNER, jobs) for jobs in (ONE, TWO)}
+    turns[ONCE] = partial(_suite, _THREE, 8, *_RUNNER, TWO, scope="run")
     samples = take_turns({"classes": turns}, rounds=max(1, rounds // 2))
     what = "eight classes with three services each"
-    return [Row(what, samples["classes", "seconds"], [at_most(12, TWO)])]
+    return [Row(what, samples["classes", "seconds"], [at_most(12, TWO), at_most(5, ONCE)])]
 
 
 def measure_next(rounds: int) -> Sequence[Row]:
@@ -116,6 +118,9 @@ RUNNER = Subject(
     "runner", "Tests that do nothing: what the runner costs", measure_runner, ((OURS, UNITTEST),)
 )
 PARALLEL = Subject(
-    "parallel", "Many classes, from the command's start to its end", measure_parallel, ((ONE, TWO),)
+    "parallel",
+    "Many classes, from the command's start to its end",
+    measure_parallel,
+    ((ONE, TWO), (TWO, ONCE)),
 )
 NEXT = Subject("next", "One class after another, with one worker", measure_next, ((OURS, SHARED),))

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import threading
 import time
 import weakref
 from concurrent import futures
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
+    from orchestrator.environment.shared import SharedServers
     from orchestrator.environment.warm import Origin
     from orchestrator.errors import EngineUnavailableError
     from orchestrator.services.options import Scope
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
+_LONGER: Final[tuple[Scope, ...]] = ("class", "process", "run")  # than a test
 _log: Final = logging.getLogger("orchestrator.environment")
 
 
@@ -120,15 +123,17 @@ class Environment:
         if settings.timeline is not None:
             needs = {alias: needed(alias, self.services) for alias in self.services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
-        endpoint = find_endpoint()
-        with importing_much():
-            engine = self._engine = connect(settings, endpoint=endpoint)
-        self._ending.callback(engine.close)
         lock = find_lock(settings)
         for alias, service in self.services.items():  # before anything is made: it is cheap
             source_of(service, lock=lock, settings=settings)
             of = f"{self._test_class}: {alias} = {type(service).__name__}(…)"
             check_installed(service.required_modules(), of=of)
+        if self._timeline is None and {it.scope for it in self.services.values()} == {"run"}:
+            return self._shared(threading.Event()).take_all(self._ending)
+        endpoint = find_endpoint()
+        with importing_much():
+            engine = self._engine = connect(settings, endpoint=endpoint)
+        self._ending.callback(engine.close)
         with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
             session = self._session = own_session(engine, settings=settings)
         context = StartContext(
@@ -142,7 +147,15 @@ class Environment:
         )
         self._contexts = [context]
         network = context.create_network
-        return self._launch(("class", "process"), context, ending=self._ending, network=network)
+        return self._launch(_LONGER, context, ending=self._ending, network=network)
+
+    def _shared(self, stopping: threading.Event) -> SharedServers:
+        """Where those with scope="run" come from."""
+        from orchestrator.environment.shared import SharedServers  # few classes have any
+
+        return SharedServers(
+            self.services, test_class=self._test_class, settings=self._settings, stopping=stopping
+        )
 
     def skips(self, error: EngineUnavailableError) -> bool:
         """Whether the tests are skipped, because that is asked for where there is no daemon.
@@ -185,7 +198,15 @@ class Environment:
                     with context.span(alias, "shared"), lock.held():
                         shared = _shared_by_process(declaration, alias, context)
                     networking.result()
-                    return _joined(shared, alias, context, ending=ending)
+                    joined = _joined(shared, alias, context)
+                    ending.callback(release, joined)  # what the class opened through it
+                    return joined
+                if declaration.scope == "run":
+                    servers = self._shared(context.stopping)
+                    with context.span(alias, "shared"):
+                        running_one = servers.obtain(alias, context.engine, self._ending)
+                    networking.result()
+                    return servers.part(_joined(running_one, alias, context), self._ending)
                 handle = launch(declaration, alias, context, await_network=networking.result)
                 ending.callback(release, handle)
                 return handle
@@ -259,24 +280,25 @@ class Environment:
                 states.callback(self._contexts.remove, context)
                 handles |= self._launch(("test",), context, ending=states, network=lambda: None)
             yield {
-                declaration: states.enter_context(_state(handle, test))
+                declaration: states.enter_context(ending_well(handle, handle.isolated(test)))
                 for declaration, handle in handles.items()
             }
 
 
 @contextlib.contextmanager
-def _state(handle: Service, test: str) -> Iterator[Service]:
-    """Give a test one service's clean state; what its driver raises on the way is translated."""
-    isolation = handle.isolated(test)
+def ending_well(
+    handle: Service, isolation: contextlib.AbstractContextManager[Service], *, of: str = "test"
+) -> Iterator[Service]:
+    """Give a test, or a class, one service's state; what its driver raises is translated."""
     restarts = handle.running.restarts
-    with translate_errors(handle, "could not give the test clean state"):
+    with translate_errors(handle, f"could not give the {of} clean state"):
         state = isolation.__enter__()
     try:
         yield state
     finally:
         # A server that a test has ended, on purpose or not, has no state left to drop. Who needs
         # it next is told.
-        what = "could not drop the test's state"
+        what = f"could not drop the {of}'s state"
         if handle.running.restarts > restarts:
             what += " (the test restarted it: isolated() must drop by a new connection)"
         with contextlib.suppress(ServiceExitedError), translate_errors(handle, what):
@@ -301,26 +323,45 @@ def _shared_by_process(declaration: Service, alias: str, context: StartContext) 
         if state is not None and not state.ended:
             return handle
         _end_shared(running.pop(declaration), remove=True)
-    # Docker publishes ports through a container's first network, by name: if that were a class's,
-    # its coming and going would break connections.
-    first = context.session.id[:8]
-    network = context.session.name(f"process-{alias}").replace(first, f"{first}-", 1)
-    own = dataclasses.replace(
-        context.for_test(),
-        engine=connect(context.settings, endpoint=context.session.endpoint),
-        test_class="",
-        network=network,
-        stopping=context.stopping,
-    )
+    engine = connect(context.settings, endpoint=context.session.endpoint)
+    own = dataclasses.replace(apart(alias, context), engine=engine)
     try:
-        own.create_network()
-        handle = launch(declaration, alias, own, await_network=lambda: None)
+        handle = start_apart(declaration, alias, own, needs={})
     except BaseException:
         _end_shared(own, remove=True)
         raise
     running[declaration] = own
     atexit.register(_end_shared, own, remove=False)  # the session removes the containers after us
     return handle
+
+
+def apart(alias: str, context: StartContext) -> StartContext:
+    """Where a server is started that is of no class, on a network of its own."""
+    # Docker publishes ports through a container's first network, by name: if that were a class's,
+    # its coming and going would break connections.
+    first = context.session.id[:8]
+    network = context.session.name(f"shared-{alias}").replace(first, f"-{first}", 1)
+    own = context.for_test()
+    return dataclasses.replace(own, test_class="", network=network, stopping=context.stopping)
+
+
+def start_apart(
+    declaration: Service,
+    alias: str,
+    own: StartContext,
+    *,
+    needs: Mapping[str, Service] | None = None,
+) -> Service:
+    """Start a server there; those that it needs, by alias, join its network."""
+
+    def network() -> None:
+        own.create_network()
+        for name, handle in (needs or {}).items():
+            container, names = handle.running.container, host_names(name)
+            own.engine.connect_network(own.network, container=container, aliases=names)
+
+    with futures.ThreadPoolExecutor(1, "orchestrator-start") as pool:
+        return launch(declaration, alias, own, await_network=pool.submit(network).result)
 
 
 def _end_shared(own: StartContext, *, remove: bool) -> None:
@@ -335,9 +376,7 @@ def _end_shared(own: StartContext, *, remove: bool) -> None:
             own.clear()
 
 
-def _joined(
-    shared: Service, alias: str, context: StartContext, *, ending: contextlib.ExitStack
-) -> Service:
+def _joined(shared: Service, alias: str, context: StartContext) -> Service:
     """A class's handle of a shared server, reachable by alias on the class's network.
 
     It leaves that network when the network is removed.
@@ -345,6 +384,4 @@ def _joined(
     runtime, network = shared.running, context.network
     runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
     networks = {**runtime.networks, network: host_names(alias)}
-    joined = join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))
-    ending.callback(release, joined)  # what the class opened through it
-    return joined
+    return join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib
 import importlib.util
 import json
@@ -49,88 +48,38 @@ _SHARE: Final = 0.5  # of the free memory
 _MAIN_MODULE: Final = "__mp_main__"
 
 
-class Keeper:
-    """One class's servers, from the order to make them to their end.
+class Answering:
+    """A process that answers requests of this user's processes, until it is over.
 
     Args:
-        order: What to make, as `Origin.make_next` gives it.
+        path: Where its socket is.
+        listener: The socket.
     """
 
-    def __init__(self, order: Mapping[str, Any]) -> None:
-        self._order = order
-        self._state = "waits"
-        self._since = time.time()
-        self._account = Account()
-        self._environment: Environment | None = None
-        self._declared = ""
-        self._trouble = ""
-        self._session: Session | None = None
-        self._over = False
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._path = warm.folder() / f"{order['key']}.sock"
+    def __init__(self, path: Path, listener: socket.socket) -> None:
+        self._path = path
+        self._listener = listener
         self._selector = selectors.DefaultSelector()
-        self._waiting: socket.socket | None = None  # who came while the servers were made
-        self._asked: Mapping[str, Any] = {}
-        self._taker: tuple[socket.socket, int] | None = None
+        self._over = False
+        self._inode = 0
         self._wake, self._woken = os.pipe()
 
-    def run(self, beginning: int) -> None:
-        """Keep until there is no more reason to."""
-        if not self._bind():
-            return
-        selector = self._selector
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        selector.register(beginning, selectors.EVENT_READ, self._begin)
-        selector.register(self._wake, selectors.EVENT_READ, self._made)
-        self._until = _clock() + _TICK
-        try:
-            while not self._over:
-                for key, _ in selector.select(self._patience()):
-                    key.data(key.fileobj)
-                self._look()
-        finally:
-            self._end()
+    def serve(self) -> None:
+        """Answer until it is over."""
+        self._inode = self._path.stat().st_ino
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake, selectors.EVENT_READ, self._made)
+        while not self._over:
+            for key, _ in self._selector.select(self._patience()):
+                key.data(key.fileobj)
+            self._look()
 
-    def _patience(self) -> float | None:
-        if self._state == "ready":
-            return max(0.0, min(_TICK, self._until - _clock()))
-        return None
-
-    def _look(self) -> None:
-        """Every now and then: is it still wanted, and still there?"""
-        if self._state == "ready" and (_clock() >= self._until or not self._lives()):
-            self._over = True
-
-    # Where it is found
-
-    def _bind(self) -> bool:
-        """Listen, unless another one does for the same class."""
-        with (self._path.parent / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._path.exists() and warm.ask(self._path, do="status") is not None:
-                return False
-            self._path.unlink(missing_ok=True)
-            self._listener.bind(str(self._path))
-            self._path.chmod(0o600)
-            self._inode = self._path.stat().st_ino
-            self._listener.listen(16)
-            return True
-
-    def _move(self) -> None:
-        """Leave the place to the next one; who wants to know finds this one still."""
-        with (self._path.parent / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._path = self._path.rename(self._path.with_suffix(f".{os.getpid()}.sock"))
-
-    def _end(self) -> None:
-        with contextlib.suppress(OSError):  # one that was frozen for long may have lost its place
-            if self._path.stat().st_ino == self._inode:
+    def leave(self) -> None:
+        """Be found no more."""
+        with contextlib.suppress(OSError), warm.locked():
+            if self._path.stat().st_ino == self._inode:  # after a long sleep it is another's
                 self._path.unlink()
         self._listener.close()
-        if self._environment is not None:
-            self._environment.stop(wait=True)  # unfinished ones go with the session
-
-    # What it is asked
 
     def _accept(self, _: object) -> None:
         try:
@@ -140,13 +89,96 @@ class Keeper:
         try:
             connection.settimeout(_ANSWER)
             pid = warm.check_peer(connection)
-            request = warm.receive(connection)
-            keep = self._answer(connection, request, pid)
-        except Exception as error:  # noqa: BLE001 - of the other side, whose start is normal then
-            _note(f"{type(error).__name__}: {error}")
+            keep = self._answer(connection, warm.receive(connection), pid)
+        except Exception as error:  # noqa: BLE001 - of the other side
+            note(f"{type(error).__name__}: {error}")
             keep = False
         if not keep:
             connection.close()
+
+    def _answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
+        """Answer one request; whether the connection is still needed."""
+        raise NotImplementedError
+
+    def _made(self, wake: object) -> None:
+        """A thread has written to the pipe: something is there, or cannot be."""
+        raise NotImplementedError
+
+    def _patience(self) -> float | None:
+        """Seconds until the next look, if nothing happens before."""
+        raise NotImplementedError
+
+    def _look(self) -> None:
+        """Every now and then: is it still wanted?"""
+
+
+class Keeper(Answering):
+    """One class's servers, from the order to make them to their end.
+
+    Args:
+        order: What to make, as `Origin.make_next` gives it.
+    """
+
+    def __init__(self, order: Mapping[str, Any]) -> None:
+        path = warm.folder() / f"{order['key']}.sock"
+        super().__init__(path, socket.socket(socket.AF_UNIX))
+        self._order = order
+        self._state = "waits"
+        self._since = time.time()
+        self._account = Account()
+        self._environment: Environment | None = None
+        self._declared = ""
+        self._trouble = ""
+        self._session: Session | None = None
+        self._waiting: socket.socket | None = None  # who came while the servers were made
+        self._asked: Mapping[str, Any] = {}
+        self._taker: tuple[socket.socket, int] | None = None
+
+    def run(self, beginning: int) -> None:
+        """Keep until there is no more reason to."""
+        if not self._bind():
+            return
+        self._selector.register(beginning, selectors.EVENT_READ, self._begin)
+        self._until = _clock() + _TICK
+        try:
+            self.serve()
+        finally:
+            self._end()
+
+    def _patience(self) -> float | None:
+        if self._state == "ready":
+            return max(0.0, min(_TICK, self._until - _clock()))
+        return None
+
+    def _look(self) -> None:
+        """Is it still wanted, and still there?"""
+        if self._state == "ready" and (_clock() >= self._until or not self._lives()):
+            self._over = True
+
+    # Where it is found
+
+    def _bind(self) -> bool:
+        """Listen, unless another one does for the same class."""
+        with warm.locked():
+            if self._path.exists() and warm.ask(self._path, do="status") is not None:
+                return False
+            self._path.unlink(missing_ok=True)
+            self._listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            self._listener.listen(16)
+            return True
+
+    def _move(self) -> None:
+        """Leave the place to the next one; who wants to know finds this one still."""
+        with warm.locked():
+            self._path = self._path.rename(self._path.with_suffix(f".{os.getpid()}.sock"))
+
+    def _end(self) -> None:
+        self.leave()
+        if self._environment is not None:
+            self._environment.stop(wait=True)  # unfinished ones go with the session
+
+    # What it is asked
 
     def _answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
         """Answer one request; whether the connection is still needed."""
@@ -190,8 +222,7 @@ class Keeper:
 
     def _make_all(self) -> None:
         try:
-            with (self._path.parent / "turn").open("a") as turn:  # what two make at once takes both
-                fcntl.flock(turn, fcntl.LOCK_EX)
+            with warm.locked("turn"):  # what two make at once takes both
                 self._state = "made"
                 self._make()
         except BaseException as error:  # noqa: BLE001 - of the user's code, perhaps
@@ -245,7 +276,7 @@ class Keeper:
         os.read(self._wake, 1)
         waiting, self._waiting = self._waiting, None
         if self._trouble:
-            _note(self._trouble)
+            note(self._trouble)
             self._over = True
             if waiting is not None:
                 with contextlib.suppress(OSError), waiting:
@@ -272,7 +303,7 @@ class Keeper:
         try:
             self._check(asked)
         except UnlikeError as error:
-            _note(f"not handed over: {error}")
+            note(f"not handed over: {error}")
             self._over = True  # nobody will want them
             warm.send(connection, {"no": str(error)})
             return False
@@ -323,10 +354,16 @@ class Keeper:
 
 def _imported(order: Mapping[str, Any]) -> type:
     """The class, from a module that is imported as the test process did."""
-    name, file = order["module"], order["file"]
+    module = imported(order["module"], order["file"])
+    found: type = reduce(getattr, order["class"].split("."), module)
+    return found
+
+
+def imported(name: str, file: str | None) -> Any:
+    """A module as another process has it, with that name from that file."""
     if name == "__main__":  # a script, which must not run its tests here
         module: Any = None
-        spec = importlib.util.spec_from_file_location(_MAIN_MODULE, file)
+        spec = importlib.util.spec_from_file_location(_MAIN_MODULE, file) if file else None
     else:
         spec = None
         try:
@@ -341,11 +378,10 @@ def _imported(order: Mapping[str, Any]) -> type:
         if name == "__main__":
             sys.modules["__main__"] = module
         spec.loader.exec_module(module)
-    found: type = reduce(getattr, order["class"].split("."), module)
-    return found
+    return module
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     """Write to the keepers' log."""
     sys.stderr.write(f"{os.getpid()}: {text}\n")
     sys.stderr.flush()
@@ -366,17 +402,21 @@ def _clock() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def main() -> None:
-    """Be a keeper, apart from every terminal and job."""
+def begin() -> Mapping[str, Any]:
+    """Be a keeper, apart from every terminal and job: what it is told."""
     with contextlib.suppress(OSError):
         os.setsid()
-    order = json.loads(sys.argv[1])
+    order: Mapping[str, Any] = json.loads(sys.argv[1])
     sys.argv[1:] = []
-    keeper = Keeper(order)
     path = warm.folder() / "log"
     fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LONGEST_LOG else 0
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | fresh, 0o600)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
-    os.set_inheritable(warm.BEGINNING, False)  # noqa: FBT003 - its only argument
-    keeper.run(warm.BEGINNING)
+    os.set_inheritable(warm.INHERITED, False)  # noqa: FBT003 - its only argument
+    return order
+
+
+def main() -> None:
+    """Keep what a class needs for its next run."""
+    Keeper(begin()).run(warm.INHERITED)

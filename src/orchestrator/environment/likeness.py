@@ -49,6 +49,15 @@ class UnlikeError(Exception):
     """Servers cannot be, or are not, those that the class would start itself."""
 
 
+def of_servers(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment variables on which servers may depend, whatever reads them."""
+    return {
+        name: it
+        for name, it in environ.items()
+        if name.startswith(_ALWAYS) and name not in _OF_THE_RUN
+    }
+
+
 # What a class declares
 
 

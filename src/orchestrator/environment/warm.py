@@ -9,6 +9,7 @@ one made. What a keeper does is in `keeper`. README.md here tells of both.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ import socket
 import struct
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -36,7 +37,7 @@ from orchestrator.services.service import Service, join
 from orchestrator.sessions.identity import hold, process_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
@@ -49,13 +50,12 @@ _LONGEST_PATH: Final = 100  # bytes of a socket's; systems end at 104 or 108
 _LENGTH: Final = struct.Struct("!I")
 _PATIENCE: Final = 2.0  # seconds for a first answer
 _REMOVAL: Final = 30.0  # seconds for one that comes after a removal
-BEGINNING: Final = 3  # the descriptor by which a keeper sees that it may begin
+INHERITED: Final = 3  # the descriptor that a keeper begins with
 _MAIN: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; "
-    "from orchestrator.environment.keeper import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from {} import main; main()"
 )
 # What a keeper, which begins when the run is over, has no use for.
-_OF_A_RUN: Final = (
+OF_A_RUN: Final = (
     *("ORCHESTRATOR_RUN", "ORCHESTRATOR_PROGRESS"),
     *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
 )
@@ -92,7 +92,7 @@ def keepers() -> Sequence[Mapping[str, Any]]:
 def ask(path: Path | str, *, seconds: float = _PATIENCE, **request: object) -> Any:
     """A keeper's answer; None where there is none. What a dead one has left is removed."""
     try:
-        with closing(_connected(str(path))) as connection:
+        with closing(connected(str(path))) as connection:
             connection.settimeout(seconds)
             send(connection, request)
             return receive(connection)
@@ -104,7 +104,7 @@ def ask(path: Path | str, *, seconds: float = _PATIENCE, **request: object) -> A
     return None
 
 
-def _connected(path: str) -> socket.socket:
+def connected(path: str) -> socket.socket:
     """A connection to a process of this very user.
 
     Raises:
@@ -183,12 +183,14 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-class _Pickler(pickle.Pickler):
+class Pickler(pickle.Pickler):
     """Leaves out what our values have computed and kept, such as an `ssl.SSLContext`."""
 
     def reducer_override(self, value: Any) -> Any:
+        """Take the fields alone."""
         kind = type(value)
-        if not dataclasses.is_dataclass(kind) or not kind.__module__.startswith(_OURS):
+        ours = kind.__module__.startswith(_OURS) or isinstance(value, Service)
+        if not dataclasses.is_dataclass(kind) or not ours:
             return NotImplemented
         names = [item.name for item in dataclasses.fields(kind)]
         return _rebuilt, (kind, {name: getattr(value, name) for name in names})
@@ -203,7 +205,7 @@ def _rebuilt(kind: type, values: Mapping[str, Any]) -> Any:
 
 def _packed(message: object) -> bytes:
     buffer = io.BytesIO()
-    _Pickler(buffer).dump(message)
+    Pickler(buffer).dump(message)
     return buffer.getvalue()
 
 
@@ -241,7 +243,7 @@ def handed(declaration: Service, handle: Service) -> Handed:
     )
 
 
-class _LateEngine:
+class LateEngine:
     """An engine that is opened when something is asked of it: docker-py takes long to import."""
 
     def __init__(self, settings: Settings, endpoint: Endpoint, known: Mapping[str, str]) -> None:
@@ -294,7 +296,7 @@ class Origin:
         """
         try:
             declared = described(self._services, lock=lock_path(self._settings))
-            connection = _connected(str(folder() / f"{self._key}{_SOCKET}"))
+            connection = connected(str(folder() / f"{self._key}{_SOCKET}"))
         except (OSError, UnlikeError, OrchestratorError) as error:
             _log.debug("%s is not warm: %s", self._cls.__qualname__, error)
             return None
@@ -327,7 +329,7 @@ class Origin:
         return handles
 
     def _bound(self, answer: Mapping[str, Any], ending: OwnStack) -> Mapping[Service, Service]:
-        late = _LateEngine(self._settings, self._endpoint, answer["engine"])
+        late = LateEngine(self._settings, self._endpoint, answer["engine"])
         engine = cast("Engine", late)
         ending.callback(late.close)
         handles = {}
@@ -394,7 +396,7 @@ class Origin:
         try:
             folder()
             order["key"] = self._key
-            environ = {name: it for name, it in self._environ.items() if name not in _OF_A_RUN}
+            environ = {name: it for name, it in self._environ.items() if name not in OF_A_RUN}
             _BEGINNINGS.spawn(order, environ=environ)
         except (OSError, OrchestratorError) as error:
             _log.info("nothing is kept warm for %s: %s", self._cls.__qualname__, error)
@@ -430,6 +432,39 @@ def may_be_warm(services: Mapping[str, Service], settings: Settings) -> bool:
             for service in services.values()
         )
     )
+
+
+def spawn(
+    module: str, order: Mapping[str, Any], *, inherits: int, environ: Mapping[str, str]
+) -> None:
+    """Start a keeper, which is nobody's child: ``main`` of a module of ours.
+
+    Args:
+        module: Its full name.
+        order: What it is told; its ``path`` is that of modules.
+        inherits: The descriptor that it has as `INHERITED`.
+        environ: Its environment variables.
+    """
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    code = _MAIN.format(module)
+    argv = [sys.executable, *_args_from_interpreter_flags(), "-c", code, json.dumps(order)]
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", *argv],
+        environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, inherits, INHERITED)],
+        setsid=True,  # at once: the runner kills all that is left in the group of a worker
+    )
+    os.waitpid(pid, 0)
+
+
+@contextmanager
+def locked(name: str = "lock") -> Iterator[None]:
+    """Hold a lock of this user's keepers, and of who looks for one."""
+    with (folder() / name).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _give_back(connection: socket.socket, held: Sequence[int]) -> None:
@@ -470,16 +505,7 @@ class _Beginnings:
         if order["key"] in self._asked or len(self._asked) >= MOST or not sys.executable:
             return
         self._asked.add(order["key"])
-        from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-
-        argv = [sys.executable, *_args_from_interpreter_flags(), "-c", _MAIN, json.dumps(order)]
-        pid = os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", *argv],
-            environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, self._pipe, BEGINNING)],
-        )
-        os.waitpid(pid, 0)
+        spawn("orchestrator.environment.keeper", order, inherits=self._pipe, environ=environ)
 
 
 _BEGINNINGS: Final = _Beginnings()

@@ -132,6 +132,11 @@ class Run:
             self._pool.start(report=True)
             while self._pool.workers:
                 self._go_on()
+        needs = (it for result in self.results.units for it in result.unit.services.values())
+        if any(0 in it for it in needs):  # a server that takes no memory of the class's: the run's
+            from orchestrator.environment.shared import end_run  # other suites need none of this
+
+            end_run(self._run_id)
         for unit in self.results.units:
             unit.not_run(self._stopped or "the run ended early")
         self._remember()

@@ -31,6 +31,8 @@ HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
 SNAPSHOT: Final = "/orchestrator/snapshot"
 """Where a server that starts from a snapshot finds it."""
+PART: Final = "run_"
+"""What the names of the parts begin with that classes have of shared servers."""
 _DECLARED_AS: Final = "_declared_as"
 _ALONE: Final = "_entered_alone"
 # Docker's own list without those that image entry points do not use: AUDIT_WRITE, MKNOD, NET_RAW
@@ -299,6 +301,16 @@ class Hooks(Declaration):
 
         By a new connection, since the test may have restarted the server meanwhile. What a driver
         says of a server that the test has ended for good is no error.
+        """
+        yield self
+
+    @contextmanager
+    def shared(self, name: str) -> Iterator[Self]:  # noqa: ARG002 - services with a part name it so
+        """With ``scope="run"``, give one class its part of a server that others use meanwhile.
+
+        Yield the class's handle, which `isolated` is then called on, and drop the part afterwards.
+        Nobody else has the name, which begins with ``run_``. Whoever does not override it hands out
+        the whole server.
         """
         yield self
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from orchestrator.errors import DeclarationError
 
-Scope = Literal["class", "test", "process"]
+Scope = Literal["class", "test", "process", "run"]
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.services.hooks import Runtime
 
 AnyService = TypeVar("AnyService", bound="Service")
-_LIVES: Final = ("test", "class", "process")  # each as long as the next, or shorter
+_LIVES: Final = ("test", "class", "process", "run")  # each as long as the next, or shorter
 _LEAST_MEMORY: Final = 6 << 20  # Docker refuses a smaller limit
 
 
@@ -55,7 +55,7 @@ class Service(Hooks):
             to its mount options, as in ``"size=64m,exec,mode=0770,uid=1000"``.
         log_to: A logger, or its name, that is given each line of the container's log.
         files: Container path to a host path, bytes or `File`, written before the container starts.
-        scope: How long the container lives: ``"class"``, ``"test"`` or ``"process"``.
+        scope: How long the container lives: ``"class"``, ``"test"``, ``"process"`` or ``"run"``.
         depends_on: Services (or their names) that must be ready before this one starts.
     """
 
@@ -239,11 +239,11 @@ class Service(Hooks):
 
     # Faults
 
-    paused = faults.paused
-    partitioned = faults.partitioned
-    slowed = faults.slowed
-    kill = faults.kill
-    restart = faults.restart
+    paused = faults.of_own(faults.paused)
+    partitioned = faults.of_own(faults.partitioned)
+    slowed = faults.of_own(faults.slowed)
+    kill = faults.of_own(faults.kill)
+    restart = faults.of_own(faults.restart)
 
     # Alone
 
@@ -330,6 +330,11 @@ class Service(Hooks):
         check("log_to", good, "a logger, or a logger's name")
         files.check_files(self, self.files, mounted=self.tmpfs)
         options.choice(self, "scope", self.scope, get_args(Scope))
+        if self.scope == "run" and log_to is not None:
+            raise DeclarationError(
+                f"{type(self).__name__}(log_to=…) cannot be used with scope='run', where another "
+                "process has the server: ORCHESTRATOR_LOGS keeps its log"
+            )
         good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
         check("depends_on", good, "a list of services of this class")
         options.normalise(
@@ -419,7 +424,12 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
 
 
 def memory_needed(service: Service) -> int:
-    """The bytes that a service may use: its limit, else what its kind usually takes."""
+    """The bytes that a class's service may use: its limit, else what its kind usually takes.
+
+    One that the run shares is there anyway, however many classes run at once.
+    """
+    if service.scope == "run":
+        return 0
     return int(service.memory or service.usual_memory)
 
 

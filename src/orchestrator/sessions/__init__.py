@@ -2,7 +2,13 @@
 
 from orchestrator.sessions.bare.removal import KINDS, Thing
 from orchestrator.sessions.identity import Liveness
-from orchestrator.sessions.process_sessions import departed, own_session, supervised
+from orchestrator.sessions.process_sessions import (
+    departed,
+    end_session,
+    is_supervised,
+    own_session,
+    supervised,
+)
 from orchestrator.sessions.reap import (
     Inventory,
     Owned,
@@ -38,7 +44,9 @@ __all__ = [
     "Spared",
     "Thing",
     "departed",
+    "end_session",
     "inventory",
+    "is_supervised",
     "keep_snapshot",
     "limit_snapshots",
     "list_snapshots",

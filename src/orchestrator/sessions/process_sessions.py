@@ -104,6 +104,11 @@ def supervised(pipe: int, *, grace: float) -> None:
     PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
 
 
+def is_supervised() -> bool:
+    """Whether a parent looks at the things of this process when it has died."""
+    return PROCESS_SESSIONS.supervisor is not None
+
+
 def own_session(engine: Engine, *, settings: Settings) -> Session:
     """The session of the calling process; a forked child gets one of its own.
 

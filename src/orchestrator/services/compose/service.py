@@ -143,8 +143,8 @@ def to_containers(
         )
         published = ports(service)
         keys = {volume.key for volume in files.volumes}
-        if scope == "process" and (extras.networks or keys & shared):
-            raise service.error("shares a network or a volume, which scope='process' cannot have")
+        if scope in ("process", "run") and (extras.networks or keys & shared):
+            raise service.error(f"shares a network or a volume, which {scope=} cannot have")
         shared |= keys
         try:
             container = ComposeService(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
 from orchestrator.probes.waiting import await_ready, poll
@@ -17,10 +17,14 @@ from orchestrator.services.options import is_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import ParamSpec, TypeVar
 
     from orchestrator.engine.docker import Engine
     from orchestrator.probes.checks import Target
     from orchestrator.services.hooks import Runtime
+
+    Given = ParamSpec("Given")
+    Returned = TypeVar("Returned")
 
 LOCK_ENTRY: Final = "python"
 """What `slowed` runs beside the service."""
@@ -28,6 +32,23 @@ _SLOW_LINK: Final = Path(__file__).with_name("slow_link.py")
 _PROGRAM: Final = "/slow_link.py"
 _END: Final = 10.0  # seconds
 _SLOW: Final = 15.0
+
+
+def of_own(fault: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Refuse a fault of a server that other classes and processes work with."""
+
+    @functools.wraps(fault)
+    def checked(*args: Given.args, **options: Given.kwargs) -> Returned:
+        service: Any = args[0]
+        if service.scope == "run":
+            raise DeclarationError(
+                f"{service.alias}.{fault.__name__}() would strike everybody who works with this "
+                "server: with scope='run' that are other classes and workers, too. Declare the "
+                "service with scope='class' or 'test' in the class that does this"
+            )
+        return fault(*args, **options)
+
+    return checked
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 from orchestrator.errors import DeclarationError
 from orchestrator.services import options
+from orchestrator.services.hooks import PART
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
 from orchestrator.services.kafka.security import ADMIN, USER
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.services.hooks import Runtime
     from orchestrator.services.kafka.security import BrokerSecurity
 
+_NO_ACL: Final = "allow.everyone.if.no.acl.found"
 _CONTROLLER: Final = "localhost:9093"
 _BROKER: Final = "localhost:9094"
 _PASSWORD: Final = ("SASL_PLAINTEXT", "PLAIN")
@@ -151,7 +153,8 @@ class Kafka(Broker):
     Attributes:
         security: How clients connect: ``"plaintext"``, ``"sasl_plaintext"``, ``"ssl"`` or
             ``"sasl_ssl"``, with passwords and certificates made for the class. With any but the
-            first the broker obeys ACLs; what no ACL is about is allowed.
+            first the broker obeys ACLs; what no ACL is about is allowed. With ``scope="run"`` it
+            refuses every name that does not begin with a class's prefix.
         mechanism: How they prove their password, with SASL: ``"SCRAM-SHA-512"``,
             ``"SCRAM-SHA-256"`` or ``"PLAIN"``.
         settings: More of server.properties, such as ``{"message.max.bytes": "2000000"}``.
@@ -180,6 +183,17 @@ class Kafka(Broker):
             given = self.env.get("KAFKA_OPTS", "")
             changes["env"] = {**self.env, "KAFKA_OPTS": f"{_JVM_OPTION} {given}".rstrip()}
         return super()._bound(runtime, **changes)
+
+    @property
+    def _checks(self) -> bool:
+        """One that a run shares refuses names that are nobody's."""
+        return super()._checks or self.scope == "run"
+
+    def prepare(self) -> None:
+        """Where others use it, too, allow the names of classes alone."""
+        super().prepare()
+        if self.scope == "run":
+            self._state.allow_only(PART)
 
     def server_capabilities(self) -> Sequence[str]:
         """None: the images run as a plain user from the start."""
@@ -240,6 +254,7 @@ KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
                 if each.mechanism
             },
             **(_security_properties(self._secured) if self._checks else {}),
+            **({_NO_ACL: "false"} if self.scope == "run" else {}),
             **self.settings,
         }
 
@@ -252,7 +267,8 @@ KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
         password too.
         """
         clients = self._secured.protocol, self._secured.mechanism
-        within = _PASSWORD if self.security == "ssl" else ("PLAINTEXT", "")
+        named = self._secured.mechanism or not self._checks
+        within = ("PLAINTEXT", "") if named else _PASSWORD
         listeners = [
             _Listener("EXTERNAL", f":{EXTERNAL_PORT}", self.bootstrap, *clients),
             _Listener("INTERNAL", f":{INTERNAL_PORT}", self.internal_bootstrap, *clients),
@@ -305,7 +321,7 @@ def _security_properties(secured: BrokerSecurity) -> Mapping[str, str]:
         "sasl.mechanism.controller.protocol": "PLAIN",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": ";".join(superusers),
-        "allow.everyone.if.no.acl.found": "true",
+        _NO_ACL: "true",
     }
     if secured.tls is None:
         return properties

@@ -64,6 +64,7 @@ class Broker(Service):
     mechanism: Mechanism = _MECHANISM
 
     _test: str = options.private("")
+    _part: str = options.private("")  # what a class's names begin with where others use it, too
     _secured: BrokerSecurity = options.private(BrokerSecurity())
     _class_state: BrokerState | None = options.private(None)
 
@@ -121,10 +122,16 @@ class Broker(Service):
         self._state.admin.list_topics()  # it answers, and not only listens
 
     @contextlib.contextmanager
+    def shared(self, name: str) -> Iterator[Self]:
+        """A handle whose topics and groups have a prefix of its own; `release` deletes them."""
+        yield self.copy_with(_test=name, _part=name)
+
+    @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """Nothing that another test has made, and topics and a group of the test's own."""
         self._state.restore()
-        handle = self.copy_with(_test=test, _class_state=self._state)
+        name = f"{self._part}-{test}" if self._part else test
+        handle = self.copy_with(_test=name, _class_state=self._state)
         try:
             yield handle
         finally:
@@ -135,7 +142,8 @@ class Broker(Service):
         if "_clients" not in self.__dict__:
             return
         with contextlib.closing(self._clients):
-            if self.scope == "process" and not self._test:  # the next class finds nothing of this
+            outlives = self.scope == "process" or bool(self._part)
+            if outlives and self._test == self._part:  # the next class finds nothing of this
                 self._state.clear()
 
     def secrets(self) -> Sequence[str]:
@@ -174,6 +182,7 @@ class Broker(Service):
             self._clients.open("KafkaAdminClient", retry_backoff_ms=5),
             service=self.alias,
             has_acls=self._checks,
+            prefix=f"{self._part}-" if self._part else "",
         )
 
     # Where it is

@@ -11,7 +11,7 @@ from orchestrator.services.kafka.clients import kafka_python
 from orchestrator.services.once import driver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import kafka
 
@@ -35,13 +35,17 @@ class _Snapshot:
 class BrokerState:
     """The topics, groups and ACLs of one broker, by an `admin` client that may do everything.
 
-    Only a broker with an authorizer can be asked for ACLs. Errors name the broker, `service`.
+    Only a broker with an authorizer can be asked for ACLs. Errors name the broker, `service`. Of a
+    broker that others use, too, it sees only what begins with `prefix`.
     """
 
-    def __init__(self, admin: kafka.KafkaAdminClient, *, service: str, has_acls: bool) -> None:
+    def __init__(
+        self, admin: kafka.KafkaAdminClient, *, service: str, has_acls: bool, prefix: str = ""
+    ) -> None:
         self.admin = admin
         self._service = service
         self._has_acls = has_acls
+        self._prefix = prefix
         self._baseline: _Snapshot | None = None
 
     # What tests leave behind
@@ -63,11 +67,17 @@ class BrokerState:
     def _snapshot(self) -> _Snapshot:
         topics = frozenset(self.admin.list_topics())
         groups = self.admin.list_groups() if _OFFSETS in topics else []
+        acls = self._acls() if self._has_acls else frozenset()
         return _Snapshot(
-            topics=topics - _OF_KAFKA,
-            groups=frozenset(group["group_id"] for group in groups),
-            acls=self._acls() if self._has_acls else frozenset(),
+            topics=self._own(topics) - _OF_KAFKA,
+            groups=self._own(group["group_id"] for group in groups),
+            acls=frozenset(
+                acl for acl in acls if acl.resource_pattern.resource_name.startswith(self._prefix)
+            ),
         )
+
+    def _own(self, names: Iterable[str]) -> frozenset[str]:
+        return frozenset(name for name in names if name.startswith(self._prefix))
 
     def _delete_all_but(self, kept: _Snapshot) -> None:
         """What is gone meanwhile is no error; a group that still has members stays."""
@@ -93,6 +103,23 @@ class BrokerState:
             )
         )
         return frozenset(found)
+
+    def allow_only(self, prefix: str) -> None:
+        """Let everybody use the names that begin so, where a broker refuses what no ACL allows."""
+        words = driver("kafka.admin", extra="kafka")
+        kinds, everything = words.ResourceType, words.ACLOperation.ALL
+        named = [
+            (words.ResourcePattern(kind, prefix, words.ACLResourcePatternType.PREFIXED), everything)
+            for kind in (kinds.TOPIC, kinds.GROUP, kinds.TRANSACTIONAL_ID)
+        ]
+        cluster = words.ResourcePattern(kinds.CLUSTER, "kafka-cluster")
+        harmless = (words.ACLOperation.DESCRIBE, words.ACLOperation.IDEMPOTENT_WRITE)
+        self.admin.create_acls(
+            [
+                words.ACL("User:*", "*", operation, words.ACLPermissionType.ALLOW, pattern)
+                for pattern, operation in [*named, *((cluster, it) for it in harmless)]
+            ]
+        )
 
     def create_user(self, user: str, mechanism: str, password: str) -> None:
         """Create a user that proves its password by SCRAM; it can log in when this returns."""

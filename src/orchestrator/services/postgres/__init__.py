@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.services import options
+from orchestrator.services import faults, options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.postgres import isolation, setup, snapshots
@@ -74,6 +75,9 @@ class Postgres(PostgresServer):
     _role_passwords: Mapping[str, str] = options.private(None)
     _server: ServerState = options.private(None)
     _logins: contextlib.ExitStack = options.private(None)  # those of a test
+    # What a class has of a server that others use: its role's name, and its further databases.
+    _part: str = options.private("")
+    _copies: Mapping[str, str] | None = options.private(None)
 
     # Hooks
 
@@ -97,6 +101,16 @@ class Postgres(PostgresServer):
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
+        if self.scope != "run":
+            self._make_all()
+            return
+        with contextlib.closing(self._outside) as admin:
+            setup.unseal(admin, self.username, self.password or "")
+            self._make_all()
+            databases = [self.database, *self.databases]
+            setup.seal(admin, self.username, databases, superuser=self._superuser)
+
+    def _make_all(self) -> None:
         if not any((self.roles, self.databases, self.extensions, self.migrate)):
             return
         with contextlib.closing(self._admin_of(self.database)) as admin:
@@ -113,6 +127,8 @@ class Postgres(PostgresServer):
         if self._runtime is None or self.running.snapshot is None:
             return files
         known = {self.username: self.password or "", **self._role_passwords}
+        if self._superuser_password:
+            known = {self._superuser: self._superuser_password}
         return {**files, snapshots.PASSWORDS: snapshots.passwords(known)}
 
     def snapshot_key(self, image: str) -> SnapshotKey | None:
@@ -141,9 +157,43 @@ class Postgres(PostgresServer):
             self._admin.run("select")
 
     @contextlib.contextmanager
+    def shared(self, name: str) -> Iterator[Self]:
+        """Copies of the databases, and a role that owns them and can connect to no other."""
+        further = {it: f"{name}_{number}" for number, it in enumerate(self.databases, start=2)}
+        with OwnStack() as clients:
+            whole = self.copy_with(_clients=clients, _related={})
+            own = replace(self.running, password=options.random_password())
+            copies = {self.database: name, **further}
+            logins = clients.enter_context(contextlib.ExitStack())
+            part = self.copy_with(
+                _runtime=own,
+                _clients=OwnStack(),
+                _related={},
+                _logins=logins,
+                _part=name,
+                _copies=further,
+                database=name,
+                username=name,
+                password=own.password,
+            )
+            with isolation.part(
+                whole._outside,
+                name,
+                of=copies,
+                user=self.username,
+                roles=self.roles,
+                durable=self.durable,
+                password=whole._outside.verifier(own.password),
+            ):
+                try:
+                    yield part
+                finally:
+                    logins.close()
+
+    @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle that sees a schema, a database or a transaction of the test's own."""
-        name = isolation.name_of(test)
+        name = isolation.name_of(f"{test}{self._part.removeprefix('run')}")
         with OwnStack() as clients:
             handle = self._with_state(name, name, clients)
             try:
@@ -160,7 +210,7 @@ class Postgres(PostgresServer):
     def secrets(self) -> Sequence[str]:
         """The passwords, as they are and as they stand in a URL."""
         declared = (self._as[0] if self._as else self)._class.password
-        known = [declared, *(self._role_passwords or {}).values()]
+        known = [declared, self._superuser_password, *(self._role_passwords or {}).values()]
         return [*super().secrets(), *(text for it in known for text in options.spellings(it))]
 
     def server_info(self) -> Mapping[str, object]:
@@ -315,11 +365,13 @@ class Postgres(PostgresServer):
         self._refuse_in_transaction("a role needs sessions of its own")
         return self._relative(f"role {name}", lambda: self._for_role(name))
 
+    @faults.of_own
     def kill(self, signal: str = "SIGKILL") -> None:
         """End the server as a crash does; what was committed is there after `restart`."""
         with self._server.saving(self, crash=signal == "SIGKILL"):
             super().kill(signal)
 
+    @faults.of_own
     def restart(self) -> None:
         """Kill the server if it runs, start it, and return when it is ready again.
 
@@ -343,6 +395,7 @@ class Postgres(PostgresServer):
             _server=ServerState(on_disk=not self._in_memory),
             _related={},
             _clients=OwnStack(),
+            _superuser_password=runtime.password if self.scope == "run" else "",
             **changes,
         )
 
@@ -378,9 +431,22 @@ class Postgres(PostgresServer):
         self._clients.callback(admin.close)
         return admin
 
+    @locked_property
+    def _sessions(self) -> Admin:
+        """Has sessions that work in the class's database with a test's rights."""
+        if not self._part:
+            return self._admin
+        admin = self.copy_with(_superuser_password="")._admin_of(self.database)
+        self._clients.callback(admin.close)
+        return admin
+
     def _admin_of(self, database: str) -> Admin:
+        login: dict[str, Any] = {}
+        if self._superuser_password:
+            login = {"username": self._superuser, "password": self._superuser_password}
+
         def dsn(name: str) -> str:
-            return self.copy_with(database=name).dsn
+            return self.copy_with(database=name, **login).dsn
 
         return Admin(self, dsn, database=database, arguments=self._arguments)
 
@@ -411,19 +477,26 @@ class Postgres(PostgresServer):
         if self._clones:
             changes = {"database": own}
             state = isolation.clone(
-                self._admin, own, of=self.database, durable=self.durable, alias=self.alias
+                self._admin,
+                own,
+                of=self.database,
+                durable=self.durable,
+                alias=self.alias,
+                owner=self._part,
             )
         elif self.isolation == "schema":
             changes = {"_schema": own, "username": f"{test}_{next(self._server.logins)}"}
             changes["password"] = self.running.password
-            login = self._login(changes["username"], role=self, schema=own)
-            state = isolation.schema(self._admin, own, roles=self.roles, login=login)
+            login = self._login(changes["username"], role=self, schema=own, database=self.database)
+            state = isolation.schema(
+                self._admin, own, roles=self.roles, login=login, owner=self._part
+            )
         elif self.isolation == "transaction":
             for module in ("sqlalchemy", "psycopg"):
                 driver(module, extra="postgres")
             from orchestrator.services.postgres.transaction import SharedTransaction
 
-            transaction = SharedTransaction(alias=self.alias, admin=self._admin)
+            transaction = SharedTransaction(alias=self.alias, admin=self._sessions)
             changes = {"_transaction": transaction}
             state = contextlib.closing(transaction)
         if self.isolation != "none" and self._leftovers is not None:
@@ -435,33 +508,37 @@ class Postgres(PostgresServer):
         of_class = self._class
         if of_class is self:
             migrate = self.databases[name] if isinstance(self.databases, Mapping) else None
-            return self.copy_with(database=name, migrate=migrate, init=(), _related={})
+            own = (self._copies or {}).get(name, name)
+            return self.copy_with(database=own, migrate=migrate, init=(), _related={})
         other: Self = of_class.in_database(name)  # type: ignore[assignment]
         number = list(self.databases).index(name) + 2
         own = f"{self._test}_{number}" if other._clones else self._test
         return other._with_state(self._test, own, self._clients)
 
-    def _login(self, name: str, *, role: Postgres, schema: str) -> isolation.Login:
+    def _login(self, name: str, *, role: Postgres, schema: str, database: str) -> isolation.Login:
         """A login that begins in a schema of a test; asked of the class's handle.
 
         Args:
             name: What it is called.
             role: The class's handle of the role that it becomes.
-            schema: The test's.
+            schema: The test's; empty without.
+            database: Where the sessions work.
         """
         return isolation.Login(
             name,
             role=role.username,
             path=", ".join(filter(None, [schema, role._search_path])),
             verifier=self._verifier,
-            database=self.database,
+            database=database,
+            connects=bool(self._part),
         )
 
     @locked_property
     def _search_path(self) -> str:
         """Where sessions find unqualified names, without a schema of a test."""
-        [[path]] = self._admin.run("select reset_val from pg_settings where name = 'search_path'")
-        return str(path)
+        if not self._part:
+            return isolation.search_path(self._admin)
+        return isolation.search_path(self._admin, of=self.username, database=self.database)
 
     @locked_property
     def _verifier(self) -> str:
@@ -470,21 +547,30 @@ class Postgres(PostgresServer):
     @locked_property
     def _leftovers(self) -> Leftovers | None:
         """What tests leave beside their state; the class's first database sees to the server."""
-        server = None if self.database in self.databases else self._outside
+        further = (self._copies or {}).values() if self._part else self.databases
+        server = None if self.database in further else self._outside
         inside = None if self._clones else self._admin
         if server is None and inside is None:
             return None
         shared = self._server
-        return Leftovers(server, inside, live=shared.live, lock=shared.lock)
+        return Leftovers(server, inside, live=shared.live, lock=shared.lock, part=self._part)
 
     def _for_role(self, name: str) -> Self:
         login, password = name, self._role_passwords[name]
-        if self.schema != "public":
-            login, password = f"{self._test}_{next(self._server.logins)}", self.running.password
-            of_class = self._class
-            made = of_class._login(login, role=of_class.as_role(name), schema=self.schema)
+        if self.schema != "public" or self._part:
+            login = f"{self._test or self._part}_{next(self._server.logins)}"
+            password, of_class = self.running.password, self._class
+            schema = self.schema if self._schema != "public" else ""
+            role = of_class._rights_of(name) if self._part else of_class.as_role(name)
+            made = of_class._login(login, role=role, schema=schema, database=self.database)
             self._logins.enter_context(made.made(of_class._admin))
         return self.copy_with(username=login, password=password, _related={}, _as=(self, name))
+
+    def _rights_of(self, role: str) -> Self:
+        """The class's handle of a role in which nobody logs in."""
+        return self._relative(
+            f"rights of {role}", lambda: self.copy_with(username=role, _related={})
+        )
 
     def _relative(self, key: str, make: Callable[[], Self]) -> Self:
         """One handle for each relative, so that its engine is one too."""

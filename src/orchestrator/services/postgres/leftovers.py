@@ -98,19 +98,27 @@ def _object(members: Mapping[str, str]) -> str:
     return f"json_build_object({pairs})"
 
 
-_SETTINGS: Final = {
-    name: _list(
-        f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
-        f" from {name} t {where.format(logins=_LOGINS)}"
-    )
-    for name, where in _ROWS.items()
-}
 # What changes without a transaction.
 _ALWAYS: Final = {
     "snapshot": _SNAPSHOT,
     "slots": _list(_SLOTS),
     "system": "pg_read_file('postgresql.auto.conf')",
 }
+# On a server that others use, too, a test can do nothing that needs a superuser. What it could
+# change of the server's is its role's, and of the databases that its role owns.
+_OF_PART: Final = {
+    "pg_authid": "where rolname = '{part}'",
+    "pg_auth_members": "where '{part}'::regrole in (member, roleid) and member not in {{logins}}",
+    "pg_db_role_setting": """
+        where (setrole = '{part}'::regrole or setdatabase in {mine}) and setrole not in {{logins}}
+    """,
+    "pg_database": "where datdba = '{part}'::regrole",
+}
+_DATABASES_OF: Final = "(select oid from pg_database where datdba = '{part}'::regrole)"
+_PREPARED_OF: Final = (
+    "{prepared} and database in (select datname from pg_database where oid in {mine})"
+)
+_NOTHING: Final = "select 1 where false"
 # What the server has beside, without logins and databases of tests.
 _OF_SERVER: Final = f"""
     select 'pg_database' catalog, oid from pg_database
@@ -139,27 +147,52 @@ _END_SESSIONS: Final = f"""
                or backend_start >= {_AT}
                   and (state <> 'idle' or pid in (select pid from pg_locks))
                   and usesysid not in {_LOGINS}
+                  {{further}}
                   and datid not in (
                       select oid from pg_database where datname = any({_OTHERS})))
     )
 """  # noqa: S608 - made of constants
-_LOOK: Final = "select " + _object(
-    {
+
+
+def _queries(part: str) -> tuple[str, str]:
+    """What is asked before a test, and what clears after it; see `Leftovers` for `part`."""
+    conditions, always, new = _ROWS, _ALWAYS, _NEW
+    prepared, further = _PREPARED, ""
+    if part:
+        mine = _DATABASES_OF.format(part=part)
+        conditions = {name: it.format(part=part, mine=mine) for name, it in _OF_PART.items()}
+        always, new = {**_ALWAYS, "slots": _list(_NOTHING), "system": "''"}, _NOTHING
+        prepared, further = (
+            _PREPARED_OF.format(prepared=prepared, mine=mine),
+            f"and datid in {mine}",
+        )
+    rows = _object(
+        {
+            name: _list(
+                f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
+                f" from {name} t {where.format(logins=_LOGINS)}"
+            )
+            for name, where in conditions.items()
+        }
+    )
+    look = {
         **_BEFORE,
-        **_ALWAYS,
+        **always,
         "at": "clock_timestamp()",
-        "rows": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {_object(_SETTINGS)} end",
+        "rows": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {rows} end",
     }
-)
-_CHANGED: Final = _object({"rows": _object(_SETTINGS), "new": _list(_NEW)})
-_NOW: Final = {
-    **_ALWAYS,
-    "prepared": _list(_PREPARED),
-    "ended": "(select count(*) from ended)",
-    "mark": _COUNTER,
-    "changed": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {_CHANGED} end",
-}
-_CLEAR: Final = f"{_END_SESSIONS} select {_object(_NOW)}"
+    changed = _object({"rows": rows, "new": _list(new)})
+    now = {
+        **always,
+        "prepared": _list(prepared),
+        "ended": "(select count(*) from ended)",
+        "mark": _COUNTER,
+        "changed": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {changed} end",
+    }
+    ending = _END_SESSIONS.format(further=further)
+    return f"select {_object(look)}", f"{ending} select {_object(now)}"
+
+
 # Kinds that DROP calls otherwise; catalogs that no DROP knows; and what is dropped last.
 _CALLED: Final = {
     "composite type": "type",
@@ -180,10 +213,17 @@ class Leftovers:
         inside: Connected to the database that tests share, if they share one.
         live: The schemas and databases of tests that run on the server now.
         lock: Guards those.
+        part: Whose role and databases alone are looked at; empty where the server is one class's.
     """
 
     def __init__(
-        self, server: Admin | None, inside: Admin | None, *, live: list[str], lock: ProcessLock
+        self,
+        server: Admin | None,
+        inside: Admin | None,
+        *,
+        live: list[str],
+        lock: ProcessLock,
+        part: str = "",
     ) -> None:
         self._server = server
         self._inside = inside
@@ -191,6 +231,7 @@ class Leftovers:
         self._lock = lock
         self._rows: Look = {}
         self._seen: Look = {"snapshot": ""}  # in which nobody can have changed those
+        self._look_query, self._clear_query = _queries(part)
 
     @contextlib.contextmanager
     def cleared(
@@ -230,7 +271,7 @@ class Leftovers:
             assert self._inside is not None  # noqa: S101 - for the type checker
             look: Look = _asked(self._inside, f"select {_object(_BEFORE)}")
             return look
-        found = _asked(self._server, _LOOK, self._seen)
+        found = _asked(self._server, self._look_query, self._seen)
         return {**found, "rows": found["rows"] or self._rows}
 
     def _clear(self, before: Look, own: str) -> Look:
@@ -245,7 +286,7 @@ class Leftovers:
         known |= {"others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
         if self._server is None:
             return known
-        now = _asked(self._server, _CLEAR, known)
+        now = _asked(self._server, self._clear_query, known)
         changed = now["changed"]
         new = changed["new"] if changed else []
         numbered = now["mark"] != before["mark"] + 1

@@ -19,7 +19,7 @@ from orchestrator.probes.checks import connect
 from orchestrator.services import options
 from orchestrator.services.hooks import Extras
 from orchestrator.services.once import ProcessLock
-from orchestrator.services.postgres import snapshots
+from orchestrator.services.postgres import setup, snapshots
 from orchestrator.services.postgres.setup import check_migration
 from orchestrator.services.service import Service
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 Isolation = Literal["schema", "database", "transaction", "none"]
 
+SUPERUSER: Final = "orchestrator"
+"""Of a server that a run shares."""
 _INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
+_FIRST: Final = "orchestrator.sql"  # with scope="run"
 _INIT_FOLDER: Final = "/docker-entrypoint-initdb.d"
 # Others rely on where the server listens and keeps its data. Names have no case.
 _OURS: Final = ("port", "listen_addresses", "unix_socket_directories", "data_directory")
@@ -117,6 +120,9 @@ class PostgresServer(Service):
     durable: bool = False
     _certificates: Tls | None = options.private(None)
 
+    _superuser_password: str = options.private("")
+    """With ``scope="run"`` no test has it."""
+
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
         options.choice(self, "isolation", self.isolation, get_args(Isolation))
@@ -130,11 +136,20 @@ class PostgresServer(Service):
             options.check_identifier(self, option, getattr(self, option))
         for option in ("databases", "extensions", "roles"):
             names = getattr(self, option)
+            if option == "roles" and self._superuser in names:
+                raise DeclarationError(
+                    f"Postgres(roles=…) cannot have {self._superuser!r}: that is the superuser"
+                )
             if option == "databases" and isinstance(names, Mapping):
                 names = list(names)
             good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
             good = good and all(map(options.is_identifier, names)) and len(set(names)) == len(names)
             options.check(self, option, good, "a list of different names of 1 to 63 bytes")
+        if self.scope == "run" and self.username == self._superuser:
+            raise DeclarationError(
+                f"Postgres(username={self.username!r}) cannot be used with scope='run', where the "
+                "superuser is called so"
+            )
         others = self.database not in self.databases
         options.check(self, "databases", others, "databases beside `database`")
         migrations = {"migrate": self.migrate}
@@ -158,16 +173,21 @@ class PostgresServer(Service):
     @property
     def _image_env(self) -> Mapping[str, str]:
         return {
-            "POSTGRES_USER": self.username,
-            "POSTGRES_PASSWORD": self.password or "",
+            "POSTGRES_USER": self._superuser,
+            "POSTGRES_PASSWORD": self._superuser_password or self.password or "",
             "POSTGRES_DB": self.database,
             **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
             **({"PGDATA": DATA} if self._in_memory else {}),
         }
 
+    @property
+    def _superuser(self) -> str:
+        """Whose role the server is made by: with ``scope="run"`` none of a test's."""
+        return SUPERUSER if self.scope == "run" else self.username
+
     def server_shell(self) -> str:
         """Its image lets the administrator in without a password, from inside."""
-        return shlex.join(["psql", "-U", self.username, self.database])
+        return shlex.join(["psql", "-U", self._superuser, self.database])
 
     def server_command(self) -> Sequence[str]:
         """Settings as arguments."""
@@ -191,7 +211,11 @@ class PostgresServer(Service):
             DeclarationError: A file cannot be read.
         """
         files = {}
-        for number, file in enumerate(self.init):
+        if self.scope == "run":
+            files[f"{_INIT_FOLDER}/000-{_FIRST}"] = setup.before_init(
+                self.username, database=self.database, superuser=self._superuser
+            )
+        for number, file in enumerate(self.init, start=len(files)):
             content = options.read_file(self, "init", file)
             name = Path(file).name
             if name.endswith(".gz"):
@@ -235,7 +259,7 @@ class PostgresServer(Service):
 
     def why_ended(self) -> str:
         """The init file and its line, or the server's last words."""
-        return why_ended(self.logs(), self.init)
+        return why_ended(self.logs(), [*([_FIRST] if self.scope == "run" else []), *self.init])
 
     @property
     def _in_memory(self) -> bool:

@@ -14,7 +14,7 @@ from orchestrator.services.postgres.admin import literal, quoted
 from orchestrator.services.secret import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import sqlalchemy
 
@@ -23,6 +23,49 @@ if TYPE_CHECKING:
 
 _one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
 _ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
+
+
+# A server that a run shares: its superuser is nobody's, so that what init files and migrations make
+# has an owner that can be replaced in each class's copy.
+
+_NEEDS_SUPERUSER: Final = """
+    select format('alter event trigger %I', evtname) from pg_event_trigger where evtowner = it
+    union all select format('alter foreign data wrapper %I', fdwname)
+        from pg_foreign_data_wrapper where fdwowner = it
+    union all select format('alter publication %I', pubname)
+        from pg_publication where pubowner = it and puballtables
+"""
+
+
+def before_init(user: str, *, database: str, superuser: str) -> bytes:
+    """The first init file: what others make is of the declared user, a superuser until `seal`."""
+    return (
+        f"create role {quoted(user)} superuser;\n"
+        f"alter role {superuser} in database {quoted(database)} set role = {literal(user)};\n"
+    ).encode()
+
+
+def unseal(admin: Admin, user: str, password: str) -> None:
+    """Let the declared user log in, for migrations."""
+    admin.run(f"alter role {quoted(user)} login password {literal(admin.verifier(password))}")
+
+
+def seal(admin: Admin, user: str, databases: Sequence[str], *, superuser: str) -> None:
+    """Nobody but the superuser shall connect, and no copy belong to the declared user."""
+    whose = _NEEDS_SUPERUSER.replace("= it", f"= {literal(quoted(user))}::regrole")
+    for name in databases:
+        with contextlib.closing(admin.elsewhere(name)) as inside:
+            for [statement] in inside.run(whose):
+                inside.run(f"{statement} owner to {superuser}")
+    admin.run(f"alter role {superuser} in database {quoted(databases[0])} reset role")
+    owned = admin.run(
+        "select datname, datdba::regrole::text from pg_database where datname <> 'template0'"
+    )
+    for name, owner in owned:
+        admin.run(f"revoke connect on database {quoted(name)} from public")
+        if owner != superuser:
+            admin.run(f"alter database {quoted(name)} owner to {superuser}")
+    admin.run(f"alter role {quoted(user)} nologin nosuperuser password null")
 
 
 def make_roles(admin: Admin, passwords: Mapping[str, str]) -> None:

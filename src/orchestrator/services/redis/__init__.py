@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import quote, urlencode
 
@@ -81,7 +81,8 @@ class Redis(Service):
             tests reach them by `as_user`.
         isolation: What every test gets. ``"flush"``: an empty server; what setUpClass wrote is gone
             too. ``"prefix"``: a user that may touch no keys and channels but those that begin with
-            the test's `prefix`. ``"none"``: the server as it is.
+            the test's `prefix`. ``"none"``: the server as it is. With ``scope="run"`` it is always
+            a user of such a prefix: of the test, or with ``"none"`` of the class.
         tls: Whether clients connect by TLS, with certificates made for the occasion.
         password: The default user's password; a random one without.
     """
@@ -116,6 +117,8 @@ class Redis(Service):
         if self.maxmemory_policy is not None:
             options.choice(self, "maxmemory_policy", self.maxmemory_policy, get_args(Policy))
         options.choice(self, "isolation", self.isolation, get_args(Isolation))
+        if self.scope == "run" and self.isolation == "flush":
+            options.normalise(self, isolation="prefix")
         options.check_password(self, self.password)
         options.check_flag(self, "tls", self.tls)
         good = isinstance(self.settings, Mapping) and all(map(_is_setting, self.settings.items()))
@@ -129,6 +132,9 @@ class Redis(Service):
                 f"Redis(settings=…) cannot have 'rename-command' for {renamed.upper()}, which "
                 f"isolation={self.isolation!r} works with: declare isolation='none'"
             )
+        self._check_users()
+
+    def _check_users(self) -> None:
         good = isinstance(self.users, Mapping) and all(
             isinstance(name, str) and _USER.fullmatch(name) and isinstance(rules, str)
             for name, rules in self.users.items()
@@ -138,6 +144,11 @@ class Redis(Service):
             raise DeclarationError(
                 "Redis(users=…) cannot have 'default': it is the user of the service's own "
                 "clients, and may do everything"
+            )
+        if self.scope == "run" and self.users:
+            raise DeclarationError(
+                "Redis(users=…) cannot be used with scope='run': they could touch the keys of "
+                "other classes and workers. Each test has a user of its own, see `username`"
             )
         for name, rules in self.users.items():
             for rule in filter(_PASSWORD_RULES.fullmatch, rules.split()):
@@ -254,10 +265,20 @@ class Redis(Service):
             self._state.admin.execute_command(*self._make_user)
 
     @contextlib.contextmanager
+    def shared(self, name: str) -> Iterator[Self]:
+        """A handle of a user that reaches the class's own keys only; they go with it."""
+        with contextlib.closing(self._clients) as clients:
+            state = ServerState(clients.open_admin, service=self.alias, part=name)
+            with state.own_user(name) as changes:
+                own = replace(self.running, password=changes["password"])
+                yield self.copy_with(_runtime=own, _test=name, _class_state=state, **changes)
+
+    @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle of an empty server, or of a user that reaches its own keys only."""
         with self._state.isolated(test, self.isolation) as changes:
-            handle = self.copy_with(_test=test, _class_state=self._state, **changes)
+            name = changes.get("_username", test)
+            handle = self.copy_with(_test=name, _class_state=self._state, **changes)
             try:
                 yield handle
             finally:

@@ -37,6 +37,8 @@ _NO_FUNCTIONS: Final = ("FUNCTION", "FLUSH")
 # What concerns more than one's own keys is dangerous in Redis's own words; the harmless part of
 # that is given back. Scripts and functions are the server's, not a prefix's.
 _HARMLESS: Final = "+@all -@dangerous +info +keys +sort +role -script +script|load +script|exists"
+# And where other processes work on the server, too, what tells of all keys.
+_OF_OTHERS: Final = ("-dbsize", "-randomkey")
 _FUNCTIONS_SINCE: Final = 7
 # Deletes the keys of a prefix, in every database that has any, in one round trip.
 _DELETE: Final = """
@@ -71,12 +73,19 @@ class _Before:
 class ServerState:
     """A server as its administrator sees it; the class and its tests share it.
 
-    `open_admin` opens the administrator's client, which outlives a restart; errors name `service`.
+    Args:
+        open_admin: Opens the administrator's client, which outlives a restart.
+        service: What errors call the server.
+        part: Whose user may touch keys that begin with this name; empty where the server is one
+            class's own.
     """
 
-    def __init__(self, open_admin: Callable[[], redis.Redis], *, service: str) -> None:
+    def __init__(
+        self, open_admin: Callable[[], redis.Redis], *, service: str, part: str = ""
+    ) -> None:
         self._open_admin = open_admin
         self._service = service
+        self._part = part
         self._settings: Mapping[str, str] = {}  # as the class has them
         self._users: Mapping[str, str] = {}
         self._counts: Counts | None = None  # of changes, when those two were taken
@@ -111,6 +120,10 @@ class ServerState:
         if isolation == "none":
             yield {}
             return
+        if self._part:
+            with self.own_user(f"{self._part}.{test}") as login:
+                yield login
+            return
         with self._possible(isolation):
             if isolation == "flush":
                 changes: Mapping[str, Any] = {}
@@ -128,6 +141,18 @@ class ServerState:
         finally:
             with self._possible(isolation):
                 self._restore(before, test=test, drop=drop)
+
+    @contextlib.contextmanager
+    def own_user(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """A user of a server that others use: it can do nothing outside the keys of its name."""
+        password = random_password()
+        with self._possible("prefix"):
+            self.admin.execute_command(*self._make_user(name, password), *_OF_OTHERS)
+        try:
+            yield {"_username": name, "password": password}
+        finally:
+            with self._possible("prefix"):
+                _check(self._ask((("ACL", "DELUSER", name), ("EVAL", _DELETE, "0", f"{name}:"))))
 
     @contextlib.contextmanager
     def _possible(self, isolation: Isolation) -> Iterator[None]:
