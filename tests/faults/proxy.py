@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-_DEADLINE: Final = 30.0
+_DEADLINE: Final = 180.0
 CUT: Final = b"cut"
 _VERSION: Final = re.compile(r"/v[0-9.]+/")
 

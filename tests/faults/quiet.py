@@ -12,7 +12,7 @@ from orchestrator.sessions.reap import _sweep_lock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEADLINE: Final = 60.0
+_DEADLINE: Final = 180.0
 
 
 @contextlib.contextmanager

@@ -85,8 +85,7 @@ class ProxyTest(AddressTestCase):
     """Web proxies of the environment."""
 
     nowhere: ClassVar = dict.fromkeys(
-        ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"),
-        "http://127.0.0.1:1",
+        ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1"
     )
 
     def test_none_is_on_the_way_to_a_daemon_that_is_here(self) -> None:
@@ -257,11 +256,7 @@ class SshTest(AddressTestCase):
             ("impostor", False, "Host key verification failed"),
             ("stranger", False, "Permission denied (publickey)"),
             ("closed", True, "Connection refused"),
-            (
-                "builder/run/none.sock",
-                True,
-                "/run/none.sock",
-            ),
+            ("builder/run/none.sock", True, "/run/none.sock"),
         ):
             with self.subTest(host):
                 told = self.refused({"DOCKER_HOST": f"ssh://{host}"}, absent=absent)

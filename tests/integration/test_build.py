@@ -74,8 +74,7 @@ class FailingBuildTest(LeakCheckedTestCase):
             class Fails(ServicesMixin, unittest.TestCase):
                 box = Container(build=Build(folder=folder, dockerfile="FROM"))
 
-                def test_it(self) -> None:
-                    """Never reached."""
+                def test_it(self) -> None: ...
 
             self.assert_error(Fails, *parts)
 

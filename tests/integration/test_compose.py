@@ -208,8 +208,7 @@ class ComposeErrorsTest(LeakCheckedTestCase):
                 stack = Compose(Path(folder) / "compose.yaml", startup_timeout=10)
                 cache = Redis()
 
-                def test_it(self) -> None:
-                    """Never reached."""
+                def test_it(self) -> None: ...
 
             self.assert_error(Broken, *parts)
 

@@ -121,8 +121,7 @@ class BrokenTest(LeakCheckedTestCase):
         class Unknown(ServicesMixin, unittest.TestCase):
             web_server = Container(image="redis", entrypoint=["no-such-program"])
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         told = self.assert_error(Unknown, "EngineError")
         self.assertRegex(told, r"web_server: .*start container web_server: .*no-such-program")
@@ -137,8 +136,7 @@ class BrokenTest(LeakCheckedTestCase):
                     image="redis", entrypoint=SLEEP, mounts={"/in": missing}, allow=[folder]
                 )
 
-                def test_it(self) -> None:
-                    """Never reached."""
+                def test_it(self) -> None: ...
 
             self.assert_error(Missing, "EngineError", str(missing))
             self.assertFalse(missing.exists())

@@ -154,8 +154,7 @@ class RegistriesTest(LeakCheckedTestCase):
         class Elsewhere(ServicesMixin, unittest.TestCase):
             cache = Redis()
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         with mock.patch.dict(os.environ, {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}):
             text = self.assert_error(Elsewhere, "LockError", "is not from an allowed registry")

@@ -14,7 +14,7 @@ from orchestrator import Container, Redis, Services, ServicesMixin
 from orchestrator.probes.waiting import exited, poll
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
-DEADLINE = 30.0
+DEADLINE = 180.0
 
 
 class Lines(logging.Handler):
@@ -106,6 +106,8 @@ class NoteTest(LeakCheckedTestCase):
                         if number < 3:
                             text = f"redis.log(redis.LOG_WARNING, 'line {number}')"
                             self.cache.client.eval(text, 0)
+                            while f"line {number}" not in self.cache.logs():
+                                pass  # the daemon has it a moment later
                         self.fail("on purpose")
 
             def test_2(self) -> None:

@@ -41,12 +41,7 @@ class InsideTest(ServicesMixin, unittest.TestCase):
 
     def test_what_a_command_cannot_have_is_told(self) -> None:
         """Before anything is run."""
-        for name, value in (
-            ("user", "a b"),
-            ("workdir", "etc"),
-            ("env", {"A": 1}),
-            ("stdin", 5),
-        ):
+        for name, value in (("user", "a b"), ("workdir", "etc"), ("env", {"A": 1}), ("stdin", 5)):
             with self.subTest(name), self.assertRaisesRegex(DeclarationError, rf"exec\({name}="):
                 self.box.exec(["true"], **{name: value})  # type: ignore[arg-type]
 
@@ -125,8 +120,7 @@ class HiddenTest(LeakCheckedTestCase):
         class Missing(ServicesMixin, unittest.TestCase):
             box = Container(image="redis", entrypoint=SLEEP, files={"/x": "no-such.conf"})
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         words = f"box: Container(files=…) cannot read '{Path.cwd() / 'no-such.conf'}': No such file"
         self.assertIn(words, self.assert_error(Missing, "DeclarationError"))
@@ -139,8 +133,7 @@ class HiddenTest(LeakCheckedTestCase):
                 image="redis", entrypoint=SLEEP, files={"/var/run/x": b""}, tmpfs={"/run": "1m"}
             )
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         self.assertIn("would hide it", self.assert_error(Linked, "DeclarationError"))
 

@@ -49,7 +49,7 @@ class BrokerTestCase(ServicesMixin, unittest.TestCase):
         super().setUpClass()
         cls.kept = cls.events.topic(cls.__name__)
         cls.producer = cls.events.producer()
-        cls.producer.send(cls.kept, b"for all").get(timeout=10)
+        cls.producer.send(cls.kept, b"for all").get(timeout=60)
 
 
 class KafkaTest(BrokerTestCase):
@@ -106,7 +106,7 @@ class KafkaTest(BrokerTestCase):
         with self.events.producer(retries=0, acks=1, enable_idempotence=False) as producer:
             for number in range(25):
                 sent = producer.send(self.events.topic(f"orders-{number}"), b"now")
-                self.assertEqual(0, sent.get(timeout=10).offset)
+                self.assertEqual(0, sent.get(timeout=60).offset)
 
     def test_a_topic_is_as_it_was_asked_for(self) -> None:
         """Its partitions take records, its settings are set; asked for again, it is the same."""
@@ -115,7 +115,7 @@ class KafkaTest(BrokerTestCase):
         with self.events.producer() as producer:
             for partition in range(4):
                 producer.send(topic, key=b"k", value=b"x", partition=partition)
-        records = self.events.consume(topic, count=4, timeout=10)
+        records = self.events.consume(topic, count=4, timeout=60)
         self.assertEqual([0, 1, 2, 3], sorted(record.partition for record in records))
         resource = kafka.admin.ConfigResource("TOPIC", topic)
         [described] = self.events.admin.describe_configs([resource]).values()
@@ -208,7 +208,7 @@ class KafkaTest(BrokerTestCase):
         topic = self.events.topic("prices", settings=COMPACTED)
         with self.events.producer() as producer:
             for price in range(5):
-                producer.send(topic, key=b"tea", value=str(price).encode()).get(timeout=10)
+                producer.send(topic, key=b"tea", value=str(price).encode()).get(timeout=60)
         deadline = time.monotonic() + 60
         while (prices := self.prices_of_tea(topic)) != [b"4"]:
             self.assertLess(time.monotonic(), deadline, prices)
@@ -332,7 +332,7 @@ class KafkaTest(BrokerTestCase):
             self.assertIn("fixed-group", [g["group_id"] for g in one.admin.list_groups()])
         self.assertEqual([True] * 4, [client._closed for client in clients])
         with kafka.KafkaProducer(bootstrap_servers=self.events.bootstrap) as stranger:
-            stranger.send("from-the-past", b"x").get(timeout=10)
+            stranger.send("from-the-past", b"x").get(timeout=60)
         with self.a_test("test_two-2") as two:
             left = {name for name in two.admin.list_topics() if not name.startswith("__")}
             self.assertEqual({self.kept}, left)
@@ -352,7 +352,7 @@ class KafkaTest(BrokerTestCase):
             began = time.monotonic()
             with self.assertRaisesRegex(ServiceError, "0 of 1 records"):
                 self.events.consume(topic, timeout=0.5)
-            self.assertLess(time.monotonic() - began, 5)
+            self.assertLess(time.monotonic() - began, 20)
         self.produce(topic, b"thawed")
         self.assertEqual([b"thawed"], self.values(topic, 1))
 
@@ -414,7 +414,3 @@ class SharedTest(BrokerTestCase):
             self.events.consume("made-by-code", timeout=0.2)
 
     test_one = test_two = check
-
-
-if __name__ == "__main__":
-    unittest.main()

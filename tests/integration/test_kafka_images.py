@@ -108,7 +108,3 @@ class RedpandaDeclaredTest(unittest.TestCase):
                 Redpanda(settings=settings)  # type: ignore[arg-type]
         with self.assertRaisesRegex(DeclarationError, r"Redpanda\(security='tls'\)"):
             Redpanda(security="tls")  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -215,7 +215,3 @@ class DeclaredTest(unittest.TestCase):
                 Kafka(**{option: value})
             self.assertIn(option, str(caught.exception))
             self.assertIn(expected, str(caught.exception))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -13,12 +13,7 @@ from concurrent import futures
 from orchestrator import Redis, ServicesMixin
 from orchestrator.engine import Endpoint, connect
 from orchestrator.environment import launch
-from orchestrator.environment.context import (
-    PREFIX,
-    create_private_network,
-    free_port,
-    free_subnets,
-)
+from orchestrator.environment.context import PREFIX, create_private_network, free_port, free_subnets
 from orchestrator.errors import EngineError
 from orchestrator.settings import SUBNETS, Settings
 from tests.faults.private_daemon import PrivateDaemon

@@ -33,7 +33,7 @@ class ConnectionsTest(ServicesMixin, unittest.TestCase):
 
         def look(engine: sqlalchemy.Engine) -> None:
             with engine.connect() as connection:
-                together.wait(10)
+                together.wait(60)
                 schemas.append(connection.scalar(text(_WHERE)))
 
         threads = [threading.Thread(target=look, args=[engine]) for _ in range(5)]

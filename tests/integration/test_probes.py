@@ -118,14 +118,7 @@ class FailedStartTest(LeakCheckedTestCase):
 
         options: dict[str, Any] = {"command": ["sleep", "60"], "ports": [1], "startup_timeout": 0.5}
         for probe, expected in (
-            (
-                Tcp(),
-                (
-                    "ServiceNotReadyError: base: ",
-                    "Tcp(port=None)",
-                    "attempts",
-                ),
-            ),
+            (Tcp(), ("ServiceNotReadyError: base: ", "Tcp(port=None)", "attempts")),
             (Exec(["sleep", "600"]), ("Exec(sleep, 1 arguments)", "still runs")),
             (Call(remove), ("removed by somebody else",)),
         ):

@@ -105,7 +105,7 @@ class ReachTest(ProcessTestCase):
                     topic = self.events.topic("orders")
                     with self.events.producer() as producer:
                         producer.send(topic, b"paid")
-                    [record] = self.events.consume(topic, count=1, timeout=10)
+                    [record] = self.events.consume(topic, count=1, timeout=60)
             """,
         )
         with daemon_on_tcp("::1") as port:

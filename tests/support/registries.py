@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = shutil.which("docker-registry")
-DEADLINE = 20.0
+DEADLINE = 60.0
 USER, PASSWORD = "alice", "wonder%land é"
 # bcrypt of the password above; the registry reads no other scheme
 HTPASSWD = f"{USER}:$2y$05$5ME7qokr6/IYCzM5Tz2kTO8Cp2oBfkFAqYqXSBrKFczX0YcuEe1Vu\n"

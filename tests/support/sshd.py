@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _UNPACKED: Final = Path(__file__).parents[2] / ".cache/sshd"  # by ci/setup
-_DEADLINE: Final = 20.0
+_DEADLINE: Final = 60.0
 # As root it wants a user of its own, which only an installed one has; here only it sees that.
 _AS_ROOT: Final = (
     *("unshare", "--mount", "sh", "-c"),

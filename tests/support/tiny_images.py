@@ -130,21 +130,21 @@ class Pusher:
     def delete(self, repository: str, digest: str) -> None:
         """Delete a manifest."""
         url = f"{self._url}/v2/{repository}/manifests/{digest}"
-        self._session.delete(url, timeout=10).raise_for_status()
+        self._session.delete(url, timeout=60).raise_for_status()
 
     def _blob(self, repository: str, digest: str, blob: bytes) -> None:
-        begun = self._session.post(f"{self._url}/v2/{repository}/blobs/uploads/", timeout=10)
+        begun = self._session.post(f"{self._url}/v2/{repository}/blobs/uploads/", timeout=60)
         begun.raise_for_status()
         where = begun.headers["Location"]
         where = where if "://" in where else f"{self._url}{where}"
         self._session.put(
-            where, params={"digest": digest}, data=blob, timeout=10
+            where, params={"digest": digest}, data=blob, timeout=60
         ).raise_for_status()
 
     def _manifest(self, repository: str, reference: str, content: bytes, kind: str) -> str:
         url = f"{self._url}/v2/{repository}/manifests/{reference}"
         headers = {"Content-Type": kind}
-        self._session.put(url, data=content, headers=headers, timeout=10).raise_for_status()
+        self._session.put(url, data=content, headers=headers, timeout=60).raise_for_status()
         return digest_of(content)
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 from orchestrator import progress
 from orchestrator.progress import tell, telling
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class ProgressTest(unittest.TestCase):

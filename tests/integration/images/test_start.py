@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from unittest import mock
 
 from orchestrator import Container, ServicesMixin
-from orchestrator.errors import (
-    DigestMismatchError,
-    OrchestratorError,
-)
+from orchestrator.errors import DigestMismatchError, OrchestratorError
 from orchestrator.images import LockedImage
 from orchestrator.probes import LogLine
 from tests.support.classes import problems, run_class
@@ -29,8 +26,7 @@ class StartTest(ImageTestCase):
         class OneService(ServicesMixin, unittest.TestCase):
             app = Container(image=image, probe=LogLine("never"))
 
-            def test_nothing(self) -> None:
-                """Never reached."""
+            def test_nothing(self) -> None: ...
 
         err = io.StringIO()
         with (
@@ -79,8 +75,7 @@ class StartTest(ImageTestCase):
         class Gone(ServicesMixin, unittest.TestCase):
             app = Container(image="app")
 
-            def test_nothing(self) -> None:
-                """Never reached."""
+            def test_nothing(self) -> None: ...
 
         with contextlib.redirect_stderr(io.StringIO()):
             text = problems(run_class(Gone))

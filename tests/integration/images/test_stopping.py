@@ -92,8 +92,7 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
             slow = Container(image=str(self.image))
             failing = Failing(image="sibling")  # an image without a program cannot run
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         with mock.patch.dict(os.environ, PATIENT), contextlib.redirect_stderr(io.StringIO()):
             text = self.assert_error(Stopped, "/file0")
@@ -139,8 +138,7 @@ class StoppedBuildTest(LeakCheckedTestCase):
             slow = Container(build=folder)
             failing = Failing(command=["false"])
 
-            def test_it(self) -> None:
-                """Never reached."""
+            def test_it(self) -> None: ...
 
         self.assertNotIn("Stopped waiting", self.assert_error(Stopped, "ServiceExitedError"))
         wait_until(lambda: word not in commands())

@@ -158,7 +158,7 @@ class LikeUnittestTest(RunnerTestCase):
             class AtTheEnd(Kept):
                 def test_a(self):
                     self.result.stopTestRun = lambda: self.result.errors.append((self, "end"))
-            """,
+            """
         )
         self._assert_the_same()
 
@@ -242,14 +242,14 @@ class LikeUnittestTest(RunnerTestCase):
                     return super().run(result)
                 def test_a(self):
                     def late():
-                        over.wait(10)
+                        over.wait(60)
                         self.result.failures.append((self, "late"))
                         told.set()
                     threading.Thread(target=late).start()
             class B(unittest.TestCase):
                 def test_b(self):
                     over.set()
-                    told.wait(10)
+                    told.wait(60)
             """,
             test_memory="""
             import weakref
@@ -314,7 +314,7 @@ class LikeUnittestTest(RunnerTestCase):
             import doctest, one, two
             def load_tests(loader, tests, pattern):
                 return unittest.TestSuite(map(doctest.DocTestSuite, (one, two)))
-            """,
+            """
         )
         for module, names in {"one": ("1", "2"), "two": ("2", "1")}.items():
             (self.project / f"{module}.py").write_text(meeting.format(*names))

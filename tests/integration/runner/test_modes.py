@@ -149,7 +149,7 @@ class OrderTest(RunnerTestCase):
                 def test_a(self): note("A")
             class B(unittest.TestCase):
                 @classmethod
-                def setUpClass(cls): time.sleep(0.3)
+                def setUpClass(cls): time.sleep(1)
                 def test_b(self): note("B")
             """
         )

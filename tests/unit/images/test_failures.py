@@ -3,13 +3,7 @@
 import unittest
 
 from orchestrator.errors import EngineError
-from orchestrator.images.failures import (
-    Failure,
-    Retry,
-    attempts_worth,
-    classify,
-    exit_status,
-)
+from orchestrator.images.failures import Failure, Retry, attempts_worth, classify, exit_status
 
 # As daemons and registries really say it.
 SAID = {

@@ -220,7 +220,7 @@ class EndlessTest(RegistryTestCase):
             began = time.monotonic()
             with self.subTest(name):
                 self.fails(registry, "did not answer within 1 s", timeout=1.0)
-                self.assertLess(time.monotonic() - began, 10)
+                self.assertLess(time.monotonic() - began, 30)
 
 
 class CertificateTest(RegistryTestCase):
