@@ -196,3 +196,22 @@ class RunnersTest(ProcessTestCase):
                 self.assertEqual(1, status, output)
                 for reason in ("not today", "not here", "ImageNotLockedError"):
                     self.assertIn(reason, output)
+
+    def test_no_socket_is_left_to_the_end_of_python(self) -> None:
+        """Neither the daemon's nor the watchdog's: some programs are shown a ResourceWarning."""
+        look = """
+    import atexit, gc, socket
+
+    @atexit.register
+    def look():
+        gc.unfreeze()
+        sockets = [it for it in gc.get_objects() if type(it) is socket.socket]
+        print("open at the end:", [it for it in sockets if it.fileno() >= 0])
+"""
+        self.write("test_two.py", look + TWO_CLASSES)
+        for runner in (["unittest"], ["orchestrator", "test", "-j", "1"]):
+            with self.subTest(runner[0]):
+                status, output = self.run_python("-m", *runner, "test_two.py")
+                self.assertEqual(0, status, output)
+                self.assertIn("open at the end: []", output)
+                self.assertNotIn("open at the end: [<", output)

@@ -13,17 +13,17 @@ import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 CLASS: Final = ""
 """The row of what the class as a whole waits for."""
-_STYLE: Final = Path(__file__).with_name("timeline.css")
+_STYLE: Final = "timeline.css"
 _TICKS: Final = 6  # at most, beside 0
 _GAP: Final = 0.01  # seconds; what is shorter is not named
 _PHASES: Final = {
@@ -114,7 +114,9 @@ def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) 
     Raises:
         OSError: It cannot be written.
     """
-    style = _STYLE.read_text(encoding="utf-8")
+    from importlib import resources  # as seldom needed
+
+    style = resources.files(__package__).joinpath(_STYLE).read_text(encoding="utf-8")
     legend = "".join(
         f'<span><i class="{phase}"></i>{phase}: {meaning}</span>'
         for phase, meaning in _PHASES.items()

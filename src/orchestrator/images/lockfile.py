@@ -133,8 +133,13 @@ def read_lock(path: Path, *, named_by: str | None = None) -> LockFile:
     """Read one lock file; a LockError says why it cannot be read, with file, line or entry."""
     source = f" (named by {named_by})" if named_by else ""
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST + 1)
+        if path == DEFAULT:
+            from importlib import resources  # this package may be in an archive
+
+            raw = resources.files(__package__).joinpath(path.name).read_bytes()
+        else:
+            with path.open("rb") as file:
+                raw = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise LockError(f"{path}{source} cannot be read: {reason}") from error

@@ -46,6 +46,16 @@ class Ending(Enum):
     ASKED = auto()
 
 
+def _path_to_archive(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where this package is in an archive (a zipapp), the path by which ``-m`` finds it there."""
+    archive = getattr(__spec__.loader, "archive", None)
+    if archive is None:
+        return {}
+    others = environ.get("PYTHONPATH")
+    path = os.path.abspath(archive)  # noqa: PTH100 - links stay
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (path, others)))}
+
+
 class WorkerHandle:
     """A worker, in a session (and so a process group) of its own."""
 
@@ -88,7 +98,7 @@ class WorkerHandle:
                 stderr=self.output.err,
                 pass_fds=passed,
                 start_new_session=True,
-                env=dict(environ),
+                env={**environ, **_path_to_archive(environ)},
             )
         self.pid = self._popen.pid  # also the id of its process group
         self.channel = ParentEnd(ours)

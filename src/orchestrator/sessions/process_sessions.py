@@ -212,6 +212,9 @@ def _at_exit() -> None:
             leave = set(under_way.values()) == {"network"} and under_way == session.made
             kinds = _BEFORE_THE_END if leave and _is_outlived(session) else KINDS
             end_session(session, seconds=_EXIT_SECONDS, kinds=kinds)
+        # As the end of the process would, but for a ResourceWarning where Python's own end comes
+        # upon the socket, which depends on what else there is (hypothesis, for one).
+        session.disown()
     gc.freeze()  # or Python's own end searches all that docker-py and the drivers are made of
 
 

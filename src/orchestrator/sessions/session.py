@@ -212,7 +212,7 @@ class Session:
         return []
 
     def disown(self) -> None:
-        """In a forked child: let go of the parent's watchdog, or it would wait for both."""
+        """Let go of the watchdogs, at the end, or in a forked child: they would wait for both."""
         for watchdog in self._watchdogs:
             watchdog.close()
 

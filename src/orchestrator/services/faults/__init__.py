@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError, ServiceExitedError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 LOCK_ENTRY: Final = "python"
 """What `slowed` runs beside the service."""
-_SLOW_LINK: Final = Path(__file__).with_name("slow_link.py")
 _PROGRAM: Final = "/slow_link.py"
 _END: Final = 10.0  # seconds
 _SLOW: Final = 15.0
@@ -100,6 +98,8 @@ def slowed(
     Raises:
         ServiceError: The engine's kernel does not allow it.
     """
+    from importlib import resources  # seldom needed; this package may be in an archive
+
     _check_slowness(latency=latency, jitter=jitter, loss=loss)
     running: Runtime = service.running
     with running.helper(
@@ -107,7 +107,7 @@ def slowed(
         entry=LOCK_ENTRY,
         entrypoint=["python3", "-u", _PROGRAM],
         command=[repr(float(each)) for each in (latency, jitter, loss)],
-        files={_PROGRAM: _SLOW_LINK.read_bytes()},
+        files={_PROGRAM: resources.files(__package__).joinpath("slow_link.py").read_bytes()},
         capabilities=["NET_ADMIN", "NET_RAW"],
         devices=["/dev/net/tun"],
     ) as helper:
