@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import psycopg
 from sqlalchemy import text
 
-from orchestrator import Postgres, ServicesMixin
+from orchestrator import Postgres, Services, ServicesMixin
 from orchestrator.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -102,8 +104,10 @@ class DatabaseTest(ServicesMixin, unittest.TestCase):
                 connection = psycopg.connect(one.dsn, autocommit=statement == "select 1")
                 self.addCleanup(connection.close)
                 connection.execute(statement)
-        databases = "select datname from pg_database where datname like 'test\\_%'"
-        self.assertEqual([self.db.database], rows(self.db, databases))
+        gone = f"select count(*) from pg_database where datname = '{one.database}'"
+        deadline = time.monotonic() + 30
+        while rows(self.db, gone) != [0]:  # the test does not wait for that
+            self.assertLess(time.monotonic(), deadline, f"{one.database} is still there")
 
     def test_an_idle_connection_to_the_template_does_not_forbid_cloning(self) -> None:
         """A pool that setUpClass left behind is cut off, not told as an error."""
@@ -128,6 +132,94 @@ class DatabaseTest(ServicesMixin, unittest.TestCase):
         self.addCleanup(run, type(self).db, "drop table seeds")
         with type(self).db.isolated("one-1") as one:
             self.assertEqual([1], rows(one, "select id from seeds"))
+
+
+class AheadTest(unittest.TestCase):
+    """The copy of the next test is made while one runs, and is what would be made now."""
+
+    class Shop(Services):
+        """A database whose copies tests get."""
+
+        db = Postgres(isolation="database")
+
+    shop: ClassVar[Shop]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """One server, whose class's database has one table."""
+        cls.shop = cls.enterClassContext(cls.Shop())
+        run(cls.shop.db, "create table t as select 1 as id")
+
+    def outside(self, statement: str) -> list[object]:
+        """The first column of what is found from a database that is nobody's."""
+        with psycopg.connect(self.shop.db.dsn, dbname="postgres", autocommit=True) as connection:
+            done = connection.execute(statement)
+            return [row[0] for row in done] if done.description else []
+
+    def made(self, names: str = "test_%") -> set[object]:
+        """The databases that are there, but for the class's."""
+        return set(self.outside(f"select datname from pg_database where datname like '{names}'"))
+
+    def use(self, *statements: str) -> list[object]:
+        """What a test finds in its table before it executes some statements."""
+        with self.shop.isolated("one") as clean:
+            found = rows(clean.db, "select id from t")
+            run(clean.db, *statements)
+        return found
+
+    def test_a_test_that_does_not_read_the_service_has_no_database(self) -> None:
+        """None is copied for it before it does."""
+        with self.shop.isolated("idle") as clean:
+            self.assertEqual(set(), self.made("test_idle%"))
+            self.assertEqual({clean.db.database}, self.made("test_idle%"))
+
+    def test_a_copy_is_made_while_the_test_before_runs(self) -> None:
+        """It is what the next test gets."""
+        self.use("insert into t values (7)")
+        with self.shop.isolated("one") as clean:
+            self.assertEqual([1], rows(clean.db, "select id from t"))
+            deadline = time.monotonic() + 30
+            while not (ahead := self.made("test_next_%")):
+                self.assertLess(time.monotonic(), deadline, "none was made")
+        with self.shop.isolated("two") as clean:
+            self.assertEqual([1], rows(clean.db, "select id from t"))
+            self.assertFalse(ahead & self.made(), "another one was made")
+
+    def test_what_the_class_gets_meanwhile_is_in_the_next(self) -> None:
+        """It was not there when the next one was made."""
+        self.use()
+        with self.shop.isolated("one") as clean:
+            self.assertEqual([1], rows(clean.db, "select id from t"))
+            run(self.shop.db, "insert into t values (2)")
+            self.addCleanup(run, self.shop.db, "delete from t where id = 2")
+        self.assertEqual([1, 2], self.use())
+
+    def test_settings_of_the_database_are_those_of_now(self) -> None:
+        """Made ahead or not."""
+        for size in ("65kB", "66kB"):
+            self.outside(f"alter database test set work_mem = '{size}'")
+            self.addCleanup(self.outside, "alter database test reset work_mem")
+            with self.shop.isolated("one") as clean:
+                self.assertEqual([size], rows(clean.db, "select current_setting('work_mem')"))
+
+    def test_a_server_that_was_killed_goes_on(self) -> None:
+        """With what was made ahead, or without it."""
+        self.use()
+        with self.shop.isolated("one") as clean:
+            clean.db.restart()
+            self.assertEqual([1], rows(clean.db, "select id from t"))
+        self.assertEqual([1], self.use())
+
+    def test_a_child_has_the_database_of_the_test_that_forked_it(self) -> None:
+        """Though the test has not read the service before."""
+        self.use()
+        with self.shop.isolated("one") as clean:
+            child = os.fork()
+            if child == 0:
+                run(clean.db, "insert into t values (3)")
+                os._exit(0)
+            self.assertEqual(0, os.waitpid(child, 0)[1])
+            self.assertEqual([1, 3], rows(clean.db, "select id from t order by id"))
 
 
 class NoIsolationTest(ServicesMixin, unittest.TestCase):

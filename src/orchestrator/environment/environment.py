@@ -280,7 +280,9 @@ class Environment:
                 states.callback(self._contexts.remove, context)
                 handles |= self._launch(("test",), context, ending=states, network=lambda: None)
             yield {
-                declaration: states.enter_context(ending_well(handle, handle.isolated(test)))
+                declaration: states.enter_context(
+                    ending_well(handle, handle._isolated_when_read(test))  # noqa: SLF001 - ours
+                )
                 for declaration, handle in handles.items()
             }
 

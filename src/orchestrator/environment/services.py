@@ -154,6 +154,8 @@ def alone(services: Mapping[str, Service], *, name: str) -> Iterator[Mapping[Ser
     start(environment)
     try:
         with environment.isolated(unique_name(name)) as handles:
+            for handle in handles.values():
+                handle._claim()  # noqa: SLF001 - as who reads an attribute does
             yield handles
     except BaseException as error:
         block = error

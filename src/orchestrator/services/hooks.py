@@ -150,8 +150,13 @@ class Declaration:
         for place in (instance, owner):
             handle = getattr(place, "__dict__", {}).get(HANDLES, {}).get(self)
             if handle is not None:
-                return cast("Self", handle)
+                found = cast("Self", handle)
+                found._claim()  # noqa: SLF001 - the same class
+                return found
         return self
+
+    def _claim(self) -> None:
+        """Have what only those need who read the service."""
 
     def __set__(self, instance: object, value: object) -> None:
         """Refuse to be replaced in an instance, but by another handle of its own kind."""
@@ -303,6 +308,10 @@ class Hooks(Declaration):
         says of a server that the test has ended for good is no error.
         """
         yield self
+
+    def _isolated_when_read(self, test: str) -> AbstractContextManager[Self]:
+        """The same, where what is dear may wait until the test reads the service: see `_claim`."""
+        return self.isolated(test)
 
     @contextmanager
     def shared(self, name: str) -> Iterator[Self]:  # noqa: ARG002 - services with a part name it so

@@ -66,6 +66,7 @@ class Postgres(PostgresServer):
 
     _schema: str = options.private("public")
     _test: str = options.private("")
+    _clone: isolation.Clone | None = options.private(None)
     _transaction: SharedTransaction | None = options.private(None)
     _as: tuple[Postgres, str] | None = options.private(None)  # whose handle, for which role
     _of_class: Postgres | None = options.private(None)
@@ -193,6 +194,17 @@ class Postgres(PostgresServer):
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
         """A handle that sees a schema, a database or a transaction of the test's own."""
+        with self._isolated(test) as handle:
+            handle._claim()
+            yield handle
+
+    def _isolated_when_read(self, test: str) -> contextlib.AbstractContextManager[Self]:
+        """A database is copied when the test reads the service; not before."""
+        whole = type(self).isolated is Postgres.isolated
+        return self._isolated(test) if whole else self.isolated(test)
+
+    @contextlib.contextmanager
+    def _isolated(self, test: str) -> Iterator[Self]:
         name = isolation.name_of(f"{test}{self._part.removeprefix('run')}")
         with OwnStack() as clients:
             handle = self._with_state(name, name, clients)
@@ -475,15 +487,9 @@ class Postgres(PostgresServer):
         changes: dict[str, Any] = {}
         state: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if self._clones:
-            changes = {"database": own}
-            state = isolation.clone(
-                self._admin,
-                own,
-                of=self.database,
-                durable=self.durable,
-                alias=self.alias,
-                owner=self._part,
-            )
+            clone = isolation.Clone(self._clones_of_class, own)
+            changes = {"database": own, "_clone": clone}
+            state = self._clones_of_class.kept(clone)
         elif self.isolation == "schema":
             changes = {"_schema": own, "username": f"{test}_{next(self._server.logins)}"}
             changes["password"] = self.running.password
@@ -504,6 +510,24 @@ class Postgres(PostgresServer):
         changes["_logins"] = clients.enter_context(state)
         return self.copy_with(_test=test, _of_class=self, _related={}, _clients=clients, **changes)
 
+    @locked_property
+    def _clones_of_class(self) -> isolation.Clones:
+        made = isolation.Clones(
+            self._outside,
+            of=self.database,
+            durable=self.durable,
+            alias=self.alias,
+            server=self._server,
+            owner=self._part,
+        )
+        self._clients.callback(made.close, drop=self.scope in ("process", "run"))
+        return made
+
+    def _claim(self) -> None:
+        """A test that reads the service gets its database, which takes a copy."""
+        if self._clone is not None:
+            self._clone.claim()
+
     def _in_database(self, name: str) -> Self:
         of_class = self._class
         if of_class is self:
@@ -513,7 +537,9 @@ class Postgres(PostgresServer):
         other: Self = of_class.in_database(name)  # type: ignore[assignment]
         number = list(self.databases).index(name) + 2
         own = f"{self._test}_{number}" if other._clones else self._test
-        return other._with_state(self._test, own, self._clients)
+        made = other._with_state(self._test, own, self._clients)
+        made._claim()
+        return made
 
     def _login(self, name: str, *, role: Postgres, schema: str, database: str) -> isolation.Login:
         """A login that begins in a schema of a test; asked of the class's handle.

@@ -27,10 +27,11 @@ LOGIN_UNTIL: Final = "9999-12-31 UTC"
 # Whoever still holds a lock by then will not let go of it. What a test sets for everybody is not
 # meant for us. What is asked again and again is planned once, though the counter of oids, by which
 # catalogs are searched, tells the planner nothing of how few rows it will find.
-_OPTIONS: Final = (
+OPTIONS: Final = (
     "-clock_timeout=10s -cstatement_timeout=0 -cdefault_transaction_read_only=off "
     "-cplan_cache_mode=force_generic_plan -cenable_seqscan=off -cjit=off"
 )
+"""The settings of our own sessions."""
 _CONNECT: Final = 10  # seconds
 
 
@@ -152,7 +153,7 @@ class Admin:
             driver("psycopg", extra="postgres")
             from orchestrator.services.postgres.connections import PatientConnection
 
-            self._connection = self.connect(PatientConnection, options=_OPTIONS)
+            self._connection = self.connect(PatientConnection, options=OPTIONS)
             self._connection.prepare_threshold = None  # else it forgets what others have prepared
         return self._connection
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import errors, generators
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -57,6 +57,34 @@ class PatientConnection(psycopg.Connection[Any]):
                 if result.status == ExecStatus.TUPLES_OK and result.ntuples:
                     value = result.get_value(result.ntuples - 1, 0) or b""
         return value.decode()
+
+    def post(self, statement: str) -> None:
+        """Send it without waiting: the server executes one after the other, each by itself.
+
+        `settle` waits for the oldest. Nothing else may be executed in this connection.
+        """
+        pgconn = self.pgconn
+        with self.lock:
+            if pgconn.pipeline_status == PipelineStatus.OFF:
+                pgconn.enter_pipeline_mode()
+            pgconn.send_query_params(statement.encode(), None)
+            pgconn.pipeline_sync()
+            pgconn.flush()
+
+    def settle(self) -> None:
+        """Wait for the oldest statement that was posted; raise its error."""
+        failed = None
+        with self.lock:
+            while True:
+                result = self.wait(generators.fetch(self.pgconn))
+                if result is None:
+                    continue
+                if result.status == ExecStatus.PIPELINE_SYNC:
+                    break
+                if result.status == ExecStatus.FATAL_ERROR:
+                    failed = errors.error_from_result(result)
+        if failed is not None:
+            raise failed
 
     def _name_of(self, statement: str) -> bytes:
         """What a statement is called that has been prepared."""

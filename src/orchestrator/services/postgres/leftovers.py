@@ -39,7 +39,7 @@ _ROWS: Final = {
     "pg_authid": "where (oid >= 16384 or oid = 10) and oid not in {logins}",
     "pg_auth_members": "where member not in {logins}",
     "pg_db_role_setting": "where setrole not in {logins}",
-    "pg_database": "",
+    "pg_database": "where datname <> all({names})",
 }
 _WHERE_SUBSCRIBED: Final = """
     select datname from pg_subscription s join pg_database d on d.oid = subdbid where s.oid = %s
@@ -112,7 +112,7 @@ _OF_PART: Final = {
     "pg_db_role_setting": """
         where (setrole = '{part}'::regrole or setdatabase in {mine}) and setrole not in {{logins}}
     """,
-    "pg_database": "where datdba = '{part}'::regrole",
+    "pg_database": "where datdba = '{part}'::regrole and datname <> all({{names}})",
 }
 _DATABASES_OF: Final = "(select oid from pg_database where datdba = '{part}'::regrole)"
 _PREPARED_OF: Final = (
@@ -170,7 +170,7 @@ def _queries(part: str) -> tuple[str, str]:
         {
             name: _list(
                 f"select to_jsonb(t) - 'datfrozenxid' - 'datminmxid'"  # noqa: S608
-                f" from {name} t {where.format(logins=_LOGINS)}"
+                f" from {name} t {where.format(logins=_LOGINS, names=_NAMES)}"
             )
             for name, where in conditions.items()
         }
@@ -271,7 +271,7 @@ class Leftovers:
             assert self._inside is not None  # noqa: S101 - for the type checker
             look: Look = _asked(self._inside, f"select {_object(_BEFORE)}")
             return look
-        found = _asked(self._server, self._look_query, self._seen)
+        found = _asked(self._server, self._look_query, {**self._seen, "names": self._live})
         return {**found, "rows": found["rows"] or self._rows}
 
     def _clear(self, before: Look, own: str) -> Look:
@@ -280,8 +280,7 @@ class Leftovers:
         Returns:
             What tells what else there may be to drop, once the state is; empty if there is nothing.
         """
-        others = self._live.copy()
-        others.remove(own)
+        others = [name for name in self._live if name != own]
         known = {name: before.get(name) for name in ("mark", "xid", "snapshot", "at")}
         known |= {"others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
         if self._server is None:
@@ -391,6 +390,12 @@ def _run_in(admin: Admin, statement: str) -> None:
 
 
 def _restore(admin: Admin, before: Look, now: Look) -> None:
+    # Databases of tests come and go, and change their names; they are in neither, or in one.
+    oids = {row["oid"] for row in now["pg_database"]}
+    kept = [row for row in before["pg_database"] if row["oid"] in oids]
+    oids = {row["oid"] for row in kept}
+    before = {**before, "pg_database": kept}
+    now = {**now, "pg_database": [row for row in now["pg_database"] if row["oid"] in oids]}
     for name in _ROWS:
         # Their order matters seldom, and sorting takes longer than the look itself.
         if before[name] != now[name] and _texts(before[name]) != _texts(now[name]):
