@@ -244,7 +244,8 @@ class RunKeeper(Answering):
 
     def _started(self, server: _Server, request: Mapping[str, Any]) -> Service:
         declaration = server.declaration = _unpacked(request)
-        load_early(declaration.client_modules)
+        drivers = declaration.required_modules()  # while the container starts
+        threading.Thread(target=load_early, args=[drivers], daemon=True).start()
         self._opened.wait()
         if self._engine is None or self._session is None:
             raise self._trouble or AssertionError
