@@ -76,8 +76,10 @@ class Postgres(PostgresServer):
     _role_passwords: Mapping[str, str] = options.private(None)
     _server: ServerState = options.private(None)
     _logins: contextlib.ExitStack = options.private(None)  # those of a test
-    # What a class has of a server that others use: its role's name, and its further databases.
+    # What a class has of a server that others use: its role's name, the superuser's handle, and
+    # what its further databases are called.
     _part: str = options.private("")
+    _whole: Postgres | None = options.private(None)
     _copies: Mapping[str, str] | None = options.private(None)
 
     # Hooks
@@ -163,6 +165,7 @@ class Postgres(PostgresServer):
         further = {it: f"{name}_{number}" for number, it in enumerate(self.databases, start=2)}
         with OwnStack() as clients:
             whole = self.copy_with(_clients=clients, _related={})
+            admin = whole._outside
             own = replace(self.running, password=options.random_password())
             copies = {self.database: name, **further}
             logins = clients.enter_context(contextlib.ExitStack())
@@ -172,19 +175,21 @@ class Postgres(PostgresServer):
                 _related={},
                 _logins=logins,
                 _part=name,
+                _whole=whole,
                 _copies=further,
                 database=name,
                 username=name,
                 password=own.password,
             )
             with isolation.part(
-                whole._outside,
+                admin,
                 name,
+                inside=None if part._clones else part._admin,
                 of=copies,
                 user=self.username,
                 roles=self.roles,
                 durable=self.durable,
-                password=whole._outside.verifier(own.password),
+                password=admin.verifier(own.password),
             ):
                 try:
                     yield part
@@ -439,6 +444,8 @@ class Postgres(PostgresServer):
     @locked_property
     def _outside(self) -> Admin:
         """A connection to a database where no test works."""
+        if self._whole is not None:
+            return self._whole._outside
         admin = self._admin_of("template1" if self.database == "postgres" else "postgres")
         self._clients.callback(admin.close)
         return admin

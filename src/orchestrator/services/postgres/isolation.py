@@ -69,6 +69,7 @@ def part(
     admin: Admin,
     name: str,
     *,
+    inside: Admin | None,
     of: Mapping[str, str],
     user: str,
     roles: Sequence[str],
@@ -80,6 +81,7 @@ def part(
     Args:
         admin: The superuser's, outside of these databases.
         name: What the role is called.
+        inside: The superuser's in the database that is called so too, if there is one already.
         of: The databases of the server to what the copies are called.
         user: Who owns what is in them; in the copies the role does.
         roles: What it may become besides.
@@ -92,11 +94,14 @@ def part(
         with contextlib.ExitStack() as stack:
             for original, own in of.items():
                 stack.enter_context(clone(admin, own, of=original, durable=durable, owner=name))
-                with contextlib.closing(admin.elsewhere(own)) as inside:
-                    mine = f"reassign owned by {quoted(user)} to {name}"
-                    if admin.major < _OWNER_HAS_PUBLIC_SINCE:
-                        mine += f"; alter schema public owner to {name}"
+                mine = f"reassign owned by {quoted(user)} to {name}"
+                if admin.major < _OWNER_HAS_PUBLIC_SINCE:
+                    mine += f"; alter schema public owner to {name}"
+                if inside is not None and own == name:
                     inside.run(mine)
+                    continue
+                with contextlib.closing(admin.elsewhere(own)) as further:
+                    further.run(mine)
             admin.run(
                 f"""
                 insert into pg_db_role_setting select setdatabase, '{name}'::regrole, setconfig
