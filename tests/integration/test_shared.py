@@ -88,10 +88,11 @@ class Shop(Services):
         migrate=migrate,
         roles=["app"],
         databases={"bills": migrate_bills},
+        startup_timeout=120,
     )
-    plain = Postgres(scope="run")
-    cache = Redis(scope="run")
-    events = Kafka(scope="run")
+    plain = Postgres(scope="run", startup_timeout=120)
+    cache = Redis(scope="run", startup_timeout=120)
+    events = Kafka(scope="run", startup_timeout=120)
 
 
 def ask(handle: Postgres, statement: str) -> list[object]:
