@@ -6,6 +6,7 @@ A name is loaded when it is first used, so that a test module pays for the servi
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from orchestrator.services.service import Service
 
     __version__: str
+
+if not hasattr(os, "fork"):  # nor what else most of this package stands on, such as fcntl
+    from orchestrator.errors import OrchestratorError
+
+    raise OrchestratorError(
+        "orchestrator needs Linux or macOS, and this Python runs on neither. On Windows, use it in "
+        "WSL 2, which is Linux, and turn on that distribution in Docker Desktop's settings "
+        "(Resources, WSL integration): its daemon then answers there."
+    )
 
 __all__ = [
     "Build",

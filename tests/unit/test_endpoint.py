@@ -89,7 +89,7 @@ class EndpointTest(unittest.TestCase):
         """It names the variable or the context, and what is expected."""
         for variable, value, told in (
             ("DOCKER_CONTEXT", "gone", "docker context 'gone'"),
-            ("DOCKER_HOST", "npipe:////./pipe/docker", "DOCKER_HOST is 'npipe:////./pipe/docker'"),
+            ("DOCKER_HOST", "npipe:////./pipe/docker", "DOCKER_HOST is 'npipe:.*WSL 2, .* Linux"),
             ("DOCKER_HOST", "tcp://::1:2375", r"tcp://\[::1\]:2376"),
             ("DOCKER_HOST", "far:port", "DOCKER_HOST is 'far:port'.*tcp://host:2376"),
             ("DOCKER_HOST", "tcp://far:0", "DOCKER_HOST"),

@@ -118,7 +118,8 @@ def examine() -> Iterator[Finding]:
                 f"{_by(endpoint)}, {info.os}/{info.architecture}, {info.cpus} CPUs, "
                 f"{info.memory / 1e9:.1f} GB memory"
             )
-            yield Finding("daemon", text)
+            runs = info.os == "linux"
+            yield Finding("daemon", text, "" if runs else "switch the daemon to Linux containers")
             yield check_disk(info, here=endpoint.socket is not None)
         yield from check_images(engine, settings)
         yield check_leftovers(engine)

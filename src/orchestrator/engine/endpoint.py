@@ -138,6 +138,12 @@ def _checked(url: str, source: str, *, secure: bool) -> str:
                 return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     except ValueError:  # an IPv6 address without brackets, or a port that is no number
         pass
+    if scheme == "npipe":
+        raise EngineError(
+            f"{source} is {given!r}: a named pipe is for programs of Windows. In WSL 2, which is "
+            "Linux, Docker Desktop answers at unix:///var/run/docker.sock, if its settings "
+            "(Resources, WSL integration) turn that distribution on"
+        )
     raise EngineError(
         f"{source} is {given!r}; expected an address such as unix:///var/run/docker.sock, "
         "tcp://host:2376, tcp://[::1]:2376 or ssh://user@host"
