@@ -1,7 +1,4 @@
-"""R1, R3 to R5, R17: endings in which the process itself still has a say.
-
-R1 to R3, R5 and R6 under unittest are in ``test_unittest``.
-"""
+"""R1, R3 to R5, R7, R17, R18: endings in which the process has a say, or its children."""
 
 from __future__ import annotations
 
@@ -71,3 +68,89 @@ class EndingTest(FaultCase):
         os.close(theirs)
         os.close(ours)
         self.assert_ends(owner, -signal.SIGHUP, since=owner.kill(0), at_once=True)
+
+
+class HandlerTest(FaultCase):
+    """Who else wants SIGTERM and SIGHUP."""
+
+    @repeated(5)
+    def test_r18_handler_that_ends_the_process(self) -> None:
+        """R18 A program's own handler decides the status, and nothing is left."""
+        owner = self.started("handled")
+        self.assert_ends(owner, 7, since=owner.kill(signal.SIGTERM))
+
+    @repeated(5)
+    def test_r18_handler_that_chains_to_ours(self) -> None:
+        """R18 A handler set later, which calls ours, is called."""
+        owner = self.started("handled_later")
+        since = owner.kill(signal.SIGTERM)
+        owner.expect("theirs")
+        self.assert_ends(owner, -signal.SIGTERM, since=since)
+
+    @repeated(5)
+    def test_r18_handler_that_goes_on(self) -> None:
+        """R18 A program that takes note of SIGTERM and ignores SIGHUP keeps its services."""
+        owner = self.started("goes_on")
+        owner.kill(signal.SIGHUP)
+        owner.kill(signal.SIGTERM)
+        owner.expect("noted")
+        self.assert_untouched(owner)
+        self.assert_ends(owner, 0, since=owner.go())
+
+    @repeated(5)
+    def test_r18_after_an_event_loop(self) -> None:
+        """R18 asyncio resets handlers when a loop ends; ours is back at the next create."""
+        owner = self.started("after_asyncio")
+        since = owner.kill(signal.SIGTERM)
+        self.assert_ends(owner, -signal.SIGTERM, since=since, at_once=True)
+
+    @repeated(5)
+    def test_r18_faulthandler(self) -> None:
+        """R18 faulthandler's handler, set in C, still dumps the stacks."""
+        owner = self.started("with_faulthandler")
+        owner.kill(signal.SIGTERM)
+        owner.expect_error("most recent call first")
+        self.assert_untouched(owner)
+        self.assert_ends(owner, 0, since=owner.go())
+
+    @repeated(5)
+    def test_r18_session_owned_in_a_thread(self) -> None:
+        """R18 Where no handler could be set, SIGTERM has its default action and nothing is left."""
+        owner = self.started("in_a_thread")
+        self.assert_ends(owner, -signal.SIGTERM, since=owner.kill(signal.SIGTERM))
+
+
+class ForkTest(FaultCase):
+    """Forked and multiprocessing children."""
+
+    @repeated(20)
+    def test_r07_children_that_end_do_not_reap(self) -> None:
+        """R7 A forked child's sys.exit, and a terminate() at the fork, touch nothing."""
+        owner = self.start("fork_exits")
+        self.assertEqual([-signal.SIGTERM], owner.expect("ready")["statuses"])
+        self.assert_untouched(owner)
+        self.assert_ends(owner, 0, since=owner.go())
+
+    @repeated(20)
+    def test_r07_child_that_stays(self) -> None:
+        """R7 A child forked behind Python's back, with every descriptor, holds up nothing."""
+        owner = self.start("fork_in_c_stays")
+        child = owner.expect("ready")["child"]
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)
+        os.kill(child, 0)
+
+    @repeated(10)
+    def test_r07_child_with_a_session_of_its_own(self) -> None:
+        """R7 A child owns what it creates: its death removes that, and nothing of its parent's."""
+        owner = self.start("fork_owns")
+        parent = owner.expect("parent")["session"]
+        said = owner.expect("ready")
+        self.assertNotEqual(parent, said["session"])
+        os.kill(said["child"], signal.SIGKILL)
+        self.daemon.wait_until_session_gone(said["session"])
+        owner.session = parent
+        self.assert_untouched(owner)
+        since = owner.kill()
+        self.assert_nothing_left(owner, since=since)

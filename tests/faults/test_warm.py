@@ -1,7 +1,4 @@
-"""ORCHESTRATOR_WARM: the next run finds unused servers of the same declarations, or starts its own.
-
-Every process here is a real one, and is killed as it comes.
-"""
+"""ORCHESTRATOR_WARM: the next run finds unused servers of what it declares, or has its own."""
 
 from __future__ import annotations
 
@@ -10,10 +7,15 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.settings import Settings
+from tests.faults.daemon import Daemon
+from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.warm_case import TEST, WarmTestCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 _WAITS = """
         def test_waits(self):
@@ -158,3 +160,112 @@ class UseTest(WarmTestCase):
         (self.folder / "go").touch()
         served = {self.served(*self.finish(run)) for run in runs}
         self.assertEqual(2, len(served))
+
+
+_THREE = """
+    import os, sys, unittest
+    from orchestrator import Kafka, Postgres, Redis, ServicesMixin
+    from sqlalchemy import text
+
+    def migrate(engine):
+        with open("migrated", "a") as file:
+            print(os.getpid(), file=file)
+        with engine.begin() as connection:
+            connection.execute(text("create table migrated(id int)"))
+
+    class ThreeTest(ServicesMixin, unittest.TestCase):
+        db = Postgres(migrate=migrate, roles=["app"])
+        cache = Redis(users={"app": "~* +@all"})
+        events = Kafka(security="sasl_plaintext")
+
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            print("served by", cls.cache.container_id, file=sys.stderr)
+            with cls.db.connect() as connection:
+                tables = connection.execute(
+                    "select relname from pg_class where relkind = 'r' and oid >= 16384"
+                ).fetchall()
+                assert tables == [("migrated",)], tables
+                logins = connection.execute(
+                    "select rolname from pg_roles where oid >= 16384 order by 1"
+                ).fetchall()
+                assert logins == [("app",)], logins
+                connection.execute("create table trace()")
+                connection.execute("create role trace")
+            assert cls.cache.client.dbsize() == 0, cls.cache.client.keys()
+            assert "trace" not in cls.cache.client.acl_users()
+            cls.cache.client.set("trace", 1)
+            cls.cache.client.acl_setuser("trace")
+            topics = [it for it in cls.events.admin.list_topics() if not it.startswith("__")]
+            assert topics == [], topics
+            cls.events.topic("trace")
+
+        def test_all_of_it_works(self):
+            with self.db.as_role("app").connect() as connection:
+                connection.execute("select 1")
+            self.cache.as_user("app").client.ping()
+            topic = self.events.topic("orders")
+            with self.events.producer() as producer:
+                producer.send(topic, b"paid")
+            self.assertEqual(b"paid", self.events.consume(topic)[0].value)
+
+    if __name__ == "__main__":
+        unittest.main()
+"""
+
+
+class EveryServiceTest(WarmTestCase):
+    """Postgres, Redis and Kafka; a file that is run as a script."""
+
+    def test_nothing_of_the_class_before_and_migrated_once_for_each(self) -> None:
+        """No table, key, topic, login or setting of the run before; the taker does not migrate."""
+        self.write("test_warm.py", _THREE)
+        self.serve("test_warm.py")
+        keeper = self.keeper()
+        kept = self.kept(keeper["session"])
+        self.assertIn(self.serve("test_warm.py"), kept)
+        migrated = (self.folder / "migrated").read_text().split()
+        self.assertEqual(2, len(migrated), "the second run took what the keeper had migrated")
+        self.assertEqual(str(keeper["pid"]), migrated[1])
+
+
+_TEST = """
+    import sys, unittest
+    from orchestrator import Container, ServicesMixin
+
+    class WarmTest(ServicesMixin, unittest.TestCase):
+        it = Container(image="{image}")
+
+        def test_it_runs(self):
+            print("served by", self.it.container_id, file=sys.stderr)
+            self.assertEqual("running", self.it.state().status)
+"""
+
+
+class RestartedDaemonTest(WarmTestCase):
+    """On a daemon of the test's own."""
+
+    def setUp(self) -> None:
+        """Have a daemon with an image, for the test and its runs."""
+        private = PrivateDaemon()
+        self.addCleanup(private.close)
+        self.private = private.start()
+        super().setUp()
+        environ = {"DOCKER_HOST": private.url}
+        self.environ |= {**environ, "ORCHESTRATOR_UNLOCKED": "allow"}
+        self.engine = connect(Settings(), endpoint=find_endpoint(environ))
+        self.addCleanup(self.engine.close)
+        daemon = Daemon(private.url)
+        self.addCleanup(daemon.client.close)
+        self.write("test_warm.py", _TEST.format(image=daemon.image()))
+
+    def test_class_has_servers_of_its_own(self) -> None:
+        """Those that were kept have ended with the daemon, and are removed."""
+        self.serve()
+        session = self.keeper()["session"]
+        kept = self.kept(session)
+        self.private.stop()
+        self.private.start()
+        self.assertNotIn(self.serve(), kept)
+        self.await_gone(session)

@@ -1,4 +1,4 @@
-"""Rewriting lock files: what changes, what stays, and when it is refused."""
+"""The lock file: what is read, the error for everything else, and what is written."""
 
 import re
 import sys
@@ -13,8 +13,128 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import LockError
 from orchestrator.images.lock import NEW, edited, write_entries
-from orchestrator.images.lockfile import LockedImage, LockedPlatform, parse_lock, read_lock
+from orchestrator.images.lockfile import (
+    LockedImage,
+    LockedPlatform,
+    find_lock,
+    parse_archived_lock,
+    parse_lock,
+    read_lock,
+)
 from orchestrator.images.reference import parse_reference
+from orchestrator.settings import Settings
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+PATH = Path("images.lock")
+GOOD = f"""version = 1
+
+[images.redis]  # the cache
+reference = "redis:7"
+digest = "{A}"
+platforms."linux/amd64" = {{ manifest = "{B}", config = "{C}" }}
+"""
+
+
+def changed(old: str, new: str) -> bytes:
+    """The good lock file with one thing wrong."""
+    assert old in GOOD
+    return GOOD.replace(old, new).encode()
+
+
+class ParseLockTest(unittest.TestCase):
+    """`parse_lock`."""
+
+    def test_entry(self) -> None:
+        """An entry has its reference in full, its digest and its platforms."""
+        [entry] = parse_lock(GOOD.encode(), path=PATH).entries.values()
+        self.assertEqual("redis", entry.name)
+        self.assertEqual(f"docker.io/library/redis:7@{A}", str(entry))
+        self.assertEqual({"linux/amd64": LockedPlatform(config=C, manifest=B)}, entry.platforms)
+
+    def test_errors(self) -> None:
+        """Each mistake is named with file and entry, those of TOML with the line."""
+        entry = "images.lock: entry 'redis': "
+        for raw, message in {
+            changed('digest = "', "digest = "): "images.lock:5: ",
+            changed(f'"{A}"', '"sha256:abc"'): f"{entry}digest is 'sha256:abc'; expected",
+            changed("digest = ", "digset = "): f"{entry}unknown key 'digset'",
+            changed(f'digest = "{A}"\n', ""): f"{entry}digest is None",
+            changed("redis:7", "Redis:7"): f"{entry}image reference 'Redis:7'",
+            changed("redis:7", f"redis:7@{A}"): f"{entry}the digest goes into",
+            changed(f', config = "{C}"', ""): f"{entry}linux/amd64: expected config and manifest",
+            changed(C, "sha256:1"): f"{entry}linux/amd64: config is 'sha256:1'",
+            changed("linux/amd64", "linux"): f"{entry}'linux' is not a platform",
+            changed("version = 1", "version = 2"): "'version = 1' at the top, not 2",
+            changed("version = 1", "version = true"): "not True",
+            changed("version = 1", ""): "images.lock: expected 'version = 1' at the top",
+            changed("version = 1", "version = 1\nx = 1"): "images.lock: unknown key 'x'",
+            GOOD.encode() * 2: "images.lock:9: ",
+            (GOOD + '[images."a b"]').encode(): "images.lock: entry 'a b': a name may hold",
+            b"version = 1\nimages = 1": "images.lock: images is not a table",
+            b"version = 1\nimages.redis = 1": "entry 'redis': expected a table",
+            b"version = 1\n\xff": "images.lock:2: not UTF-8",
+            b"a = " + b"[" * 100_000: "images.lock: not TOML",
+            b"a = " + b"9" * 5_000: "images.lock: not TOML",
+        }.items():
+            with self.subTest(message), self.assertRaises(LockError) as caught:
+                parse_lock(raw, path=PATH)
+            self.assertIn(message, str(caught.exception))
+
+    def test_conflict(self) -> None:
+        """One reference under two names must have one digest."""
+        twin = GOOD.partition("\n")[2].replace("images.redis", "images.cache")
+        lock = parse_lock((GOOD + twin).encode(), path=PATH)
+        self.assertEqual(["redis", "cache"], list(lock.entries))
+        with self.assertRaisesRegex(LockError, "images.lock: entry 'cache': redis:7 is also"):
+            parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
+
+    def test_archived(self) -> None:
+        """The lock of an archive is an ordinary one; what only costs time to read is refused."""
+        self.assertEqual(
+            parse_lock(GOOD.encode(), path=PATH), parse_archived_lock(GOOD.encode(), path=PATH)
+        )
+        for raw, message in (
+            (b"a." * 8_000 + b"a=1", "images.lock:1: a line of 16003 bytes"),
+            (b"#\n[" + b"a." * 400 + b"a]", "images.lock:2: a line of 803 bytes"),
+            (GOOD.encode() + b"#\n" * (1 << 17), "images.lock is larger than 256 KiB"),
+        ):
+            with self.subTest(message), self.assertRaisesRegex(LockError, message):
+                parse_archived_lock(raw, path=PATH)
+
+    @given(st.integers(0, len(GOOD)), st.integers(0, 30), st.text(max_size=12))
+    def test_damaged(self, start: int, length: int, inserted: str) -> None:
+        """A good lock file with a damaged place is a lock file or a LockError."""
+        damaged = GOOD[:start] + inserted + GOOD[start + length :]
+        try:
+            parse_lock(damaged.encode(errors="surrogatepass"), path=PATH)
+        except LockError as error:
+            self.assertIn("images.lock", str(error))
+
+
+class FindLockTest(unittest.TestCase):
+    """`find_lock`."""
+
+    def setUp(self) -> None:
+        """Work in an own folder."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
+
+    def test_order(self) -> None:
+        """The lock file of a folder above is found, before it what the variable names."""
+        (self.folder / "images.lock").write_text(GOOD, encoding="utf-8")
+        (other := self.folder / "other.lock").write_text(GOOD, encoding="utf-8")
+        (deep := self.folder / "a" / "b").mkdir(parents=True)
+        self.assertEqual(self.folder / "images.lock", find_lock(Settings(), start=deep).path)
+        self.assertEqual(other, find_lock(Settings(images_lock=other), start=deep).path)
+
+    def test_default(self) -> None:
+        """Without any, the packaged lock serves, whose entries are those of the project's own."""
+        lock = find_lock(Settings(), start=self.folder)
+        self.assertTrue(lock.is_default)
+        self.assertEqual({"kafka", "postgres", "python", "redis", "redpanda"}, set(lock.entries))
+        own = read_lock(Path(__file__).parents[3] / "images.lock")
+        for name, entry in lock.entries.items():
+            self.assertEqual(own.entries[name], entry)
+
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 PATH = Path("images.lock")

@@ -1,12 +1,23 @@
-"""References: how they are read, what is said of the others, and where mirrors have them."""
+"""References: how they are read and resolved, also in a Dockerfile, and where mirrors have them."""
+
+from __future__ import annotations
 
 import unittest
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.errors import InvalidReferenceError, SettingsError
-from orchestrator.images import parse_reference
+from orchestrator.errors import (
+    DeclarationError,
+    ImageNotLockedError,
+    InvalidReferenceError,
+    LockError,
+    SettingsError,
+)
+from orchestrator.images import LockedImage, parse_reference, resolve_image
+from orchestrator.images.dockerfile import with_images
+from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
 from orchestrator.images.reference import mirrored
 from orchestrator.settings import Settings
 
@@ -107,3 +118,145 @@ class MirroredTest(unittest.TestCase):
                 Settings.from_environment({VARIABLE: value})
             self.assertIn(VARIABLE, str(caught.exception))
             self.assertNotIn("secret", str(caught.exception))
+
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+LOCK = parse_lock(
+    f"""version = 1
+[images.redis]
+reference = "redis:7"
+digest = "{A}"
+platforms."linux/amd64" = {{ config = "{C}" }}
+[images.other]
+reference = "ghcr.io/team/app:1"
+digest = "{B}"
+""".encode(),
+    path=Path("images.lock"),
+)
+ALLOW = Settings(unlocked="allow")
+
+
+def resolve(
+    image: str | None, *, default: str = "redis", settings: Settings | None = None
+) -> LockedImage:
+    """Resolve against the lock of this module."""
+    return resolve_image(image, default=default, lock=LOCK, settings=settings or Settings())
+
+
+class ResolveImageTest(unittest.TestCase):
+    """`resolve_image`."""
+
+    def test_found(self) -> None:
+        """By the service's own entry, another entry's name, or a locked reference in any form."""
+        for image, name in (
+            (None, "redis"),
+            ("other", "other"),
+            ("redis:7", "redis"),
+            ("docker.io/library/redis:7", "redis"),
+        ):
+            with self.subTest(image):
+                self.assertEqual(LOCK.entries[name], resolve(image))
+
+    def test_own_digest(self) -> None:
+        """A reference with a digest needs no entry; one with the same digest tells platforms."""
+        self.assertEqual(f"docker.io/library/redis:7@{B}", str(resolve(f"redis:7@{B}").reference))
+        self.assertEqual(C, resolve(f"redis@{A}").platforms["linux/amd64"].config)
+
+    def test_not_locked(self) -> None:
+        """The error has the command that locks what is meant."""
+        for image, default, words in (
+            ("redis:8", "redis", "not lock 'redis:8'; did you mean 'redis:7'.* lock redis:8 "),
+            ("rediss", "redis", r"not lock 'rediss'; did you mean 'redis'\? Lock it"),
+            ("ghcr.io/team/ap:1", "redis", r"did you mean 'ghcr.io/team/app:1'\?"),
+            ("mysql", "redis", r"not lock 'mysql'\. Lock it"),
+            (None, "postgres", "no entry 'postgres'.* lock postgres:15-alpine "),
+            (None, "mysql", "lock mysql=REFERENCE"),
+        ):
+            with self.subTest(words), self.assertRaisesRegex(ImageNotLockedError, words):
+                resolve(image, default=default)
+
+    def test_allowed(self) -> None:
+        """ORCHESTRATOR_UNLOCKED=allow lets references through, and services' packaged entries."""
+        self.assertEqual("docker.io/library/redis:8", str(resolve("redis:8", settings=ALLOW)))
+        expected = read_lock(DEFAULT).entries["postgres"]
+        self.assertEqual(expected, resolve(None, default="postgres", settings=ALLOW))
+
+
+class RegistriesTest(unittest.TestCase):
+    """``ORCHESTRATOR_REGISTRIES``."""
+
+    def test_an_image_from_elsewhere_is_refused(self) -> None:
+        """Locked or not: the message names the image, the variable and what it has."""
+        settings = Settings(registries=("ghcr.io/team",))
+        for image in (None, "redis", "redis:7", f"redis@{A}"):
+            with self.subTest(image), self.assertRaises(LockError) as raised:
+                resolve(image, settings=settings)
+            self.assertIn("docker.io/library/redis", str(raised.exception))
+            self.assertIn("ORCHESTRATOR_REGISTRIES has ghcr.io/team", str(raised.exception))
+
+    def test_only_whole_parts_count(self) -> None:
+        """A name that merely begins alike belongs to somebody else."""
+        for name in ("ghcr.io/tea", "ghcr.i"):
+            with self.subTest(name), self.assertRaises(LockError):
+                resolve("other", settings=Settings(registries=(name,)))
+
+
+def locked(text: str, **args: str) -> str:
+    """The Dockerfile, each image marked."""
+    return with_images(text, lambda image: f"<{image}>", args=args)
+
+
+class DockerfileTest(unittest.TestCase):
+    """`with_images`."""
+
+    def test_each_image_is_replaced(self) -> None:
+        """Whatever the case, the platform and the stage's name."""
+        for text, expected in {
+            "FROM redis": "FROM <redis>",
+            "from redis:7 as base": "from <redis:7> as base",
+            "FROM --platform=linux/amd64 redis": "FROM --platform=linux/amd64 <redis>",
+            "FROM a\nCOPY --from=busybox:1 /a /b": "FROM <a>\nCOPY --from=<busybox:1> /a /b",
+            "FROM a\nCOPY --chown=1 --from=b /a /b": "FROM <a>\nCOPY --chown=1 --from=<b> /a /b",
+        }.items():
+            with self.subTest(text):
+                self.assertEqual(expected, locked(text))
+
+    def test_stages_are_no_images(self) -> None:
+        """Names and numbers of stages, and nothing, stay as they are."""
+        copies = "COPY --from=build /a /b\nCOPY --from=0 /a /b"
+        text = f"FROM a AS Build\nFROM build\n{copies}\nFROM scratch"
+        self.assertEqual(text.replace("FROM a", "FROM <a>"), locked(text))
+
+    def test_a_line_that_goes_on_is_no_instruction(self) -> None:
+        """SQL has a FROM as well."""
+        text = 'FROM a\nRUN psql -c "select 1 \\\n# a remark\n  FROM b"\n# FROM c'
+        self.assertEqual(text.replace("FROM a", "FROM <a>"), locked(text))
+
+    def test_a_file_without_an_image_is_refused(self) -> None:
+        """It is not a Dockerfile."""
+        with self.assertRaisesRegex(DeclarationError, "no FROM"):
+            locked("RUN true")
+
+    def test_variables(self) -> None:
+        """They have what is given, else their default; without a value they are an error."""
+        text = "ARG BASE=redis\nARG TAG\nFROM ${BASE}:$TAG"
+        self.assertEqual("ARG BASE=redis\nARG TAG\nFROM <redis:7>", locked(text, TAG="7"))
+        self.assertIn("<kafka:7>", locked(text, TAG="7", BASE="kafka"))
+        for form, expected in {
+            "${NO:-a}": "a",
+            "${NO-a}": "a",
+            "${EMPTY:-a}": "a",
+            "${SET:+a}": "a",
+            "a${NO:+b}": "a",
+        }.items():
+            with self.subTest(form):
+                head = "ARG EMPTY=\nARG SET=1\nFROM "
+                self.assertEqual(f"{head}<{expected}>", locked(head + form))
+        for form, words in {
+            "$NO": r"variable NO has no value; give it one in Build\(args=…\)",
+            "$EMPTY": "EMPTY has no value",
+            "${NO:?must}": "NO is not set: must",
+            "a$": "a \\$ that is no variable",
+        }.items():
+            with self.subTest(form), self.assertRaisesRegex(DeclarationError, words):
+                locked(f"ARG EMPTY=\nFROM {form}")

@@ -1,22 +1,140 @@
-"""``python -m orchestrator reap``."""
+"""Reap and ps, on what is planted on a daemon in somebody's name."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import unittest
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 from unittest import mock
 
+from orchestrator.cli import main
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
+from orchestrator.sessions.identity import Identity, this_process
 from orchestrator.sessions.reap import sweep
 from orchestrator.settings import Settings
+from tests.faults.daemon import Daemon
+from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.proxy import Proxy, answer, forbidding
-from tests.integration.sessions.case import CommandTestCase
+
+
+class CommandTestCase(unittest.TestCase):
+    """A run of its own for each test; nothing of it is left, pass or fail."""
+
+    daemon: ClassVar[Daemon]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Have a daemon that nobody else sweeps."""
+        super().setUpClass()
+        private = PrivateDaemon()
+        cls.addClassCleanup(private.close)
+        cls.daemon = Daemon(private.start().url)
+        cls.addClassCleanup(cls.daemon.client.close)
+
+    def setUp(self) -> None:
+        """Know an owner that is alive and one that is dead."""
+        super().setUp()
+        self.run_id = str(uuid.uuid4())
+        self.enterContext(mock.patch.dict(os.environ, DOCKER_HOST=self.daemon.url))
+        self.addCleanup(self.daemon.remove_all, self.run_id)
+        self.alive = this_process()
+        self.dead = dataclasses.replace(self.alive, start=self.alive.start - 1)
+
+    def marks(self, owner: Identity, **changed: str) -> dict[str, str]:
+        """The labels of something."""
+        return {
+            Label.MARK: "1",
+            Label.SESSION: str(uuid.uuid4()),
+            Label.RUN: self.run_id,
+            Label.OWNER: owner.to_label(),
+            Label.CREATED: "2020-01-01T00:00:00+00:00",
+            Label.CLASS: "shop.CheckoutTest",
+            **changed,
+        }
+
+    def plant(self, owner: Identity, **changed: str) -> str:
+        """Create a volume in somebody's name; its name."""
+        name = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
+        marks = self.marks(owner, **changed)
+        self.daemon.client.create_volume(name, labels={Label.NAME: name, **marks})
+        return name
+
+    def command(self, *argv: str) -> tuple[int, str, str]:
+        """Run a command: its exit status, stdout and stderr."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = main(argv)
+            except SystemExit as leave:
+                status = int(leave.code or 0)
+        return status, out.getvalue(), err.getvalue()
+
+    def reap(self, *argv: str) -> tuple[int, str, str]:
+        """Reap among this run's things."""
+        return self.command("reap", "--run", self.run_id, *argv)
+
+    def reap_json(self, *argv: str) -> dict[str, Any]:
+        """Reap among this run's things; the report."""
+        _status, out, _err = self.reap("--json", *argv)
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+    def left(self) -> list[str]:
+        """The names of what this run still has."""
+        return [thing.split()[1] for thing in self.daemon.left(self.run_id)]
+
+
+class PsTest(CommandTestCase):
+    """What is running now."""
+
+    def test_table(self) -> None:
+        """Each thing has a line with its session, owner, class and service, in aligned columns."""
+        session = str(uuid.uuid4())
+        mine = {Label.SESSION: session, Label.SERVICE: "db"}
+        names = [self.plant(self.alive, **mine), self.plant(self.dead)]
+        status, out, err = self.command("ps")
+        self.assertEqual((0, ""), (status, err))
+        head, *lines = out.splitlines()
+        rows = {name: next(line for line in lines if name in line) for name in names}
+        self.assertTrue(rows[names[0]].startswith(session[:8]))
+        for title, text in (
+            ("OWNER", f"alive: pid {self.alive.pid} on "),
+            ("CLASS", "shop.CheckoutTest"),
+            ("SERVICE", "db"),
+            ("KIND", "volume"),
+            ("ID", names[0]),
+        ):
+            self.assertEqual(text, rows[names[0]][head.index(title) :][: len(text)])
+        self.assertIn("dead: pid", rows[names[1]])
+        self.assertRegex(
+            out, r"\n\d+ of owners that are dead.* `python -m orchestrator reap` removes"
+        )
+
+    def test_labels_forge_no_row(self) -> None:
+        """Whatever they hold stands in their own row, as text; --json has it exactly."""
+        evil = f"a\nb\x1b[2J\u202e\t{' ' * 200}c"
+        name = self.plant(self.dead, **{Label.CLASS: evil, Label.SESSION: "\nx", Label.OWNER: evil})
+        status, out, _err = self.command("ps")
+        self.assertEqual(0, status)
+        [row] = [line for line in out.splitlines() if name in line]
+        self.assertRegex(row, r"^\\nx +malformed: ")
+        self.assertIn(r"  a\nb\x1b[2J\u202e\t c  ", row)
+        things = json.loads(self.command("ps", "--json")[1])
+        [thing] = [it for it in things if it["name"] == name]
+        self.assertEqual((evil, self.run_id), (thing["class"], thing["run"]))
+        _status, out, _err = self.reap("--all")
+        self.assertRegex(out, rf"^removed volume {name} \(a\\nb\\x1b.* c, .*\)\n$")
+
 
 _WORKER = """
 import os, sys

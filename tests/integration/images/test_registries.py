@@ -1,19 +1,28 @@
-"""Registries that ask who is there: docker's own configuration answers, secrets stay secret."""
+"""Registries that want a password, have a certificate of their own, or stand for another."""
+
+from __future__ import annotations
 
 import base64
 import contextlib
 import json
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import unittest
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from orchestrator.images import read_lock
+from orchestrator.images import LockedImage, parse_reference, read_lock
+from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.registries import PASSWORD, USER, Registry, registry
+from tests.support.tiny_images import TinyImage, tiny_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECRET = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
@@ -123,3 +132,97 @@ class AuthTest(ImageTestCase):
         self.assertEqual(0, ran.status, ran)
         self.assert_no_secret(ran)
         self.assertIsNotNone(self.engine.images.find(f"ghcr.io/{repository}:1"))
+
+
+CERTIFICATES = Path("/etc/docker/certs.d")
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root may put a certificate where the daemon looks")
+class TlsTest(ImageTestCase):
+    """Locking and pulling over TLS."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def start_registry(cls) -> Iterator[Registry]:
+        """A registry with TLS on the address of Docker's bridge, which is not loopback."""
+        address = cls.engine.bridge_gateway()
+        if address is None:
+            raise unittest.SkipTest("this daemon has no bridge network of its own")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            registry(Path(folder), address=address, tls=True) as found,
+        ):
+            yield found
+
+    def setUp(self) -> None:
+        """Have an image."""
+        super().setUp()
+        self.image = self.push()
+
+    def trust(self) -> None:
+        """Put the CA where docker looks."""
+        folder = CERTIFICATES / self.registry.host
+        folder.mkdir(parents=True)
+        self.addCleanup(shutil.rmtree, folder)
+        assert self.registry.ca
+        shutil.copy(self.registry.ca, folder / "ca.crt")
+
+    def test_trusted(self) -> None:
+        """With the CA in certs.d both the daemon and lock trust the registry."""
+        self.trust()
+        ran = self.command("lock", self.image.reference.tagged)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(self.image, read_lock(self.folder / "images.lock").entries["app"])
+        ran = self.command("pull")
+        self.assertEqual(0, ran.status, ran)
+
+    def test_not_trusted(self) -> None:
+        """Without it both refuse at once, with status 9 and where the CA belongs."""
+        self.write_lock(self.image)
+        for argv in (("pull",), ("lock", "--update")):
+            with self.subTest(argv):
+                ran = self.command(*argv)
+                self.assertEqual(9, ran.status, ran)
+                self.assertIn("/etc/docker/certs.d/REGISTRY/ca.crt", ran.err)
+                self.assertNotIn("trying again", ran.err)
+
+
+VARIABLE = "ORCHESTRATOR_REGISTRY_MIRROR"
+
+
+class MirrorTest(ImageTestCase):
+    """A mirror for a registry that is not there at all."""
+
+    def setUp(self) -> None:
+        """Have an image that is locked as one of Docker Hub and is at the mirror only."""
+        super().setUp()
+        self.built = tiny_image()
+        self.team = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
+        self.image = self.push_as_hub(self.built)
+        self.write_lock(self.image)
+
+    def push_as_hub(self, built: TinyImage, *, tag: str = "1") -> LockedImage:
+        """Push to ``hub/TEAM/app`` of the mirror what is locked as ``docker.io/TEAM/app``."""
+        at_mirror = self.push(built, repository=f"hub/{self.team}/app", tag=tag)
+        reference = parse_reference(f"{self.team}/app:{tag}").with_digest(at_mirror.digest)
+        image = LockedImage(name="app", reference=reference, platforms=at_mirror.platforms)
+        self.forget(image)
+        return image
+
+    def test_lock(self) -> None:
+        """Lock asks the mirror and writes the name without it."""
+        env = {VARIABLE: f"docker.io/{self.team}={self.registry.host}/hub/{self.team}"}
+        Path("images.lock").unlink()
+        ran = self.command("lock", f"{self.team}/app:1", env=env)
+        self.assertEqual(0, ran.status, ran)
+        self.assertEqual(self.image, read_lock(Path("images.lock")).entries["app"])
+
+    def test_lying_mirror(self) -> None:
+        """A mirror that delivers other bytes is refused."""
+        with fault_proxy(self.registry.host) as proxy:
+            other = tiny_image().manifest
+            proxy.faults = [Fault(path="/manifests/", swap=other, times=1000)]
+            ran = self.command("pull", env={VARIABLE: f"{proxy.host}/hub"})
+        self.assertEqual(6, ran.status, ran)
+        self.assertIn(f"by way of {proxy.host}/hub", ran.err)
+        self.assertIsNone(self.engine.images.find(self.image.reference.tagged))

@@ -1,0 +1,179 @@
+"""Programs of their own: other frameworks, the page on new services, a timeline, sudden ends."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+from tests.support.processes import ProcessTestCase
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class FrameworksTest(ProcessTestCase):
+    """Each passes with the framework's own command, and leaves nothing behind."""
+
+    def assert_passes(self, project: str, *argv: str, told: str) -> None:
+        """Run a command in a copy of a project."""
+        shutil.copytree(EXAMPLES / project, self.folder, dirs_exist_ok=True)
+        status, output = self.run_python(*argv)
+        self.assertEqual(0, status, output)
+        self.assertIn(told, output)
+
+    def test_django(self) -> None:
+        """`manage.py test`, in one process and in parallel, and pytest-django."""
+        for argv, told in (
+            (("manage.py", "test"), "Ran 3 tests"),
+            (("manage.py", "test", "--parallel", "2"), "Ran 3 tests"),
+            (("-m", "pytest", "-q"), "3 passed"),
+        ):
+            with self.subTest(argv):
+                self.assert_passes("django_shop", *argv, told=told)
+
+    def test_pytest_fixtures(self) -> None:
+        """Servers of the session, clean state for each test."""
+        self.assert_passes("pytest_shop", "-m", "pytest", "-q", told="3 passed")
+
+    def test_a_script(self) -> None:
+        """Without any test."""
+        self.assert_passes("", "script.py", told="select 6 * 7 => 42")
+
+
+PAGE = Path(__file__).parents[2] / "src" / "orchestrator" / "services" / "README.md"
+SERVICE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+FAULTS = """
+    import pymysql
+    import mysql
+    import test_orders
+
+
+    class Telling(mysql.MySQL):
+        def server_info(self):
+            return {"server": self.running.password}
+
+
+    class FaultsTest(test_orders.OrdersTest):
+        db = Telling()
+
+        def test_faults(self):
+            with self.db.connect() as connection:
+                connection.cursor().execute("create table t (id int)")
+            with self.db.paused(), self.assertRaises(pymysql.OperationalError):
+                self.db.connect()
+            self.db.kill()
+            with self.assertRaises(pymysql.OperationalError):
+                self.db.connect()
+            self.db.restart()
+            with self.db.connect() as connection, connection.cursor() as cursor:
+                self.assertEqual(1, cursor.execute("show tables"))
+
+        def test_password(self):
+            self.fail()
+"""
+
+
+class ServicesReadmeTest(ProcessTestCase):
+    """Adding a service is one small file."""
+
+    def test_the_pages_service_runs_lives_through_faults_and_hides_its_password(self) -> None:
+        """Its two blocks, as files, are a test that passes; and it has every fault there is."""
+        self.assertLessEqual(len(SERVICE.splitlines()), 60)
+        self.write("mysql.py", SERVICE)
+        self.write("test_orders.py", USE)
+        self.write("test_faults.py", FAULTS)
+        argv = ("-W", "error", "-m", "unittest", "-v", "test_faults")
+        status, output = self.run_python(*argv)
+        self.assertEqual(1, status, output)
+        self.assertIn("Ran 4 tests", output)
+        self.assertIn("FAILED (failures=1)", output)
+        self.assertIn("db: *** at ", output)
+
+
+FILE = """
+import unittest
+from orchestrator import Container, Redis, ServicesMixin
+
+class OneTest(ServicesMixin, unittest.TestCase):
+    cache = Redis()
+    box = Container(image="redis", entrypoint=["sleep", "60"], depends_on=["cache"])
+    def test_it(self): pass
+
+class TwoTest(ServicesMixin, unittest.TestCase):
+    box = Container(image="redis", entrypoint=["false"], ports=[1])
+    def test_it(self): pass
+"""
+
+
+class TimelineTest(ProcessTestCase):
+    """One page for a run."""
+
+    def test_the_option_asks_for_the_page(self) -> None:
+        """With the parallel runner, whose workers write to one page what they waited for."""
+        self.write("test_it.py", FILE)
+        argv = ("-m", "orchestrator", "test", "-j", "2", "--timeline", "timeline.html", "test_it")
+        status, output = self.run_python(*argv)
+        self.assertEqual(1, status, output)
+        text = (self.folder / "timeline.html").read_text(encoding="utf-8")
+        self.assertEqual(2, text.count("<section>"), text)
+        for part in ("test_it.OneTest", "test_it.TwoTest", "waits for cache:"):
+            self.assertIn(part, text)
+        self.assertRegex(text, "ServiceExitedError: box: .* exited with exit code 1")
+        for phase in ("session", "network", "image", "create", "start", "probe", "prepare"):
+            self.assertIn(f'title="{phase}: ', text)
+
+
+def processes() -> str:
+    """The command lines of all processes of this machine."""
+    done = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+class SuddenEndTest(ProcessTestCase):
+    """SIGKILL, at the worst moment."""
+
+    def kill_when(self, text: str, source: str) -> None:
+        """Run a test file, wait for a process with this command line, and kill the test's."""
+        self.write("test_it.py", source)
+        running = self.start("-m", "unittest", "test_it")
+        self.await_that(lambda: text in processes(), lambda: f"{text} never ran")
+        running.kill()
+        self.finish(running)
+        self.await_nothing_left()
+        self.await_that(lambda: text not in processes(), lambda: f"{text} still runs")
+
+    def test_a_build_is_given_up(self) -> None:
+        """The builder's own container goes too, though it has no label."""
+        word = f"sleep 86{uuid.uuid4().int % 10**6}"
+        self.write("Dockerfile", f"FROM redis\nRUN {word}\n")
+        self.kill_when(
+            word,
+            """
+            import unittest
+            from orchestrator import Container, ServicesMixin
+
+            class BuildTest(ServicesMixin, unittest.TestCase):
+                box = Container(build=".")
+                def test_it(self): pass
+            """,
+        )
+
+    def test_the_helper_of_slowed_goes(self) -> None:
+        """It is labelled like everything else."""
+        latency = f"0.0{uuid.uuid4().int % 10**9}1"
+        self.kill_when(
+            f"/slow_link.py {latency}",
+            f"""
+            import time, unittest
+            from orchestrator import Redis, ServicesMixin
+
+            class SlowTest(ServicesMixin, unittest.TestCase):
+                cache = Redis()
+                def test_it(self):
+                    with self.cache.slowed(latency={latency}):
+                        time.sleep(60)
+            """,
+        )

@@ -1,0 +1,286 @@
+"""Sessions without a daemon: who owns what, what carries whose name, and the gate of creates."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import threading
+import unittest
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orchestrator.sessions.bare
+from orchestrator.cli.reap import seconds
+from orchestrator.engine import Endpoint
+from orchestrator.sessions.bare.removal import own_name
+from orchestrator.sessions.bare.watchdog import Messages
+from orchestrator.sessions.identity import Identity, Liveness, liveness, process_start, this_process
+from orchestrator.sessions.session import Gate, Session
+
+
+class IdentityTest(unittest.TestCase):
+    """What goes into the owner label."""
+
+    def test_round_trip(self) -> None:
+        """A label reads back as the identity it was made from, also with a later version's keys."""
+        me = this_process()
+        label = me.to_label().replace("{", '{"later":[1],', 1)
+        self.assertEqual(me, Identity.from_label(label))
+
+    def test_malformed(self) -> None:
+        """Whatever is not an owner label is refused in words."""
+        good = this_process().to_label()
+        for label, message in (
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("[" * 100_000, "not JSON"),
+            ("null", "not a JSON object"),
+            ("{}", "'boot'"),
+            (good.replace('"pid":', '"pid":-'), "'pid'"),
+            (good.replace(f'"pid":{os.getpid()}', '"pid":true'), "'pid'"),
+            (good.replace(f'"pid":{os.getpid()}', f'"pid":"{os.getpid()}"'), "'pid'"),
+        ):
+            with self.subTest(label=label[:40]), self.assertRaisesRegex(ValueError, message):
+                Identity.from_label(label)
+
+    def test_zombie_has_ended(self) -> None:
+        """A process that has ended and was not waited for has no start time any more."""
+        child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.read()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        self.assertIsNone(process_start(child.pid))
+        child.stdout.close()
+        child.wait()
+
+    def test_name_with_brackets(self) -> None:
+        """A process whose name looks like a part of /proc's line is read correctly."""
+        code = "open('/proc/self/comm','w').write(') Z 1 (('); input()"
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+        self.assertIsNotNone(process_start(child.pid))
+        child.communicate(b"\n")
+
+
+class LivenessTest(unittest.TestCase):
+    """Only a proof counts as dead."""
+
+    def setUp(self) -> None:
+        """Know the judge."""
+        super().setUp()
+        self.me = this_process()
+
+    def _judged(self, **changes: object) -> Liveness:
+        return liveness(dataclasses.replace(self.me, **changes), here=self.me)  # type: ignore[arg-type]
+
+    def test_this_process_is_alive(self) -> None:
+        """The judge itself is alive."""
+        self.assertEqual(Liveness.ALIVE, self._judged())
+
+    def test_another_start_is_another_process(self) -> None:
+        """The same pid with another start time is dead."""
+        self.assertEqual(Liveness.DEAD, self._judged(start=self.me.start + 1))
+
+    def test_ended_process(self) -> None:
+        """A pid that no process has is dead."""
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        child.wait()
+        self.assertEqual(Liveness.DEAD, self._judged(pid=child.pid))
+        self.assertEqual(Liveness.DEAD, self._judged(pid=1 << 80))
+
+    def test_boot(self) -> None:
+        """Another boot of the same machine is dead; of another or a nameless one, unknown."""
+        self.assertEqual(Liveness.DEAD, self._judged(boot="before"))
+        self.assertEqual(Liveness.UNKNOWN, self._judged(boot="other", host="elsewhere/12"))
+        self.assertEqual(Liveness.UNKNOWN, self._judged(boot=""))
+        name = self.me.host.partition("/")[0]
+        self.assertEqual(Liveness.UNKNOWN, self._judged(boot="other", host=f"{name}/"))
+        nameless = dataclasses.replace(self.me, host=f"{name}/")
+        self.assertEqual(
+            Liveness.UNKNOWN, liveness(dataclasses.replace(nameless, boot="other"), here=nameless)
+        )
+
+    def test_another_namespace_from_inside_one(self) -> None:
+        """A judge inside a container cannot judge owners in another one."""
+        here = dataclasses.replace(self.me, pidns=5)
+        owner = dataclasses.replace(self.me, pidns=6)
+        self.assertEqual(Liveness.UNKNOWN, liveness(owner, here=here))
+
+
+class SessionTest(unittest.TestCase):
+    """A session that has not created anything, and that nobody watches."""
+
+    def setUp(self) -> None:
+        """Make it."""
+        super().setUp()
+        self.session = Session(endpoint=Endpoint(url="unix:///nowhere"))
+
+    def test_labels(self) -> None:
+        """Every label that is known is there, the owner's readable; what is not known is absent."""
+        labels = self.session.labels(test_class="a.B", scope="class")
+        prefix = "dev.orchestrator"
+        created = datetime.fromisoformat(labels.pop(f"{prefix}.created"))
+        self.assertLess(abs((datetime.now(UTC) - created).total_seconds()), 3600)
+        self.assertEqual(this_process(), Identity.from_label(labels.pop(f"{prefix}.owner")))
+        expected = {
+            prefix: "1",
+            f"{prefix}.session": str(uuid.UUID(self.session.id)),
+            f"{prefix}.run": self.session.id,
+            f"{prefix}.class": "a.B",
+            f"{prefix}.scope": "class",
+        }
+        self.assertEqual(expected, labels)
+
+    def test_names(self) -> None:
+        """Names are unique and fit Docker, whatever the hint."""
+        hints = ("db", "db", "", "Ünïcode shop", "a/b c", "x" * 300, "..", "trailing-")
+        names = [self.session.name(hint) for hint in hints]
+        self.assertEqual(len(hints), len(set(names)))
+        for name in names:
+            self.assertRegex(name, re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9]$"))
+        self.assertTrue(names[0].startswith(f"orchestrator-{self.session.id[:8]}-"))
+        self.assertTrue(names[0].endswith("-db"))
+
+
+class GateTest(unittest.TestCase):
+    """Whoever is in may finish; nobody else gets in."""
+
+    def test_waits_for_other_threads(self) -> None:
+        """It lets nobody in, and is empty when the creates of all threads are over."""
+        gate, entered, go = Gate(), threading.Event(), threading.Event()
+
+        def create() -> None:
+            ticket = gate.enter()
+            entered.set()
+            go.wait()
+            gate.leave(ticket)
+
+        thread = threading.Thread(target=create)
+        thread.start()
+        entered.wait()
+        gate.close()
+        self.assertIsNone(gate.enter())
+        self.assertFalse(gate.wait_until_empty(seconds=0.01))
+        go.set()
+        self.assertTrue(gate.wait_until_empty(seconds=30))
+        thread.join()
+
+    def test_nobody_slips_through(self) -> None:
+        """Of many threads that enter while it closes, each is refused or waited for."""
+        for _ in range(50):
+            gate, late = Gate(), threading.Event()
+            start, wrong = threading.Barrier(5), threading.Event()
+            threads = [
+                threading.Thread(target=_enter_for_ever, args=(gate, start, late, wrong))
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            start.wait()
+            gate.close()
+            self.assertTrue(gate.wait_until_empty(seconds=30))
+            late.set()
+            for thread in threads:
+                thread.join()
+            self.assertFalse(wrong.is_set(), "entered after the gate was closed and empty")
+
+
+def _enter_for_ever(
+    gate: Gate, start: threading.Barrier, late: threading.Event, wrong: threading.Event
+) -> None:
+    start.wait()
+    while (ticket := gate.enter()) is not None:
+        if late.is_set():
+            wrong.set()
+        gate.leave(ticket)
+
+
+_ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
+
+
+class BareTest(unittest.TestCase):
+    """Standard library only, and little of it."""
+
+    def test_imports(self) -> None:
+        """Every file of it runs on its own with -I -S and loads nothing heavy."""
+        modules = sorted(path.stem for path in (_ROOM / "bare").glob("*.py"))
+        code = (
+            f"import sys; sys.path.insert(0, {str(_ROOM)!r}); "
+            + "".join(f"import bare.{name}; " for name in modules if name != "__init__")
+            + "print(*sorted(sys.modules))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+        )
+        loaded = set(done.stdout.split())
+        heavy = {"docker", "dataclasses", "typing", "http.client", "urllib.parse", "subprocess"}
+        self.assertEqual(set(), (heavy | {"orchestrator"}) & loaded)
+        self.assertIn("bare.watchdog", loaded)
+
+    def test_lines(self) -> None:
+        """Announcements count however the socket cuts them up."""
+        text = "+volume one\n+network two\n=network two\n-one\n+container döt\n".encode()
+        for cut in range(len(text)):
+            lines = Messages()
+            lines.feed(text[:cut])
+            lines.feed(text[cut:])
+            self.assertEqual({"döt"}, lines.intents)
+            self.assertEqual({"two": "network", "döt": "container"}, lines.made)
+            self.assertFalse(lines.bye)
+        lines.feed(b"by")
+        self.assertFalse(lines.bye)
+        lines.feed(b"e\n")
+        self.assertTrue(lines.bye)
+
+    def test_what_is_ours(self) -> None:
+        """What carries its own name is ours, by that name; what inherited its labels is not."""
+        session = {"dev.orchestrator.session": "0a1b2c3d-4e5f"}
+        named = {**session, "dev.orchestrator.name": "db"}
+        tagged = {**session, "dev.orchestrator.name": "built:1"}
+        for expected, kind, names, carried in (
+            ("db", "container", ["db"], named),
+            ("db", "container", ["other/alias", "db"], named),
+            ("db", "container", [], named),  # its name is free already, and the rest is going
+            (None, "container", ["theirs"], named),
+            (None, "image", ["db:latest"], named),
+            (None, "image", [], named),
+            ("built:1", "image", ["theirs:2", "built:1"], tagged),
+            (None, "image", ["theirs:2"], tagged),
+            (None, "container", ["theirs"], tagged),
+            (None, "volume", ["theirs"], named),
+            (None, "volume", ["any"], session),
+        ):
+            with self.subTest(kind=kind, names=names):
+                self.assertEqual(expected, own_name(kind, names, carried))
+
+
+class AgeTest(unittest.TestCase):
+    """Ages as people write them."""
+
+    def test_ages(self) -> None:
+        """Units and their combinations are seconds."""
+        for text, expected in (
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("30m", 1800),
+            ("2h", 7200),
+            ("1.5h", 5400),
+            ("1h30m", 5400),
+            ("1d", 86400),
+        ):
+            with self.subTest(text=text):
+                self.assertEqual(expected, seconds(text))
+
+    def test_no_ages(self) -> None:
+        """Anything else is named and refused."""
+        for text in ("", "h", "2 h", "-1h", "2w", "1e3", "nan", "h2", "1.2.3h", "\u0661h"):
+            with (
+                self.subTest(text=text),
+                self.assertRaisesRegex(argparse.ArgumentTypeError, "not an age"),
+            ):
+                seconds(text)

@@ -1,0 +1,249 @@
+"""What people are shown: errors, progress, the page of a run's times; and that secrets are not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from orchestrator import errors, progress
+from orchestrator.environment.timeline import CLASS, Span, Timeline, add_to_page
+from orchestrator.progress import tell, telling
+from orchestrator.services.secret import masked
+
+
+class ErrorsTest(unittest.TestCase):
+    """Errors are one tree, and travel between processes."""
+
+    def test_every_error_pickles_with_attributes_and_notes(self) -> None:
+        """A parallel runner can carry each between processes."""
+        extra = {"exit_code": 1, "oom_killed": True, "probe": "Tcp()", "seconds": 1.5}
+        base = errors.OrchestratorError
+        found = [value for value in vars(errors).values() if isinstance(value, type)]
+        kinds: Any = [value for value in found if issubclass(value, base)]
+        self.assertGreater(len(kinds), 13)
+        for kind in kinds:
+            given = {"service": "db", "logs": "one", **extra}
+            known: Any = {errors.EngineError: {"status": 5}, errors.EngineUnavailableError: {}}
+            keywords = given if issubclass(kind, errors.ServiceError) else known.get(kind, {})
+            error = kind("it broke", **keywords)
+            error.add_note("and this is why")
+            with self.subTest(kind.__name__):
+                copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+                self.assertEqual(
+                    (kind, str(error), vars(error)), (type(copy), str(copy), vars(copy))
+                )
+                self.assertEqual(["and this is why"], copy.__notes__)
+
+    def test_words_from_outside_are_harmless_on_a_terminal(self) -> None:
+        """Every error shows them so; what it carries as data is as it was."""
+        error = errors.ServiceError(
+            "no\x1b[2J", service="db", logs="a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n"
+        )
+        told = "no\\x1b[2J\nLast log lines of db:\n    a\\x1b]0;b\\x07\\x85\x1b[31mc\n    d\x1b[0m"
+        self.assertEqual(told, str(error))
+        self.assertEqual("a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n", error.logs)
+
+
+class PrintableTest(unittest.TestCase):
+    """`printable`."""
+
+    def test_text(self) -> None:
+        """Lines, tabs, colours and every script stay; what controls a terminal is shown."""
+        for expected, text in (
+            ("tab\tline\nñ 日本 👨‍👩‍👧", "tab\tline\nñ 日本 👨‍👩‍👧"),
+            ("a\nb\\rb\\x08", "a\r\nb\rb\x08"),
+            ("\\x1b[2J\\x1b]0;title\\x07\\x1bc", "\x1b[2J\x1b]0;title\x07\x1bc"),
+            ("\\x9b2J\\x85\\x7f\\x00", "\x9b2J\x85\x7f\x00"),
+            ("\\u202egpj.exe\\u2066\\u2028", "\u202egpj.exe\u2066\u2028"),
+            ("\\ud800", "\ud800"),
+            ("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m"),
+            ("\x1b[38:5:1mleft open\x1b[0m", "\x1b[38:5:1mleft open"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(expected, errors.printable(text))
+
+    def test_line(self) -> None:
+        """A cell is one line without colours, whose parts stand one space apart."""
+        for expected, text in (
+            ("a\\nb\\tc", "a\nb\tc"),
+            ("a b c", "a" + " " * 200 + "b\u00a0\u3000c"),
+            ("\\x1b[31mred\\u2029", "\x1b[31mred\u2029"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(expected, errors.printable(text, lines=False))
+
+
+DEADLINE = 60.0
+
+
+class ProgressTest(unittest.TestCase):
+    """`tell` and `telling`, with nobody who listens."""
+
+    def setUp(self) -> None:
+        """Have nobody who listens, and a stderr that has shown nothing yet."""
+        kept = {name: value for name, value in os.environ.items() if name != progress.VARIABLE}
+        self.enterContext(mock.patch.dict(os.environ, kept, clear=True))
+        self.stream = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+        progress._stderr.cache_clear()
+
+    def tell(self) -> str:
+        """Tell of one thing from its beginning to its end."""
+        for text in ("1 of 80 MB", "2 of 80 MB\x1b[2J"):
+            tell("db", text)
+        tell("db", "pulled", over=True)
+        tell("db", "", over=True)
+        return self.stream.getvalue()
+
+    def test_log(self) -> None:
+        """A log has a line for the first and for the last, and no control characters."""
+        self.assertEqual("orchestrator: db: 1 of 80 MB\norchestrator: db: pulled\n", self.tell())
+
+    def test_terminal(self) -> None:
+        """A terminal has the latest in its last line, where the next takes its place."""
+        vars(self.stream)["isatty"] = lambda: True
+        first, second, *rest = self.tell().split("\x1b[1F\x1b[0J")
+        self.assertEqual("\norchestrator: db: 1 of 80 MB\n", first)
+        self.assertEqual("orchestrator: db: 2 of 80 MB\\x1b[2J\n", second)
+        self.assertEqual(["orchestrator: db: pulled\n"], rest)
+
+    def test_slow(self) -> None:
+        """What takes longer than it should is told while it lasts, and how long it took."""
+        with telling("db", "starting", after=60):
+            pass
+        self.assertEqual("", self.stream.getvalue())
+        deadline = time.monotonic() + DEADLINE
+        with telling("db", "starting", after=0.01):
+            while "db: starting, 0 s\n" not in self.stream.getvalue():
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+        self.assertRegex(self.stream.getvalue(), r"\norchestrator: db: starting took \d+\.\d s\n$")
+
+    def test_slow_and_failed(self) -> None:
+        """It is not told that something has been done that failed."""
+        with self.assertRaises(ValueError), telling("db", "starting", after=0):
+            raise ValueError
+        self.assertRegex(self.stream.getvalue(), r"db: starting failed after \d+\.\d s\n$")
+
+    def test_no_stderr(self) -> None:
+        """Without a stderr nothing is shown, and nothing fails."""
+        with contextlib.redirect_stderr(None):
+            tell("db", "pulling")
+        self.stream.close()
+        tell("db", "pulling")
+
+
+def timeline(name: str = "shop.CheckoutTest") -> Timeline:
+    """A start of two services, one of which waits for the other."""
+    found = Timeline(test_class=name, needs={"db": [], "web": ["db"]})
+    found.spans.extend(
+        [
+            Span(row=CLASS, phase="session", began=0.0, ended=0.1),
+            Span(row="db", phase="create", began=0.3, ended=0.5),
+            Span(row="db", phase="probe", began=0.5, ended=2.0),
+            Span(row="web", phase="create", began=2.0, ended=2.5),
+        ]
+    )
+    return found
+
+
+class PageTest(unittest.TestCase):
+    """`add_to_page`."""
+
+    def setUp(self) -> None:
+        """A place for the page."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "new" / "timeline.html"
+
+    def test_every_span_is_a_bar_that_tells_its_time(self) -> None:
+        """Beside the names of class and services, with nothing to load from elsewhere."""
+        add_to_page(self.path, timeline(), run="1", error=None)
+        text = self.path.read_text()
+        for title in ("session: 0.100 s", "probe: 1.500 s, from 0.500 s", "waits for db: 2.000 s"):
+            self.assertIn(f'title="{title}', text)
+        for gap in ("waits for the session: 0.100 s", "own work before create: 0.200 s, from 0.1"):
+            self.assertIn(f'title="{gap}', text)
+        for part in ("shop.CheckoutTest", "ready after 2.50 s; the last was web", ">db<"):
+            self.assertIn(part, text)
+        self.assertNotRegex(text, "<script|src=|href=|url\\(|@import")
+
+    def test_ticks_are_round(self) -> None:
+        """Five or so, whatever the time."""
+        for seconds, ticks in (
+            (2.5, "0 0.5 1 1.5 2 2.5"),
+            (0.37, "0 0.1 0.2 0.3"),
+            (65, "0 20 40 60"),
+        ):
+            found = Timeline(test_class="a.A", needs={"db": []})
+            found.spans.append(Span(row="db", phase="start", began=0.0, ended=seconds))
+            path = self.path.with_name(f"{seconds}.html")
+            add_to_page(path, found, run="1", error=None)
+            self.assertEqual(ticks, " ".join(re.findall(r'%">([\d.]+)</span>', path.read_text())))
+
+    def test_classes_of_one_run_share_a_page(self) -> None:
+        """Whichever process they come from; another run begins a new one."""
+        for name, run in (("last.Week", "1"), ("a.A", "2"), ("b.B", "2")):
+            add_to_page(self.path, timeline(name), run=run, error=None)
+        text = self.path.read_text()
+        found = [name in text for name in ("last.Week", "a.A", "b.B")]
+        self.assertEqual([False, True, True], found)
+        self.assertEqual(1, text.count("<h1>"))
+
+    def test_a_failed_start_says_why(self) -> None:
+        """What the error says is text, not markup."""
+        error = "<b>db exited</b>\nlog: \x1b[31m\u202e\x07"
+        add_to_page(self.path, timeline(), run="1", error=error)
+        told = "&lt;b&gt;db exited&lt;/b&gt;\nlog: \\x1b[31m\\u202e\\x07"
+        self.assertIn(f"failed after 2.50 s: {told}", self.path.read_text())
+        add_to_page(self.path, Timeline(test_class="a.A", needs={}), run="1", error="no daemon")
+        self.assertIn("failed after 0.00 s: no daemon", self.path.read_text())  # without bars
+
+
+WITH_PASSWORD = (
+    "postgresql://test:{}@127.0.0.1:5432/test",
+    "host=localhost user=test password={} dbname=test",
+    "password = '{}'",
+    "alter role test password '{}'",
+    '{{"user": "test", "password": "{}"}}',
+    "PGPASSWORD={} psql",
+    "POSTGRES_PASSWORD: {}",
+)
+WITH_WORD = (
+    'FATAL:  password authentication failed for user "test"',
+    'relation "test" does not exist',
+    "test_order failed in tests.test_shop",
+    "postgresql://test@127.0.0.1:5432/test",
+    "password=testing",
+)
+
+
+class MaskTest(unittest.TestCase):
+    """What is random or long is hidden wherever it stands; an ordinary word is not."""
+
+    def test_a_word_is_hidden_where_passwords_stand(self) -> None:
+        """In URLs, and after a key that says what it is."""
+        for text in WITH_PASSWORD:
+            with self.subTest(text):
+                self.assertEqual(text.format("***"), masked(text.format("test"), ["test"]))
+
+    def test_a_word_is_shown_where_it_is_only_a_word(self) -> None:
+        """A log in which every `test` is missing helps nobody."""
+        for text in WITH_WORD:
+            with self.subTest(text):
+                self.assertEqual(text, masked(text, ["test"]))
+        text = "postgresql://test:5432@localhost:5432/test"
+        self.assertEqual("postgresql://test:***@localhost:5432/test", masked(text, ["5432"]))
+
+    def test_what_is_no_word_is_hidden_everywhere(self) -> None:
+        """Random passwords, and declared ones that look like it, are secret in any place."""
+        for secret in ("hunter2!", "correcthorsebatterystaple", "9f86d081884c7d65"):
+            self.assertEqual("said *** aloud", masked(f"said {secret} aloud", [secret]))
