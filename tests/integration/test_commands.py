@@ -26,8 +26,24 @@ from tests.faults.daemon import Daemon
 from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.proxy import Proxy, answer, forbidding
 
+_WORKER = """
+import os, sys
+from orchestrator.engine import connect
+from orchestrator.sessions import own_session
+from orchestrator.sessions.process_sessions import supervised
+from orchestrator.settings import Settings
+supervised(int(sys.argv[1]), grace=1.0)
+settings = Settings.from_environment()
+engine = connect(settings)
+session = own_session(engine, settings=settings)
+name = session.name("data")
+with session.creating("volume", name):
+    engine.create_volume(name, labels=session.labels())
+os.kill(os.getpid(), 9)
+"""
 
-class CommandTestCase(unittest.TestCase):
+
+class CommandsTest(unittest.TestCase):
     """A run of its own for each test; nothing of it is left, pass or fail."""
 
     daemon: ClassVar[Daemon]
@@ -93,9 +109,7 @@ class CommandTestCase(unittest.TestCase):
         """The names of what this run still has."""
         return [thing.split()[1] for thing in self.daemon.left(self.run_id)]
 
-
-class PsTest(CommandTestCase):
-    """What is running now."""
+    # ps
 
     def test_table(self) -> None:
         """Each thing has a line with its session, owner, class and service, in aligned columns."""
@@ -135,26 +149,7 @@ class PsTest(CommandTestCase):
         _status, out, _err = self.reap("--all")
         self.assertRegex(out, rf"^removed volume {name} \(a\\nb\\x1b.* c, .*\)\n$")
 
-
-_WORKER = """
-import os, sys
-from orchestrator.engine import connect
-from orchestrator.sessions import own_session
-from orchestrator.sessions.process_sessions import supervised
-from orchestrator.settings import Settings
-supervised(int(sys.argv[1]), grace=1.0)
-settings = Settings.from_environment()
-engine = connect(settings)
-session = own_session(engine, settings=settings)
-name = session.name("data")
-with session.creating("volume", name):
-    engine.create_volume(name, labels=session.labels())
-os.kill(os.getpid(), 9)
-"""
-
-
-class ReapTest(CommandTestCase):
-    """What it removes, what it says, and its exit status."""
+    # reap
 
     def test_dead_owner(self) -> None:
         """What a dead owner left is removed, and it is said what and whose; a dry run only says."""

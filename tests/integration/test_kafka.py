@@ -88,8 +88,14 @@ class KafkaTest(BrokerTestCase):
         """A record that a program on the class's network writes comes to the test."""
         topic = self.events.topic("orders")
         producer = "/opt/kafka/bin/kafka-console-producer.sh --bootstrap-server $0 --topic $1"
-        argv = ["bash", "-c", f"echo from within | {producer}"]
-        self.events.exec([*argv, self.events.internal_bootstrap, topic])
+        argv = [
+            "bash",
+            "-c",
+            f"echo from within | {producer}",
+            self.events.internal_bootstrap,
+            topic,
+        ]
+        self.events.exec(argv, env={"KAFKA_JVM_PERFORMANCE_OPTS": "-XX:TieredStopAtLevel=1"})
         self.assertEqual([b"from within"], self.values(topic, 1))
 
     def test_its_features_are_those_of_its_release(self) -> None:

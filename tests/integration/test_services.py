@@ -28,7 +28,6 @@ class Shop(Services):
 
     db = Postgres(isolation="schema")
     cache = Redis()
-    box = Container(image="redis", entrypoint=["sleep", "60"], scope="test", depends_on=[cache])
 
     def put(self, name: str) -> None:
         """Something of a user's own, which works on whatever state it is called on."""
@@ -50,7 +49,7 @@ class ServicesTest(LeakCheckedTestCase):
         """No check of leaks: the servers live on."""
 
     def test_each_isolated_has_what_a_test_has(self) -> None:
-        """Clean state, servers of its own where the scope asks for it, typed attributes."""
+        """Clean state and typed attributes."""
         assert_type(self.shop.db, Postgres)
         for _ in range(2):
             with self.shop.isolated("a name; drop table") as clean:
@@ -59,10 +58,6 @@ class ServicesTest(LeakCheckedTestCase):
                 clean.put("left over")
                 with clean.db.connect() as connection:
                     connection.execute("create table left_over()")
-                asked = clean.box.exec(["redis-cli", "-u", clean.cache.internal_url, "ping"])
-                self.assertIn("PONG", asked.output.splitlines())
-                with self.assertRaisesRegex(ServiceNotRunningError, r"Shop\.box.*isolated"):
-                    _ = self.shop.box.container_id
             with self.assertRaisesRegex(ServiceNotRunningError, r"with Shop\(\) as it"):
                 _ = clean.db.url
 
@@ -148,6 +143,23 @@ class LifeTest(LeakCheckedTestCase):
             _ = 1 / 0
         with self.assertRaisesRegex(ServiceNotRunningError, r"isolated\('x'\) needs running"):
             self.enterContext(one.isolated("x"))
+
+    def test_a_server_for_each_isolated(self) -> None:
+        """Where the scope asks for it; beside those that live with the instance."""
+
+        class Boxed(Services):
+            cache = Redis()
+            box = Container(
+                image="redis", entrypoint=["sleep", "60"], scope="test", depends_on=[cache]
+            )
+
+        with Boxed() as boxed:
+            for _ in range(2):
+                with boxed.isolated("x") as clean:
+                    asked = clean.box.exec(["redis-cli", "-u", clean.cache.internal_url, "ping"])
+                    self.assertIn("PONG", asked.output.splitlines())
+                    with self.assertRaisesRegex(ServiceNotRunningError, r"Boxed\.box.*isolated"):
+                        _ = boxed.box.container_id
 
     def test_a_start_that_fails_leaves_nothing(self) -> None:
         """The error names the attribute; the instance may be entered again."""

@@ -19,7 +19,7 @@ from orchestrator.sessions import Thing, remove_things
 from orchestrator.sessions.identity import this_process
 from tests.faults.proxy import Proxy, forbidding
 from tests.support.image_case import ImageTestCase
-from tests.support.small_daemon import small_daemon
+from tests.support.small_daemon import SmallDaemon, small_daemon
 from tests.support.tiny_images import tiny_image
 
 NOBODY = 65534
@@ -145,48 +145,53 @@ class DoctorTest(ImageTestCase):
 
 
 class PrivateDaemonTest(ImageTestCase):
-    """Conditions that only a daemon of one's own may have."""
+    """Conditions that only a daemon of one's own may have: one with a small disk."""
+
+    small: SmallDaemon
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start it."""
+        super().setUpClass()
+        cls.small = cls.enterClassContext(small_daemon(disk="20m", registry=cls.registry))
 
     def test_full_disk(self) -> None:
         """Too little room: doctor says so, pull ends with status 7, and works with more room."""
         large = self.push(tiny_image(content=os.urandom(24_000_000)))
         self.write_lock(large)
-        with small_daemon(disk="20m", registry=self.registry) as small:
-            ran = self.command("doctor", env=small.env)
-            self.assertEqual(1, ran.status, ran)
-            self.assertRegex(ran.out, r"WRONG disk .* GB free in .*; at least .* are needed")
-            self.assertIn("docker system df", ran.out)
-            ran = self.command("pull", env=small.env)
-            self.assertEqual(7, ran.status, ran)
-            self.assertIn("no space left on device", ran.err)
-            self.assertIn("Make room", ran.err)
-            small.resize("200m")
-            self.assertEqual(0, self.command("pull", env=small.env).status)
+        ran = self.command("doctor", env=self.small.env)
+        self.assertEqual(1, ran.status, ran)
+        self.assertRegex(ran.out, r"WRONG disk .* GB free in .*; at least .* are needed")
+        self.assertIn("docker system df", ran.out)
+        ran = self.command("pull", env=self.small.env)
+        self.assertEqual(7, ran.status, ran)
+        self.assertIn("no space left on device", ran.err)
+        self.assertIn("Make room", ran.err)
+        self.small.resize("200m")
+        self.assertEqual(0, self.command("pull", env=self.small.env).status)
 
     def test_leftovers(self) -> None:
         """What a dead process left is counted, with the command that removes it."""
         self.write_lock()
         dead = replace(this_process(), pid=1 << 30, start=1)
         marks = {Label.MARK: "1", Label.SESSION: "s", Label.OWNER: dead.to_label()}
-        with small_daemon(disk="20m") as small:
-            endpoint = Endpoint(url=small.daemon.url)
-            with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:
-                network = engine.create_network("left", labels=marks)
-                ran = self.command("doctor", env=small.env)
-                remove_things(engine, [Thing("network", network, "left")], seconds=5)
+        endpoint = Endpoint(url=self.small.daemon.url)
+        with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:
+            network = engine.create_network("left", labels=marks)
+            ran = self.command("doctor", env=self.small.env)
+            remove_things(engine, [Thing("network", network, "left")], seconds=5)
         self.assertEqual(1, ran.status, ran)
         self.assertIn("WRONG leftover 1 containers, networks or volumes of dead", ran.out)
         self.assertIn("python -m orchestrator reap", ran.out)
 
     def test_hung(self) -> None:
         """A daemon that hangs is reported after its timeout, with how to restart it."""
-        with small_daemon(disk="20m") as small:
-            env = {**small.env, "ORCHESTRATOR_ENGINE_TIMEOUT": "1"}
-            small.daemon.signal(signal.SIGSTOP)
-            try:
-                ran = self.command("doctor", env=env)
-            finally:
-                small.daemon.signal(signal.SIGCONT)
+        env = {**self.small.env, "ORCHESTRATOR_ENGINE_TIMEOUT": "1"}
+        self.small.daemon.signal(signal.SIGSTOP)
+        try:
+            ran = self.command("doctor", env=env)
+        finally:
+            self.small.daemon.signal(signal.SIGCONT)
         self.assertEqual(1, ran.status, ran)
         self.assertIn("did not answer within 1 s", ran.out)
         self.assertIn("restart", ran.out)

@@ -28,7 +28,7 @@ class UsersTest(unittest.TestCase):
 """
 
 
-class RecipeTest(ImageTestCase):
+class RecipesTest(ImageTestCase):
     """A user's project beside a daemon of its own, so that `reap` meets nobody else's things."""
 
     small: SmallDaemon
@@ -78,10 +78,6 @@ class RecipeTest(ImageTestCase):
         for image in self.images:
             self.assertIsNotNone(self.theirs.images.find(image.reference.tagged))
 
-
-class GitHubTest(RecipeTest):
-    """github-actions.yml."""
-
     def job(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The steps of a job that run a shell."""
         recipe = yaml.safe_load((RECIPES / "github-actions.yml").read_text(encoding="utf-8"))
@@ -106,7 +102,7 @@ class GitHubTest(RecipeTest):
         self.assert_images()
         return output.read_text(encoding="utf-8")
 
-    def test_cache(self) -> None:
+    def test_github(self) -> None:
         """A miss pulls and saves; a hit loads; a spoilt archive costs a pull, not the job."""
         key = self.run_job(hit=False)
         self.assertRegex(key, r"^key=[0-9a-f]{64}\n$")
@@ -124,11 +120,7 @@ class GitHubTest(RecipeTest):
         [step] = self.job("images-moved")
         self.assertIn("same", self.sh(step["run"]))
 
-
-class GitLabTest(RecipeTest):
-    """gitlab-ci.yml."""
-
-    def test_job(self) -> None:
+    def test_gitlab(self) -> None:
         """The job's scripts run, first without and then with an archive in the cache."""
         recipe = yaml.safe_load((RECIPES / "gitlab-ci.yml").read_text(encoding="utf-8"))
         job = recipe[".tests"]
@@ -142,11 +134,7 @@ class GitLabTest(RecipeTest):
                 self.assertTrue((self.folder / path).exists())
             self.forget_images()
 
-
-class SelfHostedTest(RecipeTest):
-    """self-hosted-runner.cron."""
-
-    def test_commands(self) -> None:
+    def test_self_hosted(self) -> None:
         """Every line runs, in a clone."""
         for argv in (
             ["init", "--quiet", "--bare", "origin"],
@@ -165,15 +153,11 @@ class SelfHostedTest(RecipeTest):
             self.sh(command, by="sh", env={"CHECKOUT": str(self.folder / "checkout")})
         self.assert_images()
 
-
-class AirGapTest(RecipeTest):
-    """air-gap.sh."""
-
     def carry(self, what: str) -> str:
         """Pack or unpack."""
         return self.sh(f"{RECIPES / 'air-gap.sh'} {what} stick", env={"PYTHON": sys.executable})
 
-    def test_carry(self) -> None:
+    def test_air_gap(self) -> None:
         """What was packed is unpacked on a machine without a registry, unless it is damaged."""
         self.carry("pack")
         self.forget_images()
