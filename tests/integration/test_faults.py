@@ -132,11 +132,11 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
             self.fail("it was taken")
 
 
-PATIENCE = {  # seconds; a busy machine needs one for what it does at once
-    "services.postgres.connections.PATIENCE": 3,
-    "services.redis.isolation._ADMIN_TIMEOUT": 3,
-    "environment.diagnosis._INFO_TIMEOUT": 1,
-}
+PATIENCE = (
+    "services.postgres.connections.PATIENCE",
+    "services.redis.isolation._ADMIN_TIMEOUT",
+    "environment.diagnosis._INFO_TIMEOUT",
+)
 
 
 def freeze(service: Service) -> None:
@@ -150,8 +150,8 @@ class FrozenTest(LeakCheckedTestCase):
     def setUp(self) -> None:
         """Be less patient than for users."""
         super().setUp()
-        for name, seconds in PATIENCE.items():
-            self.enterContext(unittest.mock.patch(f"orchestrator.{name}", seconds))
+        for seconds in PATIENCE:  # 3: a busy machine needs one for what it does at once
+            self.enterContext(unittest.mock.patch(f"orchestrator.{seconds}", 3))
 
     def assert_told(self, cls: type[unittest.TestCase], errors: int, *expected: str) -> str:
         """Expect so many errors, each with these parts."""
@@ -187,8 +187,9 @@ class FrozenTest(LeakCheckedTestCase):
 
             def run(self, result: Any = None) -> Any:
                 if "test_3" in self.id():
-                    running = type(self).db.running
-                    running.engine.unpause_container(running.container)
+                    db = type(self).db
+                    db.running.engine.unpause_container(db.running.container)
+                    db.exec(["psql", "-c", "select 1", db.internal_url])  # it has caught up
                 return super().run(result)
 
         text = self.assert_told(Frozen, 2, "db cannot be worked with", "Was it frozen")
@@ -218,6 +219,6 @@ class FrozenTest(LeakCheckedTestCase):
                 running.engine.kill_container(running.container, signal="SIGSTOP")
                 self.fail("the test's own failure")
 
-        text = self.assert_told(Frozen, 1, "cache could not", "Was it frozen (SIGSTOP", "Timeout")
+        text = self.assert_told(Frozen, 1, "cache could not", "Was it frozen (SIGSTOP")
         self.assertIn("the test's own failure", text)
-        self.assertIn("cache: no answer within", text)
+        self.assertIn("cache: no answer", text)
