@@ -93,6 +93,7 @@ class Shop(Services):
     plain = Postgres(scope="run", startup_timeout=120)
     cache = Redis(scope="run", startup_timeout=120)
     events = Kafka(scope="run", startup_timeout=120)
+    secured = Kafka(scope="run", startup_timeout=120, security="sasl_plaintext")
 
 
 def ask(handle: Postgres, statement: str) -> list[object]:
@@ -205,7 +206,7 @@ class SharedTest(unittest.TestCase):
                 by_url.publish(clean.cache.key("news"), "1")
 
     def test_kafka_refuses_names_that_are_nobodys(self) -> None:
-        """Topics, groups and transactions without the prefix."""
+        """Topics, groups and transactions without a prefix; and to delete who knows whose topic."""
         with self.one.isolated("mine") as clean:
             events = clean.events
             with self.assertRaises(TopicAuthorizationFailedError):
@@ -216,6 +217,20 @@ class SharedTest(unittest.TestCase):
                 events.producer(transactional_id="mine").init_transactions()
             producer = events.producer(transactional_id=f"{events.prefix}mine")
             producer.init_transactions()
+            with self.assertRaises(TopicAuthorizationFailedError):
+                events.admin.delete_topics([events.topic("orders")])
+
+    def test_kafka_with_scram_refuses_names_of_others(self) -> None:
+        """A user of the class's own: it sees, uses and deletes its own topics, and no other."""
+        with self.one.isolated("mine") as one, self.two.isolated("mine") as two:
+            topic, other = one.secured.topic("orders"), two.secured.topic("orders")
+            with one.secured.producer() as producer:
+                producer.send(topic, b"paid").get(10)
+                with self.assertRaises(TopicAuthorizationFailedError):
+                    producer.send(other, b"paid").get(10)
+            self.assertEqual(b"paid", one.secured.consume(topic)[0].value)
+            self.assertEqual([topic], one.secured.admin.list_topics())
+            one.secured.admin.delete_topics([topic])
 
     def test_faults_are_refused_by_name(self) -> None:
         """They would strike everybody."""

@@ -154,7 +154,8 @@ class Kafka(Broker):
         security: How clients connect: ``"plaintext"``, ``"sasl_plaintext"``, ``"ssl"`` or
             ``"sasl_ssl"``, with passwords and certificates made for the class. With any but the
             first the broker obeys ACLs; what no ACL is about is allowed. With ``scope="run"`` it
-            refuses every name that does not begin with a class's prefix.
+            refuses every name that does not begin with a class's prefix; with SCRAM, with another
+            class's.
         mechanism: How they prove their password, with SASL: ``"SCRAM-SHA-512"``,
             ``"SCRAM-SHA-256"`` or ``"PLAIN"``.
         settings: More of server.properties, such as ``{"message.max.bytes": "2000000"}``.
@@ -193,7 +194,9 @@ class Kafka(Broker):
         """Where others use it, too, allow the names of classes alone."""
         super().prepare()
         if self.scope == "run":
-            self._state.allow_only(PART)
+            self._state.allow_asking()
+            if not self._names_users:
+                self._state.allow(PART)
 
     def server_capabilities(self) -> Sequence[str]:
         """None: the images run as a plain user from the start."""

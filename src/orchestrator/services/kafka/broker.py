@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, get_args
 
 from orchestrator.errors import DeclarationError, ServiceError
@@ -123,8 +124,24 @@ class Broker(Service):
 
     @contextlib.contextmanager
     def shared(self, name: str) -> Iterator[Self]:
-        """A handle whose topics and groups have a prefix of its own; `release` deletes them."""
-        yield self.copy_with(_test=name, _part=name)
+        """A handle whose topics and groups have a prefix of its own; `release` deletes them.
+
+        With SCRAM it has a user of its own, too, whom all other names are refused.
+        """
+        if not self._names_users:
+            yield self.copy_with(_test=name, _part=name)
+            return
+        secured = replace(self._secured, user=name, password=Secret(options.random_password()))
+        handle = self.copy_with(_test=name, _part=name, _secured=secured)
+        state = handle._state  # noqa: SLF001 - of our own copy
+        state.create_user(name, secured.mechanism, secured.password)
+        state.allow(handle.prefix, user=name)
+        yield handle
+
+    @property
+    def _names_users(self) -> bool:
+        """Whether each class can have a user of its own; PLAIN's are in a file."""
+        return self._checks and self._secured.mechanism not in ("", "PLAIN")
 
     @contextlib.contextmanager
     def isolated(self, test: str) -> Iterator[Self]:
@@ -179,7 +196,7 @@ class Broker(Service):
     def _state(self) -> BrokerState:
         """What is on the broker; the class and its tests share it, and so one connection."""
         return self._class_state or BrokerState(
-            self._clients.open("KafkaAdminClient", retry_backoff_ms=5),
+            self._clients.open_admin(retry_backoff_ms=5),
             service=self.alias,
             has_acls=self._checks,
             prefix=f"{self._part}-" if self._part else "",
@@ -245,8 +262,14 @@ class Broker(Service):
 
     @locked_property
     def admin(self) -> kafka.KafkaAdminClient:
-        """A kafka-python admin client; closed after the test."""
-        return self._clients.open("KafkaAdminClient")
+        """A kafka-python admin client; closed after the test. It may do everything.
+
+        With ``scope="run"`` it may do what the test's other clients may.
+        """
+        if self._part:  # it may do what any client may
+            made: kafka.KafkaAdminClient = self._clients.open("KafkaAdminClient")
+            return made
+        return self._clients.open_admin()
 
     def topic(
         self, name: str, partitions: int = 1, *, settings: Mapping[str, str] | None = None

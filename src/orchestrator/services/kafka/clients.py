@@ -70,12 +70,16 @@ class Clients:
     def __init__(
         self, settings: Mapping[str, Any], *, admin: Mapping[str, Any], secrets: Sequence[str]
     ) -> None:
-        self._settings = {**dict.fromkeys(_TIMEOUTS, settings), "KafkaAdminClient": admin}
+        self._settings, self._admin = settings, admin
         self._open = OwnStack()
         if secrets:
             self._open.enter_context(_secrets_masked(secrets))
         self._readers: dict[str, Reader] = {}
         self._lock = threading.Lock()
+
+    def open_admin(self, **config: Any) -> kafka.KafkaAdminClient:
+        """Open a client of the administrator's, who may do everything."""
+        return self._opened("KafkaAdminClient", self._admin, (), config)
 
     def open(self, kind: str, *arguments: Any, **config: Any) -> Any:
         """Open a client of kafka-python, by its class's name; `config` goes over our settings.
@@ -83,7 +87,16 @@ class Clients:
         Raises:
             MissingDriverError: What ``compression_type`` names is not installed.
         """
-        ours = {**self._settings[kind], **_RECONNECT, **_TIMEOUTS[kind], **_closing_sockets()}
+        return self._opened(kind, self._settings, arguments, config)
+
+    def _opened(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        arguments: Sequence[Any],
+        config: Mapping[str, Any],
+    ) -> Any:
+        ours = {**settings, **_RECONNECT, **_TIMEOUTS[kind], **_closing_sockets()}
         client = _construct(getattr(kafka_python(), kind), arguments, {**ours, **config})
         with self._lock:
             self._open.callback(client.close, **_CLOSE_ARGUMENTS[kind])

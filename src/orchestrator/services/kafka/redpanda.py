@@ -65,6 +65,11 @@ class Redpanda(Broker):
                 "lists of texts"
             )
 
+    @property
+    def _names_users(self) -> bool:
+        """It obeys no ACLs."""
+        return False
+
     def server_user(self) -> str:
         """``rpk`` rewrites the file of settings, which belongs to root."""
         return "root:root"

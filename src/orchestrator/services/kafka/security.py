@@ -29,13 +29,15 @@ class BrokerSecurity:
 
     Attributes:
         protocol: How a test's clients connect, in Kafka's word for it.
-        mechanism: How they prove the password of `USER`, with SASL; empty without.
+        mechanism: How they prove their password, with SASL; empty without.
+        user: Who they are then.
         admin_mechanism: How the administrator proves that of `ADMIN`.
         tls: The certificates, with TLS.
     """
 
     protocol: str = "PLAINTEXT"
     mechanism: str = ""
+    user: str = USER
     password: Secret = field(default=Secret(), repr=False)
     admin_mechanism: str = ""
     admin_password: Secret = field(default=Secret(), repr=False)
@@ -77,7 +79,7 @@ class BrokerSecurity:
 
     def _login(self) -> dict[str, str]:
         if self.mechanism:
-            return _login(self.protocol, self.mechanism, USER, self.password)
+            return _login(self.protocol, self.mechanism, self.user, self.password)
         return {} if self.tls is None else {"security_protocol": self.protocol}
 
 

@@ -104,20 +104,34 @@ class BrokerState:
         )
         return frozenset(found)
 
-    def allow_only(self, prefix: str) -> None:
-        """Let everybody use the names that begin so, where a broker refuses what no ACL allows."""
+    def allow(self, prefix: str, *, user: str = "") -> None:
+        """Have names that begin so used, where a broker refuses what no ACL allows.
+
+        Without a user everybody may, and nobody delete them: who could tell whose they are?
+        """
         words = driver("kafka.admin", extra="kafka")
-        kinds, everything = words.ResourceType, words.ACLOperation.ALL
-        named = [
-            (words.ResourcePattern(kind, prefix, words.ACLResourcePatternType.PREFIXED), everything)
-            for kind in (kinds.TOPIC, kinds.GROUP, kinds.TRANSACTIONAL_ID)
-        ]
-        cluster = words.ResourcePattern(kinds.CLUSTER, "kafka-cluster")
+        kinds, operations = words.ResourceType, words.ACLOperation
+        rules = []
+        for kind in (kinds.TOPIC, kinds.GROUP, kinds.TRANSACTIONAL_ID):
+            names = words.ResourcePattern(kind, prefix, words.ACLResourcePatternType.PREFIXED)
+            rules.append((names, operations.ALL, "ALLOW"))
+            if not user and kind != kinds.TRANSACTIONAL_ID:
+                rules.append((names, operations.DELETE, "DENY"))
+        self._allow(rules, user=user or "*")
+
+    def allow_asking(self) -> None:
+        """Let everybody ask about the broker."""
+        words = driver("kafka.admin", extra="kafka")
+        broker = words.ResourcePattern(words.ResourceType.CLUSTER, "kafka-cluster")
         harmless = (words.ACLOperation.DESCRIBE, words.ACLOperation.IDEMPOTENT_WRITE)
+        self._allow([(broker, it, "ALLOW") for it in harmless], user="*")
+
+    def _allow(self, rules: Iterable[tuple[Any, Any, str]], *, user: str) -> None:
+        words = driver("kafka.admin", extra="kafka")
         self.admin.create_acls(
             [
-                words.ACL("User:*", "*", operation, words.ACLPermissionType.ALLOW, pattern)
-                for pattern, operation in [*named, *((cluster, it) for it in harmless)]
+                words.ACL(f"User:{user}", "*", what, words.ACLPermissionType[which], pattern)
+                for pattern, what, which in rules
             ]
         )
 
