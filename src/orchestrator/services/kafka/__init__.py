@@ -107,6 +107,10 @@ classes=/opt/kafka/kafka.jsa
 if [ -e $classes ]; then
     KAFKA_JVM_PERFORMANCE_OPTS="$KAFKA_JVM_PERFORMANCE_OPTS -XX:SharedArchiveFile=$classes"
 fi
+# Not empty, or Kafka's scripts log what the collector does, for which one more JVM is asked for its
+# version, and have JMX listen, which takes as long as a tenth of the start.
+export KAFKA_GC_LOG_OPTS=' '
+if [ -z "${{JMX_PORT-}}" ]; then export KAFKA_JMX_OPTS=' '; fi
 exec /opt/kafka/bin/kafka-server-start.sh /opt/kafka/config/server.properties
 """
 
