@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec, Copy, Label, VolumeMount
 from orchestrator.engine.endpoint import routes
-from orchestrator.environment.timeline import CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack, ProcessLock
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
+OF_CLASS: Final = ""
+"""The timeline's row of what the class as a whole waits for."""
 _REMOVAL: Final = 15.0  # seconds for what the daemon refuses to remove at first
 _LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 _RESTART: Final = 0.2  # seconds between two looks at a container that may be started again
@@ -114,7 +115,7 @@ class StartContext:
 
     def create_network(self) -> None:
         """Create the network, which `clear` removes from then on."""
-        with self.span(CLASS, "network"):
+        with self.span(OF_CLASS, "network"):
             self._create_network(self.network)
 
     def _create_network(self, name: str, *, internal: bool = False) -> None:

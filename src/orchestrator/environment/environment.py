@@ -14,14 +14,13 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment.context import StartContext, left_behind
+from orchestrator.environment.context import OF_CLASS, StartContext, left_behind
 from orchestrator.environment.launch import (
     launch,
     release,
     source_of,
     translate_errors,
 )
-from orchestrator.environment.timeline import CLASS, Timeline, add_to_page
 from orchestrator.errors import OrchestratorError, ServiceExitedError
 from orchestrator.images import find_lock
 from orchestrator.probes.waiting import answers
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.docker import Engine
     from orchestrator.environment.shared import SharedServers
+    from orchestrator.environment.timeline import Timeline
     from orchestrator.environment.warm import Origin
     from orchestrator.errors import EngineUnavailableError
     from orchestrator.services.options import Scope
@@ -112,6 +112,8 @@ class Environment:
         """Add to the page that was asked for; what cannot be written is logged, not raised."""
         if self._timeline is None or self._settings.timeline is None:
             return
+        from orchestrator.environment.timeline import add_to_page
+
         run = os.environ.get("PYTEST_XDIST_TESTRUNUID", self._session.run if self._session else "")
         try:
             add_to_page(self._settings.timeline, self._timeline, run=run, error=error)
@@ -121,6 +123,8 @@ class Environment:
     def _start(self) -> Mapping[Service, Service]:
         settings = self._settings
         if settings.timeline is not None:
+            from orchestrator.environment.timeline import Timeline
+
             needs = {alias: needed(alias, self.services) for alias in self.services}
             self._timeline = Timeline(test_class=self._test_class, needs=needs)
         lock = find_lock(settings)
@@ -134,7 +138,9 @@ class Environment:
         with importing_much():
             engine = self._engine = connect(settings, endpoint=endpoint)
         self._ending.callback(engine.close)
-        with self._timeline.span(CLASS, "session") if self._timeline else contextlib.nullcontext():
+        with (
+            self._timeline.span(OF_CLASS, "session") if self._timeline else contextlib.nullcontext()
+        ):
             session = self._session = own_session(engine, settings=settings)
         context = StartContext(
             engine=engine,

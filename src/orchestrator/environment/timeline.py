@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.environment.context import OF_CLASS
 from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-CLASS: Final = ""
-"""The row of what the class as a whole waits for."""
 _STYLE: Final = "timeline.css"
 _TICKS: Final = 6  # at most, beside 0
 _GAP: Final = 0.01  # seconds; what is shorter is not named
@@ -54,7 +53,7 @@ _HEAD: Final = """<!doctype html>
 class Span:
     """One thing that took time, in seconds from the beginning of the class's start."""
 
-    row: str  # the service's alias, or `CLASS`
+    row: str  # the service's alias, or `OF_CLASS`
     phase: str
     began: float
     ended: float
@@ -82,16 +81,16 @@ class Timeline:
 
     def rows(self) -> Mapping[str, Sequence[Span]]:
         """The spans of each row, the class's first; with what each service waited for."""
-        found: dict[str, list[Span]] = {CLASS: [], **{alias: [] for alias in self.needs}}
+        found: dict[str, list[Span]] = {OF_CLASS: [], **{alias: [] for alias in self.needs}}
         for span in sorted(self.spans, key=lambda span: span.began):
             found[span.row].append(span)
-        ready = max((it.ended for it in found[CLASS] if it.phase == "session"), default=0.0)
+        ready = max((it.ended for it in found[OF_CLASS] if it.phase == "session"), default=0.0)
         return {row: self._without_gaps(row, spans, ready=ready) for row, spans in found.items()}
 
     def _without_gaps(self, row: str, spans: Sequence[Span], *, ready: float) -> Sequence[Span]:
         """A row's spans, and what the time between them was."""
         filled: list[Span] = []
-        waits = ", ".join(self.needs.get(row, ())) or ("" if row == CLASS else "the session")
+        waits = ", ".join(self.needs.get(row, ())) or ("" if row == OF_CLASS else "the session")
         end = 0.0
         for span in spans:
             if not filled and waits:
@@ -170,8 +169,8 @@ def _summary(timeline: Timeline, *, last: Span | None, error: str | None) -> str
     if error is not None:
         text = f"{at}: failed after {timeline.seconds:.2f} s: {error}"
         return f'<p class="failed">{_escaped(text)}</p>'
-    name = last.row if last else CLASS
-    was = f"; the last was {_escaped(name)}" if name != CLASS else ""
+    name = last.row if last else OF_CLASS
+    was = f"; the last was {_escaped(name)}" if name != OF_CLASS else ""
     return f"<p>{at}: ready after {timeline.seconds:.2f} s{was}</p>"
 
 

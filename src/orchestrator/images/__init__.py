@@ -8,7 +8,7 @@ from orchestrator.images.lockfile import (
     read_lock,
     resolve_image,
 )
-from orchestrator.images.pull import ensure_image
+from orchestrator.images.presence import ensure_image
 from orchestrator.images.reference import Reference, parse_reference
 
 __all__ = [

@@ -20,7 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.images.failures import Failure, Retry, classify, concerns_registry, retrying
 from orchestrator.images.known_failures import failed_before, note_failure
-from orchestrator.images.presence import find_image, is_locked, mismatch, on_platform, platform_of
+from orchestrator.images.presence import find_image, is_locked, on_platform, platform_of
 from orchestrator.images.reference import mirrored
 from orchestrator.images.registry import concurrent_map
 from orchestrator.progress import tell
@@ -38,33 +38,25 @@ _BAR: Final = 24  # characters
 _OFTEN: Final = 0.1  # seconds between two words about one pull
 
 
-def ensure_image(
+def pull_missing(
     engine: Engine,
     image: LockedImage,
     *,
     settings: Settings,
-    display: Display | None = None,
-    stopping: threading.Event | None = None,
+    platform: str | None,
+    display: Display | None,
+    stopping: threading.Event | None,
 ) -> ImageInfo:
-    """Make sure that the locked bytes of an image are on this machine; pull them if not.
-
-    When they are here, that is one question to the daemon. A pull is by digest, and is shown while
-    it happens. What failed in this run is not tried again. Once ``stopping`` is set, a pull
-    under way is given up. Start the container from the returned ``id``: a tag may move.
+    """Pull an image that is not here, unless that has failed in this run.
 
     Raises:
-        DigestMismatchError: The tag is here with other bytes, or other bytes came.
-        EngineError: It is missing and ``ORCHESTRATOR_PULL=never``, or the pull failed.
+        DigestMismatchError: Other bytes came.
+        EngineError: ``ORCHESTRATOR_PULL=never``, or the pull failed.
     """
-    found = on_platform(engine, image, find_image(engine.images.find, image, settings=settings))
-    if found.info is not None:
-        return found.info
-    if found.other is not None:
-        raise mismatch(image, found.other)
     if settings.pull == "never":
-        platform = f" for {found.platform}" if found.platform else ""
+        on = f" for {platform}" if platform else ""
         raise EngineError(
-            f"{image.reference.familiar} is not on this machine{platform} and "
+            f"{image.reference.familiar} is not on this machine{on} and "
             "ORCHESTRATOR_PULL=never forbids to pull it. Run: python -m orchestrator pull"
         )
     puller = Puller(
@@ -73,8 +65,8 @@ def ensure_image(
         display=display or Display(),
         stopping=stopping or threading.Event(),
     )
-    with _trying_once(image, puller, platform=found.platform):
-        return puller.pull(image, platform=found.platform)[0]
+    with _trying_once(image, puller, platform=platform):
+        return puller.pull(image, platform=platform)[0]
 
 
 @contextlib.contextmanager
