@@ -15,7 +15,8 @@ from typing import Any
 from unittest import mock
 
 from orchestrator import errors, progress
-from orchestrator.environment.timeline import CLASS, Span, Timeline, add_to_page
+from orchestrator.environment.context import OF_CLASS
+from orchestrator.environment.timeline import Span, Timeline, add_to_page
 from orchestrator.progress import tell, telling
 from orchestrator.services.secret import masked
 
@@ -146,7 +147,7 @@ def timeline(name: str = "shop.CheckoutTest") -> Timeline:
     found = Timeline(test_class=name, needs={"db": [], "web": ["db"]})
     found.spans.extend(
         [
-            Span(row=CLASS, phase="session", began=0.0, ended=0.1),
+            Span(row=OF_CLASS, phase="session", began=0.0, ended=0.1),
             Span(row="db", phase="create", began=0.3, ended=0.5),
             Span(row="db", phase="probe", began=0.5, ended=2.0),
             Span(row="web", phase="create", began=2.0, ended=2.5),
