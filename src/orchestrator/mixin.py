@@ -194,7 +194,7 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
     failing = isinstance(error, Exception) and not isinstance(error, unittest.SkipTest)
     if (
         failing
-        or getattr(cls, "_classSetupFailed", False)
+        or (getattr(cls, "_classSetupFailed", False) and not _has_skipped_itself(cls))
         or getattr(cls, "tearDown_exceptions", ())
     ):
         environment.failed(error if failing else None)
@@ -202,6 +202,19 @@ def _stop(cls: type[ServicesMixin], environment: Environment) -> None:
         if name in vars(cls):
             delattr(cls, name)
     end(partial(environment.stop, wait=False))
+
+
+def _has_skipped_itself(cls: type) -> bool:
+    """Whether ``setUpClass`` ended in a skip, of which unittest says that it failed.
+
+    The error is gone by now; the result has it, whose only way to here is unittest's frame.
+    """
+    frame: Any = sys._getframe()  # noqa: SLF001 - there is no other
+    while frame is not None and frame.f_code.co_name != "_handleClassSetUp":
+        frame = frame.f_back
+    skipped = getattr(frame and frame.f_locals.get("result"), "skipped", ())
+    name = f"setUpClass ({cls.__module__}.{cls.__qualname__})"
+    return any(str(test) == name for test, _ in skipped)
 
 
 def _report_at_the_end(result: Any) -> None:

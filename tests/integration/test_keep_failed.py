@@ -20,7 +20,7 @@ from orchestrator.engine.api import Label
 from orchestrator.probes import LogLine
 from orchestrator.sessions import inventory, reap, remove_session
 from orchestrator.settings import Settings
-from tests.support.classes import problems, run_class
+from tests.support.classes import left_of_this_process, problems, run_class
 
 SLEEP = ["sleep", "600"]
 RUN = """
@@ -141,6 +141,15 @@ class KeepFailedTest(KeptTestCase):
                 text, printed = self.run_quietly(self.failing(**attributes))
                 self.assertEqual(1, f"{text}{printed}".count("docker exec -it"), text)
                 self.assertEqual(ALL, self.kept())
+
+        @classmethod  # type: ignore[misc]
+        def skips(cls: type) -> None:
+            ServicesMixin.setUpClass.__func__(cls)  # type: ignore[attr-defined]
+            raise unittest.SkipTest("not today")
+
+        with self.subTest("skips"):
+            self.run_quietly(self.failing(setUpClass=skips))
+            self.assertEqual([], left_of_this_process())
         with mock.patch.dict(os.environ, {"ORCHESTRATOR_KEEP_FAILED": "0"}):
             self.run_quietly(self.failing(box=broken))
         self.assertEqual([], self.kept())

@@ -17,7 +17,10 @@ from alembic.config import Config
 from sqlalchemy import inspect
 
 from orchestrator import Postgres, ServicesMixin
+from orchestrator.images.known_failures import has_failures
+from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
+from tests.support.processes import ProcessTestCase
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -65,6 +68,50 @@ _PAIR = """
     attributes["meet"]()
     attributes["connection"].exec_driver_sql("create table made_by_alembic (id int)")
 """
+
+
+_FAILS = """
+    import unittest
+    from alembic.config import Config
+    from orchestrator import Postgres, ServicesMixin
+
+    def migrate(engine):
+        print("migrating", flush=True)
+        raise ValueError("no books today")
+
+    class FunctionTest(ServicesMixin, unittest.TestCase):
+        db = Postgres(migrate=migrate)
+
+        def test_it(self): ...
+
+    config = Config()
+    config.set_main_option("script_location", "script")
+
+    class AlembicTest(FunctionTest):
+        db = Postgres(migrate=config)
+"""
+
+
+class RunTest(ProcessTestCase):
+    """The processes of a run."""
+
+    def test_a_migration_that_failed_in_one_is_not_run_in_another(self) -> None:
+        """A function, and an Alembic config; tracebacks have the user's frames alone."""
+        self.write("test_books.py", _FAILS)
+        (self.folder / "script/versions").mkdir(parents=True)
+        self.write("script/env.py", _BY_CONNECTION)
+        self.write("script/versions/1_books.py", _REVISION.replace('"id", I', '"id", NoSuch, I'))
+        # As a runner's parent does, this process holds what its run knows.
+        self.assertFalse(has_failures(settings=Settings(run=self.run_id)))
+        for kind, told in (("Function", "no books today"), ("Alembic", "NoSuch")):
+            argv = ("-m", "unittest", f"test_books.{kind}Test")
+            _, first = self.run_python(*argv)
+            self.assertRegex(first, f"db: the migration failed: .*{told}")
+            self.assertIn(", in upgrade" if kind == "Alembic" else ", in migrate", first)
+            self.assertNotRegex(first, r'File ".*/(orchestrator|alembic|sqlalchemy)/\w')
+            _, again = self.run_python(*argv)
+            self.assertRegex(again, f"a class before, so it is not run again: .*{told}")
+            self.assertNotIn("migrating", again)
 
 
 class AlembicTest(LeakCheckedTestCase):

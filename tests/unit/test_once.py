@@ -142,7 +142,7 @@ class MissingTest(unittest.TestCase):
             unittest.mock.patch.dict(sys.modules, gone),
             self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
         ):
-            setup.migrate(handle)
+            setup.migrate(handle, key=lambda _: None)
 
 
 class GarbageTest(unittest.TestCase):

@@ -72,7 +72,10 @@ def launch(
             image = _ensure_built(source, context)
         else:
             image = str(source), _ensure_pulled(source, context).id
-    with telling(f"{context.test_class or 'process'}: {alias}", "starting"):
+    whose = context.test_class or "process"
+    # A service that is alone is called by its own name.
+    about = alias if whose.lower() == alias else f"{whose}: {alias}"
+    with telling(about, "starting"):
         kept = KeptData(declaration, alias, context, image=image[1])
         ready = partial(
             _ready, declaration, alias, context, image=image, await_network=await_network

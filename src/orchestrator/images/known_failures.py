@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+def has_failures(*, settings: Settings) -> bool:
+    """Whether anything has failed in this run."""
+    file = _file(_run(settings))
+    return file is not None and os.fstat(file).st_size > 0
+
+
 def failed_before(*keys: str, settings: Settings) -> tuple[str, str] | None:
     """The kind and the message of what has failed in this run under one of these keys."""
     file = _file(_run(settings))

@@ -99,7 +99,8 @@ class Postgres(PostgresServer):
         Raises:
             ServiceError: The class's migration has failed in another class: why start a server?
         """
-        setup.check_migrations((self, *map(self.in_database, self.databases)))
+        handles = (self, *map(self.in_database, self.databases))
+        setup.check_migrations(handles, key=snapshots.migration_key)
         return super().server_env()
 
     def prepare(self) -> None:
@@ -122,7 +123,7 @@ class Postgres(PostgresServer):
         for handle in (self, *map(self.in_database, self.databases)):
             with contextlib.closing(self._admin_of(handle.database)) as admin:
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
-            setup.migrate(handle)
+            setup.migrate(handle, key=snapshots.migration_key)
 
     def server_files(self) -> Mapping[str, bytes]:
         """Certificates, init files, and for a server from a snapshot the passwords."""

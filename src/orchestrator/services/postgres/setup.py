@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from copy import copy
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
+from orchestrator.images.known_failures import failed_before, has_failures, note_failure
 from orchestrator.services.once import ProcessLock, driver
 from orchestrator.services.postgres.admin import literal, quoted
 from orchestrator.services.secret import masked
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import sqlalchemy
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from orchestrator.services.postgres.admin import Admin
 
 _one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
+_LIBRARIES: Final = frozenset(
+    ("orchestrator", "alembic", "sqlalchemy", "psycopg", "importlib", "contextlib", "asyncio")
+)
 _ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
 
 
@@ -116,10 +121,14 @@ def check_migration(migrate: Any, *, option: str) -> None:
     )
 
 
-def migrate(handle: Postgres) -> None:
+def migrate(handle: Postgres, *, key: Callable[[Postgres], str | None]) -> None:
     """Migrate a database, by its handle of the class: by a function, a MetaData or Alembic.
 
     Logging is as before then: Alembic's own env.py disables all loggers that there are.
+
+    Args:
+        handle: Of the database.
+        key: Under what the run is told that it failed.
 
     Raises:
         ServiceError: The migration raised.
@@ -142,30 +151,44 @@ def migrate(handle: Postgres) -> None:
         raise
     except Exception as error:
         told = f"{type(error).__name__}: {masked(str(error), handle.secrets())}"
-        if type(error).__name__ != "OperationalError":  # which may be the server's fault
-            with contextlib.suppress(TypeError):  # what has no weak references is run again
-                _failed.setdefault(_subject(migration), {})[repr(handle)] = told
+        kind = type(error).__name__
+        # OperationalError may be the server's fault.
+        if kind != "OperationalError" and (known := key(handle)) is not None:
+            note_failure(known, kind, told, settings=Settings.from_environment())
+        _keep_own_frames(error)
         raise ServiceError(
             f"{handle.alias}: the migration failed: {told}", service=handle.alias
         ) from error
 
 
-def check_migrations(handles: Iterable[Postgres]) -> None:
-    """Raise ServiceError for a migration that has failed in this process, in another class."""
+def _keep_own_frames(error: BaseException | None) -> None:
+    """Leave of the tracebacks what is the user's: two screens of libraries show where it is not."""
+    while error is not None:
+        frames = []
+        trace = error.__traceback__
+        while trace is not None:
+            if str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
+                frames.append(trace)
+            trace = trace.tb_next
+        for kept in reversed(frames):
+            trace = TracebackType(trace, kept.tb_frame, kept.tb_lasti, kept.tb_lineno)
+        error.__traceback__ = trace
+        error = error.__cause__ or error.__context__
+
+
+def check_migrations(handles: Iterable[Postgres], *, key: Callable[[Postgres], str | None]) -> None:
+    """Raise ServiceError for a migration that has failed in this run, in another class."""
+    settings = Settings.from_environment()
+    if not has_failures(settings=settings):
+        return  # a key takes its time
     for handle in handles:
-        with contextlib.suppress(TypeError):
-            told = _failed.get(_subject(handle.migrate), {}).get(repr(handle))
-            if told:
-                raise ServiceError(
-                    f"{handle.alias}: the migration failed in a class before, so it is not run "
-                    f"again: {told}",
-                    service=handle.alias,
-                )
-
-
-def _subject(migration: Any) -> Any:
-    """What lives as long as a migration, and has weak references: of a method, its object."""
-    return getattr(migration, "__self__", migration)
+        known = key(handle)
+        if known is not None and (before := failed_before(known, settings=settings)):
+            raise ServiceError(
+                f"{handle.alias}: the migration failed in a class before, so it is not run "
+                f"again: {before[1]}",
+                service=handle.alias,
+            )
 
 
 @contextlib.contextmanager
@@ -196,9 +219,6 @@ def _loggers() -> list[logging.Logger]:
 def _state(logger: logging.Logger) -> dict[str, Any]:
     names = ("level", "propagate", "disabled", "handlers", "filters")
     return {name: copy(vars(logger)[name]) for name in names}
-
-
-_failed: Final[WeakKeyDictionary[Any, dict[str, str]]] = WeakKeyDictionary()
 
 
 def is_alembic(migration: Any) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import inspect
 import os
+import re
 import sys
 import uuid
 from collections.abc import Mapping
@@ -24,8 +25,10 @@ from orchestrator.services.postgres.setup import is_alembic, is_metadata
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from orchestrator.services.postgres import Postgres
     from orchestrator.services.postgres.server import PostgresServer
 
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _FORMAT: Final = 1  # of what is kept, and of how it is made
 PASSWORDS: Final = "/orchestrator/passwords.sql"
 # The entry point takes these from elsewhere, or would not find what the handle says.
@@ -151,6 +154,16 @@ def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> Snapshot
     return SnapshotKey(text=made.digest(), lasting=made.lasting)
 
 
+def migration_key(handle: Postgres) -> str | None:
+    """What the outcome of a handle's migration depends on, to all processes of a run."""
+    if handle.migrate is None:
+        return None
+    made = _Key()
+    made.add(handle.running.image_id, handle.database, _ADDRESS.sub("", repr(handle)))
+    known = made.add_named(handle.migrate) or made.add_migration(handle.migrate, has_files=False)
+    return made.digest() if known else None
+
+
 def _is_known(service: PostgresServer, own: type[Hooks]) -> bool:
     """Whether a server is started, and its data are made, by what stands here."""
     between = type(service).__mro__[: type(service).__mro__.index(own)]
@@ -213,6 +226,19 @@ class _Key:
             self.add(migration.__module__, migration.__qualname__, *_parts(code))
             return True
         return self._add_identity(migration)
+
+    def add_named(self, function: Any) -> bool:
+        """A function that every process imports by the same name; whether it is one."""
+        code = getattr(function, "__code__", None)
+        if not isinstance(code, CodeType) or function.__module__ == "__main__":
+            return False
+        found: Any = sys.modules.get(function.__module__)
+        for name in function.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if found is not function:
+            return False
+        self.add(function.__module__, function.__qualname__, *_parts(code))
+        return True
 
     def _add_identity(self, migration: Any) -> bool:
         """Itself, while this process lives."""
