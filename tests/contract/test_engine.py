@@ -112,7 +112,8 @@ class EngineContractTest(unittest.TestCase):
             self.box, ["sh", "-c", "exec <&-; seq 100000 >&2; exit 3"], stdin=much
         )
         self.assertEqual(3, deaf.exit_code)
-        self.assertTrue(deaf.stderr.endswith("\n100000\n"), "not all of its output")
+        last = "all of its input)" if self.engine.is_podman else "\n100000"  # or it says so
+        self.assertTrue(deaf.stderr.endswith(f"{last}\n"), "not all of its output")
         self.assertEqual(0, self.engine.exec(self.box, ["cat"], stdin=b"").exit_code)
 
     def test_exec_of_a_silent_command_has_a_deadline(self) -> None:
@@ -140,7 +141,7 @@ class EngineContractTest(unittest.TestCase):
         with self.assertRaises(EngineError) as raised:
             self.engine.start_container("no-such-container")
         self.assertEqual(404, raised.exception.status)
-        self.assertIn("No such container", str(raised.exception))
+        self.assertRegex(str(raised.exception), "(?i)no such container")
 
     def test_what_the_daemon_cannot_do_is_a_warning(self) -> None:
         """In its words, which name no container: Python shows the same text once."""
@@ -155,7 +156,9 @@ class EngineContractTest(unittest.TestCase):
         self.assertNotIn("never", str(caught.warning))
 
     def test_an_engine_without_a_gateway_for_hosts_creates_all_the_same(self) -> None:
-        """As Docker before 20.10 refuses, and Podman before 5, which has the name by itself."""
+        """As Docker before 20.10 refuses."""
+        if self.engine.is_podman:
+            self.skipTest("Podman is asked for an address, never for a gateway")
         refusals = [answer(400, 'invalid IP address in add-host: "host-gateway"')]
         there = r"POST \S+/containers/create"
         instead = lambda line: refusals.pop() if refusals and re.match(there, line) else None  # noqa: E731

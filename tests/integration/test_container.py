@@ -75,7 +75,7 @@ class ContainerTest(ServicesMixin, unittest.TestCase):
     def test_it_runs_as_the_declared_user(self) -> None:
         """Also under a number that no user of the image has."""
         self.assertEqual("redis\n", self.plain.exec(["id", "-un"]).output)
-        self.assertIn("uid=4711 gid=4712", self.box.exec(["id"]).output)
+        self.assertRegex(self.box.exec(["id"]).output, r"^uid=4711\S* gid=4712")
 
     def test_a_udp_port_is_published(self) -> None:
         """A datagram from the host is answered; TCP and UDP ports are told apart."""

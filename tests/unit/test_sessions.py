@@ -60,7 +60,7 @@ class IdentityTest(unittest.TestCase):
 
     def test_name_with_brackets(self) -> None:
         """A process whose name looks like a part of /proc's line is read correctly."""
-        code = "open('/proc/self/comm','w').write(') Z 1 (('); input()"
+        code = "with open('/proc/self/comm','w') as f: f.write(') Z 1 ((')\ninput()"
         child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
         self.assertIsNotNone(process_start(child.pid))
         child.communicate(b"\n")

@@ -11,6 +11,8 @@ import contextlib
 import functools
 import ipaddress
 import json
+import os
+import re
 import signal
 import time
 import warnings
@@ -21,6 +23,7 @@ from urllib.parse import quote
 
 from orchestrator.engine.api import (
     TEST_PROCESS,
+    Copy,
     Ending,
     ExecResult,
     Label,
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.api import (
         ContainerSpec,
         ContainerState,
-        Copy,
         EngineInfo,
         RunOptions,
     )
@@ -65,8 +67,10 @@ _NANO_CPUS: Final = 1_000_000_000
 _NETWORK_SECONDS: Final = 5.0
 _HOST_GATEWAY: Final = "host-gateway"  # the daemon puts the address there
 _ATTACHED: Final = {"Detach": False, "Tty": False}
+_ALWAYS_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
-_STDOUT: Final = 1
+_STDOUT, _STDERR = 1, 2
+_CUT_SHORT: Final = re.compile(rb"Error: (read|write) unixpacket \S*/attach: .*\n")
 _PIECE: Final = 1 << 16  # bytes
 _FOLLOWED: Final = 1e6  # seconds a log may be silent
 _PEAKS: Final = (
@@ -159,11 +163,14 @@ class Engine:
     def create_container(self, spec: ContainerSpec, /) -> str:
         """Create a container and return its id; what the engine cannot do is a warning."""
         hosts = dict(spec.options.extra_hosts)
-        if hosts.get(TEST_PROCESS) == _HOST_GATEWAY and self._is_podman:
-            # Before 5.3 it takes the word for an address.
-            hosts.pop(TEST_PROCESS)
-            if spec.network and (gateway := self._gateway(spec.network)):
-                hosts[TEST_PROCESS] = gateway
+        if self.is_podman:
+            self._check_mounts(spec)
+            # It knows no container whose network is still in the making, as Docker does.
+            gateway = spec.network and self._gateway(spec.network)
+            if hosts.get(TEST_PROCESS) == _HOST_GATEWAY:
+                hosts.pop(TEST_PROCESS)  # before 5.3 it takes the word for an address
+                if gateway:
+                    hosts[TEST_PROCESS] = gateway
         try:
             return self._create(spec, hosts)
         except EngineError as error:
@@ -172,9 +179,20 @@ class Engine:
         return self._create(spec, hosts)  # Docker before 20.10
 
     @cached_property
-    def _is_podman(self) -> bool:
+    def is_podman(self) -> bool:
+        """Whether it is Podman behind Docker's API, which does some things in its own way."""
         with self._pool.client("tell its version") as client:
             return product_of(client.version()) == "Podman"
+
+    def _check_mounts(self, spec: ContainerSpec) -> None:
+        """Podman makes a folder where the source is missing; Docker refuses."""
+        if not ipaddress.ip_address(self.bind_address).is_unspecified:  # its machine is this one
+            missing = [path for path in spec.mounts.values() if not os.path.lexists(path)]
+            if missing:
+                raise EngineError(
+                    f"Container {spec.name} cannot be created: "
+                    f"bind source path does not exist: {missing[0]}"
+                )
 
     def _gateway(self, network: str) -> str | None:
         """The address of the daemon's machine in a network, which may be in the making."""
@@ -199,6 +217,8 @@ class Engine:
                 ports=[tuple(port.split("/")) for port in spec.ports],
                 host_config=_host_config(client, spec, hosts),
                 networking_config=_networking(client, spec),
+                # Its removal by force would be SIGTERM, and SIGKILL after this time only.
+                stop_timeout=0 if self.is_podman else None,
                 **_set(spec.options, "working_dir", "hostname", "domainname", "tty", "stdin_open"),
             )
             created = client.create_container_from_config(config, spec.name, spec.options.platform)
@@ -206,7 +226,17 @@ class Engine:
             # Without the container's name, so that Python shows the same words once.
             told = f"The Docker daemon, of a container that it created: {said}"
             warnings.warn(printable(told, lines=False), EngineWarning, stacklevel=2)
+        if spec.options.read_only:
+            self.copy_into(created["Id"], self.mount_points("/"))
         return str(created["Id"])
+
+    def mount_points(self, folder: str) -> Sequence[Copy]:
+        """What must be in a folder that is read-only once the container runs.
+
+        Podman mounts files of its own over these, and cannot make them by then; Docker can.
+        """
+        found = [path for path in _ALWAYS_MOUNTED if path.startswith(f"{folder.rstrip('/')}/")]
+        return [Copy(path=path, source=b"") for path in found if self.is_podman]
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
@@ -227,10 +257,15 @@ class Engine:
         if number > 0:
             with contextlib.suppress(EngineError):
                 events = self._events(state)
+                late = time.monotonic() + _LATE
+                while self.is_podman and not _has_died(events) and time.monotonic() < late:
+                    time.sleep(_EXIT_POLL)
+                    events = self._events(state)
                 lost = lost or any(action == "oom" for action, _ in events)
                 # The daemon forgets all but its last 256 events.
-                if any(action.startswith("die") for action, _ in events):
-                    sent = _signal_name(number) if ("kill", str(number)) in events else ""
+                if _has_died(events):
+                    known = {("kill", str(number)), ("kill", "")}  # Podman tells no number
+                    sent = _signal_name(number) if known & {*events} else ""
         return Ending(exit_code=state.exit_code, error=state.error, signal=sent, lost=lost)
 
     def _events(self, state: ContainerState) -> Sequence[tuple[str, str]]:
@@ -241,6 +276,8 @@ class Engine:
             "until": f"{until + _LATE:.6f}",
             "filters": json.dumps({"container": [state.id], "type": ["container"]}),
         }
+        if self.is_podman:  # which stops reading its log at that time, and Docker waits for it
+            asked = {**asked, "stream": "false", "until": ""}
         doing = f"tell what befell container {short_name(state.name)}"
         with (
             self._pool.client(doing) as client,
@@ -249,6 +286,7 @@ class Engine:
             return [
                 (str(step["Action"]), str(step["Actor"]["Attributes"].get("signal", "")))
                 for step in read_steps(response, doing)
+                if step["timeNano"] < (until + _LATE) * 1e9
             ]
 
     def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
@@ -281,8 +319,25 @@ class Engine:
         """
         if not copies and not links:
             return
-        packed = pack_copies(copies, links or {}, read=functools.partial(self.get_file, container))
-        self.unpack(container, packed)
+        read = functools.partial(self.get_file, container)
+        for folder, its in self._by_volume(container, copies).items():
+            in_it = links or {} if folder == "/" else {}
+            if its or in_it:
+                packed = pack_copies(its, in_it, folder=folder, read=read)
+                self.unpack(container, packed, folder=folder)
+
+    def _by_volume(self, container: str, copies: Sequence[Copy]) -> Mapping[str, Sequence[Copy]]:
+        """What goes to the root, or to a volume, below which Podman would put it otherwise."""
+        found: dict[str, list[Copy]] = {"/": []}
+        if not self.is_podman:
+            return {"/": copies}
+        with self._pool.client(f"inspect container {short_name(container)}") as client:
+            mounts = client.inspect_container(container)["Mounts"] or ()
+        volumes = [str(it["Destination"]) for it in mounts if it["Type"] == "volume"]
+        for copy in copies:
+            around = [path for path in volumes if f"{copy.path}/".startswith(f"{path}/")]
+            found.setdefault(max(around, key=len, default="/"), []).append(copy)
+        return found
 
     def unpack(self, container: str, tar: bytes, /, *, folder: str = "/") -> None:
         """Unpack a tar in a folder of a created or running container."""
@@ -341,6 +396,8 @@ class Engine:
             else:
                 pieces = list(read_frames(exchange(client, path, _ATTACHED, stdin)))
             exit_code: int = _await_exit(client, process)["ExitCode"]
+            if stdin and self.is_podman:
+                _check_whole(pieces, argv[0], exit_code)
         return ExecResult(
             exit_code=exit_code,
             output=b"".join(piece for _, piece in pieces).decode(errors="replace"),
@@ -362,7 +419,10 @@ class Engine:
             path = f"/exec/{process}/start"
             for stream, piece in read_frames(exchange(client, path, _ATTACHED, stdin)):
                 written[stream == _STDOUT].append(piece)
-            if _await_exit(client, process)["ExitCode"] != 0:
+            exit_code = _await_exit(client, process)["ExitCode"]
+            if stdin and self.is_podman:
+                _check_whole([(_STDERR, it) for it in written[False]], argv[0], exit_code)
+            if exit_code != 0:
                 said = b"".join(written[False]).decode(errors="replace").strip()
                 raise EngineError(f"A command in container {short_name(container)} failed: {said}")
         return b"".join(written[True])
@@ -518,18 +578,39 @@ class Engine:
             ]
 
     def connect_network(
-        self, network: str, /, *, container: str, aliases: Sequence[str] = ()
+        self,
+        network: str,
+        /,
+        *,
+        container: str,
+        aliases: Sequence[str] = (),
+        address: str | None = None,
     ) -> None:
-        """Attach a container to a network."""
+        """Attach a container to a network, at an address that `disconnect_network` gave."""
         doing = f"connect {short_name(container)} to network {short_name(network)}"
         with self._pool.client(doing) as client:
-            client.connect_container_to_network(container, network, aliases=list(aliases))
+            client.connect_container_to_network(
+                container, network, aliases=list(aliases), ipv4_address=address
+            )
 
-    def disconnect_network(self, network: str, /, *, container: str) -> None:
-        """Detach a container from a network."""
+    def disconnect_network(self, network: str, /, *, container: str) -> str | None:
+        """Detach a container from a network.
+
+        Returns:
+            The address that it should have when it comes back; None where any will do. With Podman
+            connections go to the container itself, not to a proxy that would end them: they hang
+            when it comes back elsewhere.
+        """
         doing = f"disconnect {short_name(container)} from network {short_name(network)}"
+        address = None
         with IgnoreMissing(), self._pool.client(doing) as client:
+            if self.is_podman:  # which would disconnect what is not connected
+                found = client.inspect_container(container)["NetworkSettings"]["Networks"] or {}
+                if network not in found:
+                    raise EngineError(f"The Docker daemon failed to {doing}: it is not connected")
+                address = found[network].get("IPAddress") or None
             client.disconnect_container_from_network(container, network)
+        return address
 
     def create_volume(self, name: str, /, *, labels: Mapping[str, str]) -> None:
         """Create an empty volume."""
@@ -549,6 +630,10 @@ def _life_of(state: ContainerState) -> tuple[str, str]:
     if state.started < "1971" or state.finished < "1971":
         raise EngineError(f"container {short_name(state.name)} has not run")
     return state.started, state.finished
+
+
+def _has_died(events: Sequence[tuple[str, str]]) -> bool:
+    return any(action.startswith("die") for action, _ in events)
 
 
 def _signal_name(number: int) -> str:
@@ -621,6 +706,18 @@ def _await_exit(client: Any, process: str) -> Mapping[str, Any]:
             raise EngineError(f"The command has closed its output, but runs {client.timeout} s on")
         time.sleep(_EXIT_POLL)
     return cast("Mapping[str, Any]", found)
+
+
+def _check_whole(pieces: list[tuple[int, bytes]], command: str, exit_code: int) -> None:
+    """Podman cuts off what a command still writes once it reads no more of its input.
+
+    Where it failed, for which there may be a reason in the output, that is told there.
+    """
+    if pieces and _CUT_SHORT.fullmatch(pieces[-1][1]):
+        told = f"Podman may have cut off the output: {command} did not read all of its input"
+        if exit_code == 0:
+            raise EngineError(f"{told}. Give it only what it reads, or use Docker.")
+        pieces[-1] = (_STDERR, f"({told})\n".encode())
 
 
 def _just_after(at: str) -> float:

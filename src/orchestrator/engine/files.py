@@ -89,9 +89,13 @@ def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | 
 
 
 def pack_copies(
-    copies: Sequence[Copy], links: Mapping[str, str], *, read: Callable[[str], bytes]
+    copies: Sequence[Copy],
+    links: Mapping[str, str],
+    *,
+    folder: str,
+    read: Callable[[str], bytes],
 ) -> bytes:
-    """Files and folders as a tar, links as links; devices, sockets and pipes stay out.
+    """Files and folders as a tar for a folder, links as links; devices, sockets, pipes stay out.
 
     ``links`` lead to their targets from a folder that all users may write to. ``read`` reads a file
     of the container, which knows the names of owners.
@@ -113,7 +117,7 @@ def pack_copies(
 
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for copy in copies:
-            name = copy.path.lstrip("/")
+            name = posixpath.relpath(copy.path, folder)
             if isinstance(copy.source, bytes):
                 member = tarfile.TarInfo(name)
                 member.size, member.mtime = len(copy.source), now
@@ -128,9 +132,9 @@ def pack_copies(
         for path, target in links.items():
             link = tarfile.TarInfo(path.lstrip("/"))
             link.type, link.linkname, link.mtime = tarfile.SYMTYPE, target, now
-            folder = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
-            folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o777, now
-            archive.addfile(folder)
+            around = tarfile.TarInfo(str(PurePosixPath(link.name).parent))
+            around.type, around.mode, around.mtime = tarfile.DIRTYPE, 0o777, now
+            archive.addfile(around)
             archive.addfile(link)
     return buffer.getvalue()
 

@@ -145,8 +145,9 @@ class StartContext:
                 self.engine.create_volume(name, labels=self.labels(scope="class"))
             if volume.content:
                 mount = VolumeMount(volume=name, path=volume.path, no_copy=volume.no_copy)
+                content = [*volume.content, *self.engine.mount_points(volume.path)]
                 with self.filler(mount, image=image) as filler:
-                    self.engine.copy_into(filler, volume.content)
+                    self.engine.copy_into(filler, content)
             return name
 
     @contextlib.contextmanager

@@ -161,7 +161,7 @@ def wait_until_ready(
         with watching(probe, target) as watched:
             bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
     except (ServiceExitedError, DeclarationError, MissingDriverError) as error:
-        if not isinstance(error, ServiceExitedError) or not _has_logged(probe, target):
+        if not isinstance(error, ServiceExitedError) or not _became_ready(probe, target, error):
             raise
     except Exception as error:
         _check_alive(target)
@@ -205,10 +205,10 @@ class _Looks:
             self._next_try = time.monotonic() + _NEXT_TRY
 
 
-def _has_logged(probe: Probe, target: Target) -> bool:
-    """Whether a container that has ended had become ready: its last words count."""
+def _became_ready(probe: Probe, target: Target, error: ServiceExitedError) -> bool:
+    """Whether a container that has ended had become ready: its last words count, or a good end."""
     with watching(probe, target) as watched, contextlib.suppress(Exception):
-        if watched is not probe:  # it is one of logs
+        if watched is not probe or error.exit_code == 0:  # it is one of logs, or of an end
             probe.check(target)
             return True
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -208,8 +209,9 @@ class Entry:
         """Its path of this machine, which may not be there; a relative one is below the file's."""
         try:
             path = self.source.file.parent / Path(self.text()).expanduser()
-            path.exists()
-        except (RuntimeError, OSError) as error:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()  # since Python 3.14 `exists` does not tell why it can never be there
+        except (RuntimeError, OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise self.error(f"is {self.text()!r}, which leads nowhere: {why}") from None
         return path

@@ -65,15 +65,19 @@ def partitioned(service: Target) -> Iterator[None]:
     """Cut the server off from everybody while the block runs."""
     running: Runtime = service.running
 
-    def reconnect(network: str) -> None:
-        names = running.networks[network]
-        running.engine.connect_network(network, container=running.container, aliases=names)
+    def reconnect(network: str, address: str | None) -> None:
+        running.engine.connect_network(
+            network,
+            container=running.container,
+            aliases=running.networks[network],
+            address=address,
+        )
 
     with OwnStack() as undo:
         with OwnStack() as cutting:
             for network in running.networks:
-                running.engine.disconnect_network(network, container=running.container)
-                cutting.callback(_unless_ended, service, functools.partial(reconnect, network))
+                its = running.engine.disconnect_network(network, container=running.container)
+                cutting.callback(_unless_ended, service, functools.partial(reconnect, network, its))
             # Only now, with all of them cut: it may have been cut off before.
             undo.callback(_unless_ended, service, lambda: await_ready(service))
             undo.push(cutting.pop_all())

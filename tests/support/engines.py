@@ -1,0 +1,254 @@
+"""What `ci/engines` tries on an engine, and the table of it in the README of the engine's room.
+
+``python -m tests.support.engines run NAME`` tries everything at DOCKER_HOST and keeps what came of
+it; ``table`` writes the rows of the engines that ran into the README, and leaves the others' alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import docker.errors
+
+from orchestrator.engine import connect
+from orchestrator.images import find_lock
+from orchestrator.settings import Settings
+from tests.faults.daemon import Daemon
+from tests.faults.process import OwnerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_README: Final = ROOT / "src/orchestrator/engine/README.md"
+_KEPT: Final = ROOT / ".cache/engines"
+_SECONDS: Final = 240.0  # for one step
+_WHOLE: Final = "yes"
+
+_ISOLATION: Final = "tests.integration.test_postgres_isolation"
+_TRANSACTION: Final = "tests.integration.test_postgres_transaction.TransactionTest"
+_REDIS: Final = "tests.integration.test_redis_isolation.IsolationTest"
+# What is tried by tests that are there anyway: only what an engine may do in its own way.
+_TESTS: Final[Mapping[str, Sequence[str]]] = {
+    "full stack": ["tests.examples.test_full_stack"],
+    "API": ["tests.contract.test_engine.EngineContractTest"],
+    "isolation": [
+        f"{_ISOLATION}.SchemaTest",
+        f"{_ISOLATION}.DatabaseTest",
+        f"{_TRANSACTION}.test_nested_transactions_of_the_user_work",
+        f"{_REDIS}.test_the_server_is_empty",
+        f"{_REDIS}.test_anothers_keys_may_not",
+        "tests.examples.test_kafka.JobsTest",
+    ],
+    "faults": ["tests.integration.test_faults.FaultsTest"],
+    "`exec`, files": [
+        "tests.integration.test_inside.InsideTest",
+        "tests.integration.test_inside.HiddenTest",
+    ],
+    "limits, security": [
+        "tests.integration.test_container.ContainerTest",
+        "tests.integration.test_container.BrokenTest",
+        "tests.integration.test_container_security.ContainerSecurityTest",
+    ],
+    "webhook": ["tests.integration.test_inside.WebhookTest"],
+    "builds": ["tests.integration.test_build.BuildTest"],
+    "Compose": ["tests.integration.test_compose.ComposeTest"],
+    "diagnosis": ["tests.integration.test_diagnosis.ContainerProblemTest"],
+    "`kill -9`": ["tests.faults.test_sudden_death.SuddenDeathTest.test_r06_sigkill"],
+}
+_COMMANDS: Final = ("pull", "doctor", "lock", "save, load", "reap")
+_COLUMNS: Final = (*_COMMANDS, *_TESTS)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _command(*argv: str, lock: Path | None = None) -> None:
+    """Run one of our commands, perhaps with another lock file."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *argv],
+        cwd=ROOT,
+        env={**os.environ, **({"ORCHESTRATOR_IMAGES_LOCK": str(lock)} if lock else {})},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    said = ran.stderr or ran.stdout
+    assert ran.returncode == 0, f"`{argv[0]}` ended with {ran.returncode}: {said}"
+
+
+def _save_and_load() -> None:
+    """An image that was saved is usable after its removal, in a class too."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Daemon().client) as client:
+        lock, archive = Path(folder) / "images.lock", Path(folder) / "saved.tar"
+        found = find_lock(Settings.from_environment()).entries["python"].reference
+        lock.write_text(
+            f'version = 1\n[images.python]\nreference = "{found.tagged}"\n'
+            f'digest = "{found.digest}"\n'
+        )
+        _command("save", str(archive), lock=lock)
+        _remove_image(client, found.pinned)
+        _command("load", str(archive), lock=lock)
+        _command("doctor", lock=lock)  # which misses no image
+        _remove_image(client, found.tagged)
+        _command("pull", "python")  # Podman has packed the loaded one in its own way
+
+
+def _remove_image(client: Any, name: str) -> None:
+    client.remove_image(client.inspect_image(name)["Id"], force=True)
+    with contextlib.suppress(docker.errors.NotFound):
+        client.inspect_image(name)
+        raise AssertionError(f"{name} is still there")
+
+
+def _reap() -> None:
+    """What an owner left whose watchdog was killed with it is removed."""
+    daemon, run = Daemon(), str(uuid.uuid4())
+    with contextlib.closing(daemon.client), contextlib.ExitStack() as undo:
+        image = daemon.image()
+        undo.callback(daemon.remove_image, image)
+        undo.callback(daemon.remove_all, run)
+        owner = OwnerProcess(
+            "wait",
+            options={"image": image, "judged": True, "containers": 2},
+            env={"ORCHESTRATOR_RUN": run},
+        )
+        undo.callback(owner.close)
+        owner.expect("ready")
+        for pid in (*owner.watchdogs(), owner.pid):
+            os.kill(pid, signal.SIGKILL)
+        owner.wait()
+        assert daemon.left(run), "nothing was left"
+        _command("reap")
+        assert not daemon.left(run), f"left: {daemon.left(run)}"
+
+
+def _failures(step: Callable[[], None]) -> list[str]:
+    try:
+        step()
+    except (
+        AssertionError,
+        OSError,
+        docker.errors.DockerException,
+        subprocess.TimeoutExpired,
+    ) as error:
+        return [str(error)]
+    return []
+
+
+def _run_tests(jobs: int) -> dict[str, tuple[int, list[str]]]:
+    """How many tests of each column ran, and what the failed ones said."""
+    report = _KEPT / f"junit-{os.getpid()}.xml"
+    names = [name for each in _TESTS.values() for name in each]
+    argv = ["test", "-j", str(jobs), "--timeout", str(int(_SECONDS)), "--junit", str(report)]
+    subprocess.run([sys.executable, "-m", "orchestrator", *argv, *names], cwd=ROOT, check=False)
+    found: dict[str, tuple[int, list[str]]] = {column: (0, []) for column in _TESTS}
+    for case in ET.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        told = next((each for tag in ("failure", "error") for each in case.iter(tag)), None)
+        skipped = case.find("skipped")
+        for column, wanted in _TESTS.items():
+            if any(name == it or name.startswith(f"{it}.") for it in wanted):
+                count, failed = found[column]
+                if told is not None:
+                    failed = [*failed, f"{case.get('name')}: {told.get('message') or told.text}"]
+                elif skipped is not None and skipped.get("type") != "not-run":
+                    continue  # it says itself that it has nothing to try here
+                elif skipped is not None:
+                    failed = [*failed, f"{case.get('name')}: {skipped.get('message')}"]
+                found[column] = (count + 1, failed)
+    report.unlink()
+    return found
+
+
+def run(name: str) -> int:
+    """Try everything on the engine at DOCKER_HOST; the number of cells that are not whole."""
+    began = time.monotonic()
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(connect(Settings.from_environment())) as engine:
+        about = engine.info()
+    cells: dict[str, tuple[int, list[str]]] = {}
+    commands: dict[str, Callable[[], None]] = {
+        "pull": lambda: _command("pull"),
+        "doctor": lambda: _command("doctor"),
+        "lock": lambda: _command("lock", "--check"),
+        "save, load": _save_and_load,
+        "reap": _reap,
+    }
+    for column in _COMMANDS:
+        cells[column] = (1, _failures(commands[column]))
+        _say(f"{name}: {column}: {cells[column][1] or _WHOLE}")
+    cells |= _run_tests((os.cpu_count() or 1) + 1)
+    _KEPT.joinpath(f"{name}.json").write_text(
+        json.dumps(
+            {
+                "engine": f"{about.product} {re.split('[+~-]', about.version)[0]}",
+                "date": datetime.now(UTC).date().isoformat(),
+                "seconds": round(time.monotonic() - began),
+                "cells": cells,
+            }
+        )
+    )
+    wrong = 0
+    for column in _COLUMNS:
+        count, failed = cells[column]
+        wrong += bool(failed) or not count
+        for told in failed:
+            _say(f"{name}: {column}: {told}")
+        if not count:
+            _say(f"{name}: {column}: nothing ran")
+    return wrong
+
+
+def _cell(count: int, failed: Sequence[str]) -> str:
+    if not count:
+        return "not run"
+    if not failed:
+        return _WHOLE
+    return f"{count - len(failed)} of {count}" if count > 1 else "no"
+
+
+def table(names: Sequence[str]) -> None:
+    """Write the rows of these engines into the README, unless in CI, and print them all."""
+    text = _README.read_text()
+    head, begin, rest = text.partition("<!-- made by ci/engines -->\n")
+    old, end, tail = rest.partition("<!-- until here -->\n")
+    assert end, f"{_README} has no place for the table"
+    rows = {
+        line.split("|")[1].strip().strip("`"): line
+        for line in old.splitlines()
+        if line.startswith("| `")
+    }
+    for name in names:
+        kept = json.loads((_KEPT / f"{name}.json").read_text())
+        cells = [_cell(*kept["cells"][column]) for column in _COLUMNS]
+        about = [f"`{name}`", kept["engine"], *cells, kept["date"]]
+        rows[name] = f"| {' | '.join(about)} |"
+    title = f"| name | engine | {' | '.join(_COLUMNS)} | ran on |"
+    line = "|---" * (len(_COLUMNS) + 3) + "|"
+    made = "\n".join([title, line, *(rows[name] for name in sorted(rows))])
+    if os.environ.get("CI") != "true":
+        _README.write_text(f"{head}{begin}\n{made}\n\n{end}{tail}")
+    _say(made)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        sys.exit(run(sys.argv[2]) > 0)
+    table(sys.argv[2:])
