@@ -23,7 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import Postgres, ServicesMixin
-from orchestrator.errors import MissingDriverError
+from orchestrator.errors import MissingDriverError, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,7 +234,7 @@ _WHERE = "select current_schema()"
 class ConnectionsTest(ServicesMixin, unittest.TestCase):
     """One server for all of these; each test has a schema of its own."""
 
-    db = Postgres()
+    db = Postgres(databases=["reports"], roles=["app"], extensions=["pg_trgm"])
 
     def test_every_connection_and_thread_sees_the_schema(self) -> None:
         """Connections of the pool that are open at once all work in the test's schema."""
@@ -297,3 +297,40 @@ class ConnectionsTest(ServicesMixin, unittest.TestCase):
         self.assertIn(f"PostgreSQL {self.db.server_version}", str(info["server"]))
         self.assertEqual(self.db.database, info["database"])
         self.assertEqual(self.db.schema, info["schema"])
+
+    # Other databases, and roles
+
+    def test_each_database_has_the_tests_schema(self) -> None:
+        """By the same name."""
+        other = self.db.in_database("reports")
+        with other.connect() as connection:
+            row = connection.execute("select current_schema(), current_database()").fetchone()
+        self.assertEqual((self.db.schema, "reports"), row)
+
+    def test_a_role_finds_what_it_is_granted_in_the_tests_schema(self) -> None:
+        """The schema itself is open to the class's roles."""
+        with self.db.connect(autocommit=True) as connection:
+            connection.execute("create table t as select 3 as id")
+            connection.execute("grant select on t to app")
+        with self.db.as_role("app").connect() as connection:
+            self.assertEqual((3,), connection.execute("select id from t").fetchone())
+
+    # After a restart
+
+    def test_the_next_test_has_clean_state_after_a_restart(self) -> None:
+        """The connection that isolates tests comes back by itself."""
+        with type(self).db.isolated("one-1") as one:
+            with one.connect() as connection:
+                connection.execute("create table t(id int)")
+            one.restart()
+            with one.connect() as connection:
+                self.assertEqual((0,), connection.execute("select count(*) from t").fetchone())
+        with type(self).db.isolated("two-2") as two, two.connect() as connection:
+            self.assertEqual((None,), connection.execute("select to_regclass('t')").fetchone())
+
+    def test_a_killed_server_is_told_as_such(self) -> None:
+        """A test that leaves the server dead gets an error that says so."""
+        handle = type(self).db
+        with self.assertRaises(ServiceError), handle.isolated("one-1") as one:
+            one.kill()
+        handle.restart()

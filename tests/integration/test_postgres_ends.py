@@ -96,30 +96,6 @@ class PasswordTest(LeakCheckedTestCase):
         self.assertNotIn(AWKWARD, shown)
 
 
-class RestartedTest(ServicesMixin, unittest.TestCase):
-    """A server that was restarted goes on isolating tests."""
-
-    db = Postgres()
-
-    def test_the_next_test_has_clean_state_after_a_restart(self) -> None:
-        """The connection that isolates tests comes back by itself."""
-        with type(self).db.isolated("one-1") as one:
-            with one.connect() as connection:
-                connection.execute("create table t(id int)")
-            one.restart()
-            with one.connect() as connection:
-                self.assertEqual((0,), connection.execute("select count(*) from t").fetchone())
-        with type(self).db.isolated("two-2") as two, two.connect() as connection:
-            self.assertEqual((None,), connection.execute("select to_regclass('t')").fetchone())
-
-    def test_a_killed_server_is_told_as_such(self) -> None:
-        """A test that leaves the server dead gets an error that says so."""
-        handle = type(self).db
-        with self.assertRaises(ServiceError), handle.isolated("one-1") as one:
-            one.kill()
-        handle.restart()
-
-
 def file_system(handle: Postgres) -> str:
     """Where a server's data are."""
     with handle.connect() as connection:

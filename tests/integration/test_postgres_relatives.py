@@ -110,27 +110,6 @@ class RelativesTest(ServicesMixin, unittest.TestCase):
         self.assertEqual(("reports", "the app"), row)
 
 
-class SchemaRelativesTest(ServicesMixin, unittest.TestCase):
-    """With isolation="schema"."""
-
-    db = Postgres(databases=["reports"], roles=["app"], extensions=["pg_trgm"])
-
-    def test_each_database_has_the_tests_schema(self) -> None:
-        """By the same name."""
-        other = self.db.in_database("reports")
-        with other.connect() as connection:
-            row = connection.execute("select current_schema(), current_database()").fetchone()
-        self.assertEqual((self.db.schema, "reports"), row)
-
-    def test_a_role_finds_what_it_is_granted_in_the_tests_schema(self) -> None:
-        """The schema itself is open to the class's roles."""
-        with self.db.connect(autocommit=True) as connection:
-            connection.execute("create table t as select 3 as id")
-            connection.execute("grant select on t to app")
-        with self.db.as_role("app").connect() as connection:
-            self.assertEqual((3,), connection.execute("select id from t").fetchone())
-
-
 class ProcessScopeTest(LeakCheckedTestCase):
     """One server for several classes of a process."""
 
