@@ -156,10 +156,11 @@ class SharedTest(unittest.TestCase):
         with self.one.isolated("owner") as clean:
             self.assertEqual(["app"], ask(clean.db.as_role("app"), "select current_user"))
             self.assertEqual(["one"], ask(clean.db.as_role("app"), "select name from orders"))
-            self.assertEqual(["5MB"], ask(clean.db.as_role("app"), "show work_mem"))
+            ask(clean.db.as_role("app"), "alter role app set work_mem = '7MB'")
             ask(clean.db, _CHANGES)
         with self.two.isolated("owner") as clean:
             self.assertEqual(["one"], ask(clean.db, "select name from audit.names"))
+            self.assertEqual(["5MB"], ask(clean.db.as_role("app"), "show work_mem"))
 
     def test_postgres_refuses_what_others_would_notice(self) -> None:
         """No right that reaches beyond one's own databases, and no way into any other."""

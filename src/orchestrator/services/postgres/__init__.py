@@ -112,7 +112,7 @@ class Postgres(PostgresServer):
             setup.unseal(admin, self.username, self.password or "")
             self._make_all()
             databases = [self.database, *self.databases]
-            setup.seal(admin, self.username, databases, superuser=self._superuser)
+            setup.seal(admin, self.username, databases, superuser=self._superuser, roles=self.roles)
 
     def _make_all(self) -> None:
         if not any((self.roles, self.databases, self.extensions, self.migrate)):
@@ -565,6 +565,7 @@ class Postgres(PostgresServer):
             verifier=self._verifier,
             database=database,
             connects=bool(self._part),
+            settings_of=role._settings_of,
         )
 
     @locked_property
@@ -572,7 +573,15 @@ class Postgres(PostgresServer):
         """Where sessions find unqualified names, without a schema of a test."""
         if not self._part:
             return isolation.search_path(self._admin)
-        return isolation.search_path(self._admin, of=self.username, database=self.database)
+        return isolation.search_path(
+            self._admin, of=self._settings_of or self.username, database=self.database
+        )
+
+    @property
+    def _settings_of(self) -> str:
+        """Who has the settings of a role that others become, too; empty if that has them itself."""
+        shared = self._part and self.username in self.roles
+        return setup.settings_of(self.username) if shared else ""
 
     @locked_property
     def _verifier(self) -> str:

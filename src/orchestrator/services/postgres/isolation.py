@@ -129,6 +129,7 @@ class Login:
         verifier: Its password, as the server stores it.
         database: The only one where the search path is that.
         connects: Whether it needs a right to connect to that.
+        settings_of: Whose settings it has; without, those of `role`.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Login:
     verifier: str
     database: str
     connects: bool = False
+    settings_of: str = ""
 
     @contextlib.contextmanager
     def made(self, admin: Admin, *, before: str = "", after: str = "") -> Iterator[None]:
@@ -169,7 +171,7 @@ class Login:
                 where own.rolname = '{name}' and base.rolname = {base};
             insert into pg_db_role_setting select setdatabase, '{name}'::regrole, setconfig
                 from pg_db_role_setting join pg_authid it on it.oid = setrole
-                where rolname = {base};
+                where rolname = {literal(self.settings_of or self.role)};
             select set_config('search_path', {literal(self.path)}, true);
             alter role {name} in database {quoted(self.database)} set search_path from current;
             alter role {name} set role = {base}{right if self.connects else ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from copy import copy
 from types import TracebackType
@@ -55,8 +56,29 @@ def unseal(admin: Admin, user: str, password: str) -> None:
     admin.run(f"alter role {quoted(user)} login password {literal(admin.verifier(password))}")
 
 
-def seal(admin: Admin, user: str, databases: Sequence[str], *, superuser: str) -> None:
+def settings_of(role: str) -> str:
+    """Who has a declared role's settings as they were: whoever becomes it can change its own."""
+    return f"orchestrator_{hashlib.sha256(role.encode()).hexdigest()[:16]}"
+
+
+def seal(
+    admin: Admin,
+    user: str,
+    databases: Sequence[str],
+    *,
+    superuser: str,
+    roles: Sequence[str],
+) -> None:
     """Nobody but the superuser shall connect, and no copy belong to the declared user."""
+    for role in roles:
+        admin.run(
+            f"""
+            create role {settings_of(role)};
+            insert into pg_db_role_setting
+                select setdatabase, '{settings_of(role)}'::regrole, setconfig
+                from pg_db_role_setting where setrole = {literal(quoted(role))}::regrole
+            """  # noqa: S608 - quoted
+        )
     whose = _NEEDS_SUPERUSER.replace("= it", f"= {literal(quoted(user))}::regrole")
     for name in databases:
         with contextlib.closing(admin.elsewhere(name)) as inside:
