@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 THOROUGH: Final = bool(os.environ.get("FAULTS_THOROUGH"))  # set by ci/faults
 CONTAINERS: Final = 2 if THOROUGH else 1  # of an owner that says nothing else
-_A_WHILE: Final = 120.0 if THOROUGH else 5.0  # seconds a watchdog stays around, and some more
+_A_WHILE: Final = 120.0 if THOROUGH else 2.0  # seconds a watchdog stays around, and some more
 _Function = TypeVar("_Function", bound="Callable[..., object]")
 
 
