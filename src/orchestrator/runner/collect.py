@@ -13,6 +13,7 @@ import textwrap
 import unittest
 import weakref
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.runner.results import Test, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.runner.options import Options
 
@@ -278,18 +279,29 @@ def can_start_ahead(cls: type) -> bool:
     """Whether the services of a class can be started before its fixture begins.
 
     Nothing of the class's own may come before them: where it has a ``setUpClass``, that begins with
-    ``super().setUpClass()``. What the classes of a process share is started with the first of them.
+    ``super().setUpClass()``. What the classes of a process share is started with the first of them;
+    a migration that each process runs for itself would run once more, however long that takes.
     """
     if not memory_of_services(cls):
         return False
     mixin = _mixin_of(cls)
-    scopes = {service.scope for service in mixin.declared_services(cls).values()}
+    services = mixin.declared_services(cls).values()
+    scopes = {service.scope for service in services}
     own = cls.__mro__[: cls.__mro__.index(mixin.ServicesMixin)]
     return (
         "class" in scopes
         and "process" not in scopes
+        and not any(map(_migrates_in_each_process, services))
         and all(_begins_with_super(vars(base).get("setUpClass")) for base in own)
     )
+
+
+def _migrates_in_each_process(service: Any) -> bool:
+    """Whether classes of one process share what a migration has made, and those of others not."""
+    databases = getattr(service, "databases", ())
+    migrations = [*(databases.values() if isinstance(databases, Mapping) else ())]
+    migrations.append(getattr(service, "migrate", None))
+    return not getattr(service, "fingerprint", ()) and any(map(callable, migrations))
 
 
 def _begins_with_super(method: Any) -> bool:

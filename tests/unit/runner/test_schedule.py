@@ -132,14 +132,21 @@ class ScheduleTest(unittest.TestCase):
         class Shared(First):
             queue = Redis(scope="process")
 
+        class Migrated(First):
+            db = Postgres(migrate=print)
+
         class PerTest(ServicesMixin, unittest.TestCase):
             cache = Redis(scope="test")
 
         class Skipped(First):
             __unittest_skip__ = True
 
-        classes = (First, Before, Inherits, Wrapped, Shared, PerTest, Skipped, unittest.TestCase)
-        self.assertEqual([First], [cls for cls in classes if can_start_ahead(cls)])
+        class Lasting(First):
+            db = Postgres(migrate=print, fingerprint=[__file__])
+
+        can = (First, Lasting)
+        cannot = (Before, Inherits, Wrapped, Shared, Migrated, PerTest, Skipped, unittest.TestCase)
+        self.assertEqual([*can], [cls for cls in (*can, *cannot) if can_start_ahead(cls)])
 
     def test_a_service_says_itself_what_it_usually_takes(self) -> None:
         """Its limit of memory counts, and without one its class's word; a user's own class too."""
