@@ -21,6 +21,7 @@ SUBJECTS = (
     supply.SUBJECT,
     suites.RUNNER,
     suites.NEXT,
+    suites.WARM,
     suites.PARALLEL,
 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 THEIR_PYTHON: Final = ROOT / ".cache" / "testcontainers" / "bin" / "python"
@@ -22,7 +22,12 @@ LABEL: Final = "dev.orchestrator.benchmark"
 _DEADLINE: Final = 600.0
 
 
-def run(*argv: str | Path, cwd: str | Path = ROOT, may_end_with: Sequence[int] = (0,)) -> str:
+def run(
+    *argv: str | Path,
+    cwd: str | Path = ROOT,
+    may_end_with: Sequence[int] = (0,),
+    more: Mapping[str, str] | None = None,
+) -> str:
     """Run a program whose containers have labels of their own, and return what it prints.
 
     Raises:
@@ -34,6 +39,7 @@ def run(*argv: str | Path, cwd: str | Path = ROOT, may_end_with: Sequence[int] =
         "ORCHESTRATOR_RUN": str(uuid.uuid4()),
         "BENCHMARK_LABEL": label(),
         "TESTCONTAINERS_RYUK_DISABLED": "true",  # no image of it is here
+        **(more or {}),
     }
     done = subprocess.run(
         argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=_DEADLINE

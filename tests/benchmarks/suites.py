@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -9,13 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.machine import run
-from tests.benchmarks.measuring import OURS, Row, Subject, at_most, at_most_times, take_turns
+from tests.benchmarks.machine import THEIR_PYTHON, image, run, run_worker
+from tests.benchmarks.measuring import (
+    OURS,
+    THEIRS,
+    Row,
+    Subject,
+    at_most,
+    at_most_times,
+    take_turns,
+)
+from tests.benchmarks.start import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.benchmarks.measuring import Figures
+    from tests.benchmarks.measuring import Figures, Measure
 
 UNITTEST = "unittest"
 ONE, TWO = "-j1", "-j2"
@@ -66,6 +76,37 @@ def measure_runner(rounds: int) -> Sequence[Row]:
     ours = partial(_suite, _TRIVIAL, 500, *_RUNNER, TWO)
     samples = take_turns({"trivial": {UNITTEST: plain, OURS: ours}}, rounds=3 * rounds)
     return [Row("10,000 tests in 500 classes", samples["trivial", "seconds"], (at_most(0.6),))]
+
+
+def measure_warm(rounds: int) -> Sequence[Row]:
+    """A class whose servers were made ready when its last run had ended."""
+    turns: dict[str, Measure] = {OURS: _warm}
+    if THEIR_PYTHON.exists():
+        services = [f"{name}={image(name)}" for name in NAMES]
+        turns[THEIRS] = partial(run_worker, "theirs", *services, python=THEIR_PYTHON)
+    samples = take_turns({"warm": turns}, rounds=rounds)
+    expected = (at_most(0.6), at_most_times(1 / 8, THEIRS))
+    return [Row("whole process, three services", samples["warm", "process"], expected)]
+
+
+def _warm() -> Figures:
+    """Seconds of the second run, begun when the keeper is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        test = _THREE.replace("{seconds}", "0").replace("{scope}", "class").replace("{number}", "")
+        Path(folder, "test_class.py").write_text(test)
+        warm = {"ORCHESTRATOR_WARM": "5m", "TMPDIR": folder}
+        command = partial(run, sys.executable, "-m", "orchestrator", "warm", more=warm)
+        test_run = partial(run, sys.executable, "-m", "unittest", "-q", cwd=folder, more=warm)
+        try:
+            test_run()
+            while [it["state"] for it in json.loads(command("--json"))] != ["ready"]:
+                time.sleep(0.1)
+            began = time.monotonic()
+            test_run()
+            return {"process": time.monotonic() - began}
+        finally:
+            while json.loads(command("--json")):
+                command("--stop")
 
 
 def measure_parallel(rounds: int) -> Sequence[Row]:
@@ -123,4 +164,5 @@ PARALLEL = Subject(
     measure_parallel,
     ((ONE, TWO), (TWO, ONCE)),
 )
+WARM = Subject("warm", "ORCHESTRATOR_WARM, from the second run on", measure_warm, ((THEIRS, OURS),))
 NEXT = Subject("next", "One class after another, with one worker", measure_next, ((OURS, SHARED),))
