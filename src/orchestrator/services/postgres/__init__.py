@@ -101,7 +101,12 @@ class Postgres(PostgresServer):
         """
         handles = (self, *map(self.in_database, self.databases))
         setup.check_migrations(handles, key=snapshots.migration_key)
-        return super().server_env()
+        if not self._from_snapshot:
+            return super().server_env()
+        known = {self.username: self.password or "", **self._role_passwords}
+        if self._superuser_password:
+            known = {self._superuser: self._superuser_password}
+        return {**super().server_env(), snapshots.PASSWORDS: snapshots.passwords(known)}
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""
@@ -125,16 +130,6 @@ class Postgres(PostgresServer):
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
             setup.migrate(handle, key=snapshots.migration_key)
 
-    def server_files(self) -> Mapping[str, bytes]:
-        """Certificates, init files, and for a server from a snapshot the passwords."""
-        files = super().server_files()
-        if self._runtime is None or self.running.snapshot is None:
-            return files
-        known = {self.username: self.password or "", **self._role_passwords}
-        if self._superuser_password:
-            known = {self._superuser: self._superuser_password}
-        return {**files, snapshots.PASSWORDS: snapshots.passwords(known)}
-
     def snapshot_key(self, image: str) -> SnapshotKey | None:
         """All that the data depend on, of data in memory."""
         return snapshots.key_of(self, image, own=Postgres) if self._in_memory else None
@@ -143,17 +138,21 @@ class Postgres(PostgresServer):
         """The data directory, as it was at one moment."""
         with contextlib.closing(self._admin_of(self.database)) as admin:
             admin.run("checkpoint")  # so that nothing has to be recovered
+        from concurrent.futures import ThreadPoolExecutor  # declaring loads no more than it needs
+
         running = self.running
-        own = [*self._role_passwords.values(), running.password]
         extras = [it.path for it in self.server_extras().copies]
-        ours = {*self.server_files(), *extras, *self.files, *self.tmpfs}
-        snapshots.check_changes(running.engine.changes(running.container), ours)
-        return running.engine.output_of(
-            running.container,
-            ["sh", "-c", snapshots.TAKE, "orchestrator", MEMORY],
-            user=USER,
-            stdin="\n".join(own).encode(),
+        take = ["sh", "-c", snapshots.TAKE, "orchestrator", MEMORY]
+        with ThreadPoolExecutor(1, "orchestrator-snapshot") as pool:
+            changes = pool.submit(running.engine.changes, running.container)
+            tar = running.engine.output_of(running.container, take, user=USER, stdin=b"")
+        snapshots.check_fit(
+            tar,
+            passwords=[*self._role_passwords.values(), running.password],
+            changes=changes.result(),
+            ours={*self.server_files(), *extras, *self.files, *self.tmpfs},
         )
+        return tar
 
     def restored(self) -> None:
         """The passwords are this server's: the connection is the first test's."""

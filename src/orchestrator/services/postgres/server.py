@@ -84,9 +84,7 @@ DATA: Final = f"{_FOLDER}/data"
 MEMORY: Final = f"{_FOLDER}/memory"
 _SAVED: Final = f"{_FOLDER}/saved"
 USER: Final = "postgres"  # in every image of the family
-# The server's processes stop, so that what is copied is what a crash at this moment leaves: it
-# recovers from its log as from any crash. kill(2): -1 spares the caller and the first process.
-_SAVE: Final = f"rm -rf {_SAVED}; kill -STOP -1; cp -a {MEMORY} {_SAVED}; copied=$?"
+_SAVE: Final = f"rm -rf {_SAVED}; {snapshots.STOP} cp -a {MEMORY} {_SAVED}; copied=$?"
 _AND_END: Final = "[ $copied = 0 ] || kill -CONT -1; exit $copied"
 _AND_GO_ON: Final = "kill -CONT -1; exit $copied"
 _GONE: Final = (
@@ -176,9 +174,14 @@ class PostgresServer(Service):
             "POSTGRES_USER": self._superuser,
             "POSTGRES_PASSWORD": self._superuser_password or self.password or "",
             "POSTGRES_DB": self.database,
-            **({} if self.durable else {"POSTGRES_INITDB_ARGS": "--no-sync"}),
+            **({} if self.durable else {"POSTGRES_INITDB_ARGS": " ".join(self._initdb)}),
             **({"PGDATA": DATA} if self._in_memory else {}),
         }
+
+    @property
+    def _initdb(self) -> Sequence[str]:
+        """A log in small pieces, as a snapshot has a whole one, which is nearly empty."""
+        return ("--no-sync", *(["--wal-segsize=1"] if self._in_memory else []))
 
     @property
     def _superuser(self) -> str:
@@ -210,6 +213,8 @@ class PostgresServer(Service):
         Raises:
             DeclarationError: A file cannot be read.
         """
+        if self._from_snapshot:
+            return {}
         files = {}
         if self.scope == "run":
             files[f"{_INIT_FOLDER}/000-{_FIRST}"] = setup.before_init(
@@ -242,7 +247,7 @@ class PostgresServer(Service):
     def server_entrypoint(self) -> Sequence[str] | None:
         """That of the image, unless its work has been done for another server."""
         snapshot = self.running.snapshot
-        return None if snapshot is None else snapshots.entrypoint(snapshot.check)
+        return None if snapshot is None else snapshots.entrypoint(snapshot.check, memory=MEMORY)
 
     def server_tmpfs(self) -> Mapping[str, str]:
         """The memory that holds the data."""
@@ -250,7 +255,7 @@ class PostgresServer(Service):
 
     def server_links(self) -> Mapping[str, str]:
         """The data are in the memory, until they are saved."""
-        return {DATA: MEMORY} if self._in_memory else {}
+        return {DATA: MEMORY} if self._in_memory and not self._from_snapshot else {}
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
@@ -260,6 +265,11 @@ class PostgresServer(Service):
     def why_ended(self) -> str:
         """The init file and its line, or the server's last words."""
         return why_ended(self.logs(), [*([_FIRST] if self.scope == "run" else []), *self.init])
+
+    @property
+    def _from_snapshot(self) -> bool:
+        """Whether it starts from data that another server has prepared."""
+        return self._runtime is not None and self.running.snapshot is not None
 
     @property
     def _in_memory(self) -> bool:

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import hmac
 import inspect
+import io
 import os
 import re
 import sys
+import tarfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -29,78 +31,108 @@ if TYPE_CHECKING:
     from orchestrator.services.postgres.server import PostgresServer
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-_FORMAT: Final = 1  # of what is kept, and of how it is made
-PASSWORDS: Final = "/orchestrator/passwords.sql"
+_FORMAT: Final = 2  # of what is kept, and of how it is made
+PASSWORDS: Final = "ORCHESTRATOR_PASSWORDS"
+"""The variable with the SQL that gives roles a server's passwords, as verifiers."""
 # The entry point takes these from elsewhere, or would not find what the handle says.
 _UNSURE: Final = ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
 _OF_A_START: Final = ("/orchestrator", "/run", "/var/run")
 _ROUNDS: Final = 4096  # as the server has them
 _PLAIN: Final = (str, int, float, bool, type(None))
-# What a crash of the machine would leave is taken: the server's processes stop, as in `saving`. A
-# crash empties tables that are not logged; what lies elsewhere is not seen, nor what knows a
-# password of this server's. kill(2): -1 spares the caller and the first process.
-TAKE: Final = r"""
+# The server's processes stop, so that what is read is what a crash at this moment leaves: it
+# recovers from its log as from any crash. kill(2): -1 spares the caller and the first process. A
+# process in the kernel comes to what it was doing there first, which is waited for, within reason.
+STOP: Final = r"""
+kill -STOP -1
+tries=0
+while [ $tries -lt 500 ]; do
+    tries=$((tries + 1))
+    for it in /proc/[0-9]*/stat; do
+        read -r stat <"$it" || continue
+        case "${stat%% *} ${stat##*) }" in
+            "1 "* | "$$ "* | *" T "* | *" Z "*) ;;
+            *) continue 2 ;;
+        esac
+    done 2>/dev/null
+    break
+done
+"""
+TAKE: Final = rf"""
 cd "$1" || exit
 for it in gosu su-exec setpriv; do command -v "$it" >/dev/null && as=$it; done
-[ -n "$as" ] || { echo 'the image has nothing to become another user with' >&2; exit 1; }
-fit() {
-    [ -z "$(find . -name '[0-9]*_init')" ] || { echo 'a table is unlogged' >&2; return 1; }
-    [ -z "$(find . -type l)" ] || { echo 'some data lie elsewhere' >&2; return 1; }
-    ! grep -rqFf - . || { echo 'the data hold a password' >&2; return 1; }
-}
-kill -STOP -1
-fit && tar cf - $(ls -A | grep -vx -e postmaster.pid -e postmaster.opts)
+[ -n "$as" ] || {{ echo 'the image has nothing to become another user with' >&2; exit 1; }}
+{STOP}
+tar cf - $(ls -A | grep -vx -e postmaster.pid -e postmaster.opts)
 taken=$?
 kill -CONT -1
 exit $taken
 """
-# The settings are the arguments. The server never listens before the passwords are this one's.
+# A crash empties a table that is not logged. Its file is called so.
+_UNLOGGED: Final = re.compile(r"/[0-9]+_init$")
+# The settings are the arguments. The server never listens before the passwords are this one's. All
+# that it needs comes with the container: writing files into that would take as long as the copy.
 _START: Final = r"""
 set -e
 as='setpriv --reuid=postgres --regid=postgres --init-groups --'
 for it in gosu su-exec; do ! command -v "$it" >/dev/null || as="$it postgres"; done
 export HOME=/var/lib/postgresql
+[ -e "$PGDATA" ] || ln -s MEMORY "$PGDATA"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     found=$(cd FROM && find . -type f -exec stat -c '%s %n' {} + | LC_ALL=C sort | md5sum)
     [ "$found" = 'CHECK  -' ] || { echo 'FATAL:  the snapshot is damaged' >&2; exit 1; }
     cp -a FROM/. "$PGDATA/"
     chown postgres "$PGDATA/"
     chmod 0700 "$PGDATA/"
-    said=$($as postgres --single -j -D "$PGDATA" "$@" template1 2>&1 >/dev/null <PASSWORDS) || {
+    said=$(printf '%s\n' "$PASSWORDS" |
+        $as postgres --single -j -D "$PGDATA" "$@" template1 2>&1 >/dev/null) || {
         printf '%s\n' "$said" >&2
         exit 1
     }
 fi
+unset PASSWORDS
 exec $as postgres "$@"
 """
 
 
-def check_changes(paths: Iterable[str], ours: Collection[str]) -> None:
-    """Raise OrchestratorError for a file that a start made beside the data: a snapshot has it not.
+def check_fit(
+    tar: bytes, *, passwords: Iterable[str], changes: Iterable[str], ours: Collection[str]
+) -> None:
+    """Raise OrchestratorError unless other servers may start from data that were taken.
 
     Args:
-        paths: Those that differ from the image.
+        tar: The data.
+        passwords: Those of this server's, none of which may be in there.
+        changes: Paths outside of the data that differ from the image.
         ours: Those that we have written, and what is mounted.
     """
-    paths = list(paths)
-    folders = {str(it) for path in (*paths, *ours) for it in PurePosixPath(path).parents}
-    for path in paths:
+    changes = list(changes)
+    folders = {str(it) for path in (*changes, *ours) for it in PurePosixPath(path).parents}
+    for path in changes:
         if path not in folders and path not in ours and not path.startswith(_OF_A_START):
             raise OrchestratorError(f"the start has changed {path}")
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        for member in archive:
+            if member.issym() or member.islnk():
+                raise OrchestratorError("some data lie elsewhere")
+            if _UNLOGGED.search(member.name):
+                raise OrchestratorError("a table is unlogged")
+    if any(it.encode() in tar for it in passwords):
+        raise OrchestratorError("the data hold a password")
 
 
-def entrypoint(check: str) -> Sequence[str]:
+def entrypoint(check: str, *, memory: str) -> Sequence[str]:
     """What starts a server from a snapshot; settings are its arguments."""
     script = _START.replace("FROM", SNAPSHOT).replace("PASSWORDS", PASSWORDS)
-    return ["sh", "-c", script.replace("CHECK", check), "orchestrator"]
+    script = script.replace("MEMORY", memory).replace("CHECK", check)
+    return ["sh", "-c", script, "orchestrator"]
 
 
-def passwords(by_role: Mapping[str, str]) -> bytes:
+def passwords(by_role: Mapping[str, str]) -> str:
     """The SQL that gives roles their passwords, as `postgres --single -j` reads it."""
     return "".join(
         f"alter role {quoted(role)} login password {literal(_verifier(password))};\n\n"
         for role, password in by_role.items()
-    ).encode()
+    )
 
 
 def _verifier(password: str) -> str:
