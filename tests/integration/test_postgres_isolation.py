@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -201,6 +203,19 @@ class AheadTest(unittest.TestCase):
             self.addCleanup(self.outside, "alter database test reset work_mem")
             with self.shop.isolated("one") as clean:
                 self.assertEqual([size], rows(clean.db, "select current_setting('work_mem')"))
+
+    def test_two_at_once_have_one_each(self) -> None:
+        """Also in threads; the one that ends leaves the other's alone."""
+
+        def use(number: int) -> list[object]:
+            with self.shop.isolated("one") as clean:
+                run(clean.db, f"insert into t values ({number})")
+                both.wait(30)
+                return rows(clean.db, "select id from t where id <> 1")
+
+        both = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as pool:
+            self.assertEqual([[11], [12]], list(pool.map(use, [11, 12])))
 
     def test_a_server_that_was_killed_goes_on(self) -> None:
         """With what was made ahead, or without it."""

@@ -76,7 +76,9 @@ class ServicesTest(LeakCheckedTestCase):
             thread = threading.Thread(target=isolate)
             thread.start()
             thread.join()
-            self.assertRegex(told[0], r"^\w+ can be clean for one at a time, and isolated\('first'")
+            self.assertRegex(
+                told[0], r"^cache can be clean for one at a time, and isolated\('first'"
+            )
             self.assertEqual([b"kept"], clean.cache.client.keys())
         isolate()
         self.assertEqual(1, len(told))

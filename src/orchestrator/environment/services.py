@@ -113,15 +113,16 @@ class Services:
     def isolated(self, name: str) -> Iterator[Self]:
         """Give clean state, as each test of a class has it, while the block runs.
 
-        One at a time, unless no service keeps its tests apart (``isolation="none"``, and
-        `Container`): what came to a server meanwhile is removed at the end.
+        Several at once where every service can be clean for several: `Postgres`, `Container`, and
+        any with ``isolation="none"``. Of the others, what came to a server meanwhile is removed at
+        the end. So is what a test makes in Postgres outside of its own schema or database.
 
         Args:
             name: Shows in the names of schemas, topics and the like; need not be unique.
 
         Raises:
             ServiceNotRunningError: The services have not been entered.
-            DeclarationError: Another such block is still open.
+            DeclarationError: Another such block is still open, and a service is for one at a time.
             ServiceError: A service could not give or drop it, for instance because it ended.
         """
         environment: Environment | None = vars(self).get(ENVIRONMENT)
@@ -275,6 +276,7 @@ def _taking_turns(handles: Collection[Service], name: str) -> Iterator[None]:
         for handle in handles
         if type(handle).isolated is not Service.isolated
         and getattr(handle, "isolation", "") != "none"
+        and not handle._is_for_several  # noqa: SLF001 - none of the user's
     ]
     with _turns.held():
         for handle in cleaned:

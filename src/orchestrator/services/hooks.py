@@ -309,6 +309,11 @@ class Hooks(Declaration):
         """
         yield self
 
+    @property
+    def _is_for_several(self) -> bool:
+        """Whether several tests may have clean state at once; it is told by name who cannot."""
+        return False
+
     def _isolated_when_read(self, test: str) -> AbstractContextManager[Self]:
         """The same, where what is dear may wait until the test reads the service: see `_claim`."""
         return self.isolated(test)

@@ -203,6 +203,10 @@ class Postgres(PostgresServer):
             handle._claim()
             yield handle
 
+    @property
+    def _is_for_several(self) -> bool:
+        return type(self).isolated is Postgres.isolated
+
     def _isolated_when_read(self, test: str) -> contextlib.AbstractContextManager[Self]:
         """A database is copied when the test reads the service; not before."""
         whole = type(self).isolated is Postgres.isolated

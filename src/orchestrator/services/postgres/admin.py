@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from orchestrator.errors import ServiceError
 from orchestrator.probes.checks import ATTEMPT
 from orchestrator.probes.waiting import FROZEN, answers, await_ready
-from orchestrator.services.once import driver
+from orchestrator.services.once import ProcessLock, driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +60,7 @@ class Admin:
         self._arguments = arguments
         self._dsn = dsn
         self._database = database
+        self._lock = ProcessLock()
         self._connection: PatientConnection | None = None
         self._silent = False
         self.spare: list[Any] = []
@@ -149,13 +150,15 @@ class Admin:
         return [] if cursor.description is None else cursor.fetchall()
 
     def _opened(self) -> PatientConnection:
-        if self._connection is None:
-            driver("psycopg", extra="postgres")
-            from orchestrator.services.postgres.connections import PatientConnection
+        with self._lock.held():
+            if self._connection is None:
+                driver("psycopg", extra="postgres")
+                from orchestrator.services.postgres.connections import PatientConnection
 
-            self._connection = self.connect(PatientConnection, options=OPTIONS)
-            self._connection.prepare_threshold = None  # else it forgets what others have prepared
-        return self._connection
+                self._connection = self.connect(PatientConnection, options=OPTIONS)
+                # Else it forgets what others have prepared.
+                self._connection.prepare_threshold = None
+            return self._connection
 
     def _check_awake(self, timeout: float) -> None:
         """Raise ServiceError unless the server answers anybody; then it is asked again."""

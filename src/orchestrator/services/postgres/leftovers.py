@@ -229,8 +229,7 @@ class Leftovers:
         self._inside = inside
         self._live = live
         self._lock = lock
-        self._rows: Look = {}
-        self._seen: Look = {"snapshot": ""}  # in which nobody can have changed those
+        self._seen: tuple[str, Look] = ("", {})  # rows, and the snapshot in which they are those
         self._look_query, self._clear_query = _queries(part)
 
     @contextlib.contextmanager
@@ -271,8 +270,10 @@ class Leftovers:
             assert self._inside is not None  # noqa: S101 - for the type checker
             look: Look = _asked(self._inside, f"select {_object(_BEFORE)}")
             return look
-        found = _asked(self._server, self._look_query, {**self._seen, "names": self._live})
-        return {**found, "rows": found["rows"] or self._rows}
+        snapshot, rows = self._seen
+        known = {"snapshot": snapshot, "names": self._live}
+        found = _asked(self._server, self._look_query, known)
+        return {**found, "rows": found["rows"] or rows}
 
     def _clear(self, before: Look, own: str) -> Look:
         """End sessions, drop what would keep the state from being dropped, restore settings.
@@ -306,7 +307,7 @@ class Leftovers:
             _restore(self._server, before["rows"], changed["rows"])
         if before["system"] != now["system"]:
             _restore_system(self._server, before["system"])
-        self._seen, self._rows = {"snapshot": now["snapshot"]}, before["rows"]
+        self._seen = now["snapshot"], before["rows"]
         return {**known, "of_server": new, "numbered": numbered} if changed else {}
 
     def _drop_made(self, known: Look) -> None:
