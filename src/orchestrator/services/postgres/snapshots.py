@@ -77,6 +77,7 @@ as='setpriv --reuid=postgres --regid=postgres --init-groups --'
 for it in gosu su-exec; do ! command -v "$it" >/dev/null || as="$it postgres"; done
 export HOME=/var/lib/postgresql
 [ -e "$PGDATA" ] || ln -s MEMORY "$PGDATA"
+chown postgres "${PGDATA%/*}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     found=$(cd FROM && find . -type f -exec stat -c '%s %n' {} + | LC_ALL=C sort | md5sum)
     [ "$found" = 'CHECK  -' ] || { echo 'FATAL:  the snapshot is damaged' >&2; exit 1; }
