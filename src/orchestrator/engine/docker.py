@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 _NOT_FOUND, _CONFLICT = 404, 409
 _BY_SIGNAL: Final = 128  # exit codes above tell the signal that ended a process
-_LATE: Final = 0.5  # seconds by which an event may come after what it tells of
+_LATE: Final = (0.5, 1.0, 2.0, 4.0)  # seconds by which an event may come after what it tells of
 _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
 _NANO_CPUS: Final = 1_000_000_000
 _NETWORK_SECONDS: Final = 5.0
@@ -256,11 +256,12 @@ class Engine:
         number = state.exit_code - _BY_SIGNAL
         if number > 0:
             with contextlib.suppress(EngineError):
-                events = self._events(state)
-                late = time.monotonic() + _LATE
-                while self.is_podman and not _has_died(events) and time.monotonic() < late:
-                    time.sleep(_EXIT_POLL)
-                    events = self._events(state)
+                for late in _LATE:
+                    events = self._events(state, late=late)
+                    if _has_died(events):
+                        break
+                    if self.is_podman:  # which does not wait for what is to come
+                        time.sleep(late / 4)
                 lost = lost or any(action == "oom" for action, _ in events)
                 # The daemon forgets all but its last 256 events.
                 if _has_died(events):
@@ -268,12 +269,12 @@ class Engine:
                     sent = _signal_name(number) if known & {*events} else ""
         return Ending(exit_code=state.exit_code, error=state.error, signal=sent, lost=lost)
 
-    def _events(self, state: ContainerState) -> Sequence[tuple[str, str]]:
+    def _events(self, state: ContainerState, *, late: float) -> Sequence[tuple[str, str]]:
         """What befell a container from its last start to its end, and the numbers of signals."""
         since, until = (datetime.fromisoformat(it).timestamp() for it in _life_of(state))
         asked = {
             "since": f"{since:.6f}",
-            "until": f"{until + _LATE:.6f}",
+            "until": f"{until + late:.6f}",
             "filters": json.dumps({"container": [state.id], "type": ["container"]}),
         }
         if self.is_podman:  # which stops reading its log at that time, and Docker waits for it
@@ -286,7 +287,7 @@ class Engine:
             return [
                 (str(step["Action"]), str(step["Actor"]["Attributes"].get("signal", "")))
                 for step in read_steps(response, doing)
-                if step["timeNano"] < (until + _LATE) * 1e9
+                if step["timeNano"] < (until + late) * 1e9
             ]
 
     def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
