@@ -388,7 +388,7 @@ class Clones:
                 from orchestrator.services.postgres.connections import PatientConnection
 
                 # It waits for others to leave the class's database, where nobody can begin then.
-                limit = max(1.0, 10 * self._seconds) * 1000
+                limit = max(3.0, 10 * self._seconds) * 1000
                 options = f"{OPTIONS} -cstatement_timeout={limit:.0f}"
                 self._maker = self._admin.connect(PatientConnection, options=options)
             self._live.append(name)
