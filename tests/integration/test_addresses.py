@@ -51,7 +51,7 @@ class AddressTestCase(unittest.TestCase):
         """The engine that an environment names."""
         with (
             mock.patch.dict(os.environ, {**self.environ, **variables}, clear=True),
-            contextlib.closing(connect(Settings(engine_timeout=20))) as engine,
+            contextlib.closing(connect(Settings())) as engine,
         ):
             yield engine
 
@@ -75,7 +75,7 @@ class AddressTestCase(unittest.TestCase):
             ["docker", "version"],
             env={**self.environ, **variables},
             capture_output=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         return ran.returncode == 0

@@ -143,7 +143,7 @@ class FailedStartTest(LeakCheckedTestCase):
         """On another port, or on its container's own address; not while it is still at work."""
         listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '%s', "
         listen += "LocalPort => %d, Listen => 1) or die; "
-        seconds = 3
+        seconds = 6
 
         def server(address: str, port: int, then: str = "sleep 60", **options: Any) -> Container:
             return Container(

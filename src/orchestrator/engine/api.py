@@ -194,7 +194,10 @@ class Ending:
     def __str__(self) -> str:
         also = f": {self.error}" if self.error else ""
         if self.oom_killed:
-            return f"was killed for lack of memory (OOM) with exit code {self.exit_code}{also}"
+            likely = ", most likely," if self.signal is None else ""
+            return (
+                f"was killed for lack of memory (OOM){likely} with exit code {self.exit_code}{also}"
+            )
         text = f"exited with exit code {self.exit_code}"
         if self.signal:
             text += f" after {self.signal}, which the engine was asked to send"

@@ -78,11 +78,6 @@ _PEAKS: Final = (
     "/sys/fs/cgroup/memory.peak",  # control groups version 2, Linux 5.19
     "/sys/fs/cgroup/memory/memory.max_usage_in_bytes",  # version 1
 )
-_CPU: Final = (
-    "cat",
-    "/sys/fs/cgroup/cpu.stat",  # control groups version 2
-    "/sys/fs/cgroup/cpuacct/cpuacct.usage",  # version 1
-)
 _OOM_KILLS: Final = (
     "cat",
     "/sys/fs/cgroup/memory.events",  # control groups version 2
@@ -104,6 +99,7 @@ class Engine:
         self.endpoint = endpoint
         self.timeout = timeout
         self._host = host
+        self._signals: dict[str, str] = {}  # by container: the last that it was sent from here
         self.images = Images(self._pool)
 
     @property
@@ -240,6 +236,7 @@ class Engine:
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
+        self._signals.pop(container, None)
         with self._pool.client(f"start container {short_name(container)}") as client:
             client.start(container)
 
@@ -254,7 +251,9 @@ class Engine:
         """How a container that has ended came to that: its state does not tell who killed it."""
         lost, sent = state.oom_killed, None
         number = state.exit_code - _BY_SIGNAL
-        if number > 0:
+        if number > 0 and self._signals.get(state.name) == _signal_name(number):
+            sent = _signal_name(number)
+        elif number > 0:
             with contextlib.suppress(EngineError):
                 for late in _LATE:
                     events = self._events(state, late=late)
@@ -263,10 +262,11 @@ class Engine:
                     if self.is_podman:  # which does not wait for what is to come
                         time.sleep(late / 4)
                 lost = lost or any(action == "oom" for action, _ in events)
-                # The daemon forgets all but its last 256 events.
-                if _has_died(events):
-                    known = {("kill", str(number)), ("kill", "")}  # Podman tells no number
-                    sent = _signal_name(number) if known & {*events} else ""
+                # Podman tells no number.
+                if {("kill", str(number)), ("kill", "")} & {*events}:
+                    sent = _signal_name(number)
+                elif _has_died(events):
+                    sent = ""  # else they are forgotten: a daemon keeps its last 256
         return Ending(exit_code=state.exit_code, error=state.error, signal=sent, lost=lost)
 
     def _events(self, state: ContainerState, *, late: float) -> Sequence[tuple[str, str]]:
@@ -294,6 +294,7 @@ class Engine:
         """Send a signal to the container's first process."""
         with self._pool.client(f"signal container {short_name(container)}") as client:
             client.kill(container, signal)
+        self._signals[container] = signal
 
     def pause_container(self, container: str, /) -> None:
         """Freeze every process in the container."""
@@ -441,15 +442,18 @@ class Engine:
             return None
         return next((int(line) for line in result.output.split("\n") if line.isdecimal()), None)
 
-    def cpu_seconds(self, container: str, /) -> float | None:
-        """The processor time that the container has used, or None."""
-        try:
-            words = self.exec(container, _CPU).stdout.split()
-        except EngineError:
-            return None
-        if words[:1] == ["usage_usec"]:
-            return int(words[1]) / 1e6
-        return int(words[0]) / 1e9 if words and words[0].isdecimal() else None
+    def cpu_seconds(self, container: str, /) -> float:
+        """The processor time that the container has used; no command in it, which would add to it.
+
+        A daemon older than Docker 20.10 takes two seconds.
+        """
+        asked = {"stream": "false", "one-shot": "true"}
+        path, doing = f"/containers/{quote(container)}/stats", "tell what a container uses"
+        with (
+            self._pool.client(doing) as client,
+            open_stream(client, "GET", path, params=asked) as response,
+        ):
+            return float(response.json()["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
 
     def oom_kills(self, container: str, /) -> int:
         """How many processes were killed for lack of memory; the daemon knows of the first."""

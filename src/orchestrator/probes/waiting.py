@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.errors import (
     DeclarationError,
+    EngineError,
     MissingDriverError,
     ServiceExitedError,
     ServiceNotReadyError,
@@ -35,8 +36,8 @@ _LAST_LINES: Final = 30  # of a container's log, in an error
 # Whether a port can be reached at all is tried so late and so seldom, in seconds, and so often.
 _FIRST_TRY, _NEXT_TRY, _TRIES = 3.0, 1.5, 2
 _CONNECT: Final = 5.0  # seconds for a connection, which nobody refuses where packets are dropped
-_BUSY: Final = 0.05  # of a processor; what listens and waits takes less
-_WATCHED: Final = 0.5  # seconds
+_BUSY: Final = 0.02  # of a processor; what listens and waits takes less, also on a busy machine
+_WATCHED: Final = 1.0  # seconds
 
 FROZEN: Final = "it answers nobody. Was it frozen (SIGSTOP, docker pause), and not thawed?"
 
@@ -246,16 +247,22 @@ def _why_not_ready(probe: Probe, target: Target) -> str:
     """What keeps a server out of reach, or that it is still at work."""
     if reason := _out_of_reach(probe, target):
         return f". {reason}"
-    engine, container = target.running.engine, target.running.container
-    before, began = engine.cpu_seconds(container), time.monotonic()
-    time.sleep(_WATCHED)
-    after, seconds = engine.cpu_seconds(container), time.monotonic() - began
-    if None not in (before, after) and after - before > _BUSY * seconds:
+    if _is_busy(target):
         return (
             ". It is still at work, and may only need longer: startup_timeout=…, or "
             "ORCHESTRATOR_STARTUP_TIMEOUT for every service"
         )
     return _where_it_listens(probe, target)
+
+
+def _is_busy(target: Target) -> bool:
+    engine, container = target.running.engine, target.running.container
+    with contextlib.suppress(EngineError):
+        before, began = engine.cpu_seconds(container), time.monotonic()
+        time.sleep(_WATCHED)
+        used: float = engine.cpu_seconds(container) - before
+        return used > _BUSY * (time.monotonic() - began)
+    return False
 
 
 def _where_it_listens(probe: Probe, target: Target) -> str:
