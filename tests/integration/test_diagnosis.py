@@ -163,7 +163,7 @@ class ContainerProblemTest(LeakCheckedTestCase):
             killed = box("tail /dev/zero; touch /lost; sleep 60")
 
         killed = "137 after SIGKILL, which the engine was asked to send"
-        lost = "; a process in it had been killed for lack of memory (OOM)"
+        lost = r"; a process in it had been killed for lack of memory \(OOM\)"
         with Boxes() as boxes:
             for each in (boxes.starved, boxes.failed, boxes.killed):
                 each.write_file("/go", "")
@@ -171,15 +171,17 @@ class ContainerProblemTest(LeakCheckedTestCase):
                 poll(lambda: boxes.killed.exec(["ls", "/lost"]).exit_code == 0, timeout=DEADLINE)
             )
             boxes.killed.kill()
-            for each, told, by_memory in (
-                (boxes.starved, "was killed for lack of memory (OOM)", True),
-                (boxes.failed, f"exited with exit code 3{lost}", False),
-                (boxes.killed, f"exited with exit code {killed}{lost}", False),
+            # Engines do not always hear from the kernel: then it is "perhaps".
+            for each, told in (
+                (boxes.starved, "for lack of memory"),
+                (boxes.failed, f"exited with exit code 3({lost})?\\n"),
+                (boxes.killed, f"exited with exit code {killed}({lost})?\\n"),
             ):
                 with self.subTest(each.alias):
                     poll(functools.partial(has_ended, each), timeout=DEADLINE)
                     error = exited(each, each.state())
-                    self.assertIn(told, str(error))
+                    self.assertRegex(str(error), told)
+                    by_memory = "was killed for lack of memory (OOM)" in str(error)
                     self.assertIs(by_memory, error.oom_killed)
 
 
