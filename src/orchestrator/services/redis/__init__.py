@@ -296,7 +296,8 @@ class Redis(Service):
 
     def server_info(self) -> Mapping[str, object]:
         """Version, mode, memory limit, policy, and the most memory it used."""
-        build, memory = (self._state.admin.info(part) for part in ("server", "memory"))
+        with self._state.alone:
+            build, memory = (self._state.admin.info(part) for part in ("server", "memory"))
         return {
             "server": f"Redis {build['redis_version']} ({build['redis_mode']})",
             "maxmemory": memory["maxmemory_human"],

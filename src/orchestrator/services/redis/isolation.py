@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import re
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -78,6 +79,10 @@ class ServerState:
         service: What errors call the server.
         part: Whose user may touch keys that begin with this name; empty where the server is one
             class's own.
+
+    Attributes:
+        alone: Held while the administrator's one connection is used: a failed test's note asks in a
+            thread, which a frozen server keeps for longer than the test waits.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class ServerState:
         self._settings: Mapping[str, str] = {}  # as the class has them
         self._users: Mapping[str, str] = {}
         self._counts: Counts | None = None  # of changes, when those two were taken
+        self.alone = threading.RLock()
 
     @locked_property
     def admin(self) -> Any:  # redis-py's own types are wrong about pipelines
@@ -158,7 +164,8 @@ class ServerState:
     def _possible(self, isolation: Isolation) -> Iterator[None]:
         """Say what is to be done where a server, such as a replica, cannot be isolated."""
         try:
-            yield
+            with self.alone:
+                yield
         except driver("redis.exceptions", extra="redis").ResponseError as error:
             raise ServiceError(
                 f"{self._service}: isolation={isolation!r} is not possible with this server, which "
