@@ -45,6 +45,12 @@ _SETTINGS: Final = """
     where it.datname = {of} and made.datname = {made}
 """
 _DROP: Final = "drop database if exists {} with (force)"
+# Whoever outlives its test is cut off at once, though the database itself goes a little later.
+_SHUT: Final = """
+    update pg_database set datallowconn = false where datname = '{0}';
+    select pg_terminate_backend(pid) from pg_stat_get_activity(null)
+    where datid = (select oid from pg_database where datname = '{0}')
+"""
 # Nobody but its owner may connect to it.
 _ALONE: Final = "; revoke all on database {} from public"
 _END_IDLE: Final = """
@@ -309,7 +315,7 @@ class Clones:
 
     @contextlib.contextmanager
     def kept(self, clone: Clone) -> Iterator[None]:
-        """It can be claimed in the block; after that it goes, and nobody waits for it."""
+        """It can be claimed in the block; then it is shut, and nobody waits until it is gone."""
         _unclaimed.add(clone)
         try:
             yield
@@ -317,6 +323,7 @@ class Clones:
             _unclaimed.discard(clone)
             if clone.claimed:
                 with self._lock.held():
+                    self._admin.ask(_SHUT.format(clone.name))
                     self._drop(clone.name)
 
     def give(self, clone: Clone) -> None:
