@@ -6,6 +6,7 @@ As PID 1 it ignores SIGTERM, like many a real server, and it starts as fast as D
 from __future__ import annotations
 
 import io
+import json
 import platform
 import struct
 import tarfile
@@ -32,9 +33,10 @@ _PROGRAMS: Final[Mapping[str, tuple[int, bytes]]] = {
 def build_image(client: docker.APIClient, reference: str, *, changes: Sequence[str] = ()) -> None:
     """Import the image under a reference such as ``name:tag``; changes are Dockerfile lines."""
     repository, _, tag = reference.rpartition(":")
-    client.import_image_from_data(
+    said: str = client.import_image_from_data(
         _archive(), repository=repository, tag=tag, changes=['CMD ["/wait"]', *changes]
     )
+    client.tag(json.loads(said.splitlines()[-1])["status"], repository, tag)  # Podman 4 does not
 
 
 def _archive() -> bytes:
