@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec, Copy, Label, VolumeMount
 from orchestrator.engine.endpoint import routes
+from orchestrator.environment import OF_CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack, ProcessLock
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from orchestrator.sessions import Session
     from orchestrator.settings import Settings
 
-OF_CLASS: Final = ""
-"""The timeline's row of what the class as a whole waits for."""
 _REMOVAL: Final = 15.0  # seconds for what the daemon refuses to remove at first
 _LAST_LINES: Final = 5.0  # seconds for a log to be read to its end
 _RESTART: Final = 0.2  # seconds between two looks at a container that may be started again

@@ -14,14 +14,15 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment.context import OF_CLASS, StartContext, left_behind
+from orchestrator.environment import OF_CLASS
+from orchestrator.environment.context import StartContext, left_behind
 from orchestrator.environment.launch import (
+    ending_well,
     launch,
     release,
     source_of,
-    translate_errors,
 )
-from orchestrator.errors import OrchestratorError, ServiceExitedError
+from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.probes.waiting import answers
 from orchestrator.services.hooks import host_names
@@ -291,26 +292,6 @@ class Environment:
                 )
                 for declaration, handle in handles.items()
             }
-
-
-@contextlib.contextmanager
-def ending_well(
-    handle: Service, isolation: contextlib.AbstractContextManager[Service], *, of: str = "test"
-) -> Iterator[Service]:
-    """Give a test, or a class, one service's state; what its driver raises is translated."""
-    restarts = handle.running.restarts
-    with translate_errors(handle, f"could not give the {of} clean state"):
-        state = isolation.__enter__()
-    try:
-        yield state
-    finally:
-        # A server that a test has ended, on purpose or not, has no state left to drop. Who needs
-        # it next is told.
-        what = f"could not drop the {of}'s state"
-        if handle.running.restarts > restarts:
-            what += " (the test restarted it: isolated() must drop by a new connection)"
-        with contextlib.suppress(ServiceExitedError), translate_errors(handle, what):
-            isolation.__exit__(None, None, None)
 
 
 # Services with scope="process": one server for each declaration, whichever class needs it first. It

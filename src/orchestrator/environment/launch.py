@@ -144,6 +144,26 @@ def translate_errors(handle: Service, what: str) -> Iterator[None]:
         raise ServiceError(f"{handle.alias} {what}: {why}{text}", service=handle.alias) from error
 
 
+@contextlib.contextmanager
+def ending_well(
+    handle: Service, isolation: contextlib.AbstractContextManager[Service], *, of: str = "test"
+) -> Iterator[Service]:
+    """Give a test, or a class, one service's state; what its driver raises is translated."""
+    restarts = handle.running.restarts
+    with translate_errors(handle, f"could not give the {of} clean state"):
+        state = isolation.__enter__()
+    try:
+        yield state
+    finally:
+        # A server that a test has ended, on purpose or not, has no state left to drop. Who needs
+        # it next is told.
+        what = f"could not drop the {of}'s state"
+        if handle.running.restarts > restarts:
+            what += " (the test restarted it: isolated() must drop by a new connection)"
+        with contextlib.suppress(ServiceExitedError), translate_errors(handle, what):
+            isolation.__exit__(None, None, None)
+
+
 def _start(
     declaration: Service,
     alias: str,

@@ -274,7 +274,7 @@ class SharedServers:
 
     def part(self, handle: Service, ending: OwnStack) -> Service:
         """The class's part of a server; `ending` drops it."""
-        from orchestrator.environment.environment import ending_well
+        from orchestrator.environment.launch import ending_well
 
         state = handle.shared(f"{PART}{secrets.token_hex(6)}")
         part = ending.enter_context(ending_well(handle, state, of="class"))

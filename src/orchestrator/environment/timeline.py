@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.environment.context import OF_CLASS
+from orchestrator.environment import OF_CLASS
 from orchestrator.errors import printable
 
 if TYPE_CHECKING:

@@ -1,5 +1,9 @@
 """The supply of images: references, the lock file, pulling, archives."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from orchestrator.images.lockfile import (
     LockedImage,
     LockedPlatform,
@@ -8,8 +12,16 @@ from orchestrator.images.lockfile import (
     read_lock,
     resolve_image,
 )
-from orchestrator.images.presence import ensure_image
+from orchestrator.images.presence import find_image, mismatch, on_platform
 from orchestrator.images.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    import threading
+
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.engine.docker import Engine
+    from orchestrator.images.pull import Display
+    from orchestrator.settings import Settings
 
 __all__ = [
     "LockFile",
@@ -22,3 +34,38 @@ __all__ = [
     "read_lock",
     "resolve_image",
 ]
+
+
+def ensure_image(
+    engine: Engine,
+    image: LockedImage,
+    *,
+    settings: Settings,
+    display: Display | None = None,
+    stopping: threading.Event | None = None,
+) -> ImageInfo:
+    """Make sure that the locked bytes of an image are on this machine; pull them if not.
+
+    When they are here, that is one question to the daemon. A pull is by digest, and is shown while
+    it happens. What failed in this run is not tried again. Once ``stopping`` is set, a pull
+    under way is given up. Start the container from the returned ``id``: a tag may move.
+
+    Raises:
+        DigestMismatchError: The tag is here with other bytes, or other bytes came.
+        EngineError: It is missing and ``ORCHESTRATOR_PULL=never``, or the pull failed.
+    """
+    found = on_platform(engine, image, find_image(engine.images.find, image, settings=settings))
+    if found.info is not None:
+        return found.info
+    if found.other is not None:
+        raise mismatch(image, found.other)
+    from orchestrator.images.pull import pull_missing  # seldom needed
+
+    return pull_missing(
+        engine,
+        image,
+        settings=settings,
+        platform=found.platform,
+        display=display,
+        stopping=stopping,
+    )

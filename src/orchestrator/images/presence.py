@@ -16,13 +16,11 @@ from orchestrator.errors import DigestMismatchError
 from orchestrator.images.reference import mirrored
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
     from orchestrator.images.lockfile import LockedImage
-    from orchestrator.images.pull import Display
     from orchestrator.settings import Settings
 
 _MACHINES: Final = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -41,41 +39,6 @@ class Presence:
     info: ImageInfo | None = None
     other: ImageInfo | None = None
     platform: str | None = None
-
-
-def ensure_image(
-    engine: Engine,
-    image: LockedImage,
-    *,
-    settings: Settings,
-    display: Display | None = None,
-    stopping: threading.Event | None = None,
-) -> ImageInfo:
-    """Make sure that the locked bytes of an image are on this machine; pull them if not.
-
-    When they are here, that is one question to the daemon. A pull is by digest, and is shown while
-    it happens. What failed in this run is not tried again. Once ``stopping`` is set, a pull
-    under way is given up. Start the container from the returned ``id``: a tag may move.
-
-    Raises:
-        DigestMismatchError: The tag is here with other bytes, or other bytes came.
-        EngineError: It is missing and ``ORCHESTRATOR_PULL=never``, or the pull failed.
-    """
-    found = on_platform(engine, image, find_image(engine.images.find, image, settings=settings))
-    if found.info is not None:
-        return found.info
-    if found.other is not None:
-        raise mismatch(image, found.other)
-    from orchestrator.images.pull import pull_missing  # seldom needed
-
-    return pull_missing(
-        engine,
-        image,
-        settings=settings,
-        platform=found.platform,
-        display=display,
-        stopping=stopping,
-    )
 
 
 def find_image(

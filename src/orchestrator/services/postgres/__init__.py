@@ -12,7 +12,7 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.services import faults, options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
-from orchestrator.services.postgres import isolation, setup, snapshots
+from orchestrator.services.postgres import fingerprint, isolation, setup, snapshots
 from orchestrator.services.postgres.admin import Admin
 from orchestrator.services.postgres.leftovers import Leftovers
 from orchestrator.services.postgres.server import MEMORY, USER, PostgresServer, ServerState
@@ -100,7 +100,7 @@ class Postgres(PostgresServer):
             ServiceError: The class's migration has failed in another class: why start a server?
         """
         handles = (self, *map(self.in_database, self.databases))
-        setup.check_migrations(handles, key=snapshots.migration_key)
+        setup.check_migrations(handles, key=fingerprint.migration_key)
         if not self._from_snapshot:
             return super().server_env()
         known = {self.username: self.password or "", **self._role_passwords}
@@ -128,11 +128,11 @@ class Postgres(PostgresServer):
         for handle in (self, *map(self.in_database, self.databases)):
             with contextlib.closing(self._admin_of(handle.database)) as admin:
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
-            setup.migrate(handle, key=snapshots.migration_key)
+            setup.migrate(handle, key=fingerprint.migration_key)
 
     def snapshot_key(self, image: str) -> SnapshotKey | None:
         """All that the data depend on, of data in memory."""
-        return snapshots.key_of(self, image, own=Postgres) if self._in_memory else None
+        return fingerprint.key_of(self, image, own=Postgres) if self._in_memory else None
 
     def snapshot(self) -> bytes:
         """The data directory, as it was at one moment."""

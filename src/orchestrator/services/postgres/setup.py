@@ -7,7 +7,7 @@ import hashlib
 import logging
 from copy import copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
 from orchestrator.images.known_failures import failed_before, has_failures, note_failure
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import sqlalchemy
+    import sqlalchemy.ext.asyncio
 
-    from orchestrator.services.postgres import Postgres
     from orchestrator.services.postgres.admin import Admin
 
 _one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
@@ -143,7 +143,24 @@ def check_migration(migrate: Any, *, option: str) -> None:
     )
 
 
-def migrate(handle: Postgres, *, key: Callable[[Postgres], str | None]) -> None:
+class _Migrated(Protocol):
+    """A handle of a database, as far as its migration goes."""
+
+    @property
+    def alias(self) -> str: ...
+    @property
+    def migrate(self) -> Any: ...
+    @property
+    def engine(self) -> sqlalchemy.Engine: ...
+    @property
+    def async_engine(self) -> sqlalchemy.ext.asyncio.AsyncEngine: ...
+    def secrets(self) -> Sequence[str]: ...
+
+
+Handle = TypeVar("Handle", bound=_Migrated)
+
+
+def migrate(handle: Handle, *, key: Callable[[Handle], str | None]) -> None:
     """Migrate a database, by its handle of the class: by a function, a MetaData or Alembic.
 
     Logging is as before then: Alembic's own env.py disables all loggers that there are.
@@ -198,7 +215,7 @@ def _keep_own_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def check_migrations(handles: Iterable[Postgres], *, key: Callable[[Postgres], str | None]) -> None:
+def check_migrations(handles: Iterable[Handle], *, key: Callable[[Handle], str | None]) -> None:
     """Raise ServiceError for a migration that has failed in this run, in another class."""
     settings = Settings.from_environment()
     if not has_failures(settings=settings):
