@@ -66,7 +66,8 @@ class ProbesTest(ServicesMixin, unittest.TestCase):
 
     def test_dependents_start_when_the_others_are_ready(self) -> None:
         """A function is asked until it says yes, and then those begin that wait for it."""
-        self.assertEqual(["slow"] * 3 + ["last"] * 3, ORDER)
+        # Once more, where the class was started ahead and is taken over.
+        self.assertEqual(["slow"] * 3 + ["last"] * 3, ORDER[:6])
         self.assertEqual("PONG", self.last.exec(["redis-cli", "ping"]).output.strip())
 
     def test_after_a_restart_only_new_lines_count(self) -> None:

@@ -22,6 +22,7 @@ import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.images import known_failures
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Account:
         self._read: set[str] = set()
         self._blind = ""
         self._inside = threading.local()
+        self._never = (*_NEVER_READ, str(known_failures.folder()))  # ours, of each run
 
     def begin(self) -> None:
         """Note from now on what is read; it cannot be ended."""
@@ -256,11 +258,11 @@ class Account:
         path = os.path.abspath(path)  # noqa: PTH100 - links stay
         if writes:
             self._written.add(path)
-        elif not path.startswith(_NEVER_READ):
+        elif not path.startswith(self._never):
             self._files.setdefault(path, _state(path))
 
     def _look_into(self, folder: str) -> None:
-        if folder.startswith(_NEVER_READ) or vars(self._inside).get("looking"):
+        if folder.startswith(self._never) or vars(self._inside).get("looking"):
             return
         self._inside.looking = True  # to look is to be seen
         try:

@@ -59,10 +59,10 @@ def _file(run: str) -> int | None:
     """The run's file, empty if nobody else of the run lives; open until this process ends."""
     name = hashlib.sha256(run.encode()).hexdigest()[:32]
     try:
-        folder = _folder()
-        for other in folder.iterdir():
+        here = private_folder(folder())
+        for other in here.iterdir():
             _remove_unless_held(other)
-        path = folder / name
+        path = here / name
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,16 +74,12 @@ def _file(run: str) -> int | None:
     return file
 
 
-def _folder() -> Path:
-    """A temporary folder that only this user can open.
-
-    Raises:
-        OSError: There can be none.
-    """
+def folder() -> Path:
+    """Where the files of this user's runs are; it need not be there."""
     import tempfile  # not at import: whoever declares an image reads its name in this room
 
     # Not the keepers' folder: whoever looks into this one removes what nobody holds a lock on.
-    return private_folder(Path(tempfile.gettempdir()) / f"orchestrator-{os.geteuid()}-failures")
+    return Path(tempfile.gettempdir()) / f"orchestrator-{os.geteuid()}-failures"
 
 
 def _leave(file: int, path: Path) -> None:
