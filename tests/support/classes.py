@@ -32,7 +32,7 @@ def left_of_this_process() -> Sequence[Thing]:
     """What the daemon still has of this process's session.
 
     Without what lives as long as the process: images that were built (`BuildLifetimeTest` sees them
-    go), servers of no class (scope="process"), snapshots of migrations that only this process knows.
+    go), servers of no class (scope="process"), and snapshots that only this process knows.
     """
     settings = Settings.from_environment()
     endpoint = find_endpoint()
@@ -41,8 +41,7 @@ def left_of_this_process() -> Sequence[Thing]:
         session = own_session(engine, settings=settings)
         session.departing.awaited(kinds=KINDS)  # of classes that are over
         found = snapshot(engine, {Label.SESSION: session.id})[0]
-        of_classes = [it for it in found if it.labels.get(Label.CLASS) and it.kind != "image"]
-        return [it for it in of_classes if Label.SNAPSHOT not in it.labels]
+        return [it for it in found if it.kind != "image" and Label.CLASS in it.labels]
     finally:
         engine.close()
 
