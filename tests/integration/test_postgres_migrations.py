@@ -171,6 +171,7 @@ class AlembicTest(LeakCheckedTestCase):
         handler = logging.FileHandler(file.name, mode="w")
         self.addCleanup(handler.close)
         logger = logging.getLogger("tests.orders")
+        logger.setLevel(logging.WARNING)  # a Celery worker of another test has changed the root's
         logger.addHandler(handler)
         self.addCleanup(logger.removeHandler, handler)
         loggers = [logging.root, logger]
