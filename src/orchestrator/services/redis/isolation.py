@@ -329,15 +329,17 @@ class Clients:
     def open_admin(self) -> redis.Redis:
         """Open a client that connects again, once, when the server was restarted.
 
-        It does not wait for a frozen server.
+        It does not wait for a frozen server. Where the network was cut, the old connection may stay
+        silent for longer than a new one needs.
         """
-        broken = driver("redis.exceptions", extra="redis").ConnectionError
+        errors = driver("redis.exceptions", extra="redis")
+        broken = (errors.ConnectionError, errors.TimeoutError)
         no_backoff = driver("redis.backoff", extra="redis").NoBackoff()
         retry = driver("redis.retry", extra="redis").Retry
         return self.open(
             single_connection_client=True,
-            retry=retry(no_backoff, 1, supported_errors=(broken,)),
-            retry_on_error=[broken],
+            retry=retry(no_backoff, 1, supported_errors=broken),
+            retry_on_error=[*broken],
             socket_timeout=_ADMIN_TIMEOUT,
         )
 
