@@ -144,6 +144,11 @@ class Settings:
     timeline: Path | None = _setting(Path, None)
     warm: float = _setting(_duration, 0.0)  # seconds; 0 is off
 
+    @property
+    def run_of_workers(self) -> str | None:
+        """The run that processes started together belong to, as our runner or xdist names it."""
+        return self.run or os.environ.get("PYTEST_XDIST_TESTRUNUID")
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the variables that are set; an empty value counts as not set.

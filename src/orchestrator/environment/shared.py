@@ -36,7 +36,7 @@ from orchestrator.sessions.identity import process_start, this_process
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
@@ -74,7 +74,7 @@ def _digest(found: object) -> str:
 
 def _run_id(settings: Settings) -> str:
     """What all processes of a run have in common; one that is none's worker is a run itself."""
-    return settings.run or os.environ.get("PYTEST_XDIST_TESTRUNUID") or this_process().to_label()
+    return settings.run_of_workers or this_process().to_label()
 
 
 class KeeperOfRun:
@@ -138,8 +138,7 @@ class KeeperOfRun:
     def _begin(self) -> None:
         """Begin a keeper; who connects meanwhile waits in the socket that it inherits."""
         self._path.unlink(missing_ok=True)
-        environ = {name: it for name, it in os.environ.items() if name not in warm.OF_A_RUN}
-        order = {"path": _modules_path(), "run": self._run, "socket": str(self._path)}
+        order = {"path": warm.modules_path(), "run": self._run, "socket": str(self._path)}
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self._path))
             self._path.chmod(0o600)
@@ -148,12 +147,8 @@ class KeeperOfRun:
                 "orchestrator.environment.run_keeper",
                 order,
                 inherits=listener.fileno(),
-                environ=environ,
+                environ=os.environ,
             )
-
-
-def _modules_path() -> Sequence[str]:
-    return [os.path.abspath(it) for it in sys.path]  # noqa: PTH100
 
 
 class SharedServers:
@@ -259,7 +254,7 @@ class SharedServers:
             "needs": needs,
             "declaration": body,
             "files": packed.files,
-            "path": _modules_path(),
+            "path": warm.modules_path(),
             "first": self._test_class,
         }
 

@@ -54,8 +54,8 @@ INHERITED: Final = 3  # the descriptor that a keeper begins with
 _MAIN: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from {} import main; main()"
 )
-# What a keeper, which begins when the run is over, has no use for.
-OF_A_RUN: Final = (
+# What a keeper has no use for.
+_OF_A_RUN: Final = (
     *("ORCHESTRATOR_RUN", "ORCHESTRATOR_PROGRESS"),
     *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
 )
@@ -135,6 +135,11 @@ def check_peer(connection: socket.socket) -> int:
     if user != os.geteuid():
         raise PermissionError(f"the process at the other end is of user {user}")
     return int(pid)
+
+
+def modules_path() -> Sequence[str]:
+    """Where this process finds modules, for one in another folder."""
+    return [os.path.abspath(it) for it in sys.path]  # noqa: PTH100
 
 
 def stop(path: Path | str) -> bool:
@@ -387,7 +392,7 @@ class Origin:
             return  # a forked child
         module = sys.modules.get(self._cls.__module__)
         order = {
-            "path": [os.path.abspath(it) for it in sys.path],  # noqa: PTH100
+            "path": modules_path(),
             "module": self._cls.__module__,
             "file": getattr(module, "__file__", None),
             "class": self._cls.__qualname__,
@@ -396,8 +401,7 @@ class Origin:
         try:
             folder()
             order["key"] = self._key
-            environ = {name: it for name, it in self._environ.items() if name not in OF_A_RUN}
-            _BEGINNINGS.spawn(order, environ=environ)
+            _BEGINNINGS.spawn(order, environ=self._environ)
         except (OSError, OrchestratorError) as error:
             _log.info("nothing is kept warm for %s: %s", self._cls.__qualname__, error)
 
@@ -408,7 +412,7 @@ class Origin:
     @locked_property
     def _key(self) -> str:
         """What tells keepers apart."""
-        path = [os.path.abspath(it) for it in sys.path]  # noqa: PTH100
+        path = modules_path()
         found = (self._name, os.getcwd(), path, sys.executable, sys.version, self._endpoint.url)  # noqa: PTH109
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:20]
 
@@ -443,7 +447,7 @@ def spawn(
         module: Its full name.
         order: What it is told; its ``path`` is that of modules.
         inherits: The descriptor that it has as `INHERITED`.
-        environ: Its environment variables.
+        environ: Its environment variables, and those of a run, which it has no use for.
     """
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
@@ -452,7 +456,7 @@ def spawn(
     pid = os.posix_spawn(
         "/bin/sh",
         ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", *argv],
-        environ,
+        {name: it for name, it in environ.items() if name not in _OF_A_RUN},
         file_actions=[(os.POSIX_SPAWN_DUP2, inherits, INHERITED)],
         setsid=True,  # at once: the runner kills all that is left in the group of a worker
     )

@@ -51,7 +51,7 @@ def note_failure(key: str, kind: str, message: str, *, settings: Settings) -> No
 
 def _run(settings: Settings) -> str:
     """The name of the run that this process belongs to; of the process itself without one."""
-    return settings.run or os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"process {os.getpid()}"
+    return settings.run_of_workers or f"process {os.getpid()}"
 
 
 @functools.cache
