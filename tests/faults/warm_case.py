@@ -6,6 +6,7 @@ import os
 import signal
 import unittest.mock
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.api import Label
@@ -83,10 +84,24 @@ class WarmTestCase(ProcessTestCase):
         self.await_that(lambda: not left(), lambda: f"left behind: {left()}")
 
     def _end_keepers(self) -> None:
+        self.await_that(self._ended, self.told)
+        for session in self.sessions:
+            self.await_gone(session)
+
+    def _ended(self) -> bool:
+        """Stop every keeper, those too that a run has started a moment ago; whether none is left."""
         for keeper in self.keepers():
             with suppress(ProcessLookupError):
                 os.kill(keeper["pid"], signal.SIGCONT)
             warm.stop(keeper["socket"])
-        self.await_that(lambda: not self.keepers(), self.told)
-        for session in self.sessions:
-            self.await_gone(session)
+        return not self._processes() and not self.keepers()
+
+    def _processes(self) -> Sequence[Path]:
+        """The processes whose temporary folder is this test's: keepers and their watchdogs."""
+        told = f"TMPDIR={self.folder}".encode()
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if told in environ.read_bytes().split(b"\0"):
+                    found.append(environ.parent)
+        return found
