@@ -89,7 +89,7 @@ class WarmTestCase(ProcessTestCase):
             self.await_gone(session)
 
     def _ended(self) -> bool:
-        """Stop every keeper, those too that a run has started a moment ago; whether none is left."""
+        """Stop every keeper, those too that a run started a moment ago; whether none is left."""
         for keeper in self.keepers():
             with suppress(ProcessLookupError):
                 os.kill(keeper["pid"], signal.SIGCONT)
