@@ -102,6 +102,7 @@ def _save_and_load() -> None:
             f'version = 1\n[images.python]\nreference = "{found.tagged}"\n'
             f'digest = "{found.digest}"\n'
         )
+        _command("lock", lock=lock)  # notes the digests by which it is known after `load`
         _command("save", str(archive), lock=lock)
         _remove_image(client, found.pinned)
         _command("load", str(archive), lock=lock)

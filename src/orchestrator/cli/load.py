@@ -1,12 +1,9 @@
 """Load images that `save` wrote, after checking that they are the locked ones.
 
-Every image is verified against images.lock before the daemon gets the end of the archive, so that
-nothing is loaded from one that is cut off, damaged, saved for another images.lock, or has anything
-that images.lock does not lock. Where there is no images.lock, the archive's entries are written
-into a new one in the working directory. A file of plain `docker save` is loaded when images.lock
-knows the config digests of its images. An image that images.lock knows by the registry's digest
-alone needs an archive with what leads from that to the image, which `save` puts there; the digests
-of its platform are then noted in images.lock.
+The archive is read before the daemon gets it, so that nothing is loaded from one that is cut off,
+saved for another images.lock, or has anything that images.lock does not lock; what `docker save`
+wrote is one, too. What the daemon then has is compared with images.lock, and put back where that
+does not fit. An image is known by the digests of its platforms, which `lock` notes.
 
 exit status:
   0  loaded and verified
@@ -31,7 +28,6 @@ from orchestrator.errors import EngineUnavailableError, OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.archive import load_images
 from orchestrator.images.failures import Failure, classify
-from orchestrator.images.lock import write_entries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,21 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         try:
-            loaded = load_images(engine, arguments.file, lock, settings=settings)
+            images = load_images(engine, arguments.file, lock, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:
             print(f"orchestrator load: {error}", file=sys.stderr)
             return classify(error).value
-    images = loaded.entries
     for image in images:
         print(f"{image.reference.familiar}: loaded and verified")
-    if loaded.noted and not lock.is_default:
-        print(f"wrote {lock.path}: the digests by which {', '.join(loaded.noted)} is known here")
     print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
-    if lock.is_default:
-        print(f"wrote {write_entries(lock, images)}: there was no images.lock")
-    elif missing := sorted(lock.entries.keys() - {image.name for image in images}):
+    if missing := sorted(lock.entries.keys() - {image.name for image in images}):
         text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
         print(f"orchestrator load: {text}", file=sys.stderr)
         return Failure.NOT_FOUND.value

@@ -1,11 +1,11 @@
-"""Write the locked images and their lock entries into one file.
+"""Write the locked images into one file.
 
   save images.tar       also .tar.gz and .tar.zst, by the name's ending
   save FILE NAME...     only these entries
 
-The file is what `docker save` writes, with the lock entries in front; it appears when it is whole.
-For an image that images.lock knows by the registry's digest alone, the registry is asked for what
-leads from that to the image. Exit status: that of `pull` for the same failure.
+The file is what `docker save` writes; it appears when it is whole. In it an image is known by the
+digest of its platform, so an entry that has none is refused: `lock` notes it. Exit status: that of
+`pull` for the same failure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import contextlib
 import signal
 import sys
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from orchestrator.cli import archive, counted
 from orchestrator.engine import connect
@@ -24,15 +23,12 @@ from orchestrator.images import find_lock
 from orchestrator.images.archive import save_images
 from orchestrator.images.failures import classify
 from orchestrator.images.pull import megabytes
-from orchestrator.images.registry import Registries
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from types import FrameType
-
-_PROOF_TIMEOUT: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,19 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not images:
         raise LockError(f"{lock.path} has no entries: there is nothing to save")
     begun = time.monotonic()
-    patience = min(settings.engine_timeout, _PROOF_TIMEOUT)
     with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:
-            size = save_images(
-                engine,
-                images,
-                arguments.file,
-                settings=settings,
-                open_registries=lambda: Registries.open(
-                    engine, settings=replace(settings, engine_timeout=patience)
-                ),
-                report=lambda line: print(f"orchestrator save: {line}", file=sys.stderr),
-            )
+            size = save_images(engine, images, arguments.file, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:

@@ -1,76 +1,85 @@
 """The locked images as one file, for CI caches and for machines that reach no registry.
 
-An archive is what ``docker save`` writes, with the lock entries as its first member; ``docker
-load`` reads it too.
+An archive is what ``docker save`` writes. Before a daemon gets one, it is read to its end: that it
+is whole, and lists only images that the lock names by a digest, under their own tags. The daemon
+itself checks each layer against its image's config, and is asked afterwards what it has; where that
+is not what is locked, every tag is put back.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+import gzip
+import hashlib
+import importlib
+import json
+import posixpath
+import re
+import tarfile
+import zlib
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
-from orchestrator.errors import DigestMismatchError, EngineError, LockError
+from orchestrator.errors import (
+    DigestMismatchError,
+    EngineError,
+    EngineUnavailableError,
+    InvalidReferenceError,
+    LockError,
+)
 from orchestrator.files import replacing
-from orchestrator.images.archive_file import Contents, compressed, open_archive, rewritten
-from orchestrator.images.archive_file import member as file_in_tar
-from orchestrator.images.archive_images import (
-    check_images,
-    closing_members,
-)
-from orchestrator.images.lock import NEW, edited, write_entries
-from orchestrator.images.lockfile import (
-    LockedImage,
-    LockedPlatform,
-    LockFile,
-    check_allowed,
-    parse_archived_lock,
-)
-from orchestrator.images.presence import find_image, is_locked, mismatch, platform_of
-from orchestrator.images.registry import concurrent_map
+from orchestrator.images.lockfile import LockedImage, LockFile, check_allowed
+from orchestrator.images.presence import find_image, is_locked, mismatch
+from orchestrator.images.reference import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
-    from orchestrator.images.archive_images import ArchivedImage
-    from orchestrator.images.registry import Registries
     from orchestrator.settings import Settings
 
-MEMBER: Final = "orchestrator/images.lock"
 _END: Final = 1024  # bytes of zero with which a tar ends
+_PIECE: Final = 1 << 20  # bytes
+_BLOCK: Final = tarfile.BLOCKSIZE
+_LARGEST_DOCUMENT: Final = 4 << 20  # bytes; the distribution specification's limit
+_LARGEST_HEADER: Final = 1 << 20  # bytes; a usual one has 1 KiB
+_MOST_MEMBERS: Final = 1 << 12  # an image has a few dozen
+# Images are mostly machine code, which shrinks to a third; what unpacks to so much more is a bomb.
+_UNPACKED: Final = 100
+_UNPACKED_ALWAYS: Final = 1 << 30  # bytes
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_USTAR: Final = slice(257, 262)  # where a tar's first header says what it is
+_GZIP_LEVEL: Final = 3  # level 6 takes twice as long for a twentieth less
+_OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
+_FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_SIZE: Final = re.compile(rb"(?:^|\n)\d{1,3} size=(\d{1,19})\n")  # of a layer over 8 GiB
+_RENAMES: Final = re.compile(rb"(?:^|\n)\d{1,7} (?:path|linkpath|GNU\.)")
+# Docker's stores before version 25, and Podman, link layers that are in the archive already.
+_LAYER: Final = re.compile(r"[0-9a-f]{64}/layer\.tar")
+_LAYER_TARGET: Final = re.compile(r"\.\./[0-9a-f]{64}(/layer)?\.tar")
+_CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 
 def save_images(
-    engine: Engine,
-    images: Sequence[LockedImage],
-    path: Path,
-    *,
-    settings: Settings,
-    open_registries: Callable[[], Registries],
-    report: Callable[[str], None],
+    engine: Engine, images: Sequence[LockedImage], path: Path, *, settings: Settings
 ) -> int:
-    """Write images and their entries into one file, compressed as its name ends; return its size.
+    """Write images into one file, compressed as its name ends; return its size.
 
-    The file appears when it is whole, never before. The registries are asked for the
-    manifests of an image whose entry has no config digest, so that `load` has a proof of it;
-    ``report`` takes a line about each image that there is no proof of.
+    The file appears when it is whole, never before.
+
+    Raises:
+        LockError: An image is not here, the lock has no digest of it that survives, or the file
+            cannot be written.
     """
-    pairs = [(image, _have(engine, image, settings)) for image in images]
-    entries = {image.name: _with_config(image, info) for image, info in pairs}
-    names = [  # an image whose tag is another one's is saved by its id
-        image.reference.tagged if image.reference.familiar in info.tags else info.id
-        for image, info in pairs
-    ]
-    proofs: Mapping[str, bytes] = {}
-    if unproven := [(image, info) for image, info in pairs if not _named(info, image)]:
-        proofs = _proofs(open_registries(), unproven, report=report)
-    with _archive_file(path) as file, compressed(file, name=path.name) as out:
-        out.write(file_in_tar(MEMBER, edited(NEW, path=path, images=entries.values()).encode()))
-        for digest, document in proofs.items():
-            out.write(file_in_tar(f"orchestrator/{digest.removeprefix('sha256:')}.json", document))
+    names = []
+    for image in images:
+        info = _have(engine, image, settings)
+        # an image whose tag is another one's is saved by its id
+        tagged = image.reference.familiar in info.tags
+        names.append(image.reference.tagged if tagged else info.id)
+    with _archive_file(path) as file, _compressed(file, name=path.name) as out:
         end = b""
         for piece in engine.images.save(list(dict.fromkeys(names))):
             out.write(piece)
@@ -80,105 +89,89 @@ def save_images(
     return path.stat().st_size
 
 
-def _proofs(
-    registries: Registries,
-    unproven: Sequence[tuple[LockedImage, ImageInfo]],
-    *,
-    report: Callable[[str], None],
-) -> dict[str, bytes]:
-    """Ask the registries for the manifests that lead from each locked digest to its image."""
-
-    def proof(pair: tuple[LockedImage, ImageInfo]) -> Mapping[str, bytes]:
-        image, info = pair
-        try:
-            return registries.proof(image, info)
-        except EngineError as error:
-            report(
-                f"{image.reference.familiar}: {error}. `load` will refuse it where images.lock "
-                "knows it by this digest alone: `python -m orchestrator lock` notes more"
-            )
-            return {}
-
-    return {digest: raw for one in concurrent_map(proof, unproven) for digest, raw in one.items()}
+def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
+    """The image here, which its entry names by something that it keeps over save and load."""
+    presence = find_image(engine.images.find, image, settings=settings)
+    name = image.reference.familiar
+    if presence.info is None:
+        if presence.other:
+            raise mismatch(image, presence.other)
+        raise LockError(f"{name} is not on this machine. Run: python -m orchestrator pull")
+    if image.digest and presence.info.id not in _digests(image):
+        raise LockError(
+            f"{image.name}: images.lock knows {name} by the registry's digest alone, which an "
+            "archive does not have. Note the digests of its platforms, then save again: "
+            "python -m orchestrator lock"
+        )
+    return presence.info
 
 
-class Loaded(NamedTuple):
-    """What an archive had: its entries as they are now; to those noted, digests were added."""
+def _digests(image: LockedImage) -> set[str | None]:
+    """Every digest by which an entry names its image: of the index, the manifests, the configs."""
+    found = {image.digest}
+    for platform in image.platforms.values():
+        found |= {platform.config, platform.manifest}
+    return found - {None}
 
-    entries: Sequence[LockedImage]
-    noted: Sequence[str]
+
+@contextlib.contextmanager
+def _archive_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open the archive for writing; it appears under its name only when it is complete."""
+    if path.exists() and not path.is_file():
+        raise LockError(f"{path} cannot be written: it is not a file")
+    try:
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise LockError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def load_images(engine: Engine, path: Path, lock: LockFile, *, settings: Settings) -> Loaded:
+def load_images(
+    engine: Engine, path: Path, lock: LockFile, *, settings: Settings
+) -> Sequence[LockedImage]:
     """Load an archive whose images are those of the lock; return the entries it has.
 
-    The daemon gets layers and documents of the archive under names of our own, and the end only
-    after all of it was verified, so that nothing is loaded from one that is wrong. Then the daemon
-    is asked for each image by its tag: where it is not what was verified, every tag is put back.
-    An image that the lock knows by the registry's digest alone gets the digests of its platform
-    noted there, by which it is known from then on.
-
     Raises:
-        LockError: An image is not the locked one or may not be used, the archive is damaged, or
-            the lock file cannot be written.
-        EngineError: The daemon failed.
+        LockError: The archive is damaged, or an image is not a locked one or may not be used.
+        DigestMismatchError: The daemon has something else than what is locked; that was undone.
+        EngineError: The daemon failed, or refused the archive.
     """
-    contents, name = Contents(), str(path)
-    entries: dict[str, LockedImage] = {}
-    images: list[ArchivedImage] = []
-    before: dict[str, ImageInfo | None] = {}
-
-    def finish() -> Iterator[tuple[str, bytes]]:
-        known = lock.entries
-        if lock.is_default:  # nobody's decision: without a lock file the archive's own count
-            archived = contents.documents.get(MEMBER, b"version = 1")
-            known = parse_archived_lock(archived, path=path / MEMBER).entries
-        images.extend(check_images(contents, known, name=name))
-        entries.update({entry: known[entry] for image in images for entry in image.entries})
-        check_allowed(entries.values(), settings=settings)
-        tags = [entry.reference.tagged for entry in entries.values()]
-        before.update(
-            {name: engine.images.find(name) for name in (*tags, *(i.config for i in images))}
-        )
-        yield from closing_members(contents, images, entries)
-
+    with _open_archive(path) as source:
+        listed = _listed(source, name=str(path))
+    entries = _entries(listed, lock, name=str(path))
+    check_allowed((entry for its in entries.values() for entry in its), settings=settings)
+    tags = [entry.reference.tagged for its in entries.values() for entry in its]
+    before = {name: engine.images.find(name) for name in (*tags, *entries)}
     try:
-        with open_archive(path) as source:
-            for _ in engine.images.load(rewritten(source, contents, name=name, finish=finish)):
+        with _open_archive(path) as source:
+            for _ in engine.images.load(iter(lambda: source.read(_PIECE), b"")):
                 pass
-        now = [_entry_now(engine, entry, images) for entry in entries.values()]
-        noted = [entry for entry in now if entry != entries[entry.name]]
-        if noted and not lock.is_default:
-            write_entries(lock, noted)
-    except BaseException:
+        for config, its in entries.items():
+            for entry in its:
+                _check_loaded(engine, entry, config)
+    except BaseException as error:
         _restore(engine, before)
+        if isinstance(error, EngineError) and not isinstance(error, EngineUnavailableError):
+            error.args = (f"{path}: {error}; nothing of it was kept",)
         raise
-    return Loaded(entries=now, noted=[entry.name for entry in noted])
+    return [entry for its in entries.values() for entry in its]
 
 
-def _entry_now(
-    engine: Engine, entry: LockedImage, archived: Sequence[ArchivedImage]
-) -> LockedImage:
-    """Check that the daemon has an entry's image; add its digests where they lack."""
-    info = engine.images.find(entry.reference.tagged)
-    images = [image for image in archived if entry.name in image.entries]
-    known = {image.config for image in images} | {i.manifest.digest for i in images if i.manifest}
-    if info is None or info.id not in {entry.digest, *known}:
+def _check_loaded(engine: Engine, entry: LockedImage, config: str) -> None:
+    """Check that the daemon has the locked bytes; give them their tag, if the archive did not."""
+    tagged, images = entry.reference.tagged, engine.images
+    info = images.find(config)
+    if info is not None and entry.reference.familiar not in info.tags and is_locked(info, entry):
+        images.tag(info.id, as_reference=tagged)
+    info = images.find(tagged)
+    if info is None or not is_locked(info, entry):
         raise DigestMismatchError(
-            f"{entry.name}: the daemon loaded the archive, but has {info and info.id} "
-            f"as {entry.reference.familiar}, not {entry.digest}; that was put back. Where "
-            "Docker keeps images in containerd's store, an archive of its other store has not "
-            "what they are known by: python -m orchestrator pull"
+            f"{entry.name}: the daemon loaded the archive, but has {info and info.id} as "
+            f"{entry.reference.familiar}, not {entry.digest}; that was put back. Either "
+            "images.lock has not the digests of this platform (python -m orchestrator lock), or "
+            "the archive is of Docker's other store, where images are known by other digests "
+            "(python -m orchestrator pull)"
         )
-    if is_locked(info, entry):
-        return entry
-    noted = {
-        image.platform: LockedPlatform(
-            config=image.config, manifest=image.manifest.digest if image.manifest else None
-        )
-        for image in images
-    }
-    return replace(entry, platforms={**entry.platforms, **noted})
 
 
 def _restore(engine: Engine, before: Mapping[str, ImageInfo | None]) -> None:
@@ -192,38 +185,228 @@ def _restore(engine: Engine, before: Mapping[str, ImageInfo | None]) -> None:
                 engine.images.remove(name)
 
 
-def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
-    presence = find_image(engine.images.find, image, settings=settings)
-    if presence.info:
-        return presence.info
-    if presence.other:
-        raise mismatch(image, presence.other)
-    raise LockError(
-        f"{image.reference.familiar} is not on this machine. Run: python -m orchestrator pull"
+class _Listed:
+    """An image of an archive: the digest of its config, its tags, and the digests they lead to."""
+
+    def __init__(self, config: str, tags: set[str], named: Mapping[str, str]) -> None:
+        self.config = config
+        self.tags = tags
+        self.digests = {config, *(named[tag] for tag in tags if tag in named)}
+
+
+def _entries(
+    listed: Sequence[_Listed], lock: LockFile, *, name: str
+) -> Mapping[str, Sequence[LockedImage]]:
+    """By the digest of each image's config, the entries that lock it."""
+    found = {}
+    for image in listed:
+        its = [e for e in lock.entries.values() if not image.digests.isdisjoint(_digests(e))]
+        if not its or image.tags - {entry.reference.tagged for entry in its}:
+            raise _refusal(image, lock, name=name)
+        found[image.config] = its
+    return found
+
+
+def _refusal(image: _Listed, lock: LockFile, *, name: str) -> DigestMismatchError:
+    called = f"{', '.join(sorted(image.tags)):.200}" or "an image without tag"
+    entry = next((e for e in lock.entries.values() if e.reference.tagged in image.tags), None)
+    wanted = f", but {entry.digest} as entry {entry.name}" if entry else ""
+    text = (
+        f"{name} holds {called} ({image.config}), which images.lock does not lock{wanted}. Save it "
+        "again with the present one: python -m orchestrator save FILE"
     )
+    if entry and not entry.platforms:
+        text += (
+            f"; or, as images.lock knows {entry.reference.familiar} by the registry's digest "
+            "alone, note the digests of its platforms: python -m orchestrator lock"
+        )
+    return DigestMismatchError(f"{text}; nothing was loaded")
 
 
-def _named(info: ImageInfo, image: LockedImage) -> bool:
-    """Whether the entry names the image by id, which survives `docker load`."""
-    configs = {platform.config for platform in image.platforms.values()}
-    return not image.digest or info.id in configs or info.id == image.digest
+def _listed(source: _Source, *, name: str) -> Sequence[_Listed]:
+    """The images of an archive, which is read to its end."""
+    digests: dict[str, str] = {}
+    documents: dict[str, Any] = {}
+    try:
+        for member, content in _members(source):
+            digests[member] = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            if member in ("manifest.json", "index.json"):
+                with contextlib.suppress(ValueError, RecursionError):
+                    documents[member] = json.loads(content)
+    except tarfile.TarError as error:
+        raise LockError(f"{name} is cut off or damaged: {error}") from error
+    found = []
+    try:
+        named = _named_by_layout(documents.get("index.json"))
+        for item in documents["manifest.json"]:
+            config = digests[posixpath.normpath(item["Config"])]
+            found.append(_Listed(config, _tags(item.get("RepoTags") or ()), named))
+    except (LookupError, TypeError, AttributeError, InvalidReferenceError) as error:
+        raise LockError(
+            f"{name} is no whole archive of images: manifest.json is missing, or says what is not "
+            f"so: {error!r:.200}"
+        ) from error
+    if foreign := named.keys() - {tag for image in found for tag in image.tags}:
+        raise LockError(
+            f"{name} is damaged: manifest.json and index.json disagree: {min(foreign):.200}"
+        )
+    return found
 
 
-def _with_config(image: LockedImage, info: ImageInfo) -> LockedImage:
-    """The entry with the image's config digest noted, where the daemon's store has one."""
-    name = platform_of(info)
-    if name in image.platforms or info.id == image.digest:
-        return image
-    return replace(image, platforms={**image.platforms, name: LockedPlatform(config=info.id)})
+def _named_by_layout(index: Any) -> Mapping[str, str]:
+    """The digests by their tags, as containerd's store reads an archive: by its OCI layout."""
+    listed = index["manifests"] if index else ()
+    notes = [(each["digest"], each.get("annotations") or {}) for each in listed]
+    named = {note[_CONTAINERD_NAME]: digest for digest, note in notes if _CONTAINERD_NAME in note}
+    return {parse_reference(name).tagged: str(digest) for name, digest in named.items()}
+
+
+def _tags(names: Sequence[str]) -> set[str]:
+    return {parse_reference(name).tagged for name in names}
+
+
+def _members(source: _Source) -> Iterator[tuple[str, bytes]]:
+    """Each file of a tar, by its normalised name; the content of large ones is passed over.
+
+    Refused is all with which two readers of a tar might see two things: a file that is there twice,
+    however spelt, links but for layers, names in headers of their own, whatever is no file.
+    """
+    names: set[str] = set()
+    for member in _headers(source):
+        name, is_file = posixpath.normpath(member.name), member.type in _FILES
+        is_layer = _LAYER.fullmatch(name) and _LAYER_TARGET.fullmatch(member.linkname)
+        if not (is_file or member.isdir() or (member.issym() and is_layer)):
+            raise tarfile.ReadError(f"{name!r:.200} is neither a file nor a layer")
+        if name.startswith(("/", "..")) or name in names or len(names) > _MOST_MEMBERS:
+            raise tarfile.ReadError(f"{name!r:.200} leads out of it, is in it twice, or too much")
+        names.add(name)
+        if is_file:
+            small = member.size <= _LARGEST_DOCUMENT
+            yield name, b"".join(it if small else b"" for it in _exactly(source, member.size))
+            b"".join(_exactly(source, -member.size % _BLOCK))
+    while piece := source.read(_PIECE):  # a compressed archive is whole only when this ends well
+        if piece.strip(b"\0"):
+            raise tarfile.ReadError("something follows its end")
+
+
+def _headers(source: _Source) -> Iterator[tarfile.TarInfo]:
+    """The header of each member; `tarfile` takes them of any size, and ends at a damaged one."""
+    size = None
+    while (block := b"".join(_exactly(source, _BLOCK))) != bytes(_BLOCK):
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if member.size < 0:
+            raise tarfile.ReadError("a size below zero")
+        if member.type == tarfile.XHDTYPE and member.size <= _LARGEST_HEADER:
+            text = b"".join(_exactly(source, member.size))
+            b"".join(_exactly(source, -member.size % _BLOCK))
+            if _RENAMES.search(text):
+                raise tarfile.ReadError("a header that names files")
+            size = int(found[1]) if (found := _SIZE.search(text)) else None
+            continue
+        member.size, size = member.size if size is None else size, None
+        yield member
+
+
+def _exactly(source: _Source, size: int) -> Iterator[bytes]:
+    while size:
+        piece = source.read(min(size, _PIECE))
+        if not piece:
+            raise tarfile.ReadError("unexpected end of data")
+        size -= len(piece)
+        yield piece
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Writable(Protocol):
+    def write(self, piece: bytes, /) -> int: ...
+
+
+class _Source:
+    """An archive's stream. It fails with a LockError only, and at an absurd size.
+
+    Whoever reads it sends it to a daemon, where any other error would be one of the connection.
+    """
+
+    def __init__(self, stream: _Readable, *, path: Path, damage: type[Exception]) -> None:
+        self._stream = stream
+        self._path = path
+        self._damage = damage
+        self._left = _UNPACKED_ALWAYS + _UNPACKED * path.stat().st_size
+
+    def read(self, size: int) -> bytes:
+        try:
+            piece = self._stream.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error, self._damage) as error:
+            raise LockError(f"{self._path} is cut off or damaged: {error}") from error
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        self._left -= len(piece)
+        if self._left < 0:
+            raise LockError(
+                f"{self._path} unpacks to more than {_UNPACKED} times its size: no archive of "
+                "images does"
+            )
+        return piece
 
 
 @contextlib.contextmanager
-def _archive_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open the archive for writing; it appears under its name only when it is complete."""
-    if path.exists() and not path.is_file():
-        raise LockError(f"{path} cannot be written: it is not a file")
-    try:
-        with replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise LockError(f"{path} cannot be written: {error.strerror or error}") from error
+def _open_archive(path: Path) -> Iterator[_Source]:
+    """Read an archive, decompressed as its first bytes say."""
+    if path.is_fifo():
+        raise LockError(f"{path} cannot be read: it is not a file")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            magic = file.read(_BLOCK)
+            file.seek(0)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not magic:
+            raise LockError(f"{path} is empty")
+        if not magic.startswith((_GZIP, _ZSTD)) and magic[_USTAR] != b"ustar":
+            raise LockError(f"{path} is cut off, damaged or not a .tar, .tar.gz or .tar.zst")
+        stream: _Readable = file
+        damage: type[Exception] = EOFError
+        if magic.startswith(_GZIP):
+            stream = stack.enter_context(gzip.GzipFile(fileobj=file))
+        elif magic.startswith(_ZSTD):
+            zstd = _zstd(path)
+            stream, damage = stack.enter_context(zstd.open(file)), zstd.ZstdError
+        yield _Source(stream, path=path, damage=damage)
+
+
+def _unreadable(path: Path, error: OSError) -> LockError:
+    return LockError(f"{path} cannot be read: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _compressed(file: IO[bytes], *, name: str) -> Iterator[_Writable]:
+    """Write to a file, compressed by the ending of its name: .gz, .tgz, .zst, .tzst, or not."""
+    if name.endswith(_OTHERS):
+        raise LockError(f"{name}: an archive is a .tar, .tar.gz or .tar.zst, by the name's ending")
+    if name.endswith((".gz", ".tgz")):
+        with gzip.GzipFile(
+            filename="", fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL
+        ) as stream:
+            yield stream
+    elif name.endswith((".zst", ".tzst")):
+        zstd = _zstd(name)
+        options = {zstd.CompressionParameter.checksum_flag: 1}
+        with zstd.open(file, "wb", options=options) as stream:
+            yield stream
+    else:
+        yield file
+
+
+def _zstd(name: object) -> Any:
+    """The standard library's zstd module from Python 3.14 on, else backports.zstd."""
+    for module in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(module)
+    raise LockError(
+        f"{name} needs zstandard, which Python has from 3.14 on. Install it: "
+        "pip install 'unittest-orchestrator[zstd]', or use .tar.gz"
+    )

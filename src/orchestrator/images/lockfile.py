@@ -31,10 +31,6 @@ DEFAULT: Final = Path(__file__).with_name("default.lock")
 ENTRY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
 _LARGEST: Final = 1 << 20
-# What `save` writes is far below these. `tomllib` takes minutes for a key of some thousand parts.
-_LARGEST_ARCHIVED: Final = 1 << 18  # bytes; some hundred entries
-_LONGEST_ARCHIVED: Final = 1 << 10  # bytes of a line
-_MOST_DOTS: Final = 32  # in a line: those of a registry's name, or between a key's parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,18 +164,6 @@ def parse_lock(raw: bytes, *, path: Path) -> LockFile:
     except (RecursionError, ValueError) as error:  # brackets without end, integers without end
         raise LockError(f"{path}: not TOML that can be read: {type(error).__name__}") from error
     return LockFile(path=path, text=text, entries=_Check(path).document(document))
-
-
-def parse_archived_lock(raw: bytes, *, path: Path) -> LockFile:
-    """Parse the lock of an archive, which anybody may have written: what `save` writes is small."""
-    if len(raw) > _LARGEST_ARCHIVED:
-        raise LockError(f"{path} is larger than {_LARGEST_ARCHIVED >> 10} KiB: no lock file")
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if len(line) > _LONGEST_ARCHIVED or line.count(b".") > _MOST_DOTS:
-            raise LockError(
-                f"{path}:{number}: a line of {len(line)} bytes: `save` writes none such"
-            )
-    return parse_lock(raw, path=path)
 
 
 def resolve_image(

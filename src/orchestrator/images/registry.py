@@ -16,7 +16,6 @@ from orchestrator.images.reference import is_digest, mirrored
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
     from orchestrator.engine.registry import Document, RegistryClient
     from orchestrator.images.reference import Reference
@@ -122,21 +121,6 @@ class Registries:
         except BaseException:
             stopping.set()
             raise
-
-    def proof(self, image: LockedImage, info: ImageInfo) -> Mapping[str, bytes]:
-        """The documents that lead from the digest of an image to the one here, by their digests."""
-        source = mirrored(image.reference, settings=self.settings)
-        top, content = self._manifest(source, str(image.digest))
-        above = {top.digest: top.content}
-        if "manifests" not in content:
-            return above
-        for child in _children(content):
-            platform = child.get("platform", {})
-            if platform.get("architecture", info.architecture) == info.architecture:
-                manifest, content = self._manifest(source, child["digest"])
-                if _config(content, source) == info.id:
-                    return {**above, manifest.digest: manifest.content}
-        raise EngineError(f"{source} does not lead to {info.id}")
 
     def _manifest(self, source: Reference, what: str) -> tuple[Document, Mapping[str, Any]]:
         document = self.client.manifest(source.registry, source.repository, what)

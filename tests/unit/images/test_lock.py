@@ -17,7 +17,6 @@ from orchestrator.images.lockfile import (
     LockedImage,
     LockedPlatform,
     find_lock,
-    parse_archived_lock,
     parse_lock,
     read_lock,
 )
@@ -87,19 +86,6 @@ class ParseLockTest(unittest.TestCase):
         self.assertEqual(["redis", "cache"], list(lock.entries))
         with self.assertRaisesRegex(LockError, "images.lock: entry 'cache': redis:7 is also"):
             parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
-
-    def test_archived(self) -> None:
-        """The lock of an archive is an ordinary one; what only costs time to read is refused."""
-        self.assertEqual(
-            parse_lock(GOOD.encode(), path=PATH), parse_archived_lock(GOOD.encode(), path=PATH)
-        )
-        for raw, message in (
-            (b"a." * 8_000 + b"a=1", "images.lock:1: a line of 16003 bytes"),
-            (b"#\n[" + b"a." * 400 + b"a]", "images.lock:2: a line of 803 bytes"),
-            (GOOD.encode() + b"#\n" * (1 << 17), "images.lock is larger than 256 KiB"),
-        ):
-            with self.subTest(message), self.assertRaisesRegex(LockError, message):
-                parse_archived_lock(raw, path=PATH)
 
     @given(st.integers(0, len(GOOD)), st.integers(0, 30), st.text(max_size=12))
     def test_damaged(self, start: int, length: int, inserted: str) -> None:
