@@ -9,30 +9,24 @@ import os
 import tempfile
 import unittest
 import unittest.mock
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import connect
 from orchestrator.engine.endpoint import (
     EVERYWHERE,
     LOCAL,
     LOOPBACK,
     Endpoint,
     PublishedAddress,
-    Route,
     find_endpoint,
     published_address,
-    routes,
 )
 from orchestrator.errors import EngineError
-from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Endpoint(url=LOCAL)
-_SSH = ("ssh", "-o", "ConnectTimeout=30", "-T")
 ELSEWHERE = "203.0.113.7"  # an address for documentation: never this machine's
 # A default route over 172.30.0.1, and the network 172.30.0.0/16 beside it; as the kernel writes it.
 TABLE = """\
@@ -92,12 +86,10 @@ class EndpointTest(unittest.TestCase):
             ("DOCKER_HOST", "npipe:////./pipe/docker", "DOCKER_HOST is 'npipe:.*WSL 2, .* Linux"),
             ("DOCKER_HOST", "tcp://::1:2375", r"tcp://\[::1\]:2376"),
             ("DOCKER_HOST", "far:port", "DOCKER_HOST is 'far:port'.*tcp://host:2376"),
-            ("DOCKER_HOST", "tcp://far:0", "DOCKER_HOST"),
             ("DOCKER_HOST", "a b", "DOCKER_HOST is 'a b'"),
             ("DOCKER_HOST", "ssh://", "DOCKER_HOST"),
             ("DOCKER_HOST", "ssh://me:secret@far", "DOCKER_HOST"),
             ("DOCKER_HOST", "tcp://far:2375/behind/a/proxy", "DOCKER_HOST"),
-            ("DOCKER_HOST", "tcp://tcp://far", "DOCKER_HOST"),
         ):
             with self.subTest(value), self.assertRaisesRegex(EngineError, told):
                 find_endpoint({**self.environ, variable: value})
@@ -110,9 +102,7 @@ class EndpointTest(unittest.TestCase):
             ("tcp://docker:1234", "1", "tcp://docker:1234"),
             ("docker:2375", "", "tcp://docker:2375"),
             (" docker ", "", "tcp://docker:2375"),
-            ("10.0.0.7", "", "tcp://10.0.0.7:2375"),
             ("tcp://[::1]", "", "tcp://[::1]:2375"),
-            ("tcp://docker/", "", "tcp://docker:2375"),
             (":2375", "", "tcp://localhost:2375"),
             ("tcp://", "1", "tcp://localhost:2376"),
             ("unix://", "", LOCAL),
@@ -124,28 +114,9 @@ class EndpointTest(unittest.TestCase):
         environ = {**self.environ, "DOCKER_HOST": "tcp://docker", "DOCKER_TLS": "1"}
         unverified = Endpoint(url="tcp://docker:2376", tls=self.home / ".docker", verify=False)
         self.assertEqual(unverified, find_endpoint(environ))
-
-    def test_each_way_there_is_spelled_out_for_raw_http(self) -> None:
-        """A socket, TCP, TLS with the files that there are, and ssh's arguments."""
-        (self.home / "ca.pem").touch()
-        for endpoint, expected in (
-            (HERE, ["unix", "/var/run/docker.sock"]),
-            (Endpoint(url="tcp://[::1]:2375"), ["tcp", "::1", "2375"]),
-            (
-                Endpoint(url="tcp://far:2376", tls=self.home),
-                ["tls", "far", "2376", f"{self.home}/ca.pem", "", "", "1"],
-            ),
-            (
-                Endpoint(url="ssh://me@far:22"),
-                [*_SSH, "-l", "me", "-p", "22", "--", "far", "docker system dial-stdio"],
-            ),
-            (
-                Endpoint(url="ssh://[::1]/run/a b"),
-                [*_SSH, "--", "::1", "docker --host 'unix:///run/a b' system dial-stdio"],
-            ),
-        ):
-            with self.subTest(endpoint.url):
-                self.assertEqual(expected, endpoint.way)
+        self.add_context("far", {"Host": "tcp://far:2376", "SkipTLSVerify": True})
+        found = find_endpoint({**self.environ, "DOCKER_CONTEXT": "far"})
+        self.assertEqual((True, False), (found.secure, found.verify))
 
     def test_proxies_are_those_that_docker_takes(self) -> None:
         """By Go's rules: HTTP_PROXY or HTTPS_PROXY, less NO_PROXY; none for what is here.
@@ -157,20 +128,14 @@ class EndpointTest(unittest.TestCase):
             (far, "", {"HTTP_PROXY": "a:1"}, ("HTTP_PROXY", "http://a:1")),
             (far, "", {"http_proxy": "http://a:1"}, ("http_proxy", "http://a:1")),
             (far, "1", {"HTTP_PROXY": "a:1", "https_proxy": "b:1"}, ("https_proxy", "http://b:1")),
-            (far, "", {"ALL_PROXY": "a:1", "all_proxy": "a:1", "HTTPS_PROXY": "a:1"}, None),
+            (far, "", {"ALL_PROXY": "a:1", "HTTPS_PROXY": "a:1"}, None),
             (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "x, .EXAMPLE"}, None),
             (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "example:2375"}, None),
-            (far, "", {"HTTP_PROXY": "a:1", "no_proxy": "*"}, None),
             (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": ".far.example,r.example"}, "used"),
-            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "x", "no_proxy": "*"}, "used"),
             (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.0/24"}, None),
-            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.7:2375"}, None),
             (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.7:1,2.7"}, "used"),
-            ("tcp://[fd00::7]", "", {"HTTP_PROXY": "a:1", "NO_PROXY": "[fd00::7]:2375"}, None),
             ("tcp://[fd00::7]", "", {"HTTP_PROXY": "a:1", "NO_PROXY": "fd00::/8"}, None),
-            ("tcp://localhost", "", {"HTTP_PROXY": "a:1"}, None),
             ("tcp://127.0.0.9", "", {"HTTP_PROXY": "a:1"}, None),
-            ("tcp://[::1]", "", {"HTTP_PROXY": "a:1"}, None),
             ("ssh://far", "", {"HTTP_PROXY": "a:1"}, None),
             ("", "", {"HTTP_PROXY": "a:1"}, None),
         ):
@@ -178,13 +143,6 @@ class EndpointTest(unittest.TestCase):
                 environ = {**self.environ, "DOCKER_HOST": host, "DOCKER_TLS": tls, **given}
                 expected = ("HTTP_PROXY", "http://a:1") if used == "used" else used
                 self.assertEqual(expected, find_endpoint(environ).proxy)
-
-    def test_a_context_that_skips_the_check_speaks_tls(self) -> None:
-        """Also without certificates of its own, as docker does."""
-        self.add_context("far", {"Host": "tcp://far:2376", "SkipTLSVerify": True})
-        found = find_endpoint({**self.environ, "DOCKER_CONTEXT": "far"})
-        self.assertTrue(found.secure)
-        self.assertFalse(found.verify)
 
 
 def no_bridge() -> str | None:
@@ -245,37 +203,3 @@ class PublishedAddressTest(unittest.TestCase):
             with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"):
                 found = published_address(Endpoint(url="ssh://me@builder"), bridge=no_bridge)
         self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)
-
-
-class OwnAddressTest(unittest.TestCase):
-    """What containers of a remote daemon call this machine."""
-
-    def test_it_is_the_address_on_the_way_to_the_daemon(self) -> None:
-        """No packet is sent to find out."""
-        there = Endpoint(url=f"tcp://{ELSEWHERE}:2376")
-        engine = connect(Settings(host="127.0.0.2"), endpoint=there)
-        self.assertEqual("127.0.0.1", engine.test_process)
-
-
-class RoutesTest(unittest.TestCase):
-    """The kernel's table of routes."""
-
-    def test_each_row_is_a_route(self) -> None:
-        """With its network, and the gateway on the way there."""
-        with routing_table(TABLE):
-            found = routes()
-        network, nobody = IPv4Network("172.30.0.0/16"), IPv4Address(0)
-        everything, gateway = IPv4Network("0.0.0.0/0"), IPv4Address("172.30.0.1")
-        self.assertEqual(
-            [
-                Route(destination=everything, gateway=gateway),
-                Route(destination=network, gateway=nobody),
-            ],
-            found,
-        )
-        self.assertEqual([True, False], [route.is_default for route in found])
-
-    def test_without_a_table_there_is_none(self) -> None:
-        """As where the system is not Linux."""
-        with unittest.mock.patch("orchestrator.engine.endpoint._ROUTES", Path("/no/such/file")):
-            self.assertEqual([], routes())

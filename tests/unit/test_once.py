@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -19,11 +18,9 @@ from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import (
     ProcessLock,
     driver,
-    importing_much,
     load_early,
     locked_property,
 )
-from orchestrator.services.postgres import setup
 
 
 class Handle:
@@ -31,8 +28,6 @@ class Handle:
 
     def __init__(self) -> None:
         self.makers = 0
-        self.makes = threading.Event()
-        self.go_on = threading.Event()
         self.crowd = threading.Barrier(2)
 
     @locked_property
@@ -42,13 +37,6 @@ class Handle:
         with contextlib.suppress(threading.BrokenBarrierError):
             self.crowd.wait(0.2)  # whoever else makes one is here by then
         return object()
-
-    @locked_property
-    def slow(self) -> str:
-        """What takes until somebody says go on."""
-        self.makes.set()
-        self.go_on.wait(10)
-        return "made"
 
 
 class OnceTest(unittest.TestCase):
@@ -61,18 +49,6 @@ class OnceTest(unittest.TestCase):
             first, second = pool.map(lambda _: handle.client, range(2))
         self.assertIs(first, second)
         self.assertEqual(1, handle.makers)
-
-    def test_nobody_waits_for_another_handle(self) -> None:
-        """A server that is slow to answer stops its own users only."""
-        slow, other = Handle(), Handle()
-        other.go_on.set()
-        with futures.ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(lambda: slow.slow)
-            slow.makes.wait(10)
-            self.assertEqual("made", other.slow)
-            self.assertFalse(waiting.done())
-            slow.go_on.set()
-            self.assertEqual("made", waiting.result())
 
 
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
@@ -132,31 +108,6 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, words),
         ):
             Shop().__enter__()
-
-    def test_alembic_is_installed_by_its_own_name(self) -> None:
-        """No extra brings it: only whoever has migrations of that kind needs it."""
-        gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
-        config = unittest.mock.MagicMock(attributes={})
-        handle = unittest.mock.MagicMock(migrate=config)
-        with (
-            unittest.mock.patch.dict(sys.modules, gone),
-            self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
-        ):
-            setup.migrate(handle, key=lambda _: None)
-
-
-class GarbageTest(unittest.TestCase):
-    """What is imported early is no garbage."""
-
-    def test_the_collector_is_as_before(self) -> None:
-        """Off meanwhile; on again also when an import fails; never switched on by us."""
-        self.addCleanup(gc.enable)
-        for on in (True, False):
-            (gc.enable if on else gc.disable)()
-            with self.assertRaises(ImportError), importing_much():
-                self.assertFalse(gc.isenabled())
-                raise ImportError
-            self.assertEqual(on, gc.isenabled())
 
 
 class EarlyTest(unittest.TestCase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import io
 import ipaddress
@@ -11,7 +10,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 import unittest
 from importlib import metadata
@@ -35,7 +33,7 @@ from orchestrator.settings import Settings
 
 _DECLARATIONS = """
     import unittest
-    from orchestrator import Container, Kafka, Postgres, Redis, ServicesMixin
+    from orchestrator import *
     from orchestrator.probes import Http, LogLine
 
     class EverythingTest(ServicesMixin, unittest.TestCase):
@@ -75,16 +73,12 @@ class ImportTest(unittest.TestCase):
     """Each in a Python of its own, as this one has everything loaded."""
 
     def test_declaring_loads_and_does_nothing(self) -> None:
-        """No driver, nothing heavy of the standard library; no network, file or process."""
+        """For all of `__all__`: no driver, nothing heavy; no network, file or process."""
         found = told(_DECLARATIONS)
         self.assertEqual([], found["foreign"])
         heavy = {"asyncio", "concurrent", "http", "ssl", "subprocess", "tempfile"}
         self.assertEqual(set(), heavy & set(found["loaded"]))
         self.assertEqual([], found["deeds"])
-
-    def test_every_public_name_is_there(self) -> None:
-        """What `__all__` promises can be imported without a third-party module."""
-        self.assertEqual([], told("from orchestrator import *")["foreign"])
 
     def test_an_engine_loads_no_paramiko(self) -> None:
         """Half of docker-py's import is for addresses that few have; it works there without."""
@@ -99,14 +93,6 @@ class ImportTest(unittest.TestCase):
             assert "docker.transport.sshconn" in sys.modules
         """
         self.assertIn("docker", told(code)["foreign"])
-
-    def test_the_check_sees_modules_and_deeds(self) -> None:
-        """The other tests here would notice docker-py, a socket and a file."""
-        with tempfile.NamedTemporaryFile() as file:
-            code = f"import docker, socket; socket.socket().close(); open({file.name!r}).close()"
-            found = told(code)
-            self.assertIn("docker", found["foreign"])
-            self.assertLessEqual({"socket.__new__", f"open {file.name}"}, set(found["deeds"]))
 
 
 def told(code: str) -> dict[str, list[str]]:
@@ -123,19 +109,6 @@ def told(code: str) -> dict[str, list[str]]:
         raise AssertionError(done.stderr)
     answer: dict[str, list[str]] = json.loads(done.stdout)
     return answer
-
-
-class VersionTest(unittest.TestCase):
-    """`orchestrator.__version__` and ``--version``."""
-
-    def test_version(self) -> None:
-        """It is the installed distribution's, for programs and on the command line."""
-        expected = metadata.version("unittest-orchestrator")
-        self.assertEqual(expected, orchestrator.__version__)
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), self.assertRaises(SystemExit) as ended:
-            main(["--version"])
-        self.assertEqual((0, f"orchestrator {expected}\n"), (ended.exception.code, out.getvalue()))
 
 
 class DidYouMeanTest(unittest.TestCase):
@@ -169,8 +142,8 @@ class DidYouMeanTest(unittest.TestCase):
             with self.assertRaisesRegex(AttributeError, "no attribute 'cahce'; did you mean 'cac"):
                 _ = owner.cahce  # type: ignore[union-attr]
 
-    def test_an_attribute_that_fails_tells_why(self) -> None:
-        """A property's own error is not taken for a typo; protocols that ask are told no."""
+    def test_a_propertys_own_error_is_no_typo(self) -> None:
+        """It is told as it is."""
 
         class Broken(Redis):
             @property
@@ -180,8 +153,6 @@ class DidYouMeanTest(unittest.TestCase):
 
         with self.assertRaisesRegex(AttributeError, "'dict' object has no attribute 'nothing'"):
             _ = Broken().broken
-        self.assertFalse(hasattr(Redis(), "__len__"))
-        self.assertIsNot(declared := Redis(), copy.copy(declared))
 
     def test_commands(self) -> None:
         """An unknown command is named with the nearest, or with all there are."""
@@ -194,9 +165,7 @@ class DidYouMeanTest(unittest.TestCase):
             ):
                 main([command])
             self.assertEqual(2, ended.exception.code)
-            self.assertRegex(
-                err.getvalue(), f"there is no command '{command}'; {re.escape(expected)}"
-            )
+            self.assertIn(f"there is no command '{command}'; {expected}", err.getvalue())
 
 
 BAD = {
@@ -251,12 +220,6 @@ class SettingsTest(unittest.TestCase):
         """CI files that pass an unset variable on do not break anything."""
         self.assertEqual(Settings(), Settings.from_environment(dict.fromkeys(BAD, "")))
 
-    def test_readme_documents_every_variable(self) -> None:
-        """The README's table has a row for each setting."""
-        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-        for field in dataclasses.fields(Settings):
-            self.assertIn(f"| `ORCHESTRATOR_{field.name.upper()}` |", readme)
-
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -301,10 +264,12 @@ class ReadmeTest(unittest.TestCase):
         self.assertIn(f"]({home}/blob/main/src/orchestrator/", package["Description"])
         self.assertEqual([], re.findall(r"\]\(([^):]+)\)", package["Description"]))
 
-    def test_every_command_has_a_row(self) -> None:
-        """The table of commands is complete."""
+    def test_every_command_and_variable_has_a_row(self) -> None:
+        """The tables are complete."""
         rows = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
-        self.assertEqual([], [name for name in cli.COMMANDS if f"`{name}`" not in rows])
+        variables = [f"ORCHESTRATOR_{it.name.upper()}" for it in dataclasses.fields(Settings)]
+        wanted = (*cli.COMMANDS, *variables)
+        self.assertEqual([], [name for name in wanted if f"`{name}`" not in rows])
 
     def test_every_option_of_every_service_is_named(self) -> None:
         """Common options have rows; a service's own stand in its row."""
@@ -328,8 +293,10 @@ class ReadmeTest(unittest.TestCase):
             names = {name for name in dir(service) if not name.startswith("_")} | options(service)
             self.assertEqual(sorted(common | own), sorted(names), service.__name__)
 
-    def test_every_public_name_is_there(self) -> None:
-        """What the package promises can be imported, in order."""
-        self.assertEqual(sorted(orchestrator.__all__), orchestrator.__all__)
-        for name in orchestrator.__all__:
-            self.assertTrue(hasattr(orchestrator, name), name)
+    def test_version(self) -> None:
+        """It is the installed distribution's, for programs and on the command line."""
+        expected = metadata.version("unittest-orchestrator")
+        self.assertEqual(expected, orchestrator.__version__)
+        with contextlib.redirect_stdout(io.StringIO()) as out, self.assertRaises(SystemExit):
+            main(["--version"])
+        self.assertEqual(f"orchestrator {expected}\n", out.getvalue())

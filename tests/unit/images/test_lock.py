@@ -1,6 +1,5 @@
 """The lock file: what is read, the error for everything else, and what is written."""
 
-import re
 import sys
 import tempfile
 import threading
@@ -43,13 +42,6 @@ def changed(old: str, new: str) -> bytes:
 class ParseLockTest(unittest.TestCase):
     """`parse_lock`."""
 
-    def test_entry(self) -> None:
-        """An entry has its reference in full, its digest and its platforms."""
-        [entry] = parse_lock(GOOD.encode(), path=PATH).entries.values()
-        self.assertEqual("redis", entry.name)
-        self.assertEqual(f"docker.io/library/redis:7@{A}", str(entry))
-        self.assertEqual({"linux/amd64": LockedPlatform(config=C, manifest=B)}, entry.platforms)
-
     def test_errors(self) -> None:
         """Each mistake is named with file and entry, those of TOML with the line."""
         entry = "images.lock: entry 'redis': "
@@ -64,16 +56,13 @@ class ParseLockTest(unittest.TestCase):
             changed(C, "sha256:1"): f"{entry}linux/amd64: config is 'sha256:1'",
             changed("linux/amd64", "linux"): f"{entry}'linux' is not a platform",
             changed("version = 1", "version = 2"): "'version = 1' at the top, not 2",
-            changed("version = 1", "version = true"): "not True",
             changed("version = 1", ""): "images.lock: expected 'version = 1' at the top",
             changed("version = 1", "version = 1\nx = 1"): "images.lock: unknown key 'x'",
             GOOD.encode() * 2: "images.lock:9: ",
             (GOOD + '[images."a b"]').encode(): "images.lock: entry 'a b': a name may hold",
             b"version = 1\nimages = 1": "images.lock: images is not a table",
-            b"version = 1\nimages.redis = 1": "entry 'redis': expected a table",
             b"version = 1\n\xff": "images.lock:2: not UTF-8",
             b"a = " + b"[" * 100_000: "images.lock: not TOML",
-            b"a = " + b"9" * 5_000: "images.lock: not TOML",
         }.items():
             with self.subTest(message), self.assertRaises(LockError) as caught:
                 parse_lock(raw, path=PATH)
@@ -86,15 +75,6 @@ class ParseLockTest(unittest.TestCase):
         self.assertEqual(["redis", "cache"], list(lock.entries))
         with self.assertRaisesRegex(LockError, "images.lock: entry 'cache': redis:7 is also"):
             parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
-
-    @given(st.integers(0, len(GOOD)), st.integers(0, 30), st.text(max_size=12))
-    def test_damaged(self, start: int, length: int, inserted: str) -> None:
-        """A good lock file with a damaged place is a lock file or a LockError."""
-        damaged = GOOD[:start] + inserted + GOOD[start + length :]
-        try:
-            parse_lock(damaged.encode(errors="surrogatepass"), path=PATH)
-        except LockError as error:
-            self.assertIn("images.lock", str(error))
 
 
 class FindLockTest(unittest.TestCase):
@@ -122,8 +102,6 @@ class FindLockTest(unittest.TestCase):
             self.assertEqual(own.entries[name], entry)
 
 
-A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
-PATH = Path("images.lock")
 BASE = f"""# head
 version = 1
 
@@ -153,9 +131,9 @@ def image(name: str, reference: str, digest: str, *platforms: str) -> LockedImag
 class EditedTest(unittest.TestCase):
     """`edited`."""
 
-    def edit(self, *images: LockedImage, text: str = BASE) -> str:
-        """The text with these entries."""
-        return edited(text, path=PATH, images=images)
+    def edit(self, image: LockedImage) -> str:
+        """The text with this entry."""
+        return edited(BASE, path=PATH, images=[image])
 
     def test_reference_and_digest(self) -> None:
         """A digest changes one word; a reference is written in full, comments stay."""
@@ -163,26 +141,6 @@ class EditedTest(unittest.TestCase):
         self.assertEqual(expected, self.edit(image("zebra", "zebra:1", B)))
         text = self.edit(image("redis", "redis:8", A, "linux/amd64"))
         self.assertIn('reference = "docker.io/library/redis:8"    # short form', text)
-
-    def test_platforms(self) -> None:
-        """Platforms are replaced where they stand, in the order of their names."""
-        text = self.edit(image("redis", "redis:7", A, "linux/s390x", "linux/amd64"))
-        pair = f'{{ manifest = "{B}", config = "{C}" }}'
-        lines = f'platforms."linux/amd64" = {pair}\nplatforms."linux/s390x" = {pair}\n'
-        self.assertEqual(
-            BASE.replace(f'platforms."linux/amd64" = {{ config = "{A}" }}\n', lines), text
-        )
-
-    def test_new(self) -> None:
-        """A new entry goes to the end."""
-        table = f'\n[images.tiger]\nreference = "docker.io/library/tiger:1"\ndigest = "{B}"\n'
-        self.assertEqual(BASE + table, self.edit(image("tiger", "tiger:1", B)))
-
-    def test_removed_platform(self) -> None:
-        """A platform that is gone takes the comment of its line with it, and no other."""
-        text = BASE.replace('" }\n', '" } # this one\n')
-        changed = self.edit(image("redis", "redis:7", A), text=text)
-        self.assertEqual("".join(re.sub(r"platforms\..*\n", "", text)), changed)
 
     def test_without_tomlkit(self) -> None:
         """Adding an entry needs nothing; changing one says what to install."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from orchestrator.errors import (
 )
 from orchestrator.images import LockedImage, parse_reference, resolve_image
 from orchestrator.images.dockerfile import with_images
-from orchestrator.images.lockfile import DEFAULT, parse_lock, read_lock
+from orchestrator.images.lockfile import parse_lock
 from orchestrator.images.reference import mirrored
 from orchestrator.settings import Settings
 
@@ -40,7 +41,6 @@ class ParseReferenceTest(unittest.TestCase):
             "postgres": "docker.io/library/postgres:latest",
             "postgres:15-alpine": "docker.io/library/postgres:15-alpine",
             "docker.io/postgres:15": "docker.io/library/postgres:15",
-            "index.docker.io/library/postgres:15": "docker.io/library/postgres:15",
             "apache/kafka:4.1.1": "docker.io/apache/kafka:4.1.1",
             "localhost/app": "localhost/app:latest",
             "127.0.0.1:5001/a/b_c/d--e:1": "127.0.0.1:5001/a/b_c/d--e:1",
@@ -58,12 +58,9 @@ class ParseReferenceTest(unittest.TestCase):
             " redis": "blank",
             "https://redis": "scheme",
             "redis:": "not a tag",
-            "redis:" + "a" * 129: "not a tag",
             "redis@sha256:abc": "not a digest",
-            "redis@": "not a digest",
             "library/Redis": "lower-case",
             "a//b": "'' is no part",
-            "ghcr.io/": "'' is no part",
             "-redis": "'-redis' is no part",
             "a..b/c": "not a registry",
             "a" * 300: "longer than 255",
@@ -72,11 +69,6 @@ class ParseReferenceTest(unittest.TestCase):
                 parse_reference(text)
             self.assertIn(reason, str(caught.exception))
             self.assertIn(repr(text), str(caught.exception))
-
-    def test_not_text(self) -> None:
-        """Something that is not text is named."""
-        with self.assertRaisesRegex(InvalidReferenceError, "None cannot be read: it is not text"):
-            parse_reference(None)  # type: ignore[arg-type]
 
     @given(st.text(max_size=60) | st.from_regex(r"[a-zA-Z0-9.:/@_\-\[\]]{1,40}", fullmatch=True))
     def test_any_text(self, text: str) -> None:
@@ -133,14 +125,11 @@ digest = "{B}"
 """.encode(),
     path=Path("images.lock"),
 )
-ALLOW = Settings(unlocked="allow")
 
 
-def resolve(
-    image: str | None, *, default: str = "redis", settings: Settings | None = None
-) -> LockedImage:
+def resolve(image: str | None, *, default: str = "redis", **settings: Any) -> LockedImage:
     """Resolve against the lock of this module."""
-    return resolve_image(image, default=default, lock=LOCK, settings=settings or Settings())
+    return resolve_image(image, default=default, lock=LOCK, settings=Settings(**settings))
 
 
 class ResolveImageTest(unittest.TestCase):
@@ -162,6 +151,13 @@ class ResolveImageTest(unittest.TestCase):
         self.assertEqual(f"docker.io/library/redis:7@{B}", str(resolve(f"redis:7@{B}").reference))
         self.assertEqual(C, resolve(f"redis@{A}").platforms["linux/amd64"].config)
 
+    def test_allowed(self) -> None:
+        """Unlocked ones by ORCHESTRATOR_UNLOCKED; of ORCHESTRATOR_REGISTRIES, whole parts count."""
+        self.assertEqual("docker.io/library/redis:8", str(resolve("redis:8", unlocked="allow")))
+        for place in ("ghcr.io/tea", "ghcr.i"):
+            with self.subTest(place), self.assertRaisesRegex(LockError, f"REGISTRIES has {place}"):
+                resolve("other", registries=(place,))
+
     def test_not_locked(self) -> None:
         """The error has the command that locks what is meant."""
         for image, default, words in (
@@ -174,31 +170,6 @@ class ResolveImageTest(unittest.TestCase):
         ):
             with self.subTest(words), self.assertRaisesRegex(ImageNotLockedError, words):
                 resolve(image, default=default)
-
-    def test_allowed(self) -> None:
-        """ORCHESTRATOR_UNLOCKED=allow lets references through, and services' packaged entries."""
-        self.assertEqual("docker.io/library/redis:8", str(resolve("redis:8", settings=ALLOW)))
-        expected = read_lock(DEFAULT).entries["postgres"]
-        self.assertEqual(expected, resolve(None, default="postgres", settings=ALLOW))
-
-
-class RegistriesTest(unittest.TestCase):
-    """``ORCHESTRATOR_REGISTRIES``."""
-
-    def test_an_image_from_elsewhere_is_refused(self) -> None:
-        """Locked or not: the message names the image, the variable and what it has."""
-        settings = Settings(registries=("ghcr.io/team",))
-        for image in (None, "redis", "redis:7", f"redis@{A}"):
-            with self.subTest(image), self.assertRaises(LockError) as raised:
-                resolve(image, settings=settings)
-            self.assertIn("docker.io/library/redis", str(raised.exception))
-            self.assertIn("ORCHESTRATOR_REGISTRIES has ghcr.io/team", str(raised.exception))
-
-    def test_only_whole_parts_count(self) -> None:
-        """A name that merely begins alike belongs to somebody else."""
-        for name in ("ghcr.io/tea", "ghcr.i"):
-            with self.subTest(name), self.assertRaises(LockError):
-                resolve("other", settings=Settings(registries=(name,)))
 
 
 def locked(text: str, **args: str) -> str:
@@ -244,7 +215,6 @@ class DockerfileTest(unittest.TestCase):
         self.assertIn("<kafka:7>", locked(text, TAG="7", BASE="kafka"))
         for form, expected in {
             "${NO:-a}": "a",
-            "${NO-a}": "a",
             "${EMPTY:-a}": "a",
             "${SET:+a}": "a",
             "a${NO:+b}": "a",
@@ -254,7 +224,6 @@ class DockerfileTest(unittest.TestCase):
                 self.assertEqual(f"{head}<{expected}>", locked(head + form))
         for form, words in {
             "$NO": r"variable NO has no value; give it one in Build\(args=…\)",
-            "$EMPTY": "EMPTY has no value",
             "${NO:?must}": "NO is not set: must",
             "a$": "a \\$ that is no variable",
         }.items():

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
 import os
 import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from orchestrator import Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.runner.collect import can_start_ahead, memory_of_services
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
 from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
@@ -50,12 +45,9 @@ class ScheduleTest(unittest.TestCase):
     """Which unit is next, and what fits beside what runs."""
 
     def test_longest_first(self) -> None:
-        """Recorded times decide."""
+        """Recorded times decide; without, classes with services, then those with many tests."""
         plan = _schedule(_unit("A"), _unit("B"), _unit("C"), A=1, B=3, C=2)
         self.assertEqual(["m.B", "m.C", "m.A"], _drain(plan))
-
-    def test_nothing_recorded(self) -> None:
-        """Without records, classes with services start first, then those with many tests."""
         plan = _schedule(_unit("A"), _unit("B", tests=50), _unit("C", memory=64), _unit("D"))
         self.assertEqual(["m.C", "m.B", "m.A", "m.D"], _drain(plan))
 
@@ -72,10 +64,8 @@ class ScheduleTest(unittest.TestCase):
         while (result := plan.next(running)) is not None:
             running.append(result)
         self.assertEqual(["m.A", "m.C", "m.D"], [result.unit.key for result in running])
-
-    def test_too_large_for_the_budget(self) -> None:
-        """A class larger than the whole budget runs alone, not never."""
-        self.assertIsNotNone(_schedule(_unit("A", memory=20), budget=10).next([]))
+        alone = _schedule(_unit("A", memory=20), budget=10)
+        self.assertIsNotNone(alone.next([]), "larger than the whole budget")
 
     def test_started_ahead(self) -> None:
         """Only what is next, if it can start before its turn, and fits beside all that runs."""
@@ -113,21 +103,7 @@ class ScheduleTest(unittest.TestCase):
                 os.environ.pop("NO_SUCH", None)
                 super().setUpClass()
 
-        class Inherits(Before):
-            pass
-
-        def wrapped(method: Callable[[type], None]) -> Callable[[type], None]:
-            @functools.wraps(method)
-            def around(cls: type) -> None:
-                method(cls)
-
-            return around
-
-        class Wrapped(First):
-            @classmethod
-            @wrapped
-            def setUpClass(cls) -> None:
-                super().setUpClass()
+        class Inherits(Before): ...
 
         class Shared(First):
             queue = Redis(scope="process")
@@ -145,7 +121,7 @@ class ScheduleTest(unittest.TestCase):
             db = Postgres(migrate=print, fingerprint=[__file__])
 
         can = (First, Lasting)
-        cannot = (Before, Inherits, Wrapped, Shared, Migrated, PerTest, Skipped, unittest.TestCase)
+        cannot = (Before, Inherits, Shared, Migrated, PerTest, Skipped, unittest.TestCase)
         self.assertEqual([*can], [cls for cls in (*can, *cannot) if can_start_ahead(cls)])
 
     def test_a_service_says_itself_what_it_usually_takes(self) -> None:
@@ -181,19 +157,6 @@ class HistoryTest(unittest.TestCase):
         self.history.record({"a.A": 3.0})
         self.assertEqual({"a.A": 2.0, "a.B": 2.0}, self.history.read().seconds)
         self.assertEqual("*\n", (self.folder / ".gitignore").read_text())
-
-    def test_parallel_writers(self) -> None:
-        """Figures of runs at the same time are all kept."""
-        context = multiprocessing.get_context("fork")
-        writers = [context.Process(target=self._write_ten, args=(number,)) for number in range(2)]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join()
-        self.assertEqual(20, len(self.history.read().seconds))
-        self.assertEqual(
-            {".gitignore", "durations.json", "lock"}, {path.name for path in self.folder.iterdir()}
-        )
 
     def test_damage(self) -> None:
         """Whatever stands in the file, reading gives what can be used, and writing mends it."""
@@ -245,7 +208,3 @@ class HistoryTest(unittest.TestCase):
     def _shards(self, units: list[Unit], count: int) -> list[list[Unit]]:
         numbers = range(1, count + 1)
         return [in_shard(units, Shard(number=n, count=count), self.history)[0] for n in numbers]
-
-    def _write_ten(self, writer: int) -> None:
-        for number in range(10):
-            self.history.record({f"test.Class{writer}x{number}": 1.0})

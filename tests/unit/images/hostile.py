@@ -32,34 +32,22 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is answered.
-
-    Attributes:
-        body: Pieces, sent one after the other until the client hangs up.
-        raw: Pieces to send instead of an HTTP answer.
-        pause: Seconds between two pieces.
-    """
+    """What is answered."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Iterable[bytes] = ()
-    raw: Iterable[bytes] = ()
-    pause: float = 0.0
+    body: Iterable[bytes] = ()  # pieces, sent until the client hangs up
+    raw: Iterable[bytes] = ()  # pieces to send instead of an HTTP answer
+    pause: float = 0.0  # seconds between two pieces
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A running server.
+    """A running server."""
 
-    Attributes:
-        host: Host and port.
-        asked: Every request so far.
-        sent: Bytes of each body that went out so far.
-    """
-
-    host: str
+    host: str  # and port
     asked: list[Asked] = field(default_factory=list)
-    sent: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)  # bytes of each body so far
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Options of `Container`, and the limits every service has: what is refused, and when."""
+"""What of this machine a container may see."""
 
 from __future__ import annotations
 
@@ -7,59 +7,10 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-from orchestrator import Build, Container, Redis
+from orchestrator import Container
 from orchestrator.errors import DeclarationError
-
-BAD: list[dict[str, Any]] = [
-    {"build": ""},
-    {"build": 3},
-    {"image": "a", "build": "b"},
-    {"image": "a", "entrypoint": "sleep 3"},
-    {"image": "a", "user": "two words"},
-    {"image": "a", "user": True},
-    {"image": "a", "pids": 0},
-    {"image": "a", "pids": True},
-    {"image": "a", "shm_size": "some"},
-    {"image": "a", "shm_size": 0},
-    {"image": "a", "tmpfs": ["/tmp"]},
-    {"image": "a", "tmpfs": {"tmp": "1m"}},
-    {"image": "a", "tmpfs": {"/tmp": "lots"}},
-    {"image": "a", "log_to": 1},
-    {"image": "a", "capabilities": "NET_ADMIN"},
-    {"image": "a", "capabilities": ["net admin"]},
-    {"image": "a", "allow": ["everything"]},
-    {"image": "a", "mounts": ["/data"]},
-    {"image": "a", "mounts": {"data": "/srv/data"}},
-    {"image": "a", "mounts": {"/data": ""}},
-    {"image": "a", "mounts": {"/data": "/srv/a:rw"}},
-]
-
-
-class ContainerOptionsTest(unittest.TestCase):
-    """Bad values are told when the class is made."""
-
-    def test_a_bad_value_is_an_error_that_names_the_option(self) -> None:
-        """Every option has values that cannot work."""
-        for options in BAD:
-            with self.subTest(str(options)), self.assertRaises(DeclarationError) as raised:
-                Container(**options)
-            self.assertIn(f"{[*options][-1]}=", str(raised.exception))
-
-    def test_a_build_is_checked_as_well(self) -> None:
-        """Its parts have types too."""
-        for wrong in ({"folder": ""}, {"folder": "a", "dockerfile": "/x"}, {"folder": 1}):
-            with self.subTest(str(wrong)), self.assertRaisesRegex(DeclarationError, "Build"):
-                Build(**wrong)
-
-    def test_what_other_services_have(self) -> None:
-        """Limits are options of every service; being privileged is one of none."""
-        with self.assertRaisesRegex(DeclarationError, "Redis.pids=-1."):
-            Redis(pids=-1)
-        with self.assertRaisesRegex(DeclarationError, "no option 'privileged'"):
-            Container(image="a", privileged=True)  # type: ignore[call-arg]  # the point of the test
 
 
 class MountsTest(unittest.TestCase):
@@ -155,7 +106,6 @@ class MountsTest(unittest.TestCase):
 
     def test_what_allow_may_be(self) -> None:
         """A list of words and absolute paths."""
-        Container(image="a", mounts={"/in": "/srv"}, allow=[Path("/srv")])
-        for allow in ("home", "/srv", ["srv"], ["etc"], [1], {"home": 1}):
+        for allow in ("home", ["srv"], [1]):
             with self.subTest(allow), self.assertRaisesRegex(DeclarationError, "allow="):
                 Container(image="a", allow=allow)  # type: ignore[arg-type]  # the point
