@@ -165,7 +165,7 @@ def fork_exits(owner: Owner) -> None:
         sys.exit(0)
     os.wait()
     statuses = set()
-    for _ in range(100):
+    for _ in range(20):
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(_LONG,))
         child.start()
         child.terminate()
@@ -238,20 +238,6 @@ def handled(owner: Owner) -> None:
     wait(owner)
 
 
-def handled_later(owner: Owner) -> None:
-    """The program sets its handler after ours, and chains to it."""
-    owner.session()
-    ours = signal.getsignal(signal.SIGTERM)
-    assert callable(ours)
-
-    def chained(number: int, frame: Any) -> None:
-        owner.say("theirs")
-        ours(number, frame)
-
-    signal.signal(signal.SIGTERM, chained)
-    wait(owner)
-
-
 def goes_on(owner: Owner) -> None:
     """The program takes SIGTERM as a message, ignores SIGHUP, and goes on using its services."""
     signal.signal(signal.SIGTERM, lambda *_: owner.say("noted"))
@@ -270,12 +256,6 @@ def after_asyncio(owner: Owner) -> None:
 
     asyncio.run(loop())
     wait(owner)
-
-
-def with_faulthandler(owner: Owner) -> None:
-    """The stacks are dumped on SIGTERM by faulthandler, behind Python's back."""
-    faulthandler.register(signal.SIGTERM, file=sys.stderr, chain=False)
-    normal(owner)
 
 
 def closed_output(owner: Owner) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import signal
 import ssl
-import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 from orchestrator.engine.api import Label
+from orchestrator.services.tls import Tls
 from tests.faults.case import THOROUGH, FaultCase, repeated
 from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
@@ -49,30 +49,19 @@ class RemoteTest(FaultCase):
     @repeated(3)
     def test_tls(self) -> None:
         """Over TLS with client certificates SIGTERM and SIGKILL leave nothing."""
-        if not shutil.which("openssl"):
-            raise unittest.SkipTest("certificates take openssl")
-        self._make_certificates()
+        made = Tls.create(["127.0.0.1"], client="tests")
+        assert made.client
+        files = {"server.pem": made.server.pem, "ca.pem": made.authority}
+        files |= {"cert.pem": made.client.certificate, "key.pem": made.client.key}
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / "server.pem", self.folder / "server-key.pem")
+        context.load_cert_chain(self.folder / "server.pem")
         context.load_verify_locations(self.folder / "ca.pem")
         context.verify_mode = ssl.CERT_REQUIRED
         settings = ["DOCKER_TLS_VERIFY=1", f"DOCKER_CERT_PATH={self.folder}"]
         with Proxy(self.daemon.url, tcp=True, tls=context) as proxy:
             self._all_endings(proxy.url, "/usr/bin/env", *settings)
-
-    def _make_certificates(self) -> None:
-        names = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
-        (self.folder / "names").write_text(names)
-        ca = f"req -x509 {_KEY} -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem"
-        ca += " -addext keyUsage=critical,keyCertSign"
-        request = f"req {_KEY} -nodes -subj /CN=x -out request -keyout "
-        sign = "x509 -req -in request -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2"
-        commands = [ca]
-        for key, out in (("server-key.pem", "server.pem"), ("key.pem", "cert.pem")):
-            commands += [request + key, f"{sign} -extfile names -out {out}"]
-        for command in commands:
-            argv = ["openssl", *command.split()]
-            subprocess.run(argv, cwd=self.folder, check=True, capture_output=True)
 
     @repeated(3)
     def test_ssh(self) -> None:
@@ -83,6 +72,5 @@ class RemoteTest(FaultCase):
             self._all_endings("ssh://jump", "/usr/bin/env", f"PATH={path}", told=_LATE)
 
 
-_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
 # A signal's handler has five seconds, and a busy machine may log in later; the watchdog has more.
 _LATE = r"\A(orchestrator: it is not known what is left .* Its watchdog goes on .*\n)?\Z"

@@ -101,12 +101,6 @@ class RunTest(SharedTestCase):
         self.assertEqual((one, False), (two, pid == other))
         self.assert_passed(run)
 
-    def test_classes_of_one_process_share_a_server(self) -> None:
-        """Nothing is left when the process ends."""
-        self.go()
-        self.assert_passed(self.start("-m", "unittest", "test_shared"))
-        self.assertEqual(self.used("OneTest"), self.used("TwoTest"))
-
     def test_workers_of_xdist_share_a_server(self) -> None:
         """It goes with the process that began them."""
         del self.environ["ORCHESTRATOR_RUN"]
@@ -121,7 +115,7 @@ class RunTest(SharedTestCase):
         self.await_that(lambda: self.engine.container(one) is None, lambda: f"{one} is left")
 
     def test_other_declaration_has_another_server(self) -> None:
-        """Equal ones have one, also under a base class of their own."""
+        """In one process too; equal ones have one, also under a base class of their own."""
         suite = (
             _SUITE
             + """
@@ -136,8 +130,9 @@ class RunTest(SharedTestCase):
         self.write("test_shared.py", suite)
         self.go()
         self.assert_passed(self.start("-m", "unittest", "test_shared"))
-        one, three, four = (self.used(f"{name}Test")[0] for name in ("One", "Three", "Four"))
-        self.assertEqual((True, False), (one == four, one == three))
+        names = ("One", "Two", "Three", "Four")
+        one, two, three, four = (self.used(f"{name}Test")[0] for name in names)
+        self.assertEqual((one, one, False), (two, four, one == three))
 
     def test_failed_start_is_told_to_all_and_tried_once(self) -> None:
         """Both workers say what the first start said."""

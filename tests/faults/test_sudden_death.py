@@ -35,23 +35,20 @@ class SuddenDeathTest(FaultCase):
 
         In none of them is the watchdog.
         """
-        tag = f"RUNNER_TAG={self.run_id}"
-        owner = self.started("wait", before=["/usr/bin/env", tag])
+        tag = f"RUNNER_TAG={self.run_id}".encode()
+        owner = self.started("wait", before=["/usr/bin/env", tag.decode()])
         [watchdog] = owner.watchdogs()
-        tagged, in_session = [], []
-        for pid in _pids():
+        found = set()
+        for pid in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
             with contextlib.suppress(OSError):
-                if os.getsid(pid) == owner.pid:
-                    in_session.append(pid)
-                if tag.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    tagged.append(pid)
-        found = [_descendants(owner.pid), tagged, in_session]
-        for pids in found:
-            self.assertIn(owner.pid, pids)
-            self.assertNotIn(watchdog, pids)
+                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                tagged = tag in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if tagged or owner.pid in (parent, os.getsid(pid)):
+                    found.add(pid)
+        self.assertEqual((True, False), (owner.pid in found, watchdog in found))
         since = owner.kill(0)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in (-owner.pid, *{pid for pids in found for pid in pids}):
+            for pid in (-owner.pid, *found):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         self.assertLess(owner.wait(), 0)
@@ -86,20 +83,3 @@ class SuddenDeathTest(FaultCase):
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
         wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
-
-
-def _descendants(root: int) -> list[int]:
-    """A process and all below it, by parent pid, as CI runners find them."""
-    parents = {}
-    for pid in _pids():
-        with contextlib.suppress(OSError, IndexError):
-            stat = Path(f"/proc/{pid}/stat").read_text()
-            parents[pid] = int(stat.rpartition(")")[2].split()[1])
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

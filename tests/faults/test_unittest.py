@@ -84,51 +84,41 @@ class UnittestTest(FaultCase):
     def _close(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        process.communicate()
 
     def _wait_for(self, process: subprocess.Popen[bytes], line: bytes) -> None:
         assert process.stdout is not None
-        seen = b""
+        seen = []
         for said in process.stdout:
-            seen += said
+            seen.append(said)
             if said.strip().endswith(line):
                 return
-        self.fail(f"never said {line!r}:\n{seen.decode()}")
+        self.fail(f"never said {line!r}: {seen}")
 
-    def _nothing_left(self, *, since: float) -> None:
+    def _ends(self, process: subprocess.Popen[bytes], *statuses: int, since: float = 0) -> None:
+        """It ends with one of these statuses (any but 0 by default), and nothing is left."""
+        output, _errors = process.communicate(timeout=DEADLINE)
+        since = since or time.monotonic()
+        self.assertNotEqual(0, process.returncode, output)
+        self.assertIn(process.returncode, statuses or (process.returncode,), output)
         self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
 
-    def _finish(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
-        output, _errors = process.communicate(timeout=DEADLINE)
-        return process.returncode, output.decode()
+    def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> float:
+        now = time.monotonic()
+        process.send_signal(number)
+        return now
 
     @repeated(3)
     def test_r01_r02_r06_ends_by_itself(self) -> None:
         """R1, R2, R6 sys.exit, an exception or os._exit in any set-up, test or tear-down."""
         for action, usual, status in (
-            ("sys.exit(3)", "setUpClass", None),
+            ("sys.exit(3)", "setUpClass", 3),
             ("1 / 0", "tearDownClass", 1),
             ("os._exit(3)", "tearDown", 3),
         ):
             for place in _PLACES if THOROUGH else (usual,):
                 with self.subTest(action, place=place):
-                    process = self._run(*_UNITTEST, place=place, action=action)
-                    got, output = self._finish(process)
-                    since = time.monotonic()
-                    self.assertIn("here", output)
-                    self.assertEqual(status or got, got, output)
-                    self._nothing_left(since=since)
-
-    def _signalled(self, *argv: str, place: str, number: signal.Signals) -> int:
-        process = self._run(*argv, place=place, action=_WAIT)
-        self._wait_for(process, b"here")
-        since = time.monotonic()
-        process.send_signal(number)
-        status, _output = self._finish(process)
-        self._nothing_left(since=since)
-        return status
+                    self._ends(self._run(*_UNITTEST, place=place, action=action), status, 1)
 
     @repeated(3)
     def test_r03_r05_signals(self) -> None:
@@ -136,38 +126,34 @@ class UnittestTest(FaultCase):
         for number, usual in ((signal.SIGINT, "tearDownClass"), (signal.SIGTERM, "test")):
             for place in _PLACES if THOROUGH else (usual,):
                 with self.subTest(signal=number.name, place=place):
-                    status = self._signalled(*_UNITTEST, place=place, number=number)
-                    self.assertIn(status, (1, 130, -number))
+                    process = self._run(*_UNITTEST, place=place, action=_WAIT)
+                    self._wait_for(process, b"here")
+                    since = self._signal(process, number)
+                    self._ends(process, 1, 130, -number, since=since)
 
     @repeated(3)
     def test_r03_interrupt_with_catch(self) -> None:
         """R3 unittest -c, whose handler of SIGINT must stay its own, leaves nothing."""
         process = self._run("-m", "unittest", "-c", "test_shop", place="test", action=_WAIT)
         self._wait_for(process, b"here")
-        process.send_signal(signal.SIGINT)
+        self._signal(process, signal.SIGINT)
         time.sleep(0.3)  # unittest lets the test end first; the second one does not
-        since = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        status, output = self._finish(process)
-        self.assertNotEqual(0, status, output)
-        self._nothing_left(since=since)
+        self._ends(process, since=self._signal(process, signal.SIGINT))
 
     @repeated(20)
     def test_r03_interrupt_while_services_start(self) -> None:
         """R3, R5 Ctrl-C or SIGTERM at a random moment of the services' start leaves nothing."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            process = self._run(*_UNITTEST, place="setUpClass", action=_WAIT)
-            self._wait_for(process, b"reached setUpModule")
-            time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
-            since = time.monotonic()
-            process.send_signal(number)
-            status, output = self._finish(process)
-            self.assertNotEqual(0, status, output)
-            self._nothing_left(since=since)
+        number = random.choice((signal.SIGINT, signal.SIGTERM))  # noqa: S311
+        process = self._run(*_UNITTEST, place="setUpClass", action=_WAIT)
+        self._wait_for(process, b"reached setUpModule")
+        time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
+        self._ends(process, since=self._signal(process, number))
 
     @repeated(3)
     def test_r03_interrupt_under_pytest(self) -> None:
         """R3 Ctrl-C to pytest leaves nothing."""
         argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
-        status = self._signalled(*argv, place="test", number=signal.SIGINT)
-        self.assertIn(status, (2, -signal.SIGINT))  # where it comes between pytest's own hooks
+        process = self._run(*argv, place="test", action=_WAIT)
+        self._wait_for(process, b"here")
+        since = self._signal(process, signal.SIGINT)
+        self._ends(process, 2, -signal.SIGINT, since=since)  # either between pytest's own hooks

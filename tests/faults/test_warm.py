@@ -7,10 +7,6 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import connect, find_endpoint
-from orchestrator.settings import Settings
-from tests.faults.daemon import Daemon
-from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.warm_case import TEST, WarmTestCase
 
 if TYPE_CHECKING:
@@ -28,7 +24,7 @@ class WarmTest(WarmTestCase):
     """What a run finds, and leaves."""
 
     def test_second_run_takes_what_was_made_for_it_unused(self) -> None:
-        """It is served by the keeper's container, which the first run never had.
+        """It is served by the keeper's container, which the first run never had, under any runner.
 
         Folder and socket are the user's alone; ``warm --stop`` ends a keeper with what it has.
         """
@@ -39,7 +35,7 @@ class WarmTest(WarmTestCase):
         self.assertEqual([oct(0o700), oct(0o600)], modes)
         [kept] = self.kept(keeper["session"])
         self.assertNotEqual(first, kept)
-        self.assertEqual(kept, self.serve())
+        self.assertEqual(kept, self.serve("-m", "orchestrator", "test", "-j", "1", "test_warm"))
         self.await_gone(keeper["session"])
         following = self.keeper()
         self.assertNotEqual(keeper["pid"], following["pid"])
@@ -48,13 +44,6 @@ class WarmTest(WarmTestCase):
         self.assertEqual(0, self.run_python("-m", "orchestrator", "warm", "--stop")[0])
         self.assertEqual([], self.keepers())
         self.await_gone(following["session"])
-
-    def test_under_the_runner(self) -> None:
-        """What is of one run only, such as its hash seed, does not matter."""
-        runner = ("-m", "orchestrator", "test", "-j", "1", "test_warm")
-        self.serve(*runner)
-        kept = self.kept(self.keeper()["session"])
-        self.assertIn(self.serve(*runner), kept)
 
     def test_ends_by_itself(self) -> None:
         """When nobody came for that long, keeper and servers go."""
@@ -111,9 +100,17 @@ class ChangeTest(WarmTestCase):
 class DeathTest(WarmTestCase):
     """Whoever is killed, nothing is left, and the next run passes."""
 
-    def test_killed_and_frozen_keeper(self) -> None:
-        """A dead one's watchdog removes what it kept; a frozen one is not waited for."""
+    def test_killed_or_frozen(self) -> None:
+        """A server that has ended, as with its daemon, is not taken, and goes.
+
+        A dead keeper's watchdog removes what it kept; a frozen one is not waited for.
+        """
         self.serve()
+        ended = self.keeper()["session"]
+        [kept] = self.kept(ended)
+        self.engine.kill_container(kept)
+        self.assertNotEqual(kept, self.serve())
+        self.await_gone(ended)
         killed = self.keeper()
         os.kill(killed["pid"], signal.SIGKILL)
         self.await_gone(killed["session"])
@@ -228,44 +225,3 @@ class EveryServiceTest(WarmTestCase):
         migrated = (self.folder / "migrated").read_text().split()
         self.assertEqual(2, len(migrated), "the second run took what the keeper had migrated")
         self.assertEqual(str(keeper["pid"]), migrated[1])
-
-
-_TEST = """
-    import sys, unittest
-    from orchestrator import Container, ServicesMixin
-
-    class WarmTest(ServicesMixin, unittest.TestCase):
-        it = Container(image="{image}")
-
-        def test_it_runs(self):
-            print("served by", self.it.container_id, file=sys.stderr)
-            self.assertEqual("running", self.it.state().status)
-"""
-
-
-class RestartedDaemonTest(WarmTestCase):
-    """On a daemon of the test's own."""
-
-    def setUp(self) -> None:
-        """Have a daemon with an image, for the test and its runs."""
-        private = PrivateDaemon()
-        self.addCleanup(private.close)
-        self.private = private.start()
-        super().setUp()
-        environ = {"DOCKER_HOST": private.url}
-        self.environ |= {**environ, "ORCHESTRATOR_UNLOCKED": "allow"}
-        self.engine = connect(Settings(), endpoint=find_endpoint(environ))
-        self.addCleanup(self.engine.close)
-        daemon = Daemon(private.url)
-        self.addCleanup(daemon.client.close)
-        self.write("test_warm.py", _TEST.format(image=daemon.image()))
-
-    def test_class_has_servers_of_its_own(self) -> None:
-        """Those that were kept have ended with the daemon, and are removed."""
-        self.serve()
-        session = self.keeper()["session"]
-        kept = self.kept(session)
-        self.private.stop()
-        self.private.start()
-        self.assertNotIn(self.serve(), kept)
-        self.await_gone(session)
