@@ -95,14 +95,6 @@ class EngineContractTest(unittest.TestCase):
         closed = self.engine.exec(self.box, ["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 3"])
         self.assertEqual((3, ""), (closed.exit_code, closed.output))
 
-    def test_exec_has_user_folder_variables_and_input(self) -> None:
-        """As they are given; bytes go in and come out as they are."""
-        argv = ["sh", "-c", 'id -un; pwd; echo "$A"; cat']
-        ran = self.engine.exec(
-            self.box, argv, user="redis", workdir="/etc", env={"A": "b=c"}, stdin=b"\xff\x00"
-        )
-        self.assertEqual(b"redis\n/etc\nb=c\n\xff\x00", ran.stdout_bytes)
-
     def test_exec_never_waits_for_itself(self) -> None:
         """Input and output are larger than every buffer, or the command reads nothing of it."""
         much = b"0123456789abcdef" * (1 << 19)
@@ -120,8 +112,6 @@ class EngineContractTest(unittest.TestCase):
         """Whoever waits for it is told after the engine's timeout."""
         engine = connect(Settings(engine_timeout=1))
         self.addCleanup(engine.close)
-        with self.assertRaisesRegex(EngineError, "did not answer within 1 s when asked to run sle"):
-            engine.exec(self.box, ["sleep", "30"])
         with self.assertRaisesRegex(EngineError, "did not answer within 1 s when asked to run sle"):
             engine.exec(self.box, ["sleep", "30"], stdin=b"x" * (1 << 24))
 
@@ -178,12 +168,6 @@ class EngineContractTest(unittest.TestCase):
         self.assertEqual([], refusals)
         hosts = self.engine.exec(spec.name, ["cat", "/etc/hosts"]).stdout
         self.assertRegex(hosts, r"203\.0\.113\.7\s+far")
-
-    def test_one_engine_serves_many_threads(self) -> None:
-        """Requests side by side do not disturb one another."""
-        with futures.ThreadPoolExecutor(16) as pool:
-            infos = list(pool.map(lambda _: self.engine.info().version, range(64)))
-        self.assertEqual(1, len(set(infos)))
 
 
 class DaemonOutOfReachTest(unittest.TestCase):

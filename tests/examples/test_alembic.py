@@ -36,11 +36,6 @@ class MigratedDatabaseTest(ServicesMixin, unittest.TestCase):
             self.assertEqual(["A Room of One's Own"], titles)
             connection.execute(text("delete from books"))
 
-    def test_other_tests_do_not_show(self) -> None:
-        """What another test deleted is still here."""
-        with self.db.engine.connect() as connection:
-            self.assertEqual(1, connection.execute(text("select count(*) from books")).scalar())
-
 
 class MigrationTest(ServicesMixin, unittest.TestCase):
     """Migrations themselves under test: every test begins with an empty database."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from orchestrator import Compose, Container, ServicesMixin
+from orchestrator import Compose, ServicesMixin
 
 SHOP = Path(__file__).parent / "shop"
 
@@ -27,18 +27,3 @@ class ShopTest(ServicesMixin, unittest.TestCase):
         """An order of 100 becomes an invoice of 119."""
         self.client.rpush("orders", 100)
         self.assertEqual((b"invoices", b"119"), self.client.blpop(["invoices"], timeout=30))
-
-
-class WorkerTest(ServicesMixin, unittest.TestCase):
-    """The same worker with another tax, beside a queue that is declared here."""
-
-    queue = Container(image="redis", ports=[6379])
-    worker = Container(
-        build=SHOP / "worker", env={"QUEUE": "queue", "TAX": "7"}, depends_on=[queue]
-    )
-
-    def test_the_tax_is_a_setting(self) -> None:
-        """An order of 100 becomes an invoice of 107."""
-        with redis.Redis(host=self.queue.host, port=self.queue.port) as client:
-            client.rpush("orders", 100)
-            self.assertEqual((b"invoices", b"107"), client.blpop(["invoices"], timeout=30))

@@ -37,11 +37,6 @@ class AccountTest(ServicesMixin, unittest.TestCase):
         self.session.add(Account(email="ada@example.com", name="Ada"))
         self.session.commit()
 
-    def test_query_finds_what_was_inserted(self) -> None:
-        """An account is found by its address."""
-        account = self.session.scalars(select(Account).filter_by(email="ada@example.com")).one()
-        self.assertEqual("Ada", account.name)
-
     def test_unique_violation_rolls_everything_back(self) -> None:
         """A taken address is refused, and what stood in the same transaction goes with it."""
         self.session.add(Account(email="bob@example.com", name="Bob"))

@@ -65,24 +65,12 @@ class ImageTest(unittest.TestCase):
 
     @classmethod
     def start(
-        cls,
-        *arguments: str,
-        options: tuple[str, ...] = (),
-        env: Mapping[str, str] | None = None,
-        files: Mapping[str, str] | None = None,
+        cls, *arguments: str, options: tuple[str, ...] = (), env: Mapping[str, str] | None = None
     ) -> str:
-        """Start a container with these files in it and return its id."""
+        """Start a container and return its id."""
         settings = [f"--env={key}={value}" for key, value in (env or {}).items()]
-        created = ("create", f"--label={cls.run_label}", *settings, *options, cls.image)
-        container = docker_command(*created, *arguments)
-        for path, content in (files or {}).items():
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                Path(file.name).chmod(0o644)
-                docker_command("cp", file.name, f"{container}:{path}")
-        cls.client.start(container)
-        return container
+        ran = ("run", "--detach", f"--label={cls.run_label}", *settings, *options, cls.image)
+        return docker_command(*ran, *arguments)
 
     @classmethod
     def folder(cls, files: Mapping[str, bytes], at: str) -> str:
@@ -119,13 +107,13 @@ class ImageTest(unittest.TestCase):
         return self.client.exec_inspect(execution["Id"])["ExitCode"], output
 
     def execute(self, container: str, *argv: str, env: Mapping[str, str] | None = None) -> str:
-        """Run a command that succeeds in the container and return what it printed."""
+        """What a command prints that succeeds in the container."""
         status, output = self.run_in(container, *argv, env=env)
         self.assertEqual(0, status, output)
         return output
 
     def answers(self, container: str, *argv: str) -> bool:
-        """Tell whether a command succeeds in the container."""
+        """Whether a command succeeds in the container."""
         return self.run_in(container, *argv)[0] == 0
 
     def eventually(self, condition: Callable[[], bool], container: str) -> None:
