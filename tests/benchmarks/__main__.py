@@ -9,16 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import imports, isolation, report, start, suites, supply
-from tests.benchmarks.machine import THEIR_PYTHON, cleaned
+from tests.benchmarks import commands, isolation, start, suites
+from tests.benchmarks.machine import THEIR_PYTHON, cleaned, run
 
 SUBJECTS = (
     start.START,
     start.IDLE,
     start.SECURED_KAFKA,
     isolation.SUBJECT,
-    imports.SUBJECT,
-    supply.SUBJECT,
+    commands.IMPORT,
+    commands.SUPPLY,
     suites.RUNNER,
     suites.NEXT,
     suites.WARM,
@@ -42,18 +42,23 @@ def main() -> None:
     if not THEIR_PYTHON.exists():
         print("testcontainers-python is not installed; ci/bench installs it", file=sys.stderr)
     os.environ["ORCHESTRATOR_SNAPSHOTS"] = "2g"  # as users have it; our tests do without
-    began = time.monotonic()
-    measured = {}
+    began, samples = time.monotonic(), {}
     with cleaned():
         for subject in SUBJECTS:
             if not options.subjects or subject.name in options.subjects:
-                measured[subject] = subject.measure(options.rounds)
-                print(report.table(subject, measured[subject]), end="\n\n", flush=True)
-    document = report.document(measured, rounds=options.rounds)
-    where = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
+                rows = subject.measure(options.rounds)
+                samples[subject.name] = {row.what: row.samples for row in rows}
+                print(subject.table(rows), end="\n\n", flush=True)
+    machine = {
+        "commit": run("git", "rev-parse", "--short", "HEAD"),
+        "processors": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "docker": run("docker", "version", "--format", "{{.Server.Version}}"),
+    }
+    where = ", ".join(f"{name} {value}" for name, value in machine.items())
     print(f"{where}; {options.rounds} rounds in {time.monotonic() - began:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        options.json.write_text(json.dumps({"machine": machine, "samples": samples}, indent=2))
 
 
 if __name__ == "__main__":

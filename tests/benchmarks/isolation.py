@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import sqlalchemy
 
-    from tests.benchmarks.measuring import Expectation
 
 _TESTS = 70  # per round
 
@@ -89,7 +88,7 @@ def measure(rounds: int) -> Sequence[Row]:
         figures = run_worker("isolation", name, str(_TESTS * rounds))
         limits = {"untouched": kind.untouched, "used": kind.used}
         for figure, limit in limits.items():
-            expected: list[Expectation] = [] if limit is None else [at_most(limit)]
+            expected = [] if limit is None else [at_most(limit)]
             rows.append(Row(f"{kind.what}: {figure}", {OURS: figures[figure]}, expected))
     return rows
 

@@ -1,4 +1,4 @@
-"""What a measurement is: samples by variant, their medians and ratios, what is expected."""
+"""What a measurement is: samples by variant, their medians and ratios, what is expected of them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ THEIRS = "testcontainers"
 
 @dataclass(frozen=True)
 class Expectation:
-    """What must hold of a row, and whether it does: None when that was not measured."""
+    """What must hold of a row; `figure` is None when that was not measured."""
 
     text: str
-    holds: Callable[[Row], bool | None]
+    figure: Callable[[Row], float | None]
+    limit: float
+    missed: str = "MISSED"
+
+    def verdict(self, row: Row) -> str:
+        """Whether it holds, in a line."""
+        value = self.figure(row)
+        told = "not measured" if value is None else "met" if value <= self.limit else self.missed
+        return f"  expected of {row.what}: {self.text}: {told}"
 
 
 @dataclass(frozen=True)
 class Row:
     """One thing that was measured.
 
-    Attributes:
-        what: In a few words.
-        samples: Variant to its samples in seconds; where variants took turns, the samples at one
-            index are of one round.
-        expected: What must hold of them.
+    Where variants took turns, the samples (in seconds) at one index are of one round.
     """
 
     what: str
@@ -60,19 +64,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Subject:
-    """A table of rows.
-
-    Attributes:
-        name: What one types to have it measured.
-        title: What the table says, as a sentence.
-        measure: Measures in so many rounds.
-        ratios: Further columns: a variant, and the one it is divided by.
-    """
+    """A table of rows: what one types to have it, what it says, how it is measured in N rounds."""
 
     name: str
     title: str
     measure: Callable[[int], Sequence[Row]]
-    ratios: Sequence[tuple[str, str]] = ()
+    ratios: Sequence[tuple[str, str]] = ()  # further columns: a variant, and what it is divided by
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """Medians and ratios; below them, whether expectations hold."""
+        variants = list(dict.fromkeys(variant for row in rows for variant in row.samples))
+        lines = [["", *variants, *(f"{above} ÷ {below}" for above, below in self.ratios)]]
+        for row in rows:
+            ratios = [row.ratio(above, below) for above, below in self.ratios]
+            told = ["-" if ratio is None else f"{ratio:.2f}x" for ratio in ratios]
+            lines.append([row.what, *(_seconds(row.median(it)) for it in variants), *told])
+        first, *widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = (
+            "   ".join([f"  {what.ljust(first)}", *map(str.rjust, figures, widths)])
+            for what, *figures in lines
+        )
+        verdicts = (wanted.verdict(row) for row in rows for wanted in row.expected)
+        return "\n".join([self.title, *aligned, *verdicts])
 
 
 def take_turns(
@@ -93,19 +106,23 @@ def take_turns(
     return samples
 
 
-def at_most(seconds: float, variant: str = OURS) -> Expectation:
-    """A median of so many seconds at most."""
-    return _expected(f"≤ {seconds:g} s", lambda row: row.median(variant), seconds)
+def at_most(seconds: float) -> Expectation:
+    """A median of so many seconds, on the machine on which they were asked for.
+
+    For what has nothing to be compared with in the same run.
+    """
+    text = f"≤ {seconds:g} s on the issue's machine"
+    return Expectation(text, lambda row: row.median(OURS), seconds, missed="not on this one")
 
 
 def at_most_times(limit: float, base: str, variant: str = OURS) -> Expectation:
     """At most so many times what another variant takes."""
-    return _expected(f"≤ {limit:.3g}x {base}", lambda row: row.ratio(variant, base), limit)
+    text = f"{variant} ≤ {limit:.2g}x {base}"
+    return Expectation(text, lambda row: row.ratio(variant, base), limit)
 
 
-def _expected(text: str, figure: Callable[[Row], float | None], limit: float) -> Expectation:
-    def holds(row: Row) -> bool | None:
-        value = figure(row)
-        return None if value is None else value <= limit
-
-    return Expectation(text, holds)
+def _seconds(value: float | None) -> str:
+    """A duration in the unit one reads it best in."""
+    if value is None:
+        return "-"
+    return f"{value:.2f} s" if abs(value) >= 1 else f"{1000 * value:.1f} ms"

@@ -182,6 +182,7 @@ class DaemonOutOfReachTest(unittest.TestCase):
         self.listener.bind(str(self.path))
         self.listener.listen()
         self.here = Endpoint(url=f"unix://{self.path}")
+        connect(Settings(), endpoint=self.here).close()  # nobody may not import what it needs
 
     def refused(self, endpoint: Endpoint, *, absent: bool = False) -> str:
         """What one is told who asks there, where a daemon is or is not."""

@@ -46,11 +46,11 @@ class JobsTest(ServicesMixin, unittest.TestCase):
 
     def test_group_resumes_where_it_committed(self) -> None:
         """A worker that takes over goes on with the first job that was not committed."""
-        with self.events.consumer(self.topic) as consumer:
+        with self.events.consumer(self.topic, consumer_timeout_ms=60_000) as consumer:
             self.assertEqual([b"one"], Worker(consumer).work(1))
             self.assertEqual(b"two", next(consumer).value)  # and dies before it commits
         self.assertEqual(2, self.events.lag(self.events.group, self.topic))
-        following = Worker(self.events.consumer(self.topic))
+        following = Worker(self.events.consumer(self.topic, consumer_timeout_ms=60_000))
         self.assertEqual([b"two", b"three"], following.work(2))
 
     def test_a_producer_lives_through_a_restart(self) -> None:
