@@ -21,9 +21,9 @@ from orchestrator.engine.endpoint import routes
 from orchestrator.environment import OF_CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
-from orchestrator.services.once import OwnStack, ProcessLock
+from orchestrator.services.once import OwnStack, ProcessLock, locked_property
 from orchestrator.services.secret import masked
-from orchestrator.sessions import Thing, departed, remove_things
+from orchestrator.sessions import Thing, departed, own_session, remove_things
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,11 +59,10 @@ class StartContext:
     """Where the services of one class are started; it removes what was made there."""
 
     engine: Engine
-    session: Session
     settings: Settings
     lock: LockFile
     test_class: str  # its full name; empty for what outlives it
-    network: str
+    network: str = ""  # empty where none is needed
     stopping: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
     bound: list[Service] = field(default_factory=list)  # what has a container, ready or not
     failed: threading.Event = field(default_factory=threading.Event)  # one of its tests, or a start
@@ -73,6 +72,11 @@ class StartContext:
     _made: list[tuple[str, str]] = field(default_factory=list)  # kind and name of each
     _parts: dict[str, str] = field(default_factory=dict)  # names of volumes and networks, by key
     _lock: ProcessLock = field(default_factory=ProcessLock)
+
+    @locked_property
+    def session(self) -> Session:
+        """Who owns what is made here; where all is ready, nothing may be."""
+        return own_session(self.engine, settings=self.settings)
 
     def for_test(self) -> StartContext:
         """The same for one test: what is made there is removed after it."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import logging
 import os
-import threading
 import time
-import weakref
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,16 +22,14 @@ from orchestrator.environment.launch import (
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.probes.waiting import answers
-from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack, check_installed, importing_much, load_early
-from orchestrator.services.service import in_order, join, needed
-from orchestrator.sessions import own_session, remove_kept
+from orchestrator.services.service import in_order, needed
+from orchestrator.sessions import remove_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.docker import Engine
-    from orchestrator.environment.shared import SharedServers
     from orchestrator.environment.timeline import Timeline
     from orchestrator.environment.warm import Origin
     from orchestrator.errors import EngineUnavailableError
@@ -133,36 +128,35 @@ class Environment:
             source_of(service, lock=lock, settings=settings)
             of = f"{self._test_class}: {alias} = {type(service).__name__}(…)"
             check_installed(service.required_modules(), of=of)
-        if self._timeline is None and {it.scope for it in self.services.values()} == {"run"}:
-            return self._shared(threading.Event()).take_all(self._ending)
-        endpoint = find_endpoint()
         with importing_much():
-            engine = self._engine = connect(settings, endpoint=endpoint)
+            engine = self._engine = self._open_engine()
         self._ending.callback(engine.close)
-        with (
-            self._timeline.span(OF_CLASS, "session") if self._timeline else contextlib.nullcontext()
-        ):
-            session = self._session = own_session(engine, settings=settings)
         context = StartContext(
             engine=engine,
-            session=session,
             settings=settings,
             lock=lock,
             test_class=self._test_class,
-            network=session.name("network"),
             timeline=self._timeline,
         )
+        if not self._has_only_shared:
+            with context.span(OF_CLASS, "session"):
+                session = self._session = context.session
+            context = dataclasses.replace(context, network=session.name("network"))
         self._contexts = [context]
-        network = context.create_network
-        return self._launch(_LONGER, context, ending=self._ending, network=network)
+        return self._launch(_LONGER, context, ending=self._ending)
 
-    def _shared(self, stopping: threading.Event) -> SharedServers:
-        """Where those with scope="run" come from."""
-        from orchestrator.environment.shared import SharedServers  # few classes have any
+    @property
+    def _has_only_shared(self) -> bool:
+        """Whether all is the run's: then nothing is asked of the engine, unless a test does."""
+        return {it.scope for it in self.services.values()} == {"run"}
 
-        return SharedServers(
-            self.services, test_class=self._test_class, settings=self._settings, stopping=stopping
-        )
+    def _open_engine(self) -> Engine:
+        endpoint = find_endpoint()
+        if not self._has_only_shared:
+            return connect(self._settings, endpoint=endpoint)
+        from orchestrator.environment.keeper import LateEngine
+
+        return LateEngine(self._settings, endpoint).as_engine
 
     def skips(self, error: EngineUnavailableError) -> bool:
         """Whether the tests are skipped, because that is asked for where there is no daemon.
@@ -173,12 +167,7 @@ class Environment:
         return self._settings.skip_without_docker and error.absent and not answered
 
     def _launch(
-        self,
-        scopes: tuple[Scope, ...],
-        context: StartContext,
-        *,
-        ending: contextlib.ExitStack,
-        network: Callable[[], None],
+        self, scopes: tuple[Scope, ...], context: StartContext, *, ending: OwnStack
     ) -> Mapping[Service, Service]:
         """Start some services side by side, each after those it depends on.
 
@@ -190,31 +179,22 @@ class Environment:
         drivers = [name for alias in aliases for name in self.services[alias].client_modules]
         running: dict[str, futures.Future[Service]] = {}
         with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
-            networking = pool.submit(network)
-            if context is self._contexts[0]:
+            networking: futures.Future[None] = futures.Future()
+            if context is self._contexts[0] and context.network:
+                networking = pool.submit(context.create_network)
                 pool.submit(remove_kept, context.engine, self._test_class)  # of its last run
+            else:
+                networking.set_result(None)
             pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
 
             def start(alias: str) -> Service:
                 for other in needed(alias, self.services):
                     if other in running:
                         running[other].result()
-                declaration = self.services[alias]
-                if declaration.scope == "process":
-                    lock = declaration._lock  # noqa: SLF001 - of all who share it
-                    with context.span(alias, "shared"), lock.held():
-                        shared = _shared_by_process(declaration, alias, context)
-                    networking.result()
-                    joined = _joined(shared, alias, context)
-                    ending.callback(release, joined)  # what the class opened through it
-                    return joined
-                if declaration.scope == "run":
-                    servers = self._shared(context.stopping)
-                    with context.span(alias, "shared"):
-                        running_one = servers.obtain(alias, context.engine, self._ending)
-                    networking.result()
-                    return servers.part(_joined(running_one, alias, context), self._ending)
-                handle = launch(declaration, alias, context, await_network=networking.result)
+                declaration, network = self.services[alias], networking.result
+                if declaration.scope in ("process", "run"):
+                    return self._shared(alias, context, await_network=network, ending=ending)
+                handle = launch(declaration, alias, context, await_network=network)
                 ending.callback(release, handle)
                 return handle
 
@@ -228,6 +208,34 @@ class Environment:
                 context.stopping.set()  # the others are not waited for
                 raise
         return {self.services[alias]: started.result() for alias, started in running.items()}
+
+    def _shared(
+        self,
+        alias: str,
+        context: StartContext,
+        *,
+        await_network: Callable[[], None],
+        ending: OwnStack,
+    ) -> Service:
+        """The class's handle of a server that other classes use, too."""
+        from orchestrator.environment import shared  # few classes have any
+
+        declaration = self.services[alias]
+        if declaration.scope == "process":
+            lock = declaration._lock  # noqa: SLF001 - of all who share it
+            with context.span(alias, "shared"), lock.held():
+                server = shared.of_process(declaration, alias, context)
+            await_network()
+            handle = shared.joined(server, alias, context)
+            ending.callback(release, handle)  # what the class opened through it
+            return handle
+        of_run = shared.ServersOfRun(self.services, context)
+        with context.span(alias, "shared"):
+            server = of_run.obtain(alias)
+        await_network()
+        if context.network:
+            server = shared.joined(server, alias, context)
+        return of_run.part(server, ending)
 
     def lives(self, *, patience: float = 2.0) -> bool:
         """Whether all of it runs and answers within so many seconds."""
@@ -285,92 +293,10 @@ class Environment:
                 context = self._contexts[0].for_test()
                 self._contexts.append(context)
                 states.callback(self._contexts.remove, context)
-                handles |= self._launch(("test",), context, ending=states, network=lambda: None)
+                handles |= self._launch(("test",), context, ending=states)
             yield {
                 declaration: states.enter_context(
                     ending_well(handle, handle._isolated_when_read(test))  # noqa: SLF001 - ours
                 )
                 for declaration, handle in handles.items()
             }
-
-
-# Services with scope="process": one server for each declaration, whichever class needs it first. It
-# stands on a network of its own, and joins that of every class that declares it.
-
-_SHARED: Final[weakref.WeakKeyDictionary[Session, dict[Service, StartContext]]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Where each was started; a forked child has a session, and so services, of its own."""
-
-
-def _shared_by_process(declaration: Service, alias: str, context: StartContext) -> Service:
-    """The one server of a declaration: started unless an earlier class did and it still runs."""
-    running = _SHARED.setdefault(context.session, {})
-    if declaration in running:
-        handle = running[declaration].bound[-1]
-        state = handle.state()
-        if state is not None and not state.ended:
-            return handle
-        _end_shared(running.pop(declaration), remove=True)
-    engine = connect(context.settings, endpoint=context.session.endpoint)
-    own = dataclasses.replace(apart(alias, context), engine=engine)
-    try:
-        handle = start_apart(declaration, alias, own, needs={})
-    except BaseException:
-        _end_shared(own, remove=True)
-        raise
-    running[declaration] = own
-    atexit.register(_end_shared, own, remove=False)  # the session removes the containers after us
-    return handle
-
-
-def apart(alias: str, context: StartContext) -> StartContext:
-    """Where a server is started that is of no class, on a network of its own."""
-    # Docker publishes ports through a container's first network, by name: if that were a class's,
-    # its coming and going would break connections.
-    first = context.session.id[:8]
-    network = context.session.name(f"shared-{alias}").replace(first, f"-{first}", 1)
-    own = context.for_test()
-    return dataclasses.replace(own, test_class="", network=network, stopping=context.stopping)
-
-
-def start_apart(
-    declaration: Service,
-    alias: str,
-    own: StartContext,
-    *,
-    needs: Mapping[str, Service] | None = None,
-) -> Service:
-    """Start a server there; those that it needs, by alias, join its network."""
-
-    def network() -> None:
-        own.create_network()
-        for name, handle in (needs or {}).items():
-            container, names = handle.running.container, host_names(name)
-            own.engine.connect_network(own.network, container=container, aliases=names)
-
-    with futures.ThreadPoolExecutor(1, "orchestrator-start") as pool:
-        return launch(declaration, alias, own, await_network=pool.submit(network).result)
-
-
-def _end_shared(own: StartContext, *, remove: bool) -> None:
-    if os.getpid() != own.session.owner.pid:
-        return  # a forked child shares our connections
-    with contextlib.closing(own.engine):
-        for handle in own.bound:
-            with contextlib.suppress(OrchestratorError):  # it may have ended long ago
-                release(handle)
-        own.keep_logs()
-        if remove:
-            own.clear()
-
-
-def _joined(shared: Service, alias: str, context: StartContext) -> Service:
-    """A class's handle of a shared server, reachable by alias on the class's network.
-
-    It leaves that network when the network is removed.
-    """
-    runtime, network = shared.running, context.network
-    runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
-    networks = {**runtime.networks, network: host_names(alias)}
-    return join(shared, dataclasses.replace(runtime, alias=alias, networks=networks))

@@ -1,369 +1,233 @@
-"""A keeper: a process that makes the servers of one class ready, and keeps them for its next run.
+"""Keepers: processes apart that keep servers for the test processes of one user.
 
-It waits until the process that asked for it has ended; imports the class as that one did; starts
-its services by the same code; and hands them to the first process of this user that declares the
-same, if nothing that they were made from has changed. They are its own all the time, in a session
-with a watchdog: it removes them when that process has done with them or is dead, when nobody came
-in time, and when it is told to stop.
+`warm` has them keep servers for the next run of a class, `shared` those that a whole run works
+with. What both need is here: how a keeper is begun, found and spoken to, and what it hands over.
+Sockets are in a folder that only this user can open.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import importlib
 import importlib.util
 import json
 import os
-import selectors
+import pickle
 import socket
+import struct
 import sys
 import threading
-import time
-from functools import reduce
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from orchestrator.engine import connect
-from orchestrator.environment import warm
-from orchestrator.environment.environment import Environment
-from orchestrator.environment.launch import release
-from orchestrator.environment.likeness import Account, UnlikeError, described
-from orchestrator.environment.services import declared_services
-from orchestrator.images.lockfile import lock_path
-from orchestrator.services.service import memory_needed
-from orchestrator.sessions import own_session
-from orchestrator.settings import Settings
+from orchestrator.files import private_folder
+from orchestrator.services.hooks import Runtime
+from orchestrator.services.once import locked_property
+from orchestrator.services.service import join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.sessions import Session
+    from orchestrator.engine import Endpoint
+    from orchestrator.engine.docker import Engine
+    from orchestrator.environment.context import StartContext
+    from orchestrator.services.service import Service
+    from orchestrator.settings import Settings
 
-_TICK: Final = 20.0  # seconds between two looks at what is kept
-_ANSWER: Final = 2.0  # seconds a kept server has to show that it lives
-_LONGEST_START: Final = 120.0
+PATIENCE: Final = 2.0
+"""Seconds for one message between processes that live."""
+INHERITED: Final = 3
+"""The descriptor that a keeper begins with."""
+_LONGEST_PATH: Final = 100  # bytes of a socket's; systems end at 104 or 108
+_LENGTH: Final = struct.Struct("!I")
 _LONGEST_LOG: Final = 1 << 16
-_SHARE: Final = 0.5  # of the free memory
-_MAIN_MODULE: Final = "__mp_main__"
+MAIN_MODULE: Final = "__mp_main__"
+"""What a script is called where it is not run."""
+_MAIN: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from {} import main; main()"
+)
+# What a keeper has no use for.
+_NOT_HANDED_ON: Final = (
+    *("ORCHESTRATOR_RUN", "ORCHESTRATOR_PROGRESS"),
+    *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
+)
+OF_THE_RUN: Final = frozenset(
+    f"ORCHESTRATOR_{name}"
+    for name in (
+        *("RUN", "PROGRESS", "WARM", "LOGS", "TIMELINE", "LOG_LINES", "SKIP_WITHOUT_DOCKER"),
+        "KEEP_FAILED",
+    )
+) | {"PYTHONHASHSEED"}  # the runner draws one for each run
+"""Environment variables that concern the run, and not its servers."""
+OF_SERVERS: Final = ("ORCHESTRATOR_", "DOCKER_")
+"""What the other variables begin with on which servers may depend, whatever reads them."""
 
 
-class Answering:
-    """A process that answers requests of this user's processes, until it is over.
+class UnlikeError(Exception):
+    """Servers cannot be, or are not, those that a class would start itself."""
+
+
+# Found and spoken to
+
+
+def folder() -> Path:
+    """The folder of this user's keepers, which nobody else can look into.
+
+    Raises:
+        OSError: It cannot be made, or is not this user's.
+    """
+    name = f"orchestrator-{os.geteuid()}"
+    place = Path(os.environ.get("TMPDIR") or "/tmp") / name  # noqa: S108 - it is checked
+    if len(os.fsencode(place)) > _LONGEST_PATH - 40:
+        place = Path("/tmp") / name  # noqa: S108
+    return private_folder(place)
+
+
+@contextlib.contextmanager
+def locked(name: str = "lock") -> Iterator[None]:
+    """Hold a lock of this user's keepers, and of who looks for one."""
+    with (folder() / name).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def connected(path: Path) -> socket.socket:
+    """A connection to a keeper of this very user.
+
+    Raises:
+        OSError: There is none.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path))
+        _check_peer(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_peer(connection: socket.socket) -> int:
+    """The process at the other end, 0 where the system does not tell.
+
+    Raises:
+        PermissionError: It is another user's.
+    """
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:  # macOS: the folder keeps everybody else out
+        return 0
+    packed = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+    pid, user, _ = struct.unpack("3i", packed)
+    if user != os.geteuid():
+        raise PermissionError(f"the process at the other end is of user {user}")
+    return int(pid)
+
+
+def ask(path: Path, *, seconds: float = PATIENCE, **request: object) -> Any:
+    """A keeper's answer; None where there is none. What a dead one has left is removed."""
+    try:
+        with contextlib.closing(connected(path)) as connection:
+            connection.settimeout(seconds)
+            send(connection, request)
+            return receive(connection)
+    except ConnectionRefusedError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    except (OSError, EOFError, pickle.UnpicklingError):
+        pass
+    return None
+
+
+def send(connection: socket.socket, message: object) -> None:
+    """Write one message."""
+    body = pickle.dumps(message)
+    connection.sendall(_LENGTH.pack(len(body)) + body, getattr(socket, "MSG_NOSIGNAL", 0))
+
+
+def receive(connection: socket.socket) -> Any:
+    """Read one message.
+
+    Raises:
+        EOFError: There is none any more.
+    """
+    [length] = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+    return pickle.loads(_exactly(connection, length))  # noqa: S301 - of this user's own process
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
+
+
+# Begun
+
+
+def modules_path() -> Sequence[str]:
+    """Where this process finds modules, for one in another folder."""
+    return [os.path.abspath(it) for it in sys.path]  # noqa: PTH100
+
+
+def spawn(
+    module: str, order: Mapping[str, Any], *, inherits: int, environ: Mapping[str, str]
+) -> None:
+    """Begin a keeper, which is nobody's child: ``main`` of a module of this package.
 
     Args:
-        path: Where its socket is.
-        listener: The socket.
+        module: Its name.
+        order: What it is told.
+        inherits: The descriptor that it has as `INHERITED`.
+        environ: Its environment variables, and those of a run, which it has no use for.
     """
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
-    def __init__(self, path: Path, listener: socket.socket) -> None:
-        self._path = path
-        self._listener = listener
-        self._selector = selectors.DefaultSelector()
-        self._over = False
-        self._inode = 0
-        self._wake, self._woken = os.pipe()
-
-    def serve(self) -> None:
-        """Answer until it is over."""
-        self._inode = self._path.stat().st_ino
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._made)
-        while not self._over:
-            for key, _ in self._selector.select(self._patience()):
-                key.data(key.fileobj)
-            self._look()
-
-    def leave(self) -> None:
-        """Be found no more."""
-        with contextlib.suppress(OSError), warm.locked():
-            if self._path.stat().st_ino == self._inode:  # after a long sleep it is another's
-                self._path.unlink()
-        self._listener.close()
-
-    def _accept(self, _: object) -> None:
-        try:
-            connection, _address = self._listener.accept()
-        except OSError:
-            return
-        try:
-            connection.settimeout(_ANSWER)
-            pid = warm.check_peer(connection)
-            keep = self._answer(connection, warm.receive(connection), pid)
-        except Exception as error:  # noqa: BLE001 - of the other side
-            note(f"{type(error).__name__}: {error}")
-            keep = False
-        if not keep:
-            connection.close()
-
-    def _answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
-        """Answer one request; whether the connection is still needed."""
-        raise NotImplementedError
-
-    def _made(self, wake: object) -> None:
-        """A thread has written to the pipe: something is there, or cannot be."""
-        raise NotImplementedError
-
-    def _patience(self) -> float | None:
-        """Seconds until the next look, if nothing happens before."""
-        raise NotImplementedError
-
-    def _look(self) -> None:
-        """Every now and then: is it still wanted?"""
+    code, told = _MAIN.format(f"{__package__}.{module}"), {"path": modules_path(), **order}
+    argv = [sys.executable, *_args_from_interpreter_flags(), "-c", code, json.dumps(told)]
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", *argv],
+        {name: it for name, it in environ.items() if name not in _NOT_HANDED_ON},
+        file_actions=[(os.POSIX_SPAWN_DUP2, inherits, INHERITED)],
+        setsid=True,  # at once: the runner kills all that is left in the group of a worker
+    )
+    os.waitpid(pid, 0)
 
 
-class Keeper(Answering):
-    """One class's servers, from the order to make them to their end.
-
-    Args:
-        order: What to make, as `Origin.make_next` gives it.
-    """
-
-    def __init__(self, order: Mapping[str, Any]) -> None:
-        path = warm.folder() / f"{order['key']}.sock"
-        super().__init__(path, socket.socket(socket.AF_UNIX))
-        self._order = order
-        self._state = "waits"
-        self._since = time.time()
-        self._account = Account()
-        self._environment: Environment | None = None
-        self._declared = ""
-        self._trouble = ""
-        self._session: Session | None = None
-        self._waiting: socket.socket | None = None  # who came while the servers were made
-        self._asked: Mapping[str, Any] = {}
-        self._taker: tuple[socket.socket, int] | None = None
-
-    def run(self, beginning: int) -> None:
-        """Keep until there is no more reason to."""
-        if not self._bind():
-            return
-        self._selector.register(beginning, selectors.EVENT_READ, self._begin)
-        self._until = _clock() + _TICK
-        try:
-            self.serve()
-        finally:
-            self._end()
-
-    def _patience(self) -> float | None:
-        if self._state == "ready":
-            return max(0.0, min(_TICK, self._until - _clock()))
-        return None
-
-    def _look(self) -> None:
-        """Is it still wanted, and still there?"""
-        if self._state == "ready" and (_clock() >= self._until or not self._lives()):
-            self._over = True
-
-    # Where it is found
-
-    def _bind(self) -> bool:
-        """Listen, unless another one does for the same class."""
-        with warm.locked():
-            if self._path.exists() and warm.ask(self._path, do="status") is not None:
-                return False
-            self._path.unlink(missing_ok=True)
-            self._listener.bind(str(self._path))
-            self._path.chmod(0o600)
-            self._listener.listen(16)
-            return True
-
-    def _move(self) -> None:
-        """Leave the place to the next one; who wants to know finds this one still."""
-        with warm.locked():
-            self._path = self._path.rename(self._path.with_suffix(f".{os.getpid()}.sock"))
-
-    def _end(self) -> None:
-        self.leave()
-        if self._environment is not None:
-            self._environment.stop(wait=True)  # unfinished ones go with the session
-
-    # What it is asked
-
-    def _answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
-        """Answer one request; whether the connection is still needed."""
-        if request["do"] == "status":
-            warm.send(connection, self._status())
-        elif request["do"] == "stop":
-            if self._taker is None:
-                self._end()
-                self._environment, self._over = None, True
-            warm.send(connection, {"stopped": self._over})
-        elif self._state == "made" and self._waiting is None:
-            self._waiting, self._asked = connection, {**request, "pid": pid}
-            warm.send(connection, {"wait": _LONGEST_START})
-            return True
-        else:
-            return self._hand_over(connection, request, pid)
-        return False
-
-    def _status(self) -> Mapping[str, Any]:
-        environment = self._environment
-        return {
-            "class": f"{self._order['module']}.{self._order['class']}",
-            "state": self._state,
-            "services": list(environment.services) if environment else [],
-            "session": self._session.id if self._session else "",
-            "pid": os.getpid(),
-            "since": self._since,
-            "left": self._until - _clock() if self._state == "ready" else None,
-            "folder": os.getcwd(),  # noqa: PTH109
-            "taker": self._taker[1] if self._taker else 0,
-        }
-
-    # Making
-
-    def _begin(self, beginning: Any) -> None:
-        """The process that asked for it has ended."""
-        self._selector.unregister(beginning)
-        self._state = "queued"
-        self._since = time.time()
-        threading.Thread(target=self._make_all, daemon=True).start()
-
-    def _make_all(self) -> None:
-        try:
-            with warm.locked("turn"):  # what two make at once takes both
-                self._state = "made"
-                self._make()
-        except BaseException as error:  # noqa: BLE001 - of the user's code, perhaps
-            self._trouble = f"{type(error).__name__}: {error}"
-        os.write(self._woken, b".")
-
-    def _make(self) -> None:
-        """Start the servers.
-
-        Raises:
-            Exception: They cannot be kept.
-        """
-        self._make_room()
-        settings = dataclasses.replace(
-            Settings.from_environment(), warm=0.0, run=None, logs=None, timeline=None
-        )
-        engine = connect(settings)
-        with contextlib.closing(engine):
-            self._session = own_session(engine, settings=settings)
-        self._account.begin()
-        cls = _imported(self._order)
-        services = declared_services(cls)
-        if not warm.may_be_warm(services, dataclasses.replace(settings, warm=1.0)):
-            raise UnlikeError("its services cannot be handed over")
-        _check_memory(sum(map(memory_needed, services.values())))
-        self._declared = described(services, lock=lock_path(settings))
-        name = f"{self._order['module']}.{self._order['class']}"
-        environment = Environment(services, test_class=name, settings=settings)
-        environment.start()
-        self._environment = environment
-        for handle in environment.handles.values():
-            release(handle)
-        mounts = (
-            path for it in environment.handles.values() for path in it.server_mounts().values()
-        )
-        self._account.complete(mounts)
-
-    def _make_room(self) -> None:
-        """Let those go that have waited longest, when there are too many."""
-        others = [
-            it
-            for it in warm.keepers()
-            if it["state"] in ("queued", "made", "ready") and it["pid"] != os.getpid()
-        ]
-        others.sort(key=lambda it: float(it["since"]))
-        for other in others[: max(0, len(others) - warm.MOST + 1)]:
-            warm.stop(other["socket"])
-
-    def _made(self, _: object) -> None:
-        """The servers are there, or cannot be."""
-        os.read(self._wake, 1)
-        waiting, self._waiting = self._waiting, None
-        if self._trouble:
-            note(self._trouble)
-            self._over = True
-            if waiting is not None:
-                with contextlib.suppress(OSError), waiting:
-                    warm.send(waiting, {"no": self._trouble})
-            return
-        self._state = "ready"
-        self._since = time.time()
-        self._until = _clock() + self._order["seconds"]
-        if waiting is not None:
-            try:
-                keep = self._hand_over(waiting, self._asked, self._asked["pid"])
-            except OSError:
-                keep = False
-            if not keep:
-                waiting.close()
-
-    # Handing over
-
-    def _hand_over(self, connection: socket.socket, asked: Mapping[str, Any], pid: int) -> bool:
-        """Give it all to a process, if it is what that process would start itself."""
-        if self._state != "ready" or self._environment is None:
-            warm.send(connection, {"no": f"the keeper's state is: {self._state}"})
-            return False
-        try:
-            self._check(asked)
-        except UnlikeError as error:
-            note(f"not handed over: {error}")
-            self._over = True  # nobody will want them
-            warm.send(connection, {"no": str(error)})
-            return False
-        handles = self._environment.handles
-        engine = next(iter(handles.values())).running.engine
-        self._move()
-        self._state = "taken"
-        self._taker = connection, pid
-        self._selector.register(connection, selectors.EVENT_READ, self._given_back)
-        with contextlib.suppress(AttributeError, OSError):  # macOS; it may be dead already
-            pidfd = os.pidfd_open(pid)  # a child that it forked may hold the connection open
-            self._selector.register(pidfd, selectors.EVENT_READ, self._given_back)
-        try:
-            warm.send(
-                connection,
-                {
-                    "session": self._session.id if self._session else "",
-                    "engine": {"host": engine.host, "bind_address": engine.bind_address},
-                    "services": {
-                        handle.alias: warm.handed(declaration, handle)
-                        for declaration, handle in handles.items()
-                    },
-                    "watchdogs": len(held := self._session.share() if self._session else []),
-                },
-            )
-            if held:  # should this process be killed, its servers live as long as the taker does
-                socket.send_fds(connection, [b"."], held)
-        except BaseException:
-            self._over = True
-            raise
-        return True
-
-    def _check(self, asked: Mapping[str, Any]) -> None:
-        """Raise UnlikeError unless it is what the other process would start itself, and runs."""
-        if asked["declared"] != self._declared:
-            raise UnlikeError("it declares something else")
-        self._account.check(asked["environ"], started=asked["started"], newest=asked["newest"])
-        if not self._lives():
-            raise UnlikeError("the servers that were kept do not run any more")
-
-    def _given_back(self, _: object) -> None:
-        self._over = True
-
-    def _lives(self) -> bool:
-        """Whether all that was made runs and answers."""
-        return self._environment is not None and self._environment.lives(patience=_ANSWER)
+def begin() -> Mapping[str, Any]:
+    """Be a keeper, apart from every terminal and job: what it is told."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    order: Mapping[str, Any] = json.loads(sys.argv[1])
+    sys.argv[1:] = []
+    path = folder() / "log"
+    fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LONGEST_LOG else 0
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | fresh, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.set_inheritable(INHERITED, False)  # noqa: FBT003 - its only argument
+    return order
 
 
-def _imported(order: Mapping[str, Any]) -> type:
-    """The class, from a module that is imported as the test process did."""
-    module = imported(order["module"], order["file"])
-    found: type = reduce(getattr, order["class"].split("."), module)
-    return found
+def note(text: str) -> None:
+    """Write to the keepers' log."""
+    sys.stderr.write(f"{os.getpid()}: {text}\n")
+    sys.stderr.flush()
 
 
 def imported(name: str, file: str | None) -> Any:
     """A module as another process has it, with that name from that file."""
     if name == "__main__":  # a script, which must not run its tests here
         module: Any = None
-        spec = importlib.util.spec_from_file_location(_MAIN_MODULE, file) if file else None
+        spec = importlib.util.spec_from_file_location(MAIN_MODULE, file) if file else None
     else:
         spec = None
         try:
@@ -381,42 +245,151 @@ def imported(name: str, file: str | None) -> Any:
     return module
 
 
-def note(text: str) -> None:
-    """Write to the keepers' log."""
-    sys.stderr.write(f"{os.getpid()}: {text}\n")
-    sys.stderr.flush()
+class Keeper:
+    """A process that keeps servers, and answers this user's processes until it is over.
+
+    Args:
+        path: Where its socket is.
+        listener: The socket.
+    """
+
+    def __init__(self, path: Path, listener: socket.socket) -> None:
+        self.path = path
+        self.listener = listener
+        self.over = threading.Event()
+        self.lock = threading.RLock()  # of what several requests change
+        self._ending: list[socket.socket] = []  # who waits for all to be removed
+
+    def run(self) -> None:
+        """Keep servers, until it is over and they are gone."""
+        inode = self.path.stat().st_ino
+        threading.Thread(target=self._accept, daemon=True).start()
+        try:
+            self.keep()
+        finally:
+            with contextlib.suppress(OSError), locked():
+                if self.path.stat().st_ino == inode:  # after a long sleep it is another's
+                    self.path.unlink()
+            with contextlib.suppress(OSError):
+                self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.remove()
+        for connection in self._ending:
+            with contextlib.suppress(OSError):
+                send(connection, {"stopped": True})
+
+    def keep(self) -> None:
+        """Return when it is over."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Remove all servers, unfinished ones too."""
+        raise NotImplementedError
+
+    def answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
+        """Answer one request, in a thread of its own; whether the connection stays open."""
+        raise NotImplementedError
+
+    def end(self, connection: socket.socket) -> bool:
+        """Be over; the connection is told when all is gone."""
+        self._ending.append(connection)
+        self.over.set()
+        return True
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._converse, args=[connection], daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        try:
+            connection.settimeout(PATIENCE)
+            pid = _check_peer(connection)
+            stays = self.answer(connection, receive(connection), pid)
+        except Exception as error:  # noqa: BLE001 - of the other side
+            note(f"{type(error).__name__}: {error}")
+            stays = False
+        if not stays:
+            connection.close()
 
 
-def _check_memory(needed: int) -> None:
-    """Raise MemoryError when servers would take too much of what is free."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:") and needed > int(line.split()[1]) * 1024 * _SHARE:
-                raise MemoryError(
-                    f"its servers take {needed >> 20} MiB of memory; too little is free"
-                )
+# What is handed over
 
 
-def _clock() -> float:
-    """Seconds that go on while the machine sleeps, where it can tell."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+@dataclass(frozen=True, kw_only=True)
+class Handed:
+    """One running service on its way to another process: what its handle has of its own."""
+
+    runtime: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
-def begin() -> Mapping[str, Any]:
-    """Be a keeper, apart from every terminal and job: what it is told."""
-    with contextlib.suppress(OSError):
-        os.setsid()
-    order: Mapping[str, Any] = json.loads(sys.argv[1])
-    sys.argv[1:] = []
-    path = warm.folder() / "log"
-    fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LONGEST_LOG else 0
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | fresh, 0o600)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
-    os.set_inheritable(warm.INHERITED, False)  # noqa: FBT003 - its only argument
-    return order
+_OF_A_PROCESS: Final = ("engine", "helper", "isolated", "snapshot")
 
 
-def main() -> None:
-    """Keep what a class needs for its next run."""
-    Keeper(begin()).run(warm.INHERITED)
+def handed(declaration: Service, handle: Service) -> Handed:
+    """What another process needs to have the same handle."""
+    runtime = handle.running
+    # As for one more class: what it opens is its own.
+    fresh = join(handle, runtime)
+    return Handed(
+        runtime={
+            item.name: getattr(runtime, item.name)
+            for item in dataclasses.fields(runtime)
+            if item.name not in _OF_A_PROCESS
+        },
+        values={
+            item.name: value
+            for item in dataclasses.fields(fresh)
+            if item.name != "_runtime"
+            and (value := getattr(fresh, item.name)) is not getattr(declaration, item.name)
+        },
+    )
+
+
+def taken(declaration: Service, given: Handed, context: StartContext) -> Service:
+    """The handle of a service that another process has handed over."""
+    runtime = Runtime(engine=context.engine, helper=context.helper_container, **given.runtime)
+    return declaration.copy_with(_runtime=runtime, **given.values)
+
+
+def published(engine: Engine) -> Mapping[str, str]:
+    """Where an engine publishes ports, for a `LateEngine`."""
+    return {"host": engine.host, "bind_address": engine.bind_address}
+
+
+class LateEngine:
+    """An engine that is opened when something is asked of it: docker-py takes long to import."""
+
+    def __init__(self, settings: Settings, endpoint: Endpoint) -> None:
+        self._settings = settings
+        self.endpoint = endpoint
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+    def know(self, told: Mapping[str, str]) -> None:
+        """Know where ports are, as another process said that has servers there."""
+        vars(self).update(told)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the daemon has answered: somebody's servers run on it."""
+        return "host" in vars(self)
+
+    @locked_property
+    def _opened(self) -> Engine:
+        return connect(self._settings, endpoint=self.endpoint)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "_opened" in vars(self):
+            self._opened.close()
+
+    @property
+    def as_engine(self) -> Engine:
+        """The same, to a type checker."""
+        return cast("Engine", self)

@@ -1,420 +1,81 @@
-"""Servers that were made ready before anybody asked, and the processes that keep them.
+"""Servers that were made ready before anybody asked, for the next run of their class.
 
-With ``ORCHESTRATOR_WARM``, a class that ends has a *keeper* made: a process that starts the same
-servers once more, as soon as this process has ended, and keeps them, unused, for the next run of
-the class. Here is what a test process does: find the keeper, take over what it has, have the next
-one made. What a keeper does is in `keeper`. README.md here tells of both.
+With ``ORCHESTRATOR_WARM``, a class that ends has a keeper begun: a process that starts the same
+servers once more, as soon as this process has ended. Here is what a test process does: find the
+keeper, take over what it has, have the next one begin. What that does is in `warm_keeper`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
+import functools
 import hashlib
-import io
 import json
 import logging
 import os
-import pickle
+import re
 import socket
-import struct
 import sys
 import time
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+import types
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment.context import write_log
-from orchestrator.environment.likeness import UnlikeError, described, newest_module
+from orchestrator.engine import find_endpoint
+from orchestrator.environment.context import StartContext
+from orchestrator.environment.keeper import (
+    MAIN_MODULE,
+    LateEngine,
+    UnlikeError,
+    ask,
+    connected,
+    folder,
+    modules_path,
+    receive,
+    send,
+    spawn,
+    taken,
+)
+from orchestrator.environment.launch import release
 from orchestrator.errors import OrchestratorError
-from orchestrator.files import private_folder
+from orchestrator.images import find_lock
 from orchestrator.images.lockfile import lock_path
-from orchestrator.services.hooks import Runtime
-from orchestrator.services.once import OwnStack, locked_property
-from orchestrator.services.service import Service, join
+from orchestrator.services.once import locked_property
+from orchestrator.services.service import Service
 from orchestrator.sessions.identity import hold, process_start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.docker import Engine
+    from orchestrator.services.once import OwnStack
     from orchestrator.settings import Settings
 
 MOST: Final = 4
 """How many classes are kept ready for one user, and asked for by one process."""
-_SOCKET: Final = ".sock"
-_LONGEST_PATH: Final = 100  # bytes of a socket's; systems end at 104 or 108
-_LENGTH: Final = struct.Struct("!I")
-_PATIENCE: Final = 2.0  # seconds for a first answer
-_REMOVAL: Final = 30.0  # seconds for one that comes after a removal
-INHERITED: Final = 3  # the descriptor that a keeper begins with
-_MAIN: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from {} import main; main()"
-)
-# What a keeper has no use for.
-_OF_A_RUN: Final = (
-    *("ORCHESTRATOR_RUN", "ORCHESTRATOR_PROGRESS"),
-    *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
-)
+SOCKET: Final = ".sock"
+_REMOVAL: Final = 30.0  # seconds for an answer that comes after a removal
 _OURS: Final = f"{__package__.partition('.')[0]}."
+_DEEPEST: Final = 40
+_IMPORTED: Final = time.time()
 _log: Final = logging.getLogger("orchestrator.environment")
-
-
-# Where keepers are found
-
-
-def folder() -> Path:
-    """The folder of this user's keepers, which nobody else can look into.
-
-    Raises:
-        OSError: It cannot be made, or is not this user's.
-    """
-    name = f"orchestrator-{os.geteuid()}"
-    place = Path(os.environ.get("TMPDIR") or "/tmp") / name  # noqa: S108 - it is checked
-    if len(os.fsencode(place)) > _LONGEST_PATH - 40:
-        place = Path("/tmp") / name  # noqa: S108
-    return private_folder(place)
 
 
 def keepers() -> Sequence[Mapping[str, Any]]:
     """What each of this user's keepers says of itself."""
     try:
-        paths = sorted(folder().glob(f"*{_SOCKET}"))
+        paths = sorted(folder().glob(f"*{SOCKET}"))
     except OSError:
         return []
     said = ((path, ask(path, do="status")) for path in paths)
     return [{**it, "socket": str(path)} for path, it in said if it is not None]
 
 
-def ask(path: Path | str, *, seconds: float = _PATIENCE, **request: object) -> Any:
-    """A keeper's answer; None where there is none. What a dead one has left is removed."""
-    try:
-        with closing(connected(str(path))) as connection:
-            connection.settimeout(seconds)
-            send(connection, request)
-            return receive(connection)
-    except ConnectionRefusedError:
-        with suppress(OSError):
-            os.unlink(path)  # noqa: PTH108
-    except (OSError, EOFError, pickle.UnpicklingError):
-        pass
-    return None
-
-
-def connected(path: str) -> socket.socket:
-    """A connection to a process of this very user.
-
-    Raises:
-        OSError: There is none.
-    """
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(_PATIENCE)
-        connection.connect(path)
-        check_peer(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def check_peer(connection: socket.socket) -> int:
-    """The process at the other end, 0 where the system does not tell.
-
-    Raises:
-        PermissionError: It is another user's.
-    """
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:  # macOS: the folder keeps everybody else out
-        return 0
-    packed = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-    pid, user, _ = struct.unpack("3i", packed)
-    if user != os.geteuid():
-        raise PermissionError(f"the process at the other end is of user {user}")
-    return int(pid)
-
-
-def modules_path() -> Sequence[str]:
-    """Where this process finds modules, for one in another folder."""
-    return [os.path.abspath(it) for it in sys.path]  # noqa: PTH100
-
-
-def stop(path: Path | str) -> bool:
+def stop(path: str) -> bool:
     """End a keeper that nobody uses; whether it has removed everything."""
-    return bool((ask(path, seconds=_REMOVAL, do="stop") or {}).get("stopped"))
-
-
-def send(connection: socket.socket, message: object) -> None:
-    """Write one message."""
-    body = _packed(message)
-    connection.sendall(_LENGTH.pack(len(body)) + body, getattr(socket, "MSG_NOSIGNAL", 0))
-
-
-def receive(connection: socket.socket) -> Any:
-    """Read one message.
-
-    Raises:
-        EOFError: There is none any more.
-    """
-    [length] = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    return pickle.loads(_exactly(connection, length))  # noqa: S301 - of this user's own process
-
-
-def _answered(connection: socket.socket) -> Any:
-    """What a keeper gives to whoever takes it over; they may still be being made.
-
-    Raises:
-        UnlikeError: Nothing, and why.
-    """
-    answer = receive(connection)
-    if "wait" in answer:
-        connection.settimeout(answer["wait"])
-        answer = receive(connection)
-    if "no" in answer:
-        raise UnlikeError(answer["no"])
-    return answer
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = connection.recv(count - len(data))
-        if not piece:
-            raise EOFError
-        data += piece
-    return data
-
-
-class Pickler(pickle.Pickler):
-    """Leaves out what our values have computed and kept, such as an `ssl.SSLContext`."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """Take the fields alone."""
-        kind = type(value)
-        ours = kind.__module__.startswith(_OURS) or isinstance(value, Service)
-        if not dataclasses.is_dataclass(kind) or not ours:
-            return NotImplemented
-        names = [item.name for item in dataclasses.fields(kind)]
-        return _rebuilt, (kind, {name: getattr(value, name) for name in names})
-
-
-def _rebuilt(kind: type, values: Mapping[str, Any]) -> Any:
-    made: Any = object.__new__(kind)
-    for name, value in values.items():
-        object.__setattr__(made, name, value)
-    return made
-
-
-def _packed(message: object) -> bytes:
-    buffer = io.BytesIO()
-    Pickler(buffer).dump(message)
-    return buffer.getvalue()
-
-
-# What is handed over
-
-
-@dataclass(frozen=True, kw_only=True)
-class Handed:
-    """One running service on its way to another process: what its handle has of its own."""
-
-    runtime: Mapping[str, Any]
-    values: Mapping[str, Any]
-
-
-_OF_A_PROCESS: Final = ("engine", "helper", "isolated", "snapshot")
-
-
-def handed(declaration: Service, handle: Service) -> Handed:
-    """What another process needs to have the same handle."""
-    runtime = handle.running
-    # As for one more class: what it opens is its own.
-    fresh = join(handle, runtime)
-    return Handed(
-        runtime={
-            item.name: getattr(runtime, item.name)
-            for item in dataclasses.fields(runtime)
-            if item.name not in _OF_A_PROCESS
-        },
-        values={
-            item.name: value
-            for item in dataclasses.fields(fresh)
-            if item.name != "_runtime"
-            and (value := getattr(fresh, item.name)) is not getattr(declaration, item.name)
-        },
-    )
-
-
-class LateEngine:
-    """An engine that is opened when something is asked of it: docker-py takes long to import."""
-
-    def __init__(self, settings: Settings, endpoint: Endpoint, known: Mapping[str, str]) -> None:
-        self._settings = settings
-        self.endpoint = endpoint
-        self.host = known["host"]
-        self.bind_address = known["bind_address"]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened, name)
-
-    @property
-    def answered(self) -> bool:
-        """Whether the daemon has answered: somebody's servers run on it."""
-        return True
-
-    @locked_property
-    def _opened(self) -> Engine:
-        return connect(self._settings, endpoint=self.endpoint)
-
-    def close(self) -> None:
-        """Close what was opened."""
-        if "_opened" in vars(self):
-            self._opened.close()
-
-
-# A class that may have a keeper
-
-
-class Origin:
-    """The class whose services an environment runs, where they may come from a keeper.
-
-    Args:
-        cls: The class.
-        services: Alias to declaration.
-        settings: What the environment variables ask for.
-    """
-
-    def __init__(self, cls: type, *, services: Mapping[str, Service], settings: Settings) -> None:
-        self._cls = cls
-        self._services = services
-        self._settings = settings
-        self._environ = dict(os.environ)  # tests may change it
-        self._process = os.getpid()
-
-    def take(self, ending: OwnStack) -> Mapping[Service, Service] | None:
-        """Take over what a keeper has ready: declaration to handle; None when nothing fits.
-
-        `ending` gives it back.
-        """
-        try:
-            declared = described(self._services, lock=lock_path(self._settings))
-            connection = connected(str(folder() / f"{self._key}{_SOCKET}"))
-        except (OSError, UnlikeError, OrchestratorError) as error:
-            _log.debug("%s is not warm: %s", self._cls.__qualname__, error)
-            return None
-        try:
-            send(
-                connection,
-                {
-                    "do": "take",
-                    "declared": declared,
-                    "environ": self._environ,
-                    "started": _process_began(),
-                    "newest": newest_module(),
-                },
-            )
-            answer = _answered(connection)
-            held: list[int] = []
-            if answer["watchdogs"]:
-                held = socket.recv_fds(connection, 1, answer["watchdogs"])[1]
-            for descriptor in held:
-                os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only argument
-            if (holder := hold(answer["session"])) is not None:
-                held.append(holder.detach())
-            handles = self._bound(answer, ending)
-        except Exception as error:  # noqa: BLE001 - whatever it is, a start of one's own is right
-            connection.close()
-            _log.info("%s is not warm: %s", self._cls.__qualname__, error)
-            return None
-        ending.callback(_give_back, connection, held)
-        self._callbacks(ending, handles)
-        return handles
-
-    def _bound(self, answer: Mapping[str, Any], ending: OwnStack) -> Mapping[Service, Service]:
-        late = LateEngine(self._settings, self._endpoint, answer["engine"])
-        engine = cast("Engine", late)
-        ending.callback(late.close)
-        handles = {}
-        for alias, declaration in self._services.items():
-            given: Handed = answer["services"][alias]
-            runtime = Runtime(engine=engine, helper=self._helper(engine), **given.runtime)
-            handles[declaration] = declaration.copy_with(_runtime=runtime, **given.values)
-        return handles
-
-    def _helper(self, engine: Engine) -> Callable[..., Any]:
-        """Runs helper containers, of a session of this process, when the first is asked for."""
-
-        def helper(beside: str, /, **more: Any) -> Any:
-            from orchestrator.environment.context import StartContext
-            from orchestrator.images import find_lock
-            from orchestrator.sessions import own_session
-
-            context = StartContext(
-                engine=engine,
-                session=own_session(engine, settings=self._settings),
-                settings=self._settings,
-                lock=find_lock(self._settings),
-                test_class=self._name,
-                network="",
-            )
-            return context.helper_container(beside, **more)
-
-        return helper
-
-    def _callbacks(self, ending: OwnStack, handles: Mapping[Service, Service]) -> None:
-        from orchestrator.environment.launch import release
-
-        if self._settings.logs is not None:
-            ending.callback(self._keep_logs, self._settings.logs, handles)
-        for handle in handles.values():
-            ending.callback(release, handle)
-
-    def _keep_logs(self, place: Path, handles: Mapping[Service, Service]) -> None:
-        for handle in handles.values():
-            try:
-                write_log(place, test_class=self._name, alias=handle.alias, text=handle.logs())
-            except (OrchestratorError, OSError) as error:
-                _log.warning("the log of %s was not kept: %s", handle.alias, error)
-
-    @locked_property
-    def _endpoint(self) -> Endpoint:
-        return find_endpoint()
-
-    def make_next(self) -> None:
-        """Have a keeper made, which begins when this process has ended.
-
-        Whatever goes wrong, the next run starts normally.
-        """
-        if os.getpid() != self._process:
-            return  # a forked child
-        module = sys.modules.get(self._cls.__module__)
-        order = {
-            "path": modules_path(),
-            "module": self._cls.__module__,
-            "file": getattr(module, "__file__", None),
-            "class": self._cls.__qualname__,
-            "seconds": self._settings.warm,
-        }
-        try:
-            folder()
-            order["key"] = self._key
-            _BEGINNINGS.spawn(order, environ=self._environ)
-        except (OSError, OrchestratorError) as error:
-            _log.info("nothing is kept warm for %s: %s", self._cls.__qualname__, error)
-
-    @property
-    def _name(self) -> str:
-        return f"{self._cls.__module__}.{self._cls.__qualname__}"
-
-    @locked_property
-    def _key(self) -> str:
-        """What tells keepers apart."""
-        path = modules_path()
-        found = (self._name, os.getcwd(), path, sys.executable, sys.version, self._endpoint.url)  # noqa: PTH109
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:20]
+    return bool((ask(Path(path), seconds=_REMOVAL, do="stop") or {}).get("stopped"))
 
 
 def may_be_warm(services: Mapping[str, Service], settings: Settings) -> bool:
@@ -438,37 +99,129 @@ def may_be_warm(services: Mapping[str, Service], settings: Settings) -> bool:
     )
 
 
-def spawn(
-    module: str, order: Mapping[str, Any], *, inherits: int, environ: Mapping[str, str]
-) -> None:
-    """Start a keeper, which is nobody's child: ``main`` of a module of ours.
+class Origin:
+    """The class whose services an environment runs, where they may come from a keeper.
 
     Args:
-        module: Its full name.
-        order: What it is told; its ``path`` is that of modules.
-        inherits: The descriptor that it has as `INHERITED`.
-        environ: Its environment variables, and those of a run, which it has no use for.
+        cls: The class.
+        services: Alias to declaration.
+        settings: What the environment variables ask for.
     """
-    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
-    code = _MAIN.format(module)
-    argv = [sys.executable, *_args_from_interpreter_flags(), "-c", code, json.dumps(order)]
-    pid = os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", *argv],
-        {name: it for name, it in environ.items() if name not in _OF_A_RUN},
-        file_actions=[(os.POSIX_SPAWN_DUP2, inherits, INHERITED)],
-        setsid=True,  # at once: the runner kills all that is left in the group of a worker
-    )
-    os.waitpid(pid, 0)
+    def __init__(self, cls: type, *, services: Mapping[str, Service], settings: Settings) -> None:
+        self._cls = cls
+        self._services = services
+        self._settings = settings
+        self._environ = dict(os.environ)  # tests may change it
+        self._process = os.getpid()
+        self._name = f"{cls.__module__}.{cls.__qualname__}"
+
+    def take(self, ending: OwnStack) -> Mapping[Service, Service] | None:
+        """Take over what a keeper has ready: declaration to handle; None when nothing fits.
+
+        `ending` gives it back.
+        """
+        try:
+            declared = described(self._services, lock=lock_path(self._settings))
+            connection = connected(folder() / f"{self._key}{SOCKET}")
+        except (OSError, UnlikeError, OrchestratorError) as error:
+            _log.debug("%s is not warm: %s", self._cls.__qualname__, error)
+            return None
+        try:
+            send(
+                connection,
+                {
+                    "do": "take",
+                    "declared": declared,
+                    "environ": self._environ,
+                    "started": _process_began(),
+                    "newest": newest_module(),
+                },
+            )
+            answer = _answered(connection)
+            held = _held(connection, answer)
+            late = LateEngine(self._settings, self._endpoint)
+            late.know(answer["engine"])
+            context = StartContext(
+                engine=late.as_engine,
+                settings=self._settings,
+                lock=find_lock(self._settings),
+                test_class=self._name,
+            )
+            handles = {
+                declaration: taken(declaration, answer["services"][alias], context)
+                for alias, declaration in self._services.items()
+            }
+        except Exception as error:  # noqa: BLE001 - whatever it is, a start of one's own is right
+            connection.close()
+            _log.info("%s is not warm: %s", self._cls.__qualname__, error)
+            return None
+        context.bound.extend(handles.values())
+        ending.callback(late.close)
+        ending.callback(_give_back, connection, held)
+        ending.callback(context.keep_logs)
+        for handle in handles.values():
+            ending.callback(release, handle)
+        return handles
+
+    def make_next(self) -> None:
+        """Have a keeper begin, which starts servers when this process has ended.
+
+        Whatever goes wrong, the next run starts normally.
+        """
+        if os.getpid() != self._process:
+            return  # a forked child
+        module = sys.modules.get(self._cls.__module__)
+        try:
+            folder()
+            order = {
+                "key": self._key,
+                "module": self._cls.__module__,
+                "file": getattr(module, "__file__", None),
+                "class": self._cls.__qualname__,
+                "seconds": self._settings.warm,
+            }
+            _BEGINNINGS.spawn(order, environ=self._environ)
+        except (OSError, OrchestratorError) as error:
+            _log.info("nothing is kept warm for %s: %s", self._cls.__qualname__, error)
+
+    @locked_property
+    def _endpoint(self) -> Endpoint:
+        return find_endpoint()
+
+    @locked_property
+    def _key(self) -> str:
+        """What tells keepers apart."""
+        where = (os.getcwd(), modules_path(), sys.executable, sys.version)  # noqa: PTH109
+        found = (self._name, *where, self._endpoint.url)
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:20]
 
 
-@contextmanager
-def locked(name: str = "lock") -> Iterator[None]:
-    """Hold a lock of this user's keepers, and of who looks for one."""
-    with (folder() / name).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _answered(connection: socket.socket) -> Any:
+    """What a keeper gives to whoever takes it over; the servers may still be being made.
+
+    Raises:
+        UnlikeError: Nothing, and why.
+    """
+    answer = receive(connection)
+    if "wait" in answer:
+        connection.settimeout(answer["wait"])
+        answer = receive(connection)
+    if "no" in answer:
+        raise UnlikeError(answer["no"])
+    return answer
+
+
+def _held(connection: socket.socket, answer: Mapping[str, Any]) -> Sequence[int]:
+    """Descriptors with which servers outlive their keeper, should that be killed."""
+    held: list[int] = []
+    if answer["watchdogs"]:
+        held = socket.recv_fds(connection, 1, answer["watchdogs"])[1]
+    for descriptor in held:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its only argument
+    if (holder := hold(answer["session"])) is not None:
+        held.append(holder.detach())
+    return held
 
 
 def _give_back(connection: socket.socket, held: Sequence[int]) -> None:
@@ -490,7 +243,15 @@ def _process_began() -> float:
         return _IMPORTED
 
 
-_IMPORTED: Final = time.time()
+def newest_module() -> int:
+    """When the newest module of this process was changed, of those that are not installed."""
+    installed = (sys.base_prefix + "/lib/python", sys.prefix + "/lib/python")
+    paths = [getattr(module, "__file__", None) for module in tuple(sys.modules.values())]
+    newest = 0
+    for path in {it for it in paths if isinstance(it, str) and not it.startswith(installed)}:
+        with suppress(OSError):
+            newest = max(newest, os.stat(path).st_mtime_ns)  # noqa: PTH116 - many of them
+    return newest
 
 
 class _Beginnings:
@@ -502,14 +263,95 @@ class _Beginnings:
         self._asked: set[str] = set()
 
     def spawn(self, order: Mapping[str, Any], *, environ: Mapping[str, str]) -> None:
-        """Start a keeper, which is nobody's child."""
+        """Begin a keeper, unless there are enough."""
         if self._process != os.getpid():  # a forked child has an end of its own
             self._process, self._asked = os.getpid(), set()
             self._pipe, self._held = os.pipe()
         if order["key"] in self._asked or len(self._asked) >= MOST or not sys.executable:
             return
         self._asked.add(order["key"])
-        spawn("orchestrator.environment.keeper", order, inherits=self._pipe, environ=environ)
+        spawn("warm_keeper", order, inherits=self._pipe, environ=environ)
 
 
 _BEGINNINGS: Final = _Beginnings()
+
+
+# What a class declares
+
+
+def described(services: Mapping[str, Service], *, lock: Path) -> str:
+    """A digest of declarations, the same in every process in which they are the same.
+
+    Args:
+        services: Alias to declaration.
+        lock: The lock file that names their images.
+
+    Raises:
+        UnlikeError: One has a value that two processes cannot compare.
+    """
+    names = {service: alias for alias, service in services.items()}
+    text = [f"{alias}={_service(service, names)}" for alias, service in services.items()]
+    return hashlib.sha256("\n".join([str(lock), *text]).encode(errors="replace")).hexdigest()
+
+
+def _service(service: Service, names: Mapping[Service, str]) -> str:
+    options = (
+        f"{item.name}={_value(getattr(service, item.name), names, 0)}"
+        for item in dataclasses.fields(service)
+        if item.name != "_runtime"
+    )
+    return f"{_named(type(service))}({', '.join(options)})"
+
+
+def _named(thing: Any) -> str:
+    module = "__main__" if thing.__module__ == MAIN_MODULE else thing.__module__
+    return f"{module}.{thing.__qualname__}"
+
+
+def _value(value: Any, names: Mapping[Service, str], depth: int) -> str:  # noqa: C901, PLR0911
+    """A value as text, all that is in it included."""
+    if depth > _DEEPEST:
+        raise UnlikeError("a declaration's value leads back to itself")
+
+    def each(values: Iterable[Any]) -> str:
+        return ", ".join(_value(it, names, depth + 1) for it in values)
+
+    if isinstance(value, str):
+        return str.__repr__(value)  # a subclass may hide it
+    if isinstance(value, (bool, int, float, complex, bytes, re.Pattern, type(None))):
+        return repr(value)
+    if isinstance(value, os.PathLike):
+        return f"path {os.fspath(value)!r}"
+    if isinstance(value, Service):
+        return f"service {names.get(value, '')}"
+    if isinstance(value, (type, types.BuiltinFunctionType)):
+        return _named(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{each([key])}: {each([it])}" for key, it in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{each(value)}]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(each([it]) for it in value)) + "}"
+    return f"{_named(type(value))} {_object(value, each)}"
+
+
+def _object(value: Any, each: Callable[[Iterable[Any]], str]) -> str:  # noqa: PLR0911
+    """What makes a function, or another object, what it is."""
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        held = [*(value.__defaults__ or ()), value.__kwdefaults__ or {}, *cells]
+        return f"{_named(value)} line {value.__code__.co_firstlineno} [{each(held)}]"
+    if isinstance(value, types.MethodType):
+        return each([value.__func__, value.__self__])
+    if isinstance(value, functools.partial):
+        return each([value.func, value.args, value.keywords])
+    if isinstance(value, logging.Logger):
+        return value.name
+    if hasattr(value, "sorted_tables"):  # a MetaData of SQLAlchemy
+        return "; ".join(map(repr, value.sorted_tables))
+    if hasattr(value, "set_main_option"):  # a Config of Alembic, whose files a warm keeper watches
+        section = value.get_section(value.config_ini_section) or {}
+        return f"{value.config_file_name!r} {sorted(section.items())!r}"
+    if not hasattr(value, "__dict__"):
+        raise UnlikeError(f"nobody can tell whether one {_named(type(value))} is like another")
+    return each([dict(vars(value))])

@@ -145,6 +145,10 @@ class Declaration:
         )
         return f"{type(self).__name__}({', '.join(asked)})"
 
+    def __getstate__(self) -> Mapping[str, object]:
+        """Be pickled as what was declared, without what was opened or computed since."""
+        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}  # type: ignore[arg-type]
+
     def __get__(self, instance: object | None, owner: type | None = None) -> Self:
         """The running service of this test, else that of its class, else this declaration."""
         for place in (instance, owner):

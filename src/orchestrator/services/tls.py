@@ -61,6 +61,10 @@ class Tls:
             else None,
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Be pickled without the context, which cannot be."""
+        return {name: getattr(self, name) for name in ("authority", "server", "client")}
+
     @locked_property
     def client_context(self) -> ssl.SSLContext:
         """What Python's clients connect with: it trusts this server only, and checks its name."""

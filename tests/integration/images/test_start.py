@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from orchestrator import Container, ServicesMixin
-from orchestrator.environment import warm
+from orchestrator.environment import keeper
 from orchestrator.errors import DigestMismatchError, EngineError, OrchestratorError
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.images.failures import Retry
@@ -224,7 +224,7 @@ class KnownFailuresTest(ImageTestCase):
     def test_what_warm_servers_keep_is_left_alone(self) -> None:
         """Whoever clears away what ended runs knew leaves the keepers' files where they are."""
         with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ, TMPDIR=place):
-            turn = warm.folder() / "turn"
+            turn = keeper.folder() / "turn"
             turn.touch()
             self.worker("127.0.0.1:9/team/app:1")
             self.assertTrue(turn.exists())
