@@ -17,8 +17,7 @@ from orchestrator import Kafka, Postgres, Redis, ServicesMixin
 from tests.benchmarks.class_life import ask_postgres, ask_redis, life
 
 if TYPE_CHECKING:
-    from orchestrator.probes import Probe
-    from orchestrator.probes.checks import Target
+    from orchestrator.probes import Probe, Target
     from tests.benchmarks.measuring import Figures
 
 KINDS: dict[str, type[Any]] = {"postgres": Postgres, "redis": Redis, "kafka": Kafka}

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import DeclarationError
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from tests.support.classes import LeakCheckedTestCase
 
 if TYPE_CHECKING:

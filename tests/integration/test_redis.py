@@ -14,7 +14,7 @@ import redis
 
 from orchestrator import Redis, ServicesMixin
 from orchestrator.errors import DeclarationError, MissingDriverError
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from tests.support.classes import LeakCheckedTestCase
 
 AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""

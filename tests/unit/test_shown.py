@@ -17,7 +17,7 @@ from orchestrator import errors, progress
 from orchestrator.environment import OF_CLASS
 from orchestrator.environment.timeline import Span, Timeline, add_to_page
 from orchestrator.progress import tell, telling
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 
 
 class ErrorsTest(unittest.TestCase):

@@ -22,7 +22,7 @@ from orchestrator.environment import OF_CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack, ProcessLock, locked_property
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from orchestrator.sessions import Thing, departed, own_session, remove_things
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import EngineError, OrchestratorError, ServiceError, indented, printable
 from orchestrator.services.hooks import address
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:

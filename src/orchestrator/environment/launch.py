@@ -32,7 +32,7 @@ from orchestrator.services.container import Build, Container
 from orchestrator.services.files import check_hidden, copies
 from orchestrator.services.hooks import Runtime, host_names
 from orchestrator.services.once import ProcessLock
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from orchestrator.services.service import bind
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from orchestrator.errors import (
     ServiceExitedError,
     ServiceNotReadyError,
 )
-from orchestrator.probes.checks import ATTEMPT, All, Call, Http, NotReadyError, Tcp, watching
+from orchestrator.probes import ATTEMPT, All, Call, Http, NotReadyError, Tcp, watching
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.engine.api import ContainerState
-    from orchestrator.probes.checks import Probe, Target
+    from orchestrator.probes import Probe, Target
 
 _INTERVAL: Final = 0.015  # seconds between two attempts
 _SHARE: Final = 0.02  # of the time waited so far: what is slow is asked less often

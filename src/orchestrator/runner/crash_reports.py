@@ -21,7 +21,7 @@ from orchestrator.errors import OrchestratorError, indented
 from orchestrator.runner.messages import LOST_CONTACT
 from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.worker_handle import Ending
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from orchestrator.sessions import remove_session, snapshot
 from orchestrator.settings import Settings
 

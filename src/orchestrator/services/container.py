@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import All, Http, Tcp
-from orchestrator.probes.checks import is_probe
+from orchestrator.probes import All, Http, Tcp, is_probe
 from orchestrator.services import options
 from orchestrator.services.hooks import address
 from orchestrator.services.service import Service

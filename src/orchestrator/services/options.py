@@ -1,11 +1,11 @@
-"""Checks of the values that a declaration is given; each error names the service and option."""
+"""Options: checks of what a declaration is given; and passwords, which are shown nowhere."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeGuard
@@ -20,6 +20,12 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _IDENTIFIER: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")  # Docker's pattern, DNS's limit for a label
 _TAKEN: Final = "localhost"  # which is every container's own name for itself
+_MASK: Final = "***"
+_SHORT: Final = 8
+_LONG_WORD: Final = 16
+# What stands before a password: a key, as in ``PGPASSWORD=`` and ``password '``; in URLs, the user.
+_KEY: Final = r"""(?i:pass(?:word|wd|phrase)?|pwd)["']?(?:\s*[=:]\s*["']?|\s+["'])"""
+_USER: Final = r"://[^\s:@/]*:"
 
 
 def check_alias(alias: str) -> None:
@@ -130,25 +136,6 @@ def is_size(value: object) -> bool:
     return in_bytes(value) >= 0
 
 
-def check_password(service: object, password: str | None) -> None:
-    """Raise DeclarationError unless a password can be given to a server."""
-    good = password is None or (is_text(password) and "\0" not in password)
-    if not good:  # the value itself stays out of the message
-        raise DeclarationError(
-            f"{type(service).__name__}(password=…) cannot be used: expected text without NUL"
-        )
-
-
-def random_password() -> str:
-    """A password that cannot be guessed, of characters that need quoting nowhere."""
-    return os.urandom(18).hex()
-
-
-def spellings(secret: str | None) -> Sequence[str]:
-    """A secret as it is, and as it stands in a URL."""
-    return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []
-
-
 def check_identifier(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value can name something on a server (63 bytes at most)."""
     check(service, option, is_identifier(value), "a name of 1 to 63 bytes")
@@ -172,3 +159,54 @@ def read_file(service: object, option: str, file: str | Path) -> bytes:
             f"{type(service).__name__}({option}=…) cannot read {str(Path(file).absolute())!r}: "
             f"{error.strerror}"
         ) from error
+
+
+# Passwords
+
+
+def check_password(service: object, password: str | None) -> None:
+    """Raise DeclarationError unless a password can be given to a server."""
+    good = password is None or (is_text(password) and "\0" not in password)
+    if not good:  # the value itself stays out of the message
+        raise DeclarationError(
+            f"{type(service).__name__}(password=…) cannot be used: expected text without NUL"
+        )
+
+
+def random_password() -> str:
+    """A password that cannot be guessed, of characters that need quoting nowhere."""
+    return os.urandom(18).hex()
+
+
+def spellings(secret: str | None) -> Sequence[str]:
+    """A secret as it is, and as it stands in a URL."""
+    return list(dict.fromkeys([secret, quote(secret, safe="")])) if secret else []
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """A text without secrets.
+
+    A password that may be an ordinary word, such as ``test`` or ``postgres``, is nobody's secret;
+    with every such word masked, no log could be read. It is masked where passwords stand: in URLs
+    and after a key such as ``password=``.
+    """
+    for secret in secrets:
+        if len(secret) < _SHORT or (secret.isalpha() and len(secret) < _LONG_WORD):
+            word = re.escape(secret)
+            text = re.sub(rf"({_KEY}){word}(?!\w)|({_USER}){word}(?=@)", rf"\1\2{_MASK}", text)
+        else:
+            text = text.replace(secret, _MASK)
+    return text
+
+
+class Secret(str):
+    """A password: the text itself to whom it is given, and ``'***'`` where its repr is shown.
+
+    Drivers log their settings, and test failures show values; both print what is in a mapping by
+    its repr.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_MASK)

@@ -21,8 +21,7 @@ from orchestrator.errors import (
 from orchestrator.services import faults, files, options
 from orchestrator.services.hooks import Hooks, address, declared_as, enter_alone, leave_alone
 from orchestrator.services.once import ProcessLock, locked_property
-from orchestrator.services.options import Scope
-from orchestrator.services.secret import masked
+from orchestrator.services.options import Scope, masked
 
 if TYPE_CHECKING:
     import logging

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes.checks import NotReadyError, Tcp
+from orchestrator.probes import NotReadyError, Tcp
 from orchestrator.probes.waiting import bounded
 from orchestrator.services.compose.file import (
     COMPLETED,
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engine.api import ExecResult
-    from orchestrator.probes import Probe
-    from orchestrator.probes.checks import Target
+    from orchestrator.probes import Probe, Target
     from orchestrator.services.compose.file import Project
     from orchestrator.services.options import Scope
 

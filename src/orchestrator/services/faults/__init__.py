@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import ParamSpec, TypeVar
 
     from orchestrator.engine.docker import Engine
-    from orchestrator.probes.checks import Target
+    from orchestrator.probes import Target
     from orchestrator.services.hooks import Runtime
 
     Given = ParamSpec("Given")

@@ -9,15 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, get_args
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.checks import connect
+from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.kafka.clients import Clients, kafka_python
 from orchestrator.services.kafka.security import USER, BrokerSecurity, Mechanism, Security
 from orchestrator.services.kafka.topics import BrokerState
 from orchestrator.services.once import locked_property
-from orchestrator.services.secret import Secret
+from orchestrator.services.options import Secret
 from orchestrator.services.service import Service
 from orchestrator.services.tls import Tls
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import kafka
     from kafka.consumer.fetcher import ConsumerRecord
 
-    from orchestrator.probes import Probe
-    from orchestrator.probes.checks import Target
+    from orchestrator.probes import Probe, Target
     from orchestrator.services.hooks import Runtime
 
 EXTERNAL_PORT: Final = 9092

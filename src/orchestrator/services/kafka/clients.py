@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import OwnStack, driver
-from orchestrator.services.secret import masked
+from orchestrator.services.options import masked
 from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from orchestrator.services.secret import Secret
+from orchestrator.services.options import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

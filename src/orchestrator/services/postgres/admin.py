@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import ServiceError
-from orchestrator.probes.checks import ATTEMPT
+from orchestrator.probes import ATTEMPT
 from orchestrator.probes.waiting import FROZEN, answers, await_ready
 from orchestrator.services.once import ProcessLock, driver
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.checks import connect
+from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import Extras
 from orchestrator.services.once import ProcessLock
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy
 
-    from orchestrator.probes import Probe
-    from orchestrator.probes.checks import Target
+    from orchestrator.probes import Probe, Target
     from orchestrator.services.tls import Tls
 
 Isolation = Literal["schema", "database", "transaction", "none"]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 from urllib.parse import quote, urlencode
 
 from orchestrator.errors import DeclarationError, ServiceError
-from orchestrator.probes import Call, NotReadyError
-from orchestrator.probes.checks import connect
+from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import driver, locked_property
