@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from orchestrator import errors, probes
-    from orchestrator.environment.services import Services
+    from orchestrator.environment import Services
     from orchestrator.mixin import ServicesMixin
     from orchestrator.services.compose import Compose
     from orchestrator.services.container import Build, Container
@@ -53,7 +53,7 @@ _HOMES: Final = {
     "Build": "services.container",
     "File": "services.files",
     "Redpanda": "services.kafka.redpanda",
-    "Services": "environment.services",
+    "Services": "environment",
     "ServicesMixin": "mixin",
     "errors": "errors",
     "probes": "probes",

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from unittest import TestCase
 
-from orchestrator.environment.services import (
+from orchestrator.environment import (
     ENVIRONMENT,
     check_declarations,
     declared_services,

@@ -36,7 +36,7 @@ from orchestrator.services.options import masked
 from orchestrator.services.service import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.environment.context import StartContext
@@ -174,8 +174,8 @@ def _start(
     await_network: Callable[[], None],
 ) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
-    engine, image_name = context.engine, image[0]
-    declared = copies(declaration, declaration.files)
+    engine = context.engine
+    declared = copies(declaration, declaration.files) if declaration.files else []
     password = secrets.token_urlsafe(18)
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         runtime = Runtime(
@@ -189,7 +189,7 @@ def _start(
             helper=context.helper_container,
             snapshot=snapshot,
         )
-        handle = bind(declaration, runtime, image=image_name)
+        handle = bind(declaration, runtime, image=image[0])
         context.bound.append(handle)
         extras = handle.server_extras()
         if extras.on_own:
@@ -200,15 +200,8 @@ def _start(
         spec = _spec(handle, context, extras, image=image[1])
         with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(spec)
-        own = [Copy(path=at, source=it) for at, it in handle.server_files().items()]
-        written, links = [*own, *declared, *extras.copies], handle.server_links()
-        if written or links:
-            with context.span(alias, "files"):
-                where = {it.path: it.path for it in written}
-                if handle.tmpfs:
-                    where = {path: engine.real_path(runtime.container, path) for path in where}
-                check_hidden(handle, where, [*handle.tmpfs, *handle.server_tmpfs()])
-                engine.copy_into(runtime.container, written, links=links)
+        with context.span(alias, "files"):
+            _write_files(handle, [*declared, *extras.copies])
         with context.span(alias, "network"):
             await_network()
             for name, its_names in [*runtime.networks.items()][1:]:
@@ -225,6 +218,20 @@ def _start(
             context.follow(handle)
             return handle
     raise AssertionError  # the last attempt returns or raises
+
+
+def _write_files(handle: Service, declared: Sequence[Copy]) -> None:
+    """Put files into a container: those that were declared, and those that its image needs."""
+    engine, container = handle.running.engine, handle.running.container
+    own = [Copy(path=path, source=content) for path, content in handle.server_files().items()]
+    links = handle.server_links()
+    if declared:
+        where = {it.path: it.path for it in declared}
+        if handle.tmpfs:
+            where = {path: engine.real_path(container, path) for path in where}
+        check_hidden(handle, where, [*handle.tmpfs, *handle.server_tmpfs()])
+    if own or declared or links:
+        engine.copy_into(container, [*own, *declared], links=links)
 
 
 def _check_starved(handle: Service, error: EngineError) -> None:

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect
-from orchestrator.environment import keeper, warm
+from orchestrator.environment import declared_services, keeper, warm
 from orchestrator.environment.environment import Environment
 from orchestrator.environment.keeper import OF_SERVERS, OF_THE_RUN, UnlikeError, note
 from orchestrator.environment.launch import release
-from orchestrator.environment.services import declared_services
 from orchestrator.images import known_failures
 from orchestrator.images.lockfile import lock_path
 from orchestrator.services.service import memory_needed

@@ -122,7 +122,7 @@ class Worker:
         except LookupError as error:
             self._channel.send(Prepared(trouble=str(error)))
             return
-        from orchestrator.environment.services import start_ahead  # who has services has loaded it
+        from orchestrator.environment import start_ahead  # who has services has loaded it
 
         began, self._prepared = unpatched.now(), type(tests[0])
         try:
@@ -142,7 +142,7 @@ class Worker:
         """Remove what was started ahead for a class that had no use for it."""
         cls, self._prepared = self._prepared, None
         if cls is not None:
-            from orchestrator.environment.services import drop_ahead
+            from orchestrator.environment import drop_ahead
 
             drop_ahead(cls)
 

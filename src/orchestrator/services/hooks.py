@@ -201,7 +201,7 @@ def enter_alone(
             f"This {kind} is entered already; another {kind}(…) has a server of its own"
         )
     try:
-        above = importlib.import_module("orchestrator.environment.services")
+        above = importlib.import_module("orchestrator.environment")
         found: Mapping[AnyDeclaration, AnyDeclaration] = stack.enter_context(
             above.alone(services, name=kind)
         )
