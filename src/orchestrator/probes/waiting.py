@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import threading
@@ -86,13 +87,13 @@ def await_ready(
     cancelled: Callable[[], bool] = lambda: False,
     published: bool = False,
 ) -> None:
-    """Return when a service is ready, or nobody waits any more.
-
-    With `published`, its port must be within reach once the server listens.
+    """Return when a service is ready, or nobody waits any more (`cancelled`).
 
     Raises:
-        ServiceExitedError: It ended.
-        ServiceNotReadyError: It was not ready in so many seconds, or by its deadline.
+        ServiceExitedError: It ended; raised at once, not at the deadline.
+        DeclarationError: Its probe can never succeed; raised at once too.
+        ServiceNotReadyError: It was not ready in so many seconds, or by its deadline; or the port
+            that was `published` is out of reach. The probe's last error is the cause.
     """
     probe = target.readiness()
     if probe is not None:
@@ -130,14 +131,7 @@ def wait_until_ready(
     cancelled: Callable[[], bool] = lambda: False,
     published: bool = False,
 ) -> None:
-    """Try a probe until it succeeds, or nobody waits any more (`cancelled`).
-
-    Raises:
-        ServiceExitedError: The container ended; raised at once, not at the deadline.
-        DeclarationError: The probe can never succeed; raised at once too.
-        ServiceNotReadyError: The deadline passed, or the port that was `published` is out of
-            reach; the probe's last error is the cause.
-    """
+    """Try a probe until it succeeds; raises what `await_ready` does."""
     started = time.monotonic()
     attempts, looks = 0, _Looks(probe, target, published=published)
 
@@ -155,12 +149,10 @@ def wait_until_ready(
     def temporary(error: BaseException) -> bool:
         return isinstance(error, Exception) and not isinstance(error, _FINAL)
 
-    def try_probe() -> None:
-        poll(attempt, timeout=timeout, retry_on=temporary)
-
     try:
         with watching(probe, target) as watched:
-            bounded(try_probe, timeout=timeout + ATTEMPT, cancelled=cancelled)
+            tries = functools.partial(poll, attempt, timeout=timeout, retry_on=temporary)
+            bounded(tries, timeout=timeout + ATTEMPT, cancelled=cancelled)
     except (ServiceExitedError, DeclarationError, MissingDriverError) as error:
         if not isinstance(error, ServiceExitedError) or not _became_ready(probe, target, error):
             raise
@@ -227,9 +219,9 @@ def exited(target: Target, state: ContainerState | None) -> ServiceExitedError:
     if state is None or state.status in ("dead", "removing"):
         text = f"{called(target.alias, target.image)}: its container was removed by somebody else"
         return ServiceExitedError(text, service=alias, exit_code=-1, oom_killed=False)
-    ending = target.running.engine.ending(state)
+    ending, why = target.running.engine.ending(state), target.why_ended()
     return ServiceExitedError(
-        f"{called(target.alias, target.image)} {ending}{_also(target.why_ended())}",
+        f"{called(target.alias, target.image)} {ending}{f': {why}' if why else ''}",
         service=alias,
         exit_code=ending.exit_code,
         oom_killed=ending.oom_killed,
@@ -333,10 +325,6 @@ def _asked_port(probe: Probe, target: Target) -> int | None:
     main = next(iter(target.container_ports()), "")
     port = getattr(probe, "port", None)
     return port or (int(main.partition("/")[0]) if main.endswith("/tcp") else None)
-
-
-def _also(error: str) -> str:
-    return f": {error}" if error else ""
 
 
 def bounded(

@@ -132,11 +132,19 @@ def copies(service: object, files: Mapping[str, str | Path | bytes | File]) -> l
     return found
 
 
-def tmpfs_options(size: object) -> str | None:
-    """The mount options of a file system in memory, from its size or from the options themselves.
+def check_tmpfs(service: object, tmpfs: object) -> None:
+    """Raise DeclarationError unless the option ``tmpfs`` can be used."""
+    good = isinstance(tmpfs, Mapping) and all(
+        options.is_path(path) and tmpfs_options(size) for path, size in tmpfs.items()
+    )
+    expected = "a mapping of absolute container path to size or mount options, such as '64m' or "
+    options.check(service, "tmpfs", good, f"{expected}'size=64m,exec,mode=0770,uid=1000'")
 
-    Returns:
-        Them, such as ``"size=1048576,exec"``; None when they cannot be used.
+
+def tmpfs_options(size: object) -> str | None:
+    """The mount options of a file system in memory, from its size or from themselves.
+
+    None when they cannot be used.
     """
     if options.in_bytes(size) > 0:
         return f"size={options.in_bytes(size)}"

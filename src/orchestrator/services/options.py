@@ -48,10 +48,13 @@ def check_flag(service: object, option: str, value: object) -> None:
     check(service, option, isinstance(value, bool), "True or False")
 
 
-def check_environment(service: object, option: str, values: Mapping[str, object]) -> None:
+def check_environment(service: object, option: str, values: object) -> None:
     """Raise DeclarationError unless names and values are texts."""
-    check(service, option, isinstance(values, Mapping), "a mapping of text to text")
     kind = service if isinstance(service, str) else type(service).__name__
+    if not isinstance(values, Mapping):
+        raise DeclarationError(
+            f"{kind}({option}={values!r}) cannot be used: expected a mapping of text to text"
+        )
     place = f"{kind}({option}=…)"
     for name, value in values.items():
         if not is_text(name) or "=" in name:
@@ -61,6 +64,25 @@ def check_environment(service: object, option: str, values: Mapping[str, object]
         if not isinstance(value, str):
             instead = "leave it out" if value is None else f"expected text, such as {str(value)!r}"
             raise DeclarationError(f"{place} cannot set {name} to {value!r}: {instead}")
+
+
+def check_exec(argv: object, *, workdir: object, env: object, stdin: object) -> None:
+    """Raise DeclarationError for an argument of `Service.exec` that cannot be used."""
+    if not is_words(argv) or not argv:
+        raise DeclarationError(
+            f"the command {argv!r} cannot be run: expected a list of arguments such as "
+            "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
+        )
+    if workdir is not None and not is_path(workdir):
+        raise DeclarationError(
+            f"exec(workdir={workdir!r}) cannot be used: expected a folder's absolute path in the "
+            "container"
+        )
+    check_environment("exec", "env", {} if env is None else env)
+    if not isinstance(stdin, (str, bytes, type(None))):
+        raise DeclarationError(
+            f"exec(stdin=…) cannot be {type(stdin).__name__}: expected text or bytes"
+        )
 
 
 def in_bytes(size: object) -> int:

@@ -1,8 +1,4 @@
-"""`Service`: what a test class declares, and what it holds while the service runs.
-
-One class is both. As declared in a class body it is a frozen value that touches nothing. When the
-class is set up, a copy of it is bound to a container: its *handle*, which the descriptor hands out.
-"""
+"""`Service`: what a test class declares; while it runs, a copy with its container: its *handle*."""
 
 from __future__ import annotations
 
@@ -164,23 +160,9 @@ class Service(Hooks):
             DeclarationError: An argument cannot be used.
             EngineError: It could not be run, or did not end in time.
         """
-        if not options.is_words(argv) or not argv:
-            raise DeclarationError(
-                f"the command {argv!r} cannot be run: expected a list of arguments such as "
-                "['ls', '/'], or ['sh', '-c', 'ls | wc -l'] where a shell is needed"
-            )
+        options.check_exec(argv, workdir=workdir, env=env, stdin=stdin)
         if user is not None:
             files.check_owner(user, "exec(user=…)")
-        if workdir is not None and not options.is_path(workdir):
-            raise DeclarationError(
-                f"exec(workdir={workdir!r}) cannot be used: expected a folder's "
-                "absolute path in the container"
-            )
-        options.check_environment("exec", "env", {} if env is None else env)
-        if not isinstance(stdin, (str, bytes, type(None))):
-            raise DeclarationError(
-                f"exec(stdin=…) cannot be {type(stdin).__name__}: expected text or bytes"
-            )
         return self.running.engine.exec(
             self.running.container,
             argv,
@@ -317,16 +299,10 @@ class Service(Hooks):
         memory = _LEAST_MEMORY if self.memory is None else options.in_bytes(self.memory)
         check("memory", memory >= _LEAST_MEMORY, expected)
         check("shm_size", options.in_bytes(self.shm_size) > 0, "bytes, or text such as '256m'")
-        good = isinstance(self.tmpfs, Mapping) and all(
-            options.is_path(path) and files.tmpfs_options(size) for path, size in self.tmpfs.items()
-        )
-        expected = (
-            "a mapping of absolute container path to size or mount options, such as '64m' or "
-        )
-        check("tmpfs", good, f"{expected}'size=64m,exec,mode=0770,uid=1000'")
         log_to = self.log_to  # a logger, without the import of logging
         good = log_to is None or options.is_text(log_to) or hasattr(log_to, "handle")
         check("log_to", good, "a logger, or a logger's name")
+        files.check_tmpfs(self, self.tmpfs)
         files.check_files(self, self.files, mounted=self.tmpfs)
         options.choice(self, "scope", self.scope, get_args(Scope))
         if self.scope == "run" and log_to is not None:
