@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _INTERVAL: Final = 0.015  # seconds between two attempts
 _SHARE: Final = 0.02  # of the time waited so far: what is slow is asked less often
 _LIVENESS_INTERVAL: Final = 0.1
+_LIVENESS_SHARE: Final = 0.1  # of the time waited so far: an inspect costs us and the daemon 3 ms
 # In /proc/net/tcp, whose addresses are words of the machine's byte order.
 _LISTENS: Final = "0A"
 _LOOPBACK: Final = re.compile(r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000")
@@ -176,19 +177,20 @@ def wait_until_ready(
 
 
 class _Looks:
-    """What is looked at when an attempt has failed, each in its time: an inspect costs 3 ms."""
+    """What is looked at when an attempt has failed, each in its time."""
 
     def __init__(self, probe: Probe, target: Target, *, published: bool) -> None:
         self._probe, self._target = probe, target
-        self._next_life = 0.0
-        self._next_try = time.monotonic() + _FIRST_TRY if published else math.inf
+        self._began = time.monotonic()
+        self._next_life = self._began
+        self._next_try = self._began + _FIRST_TRY if published else math.inf
         self._cut_off = 0
 
     def take(self) -> None:
         """Whether it lives, and whether its port can be reached at all."""
         now = time.monotonic()
         if now >= self._next_life:
-            self._next_life = now + _LIVENESS_INTERVAL
+            self._next_life = now + max(_LIVENESS_INTERVAL, _LIVENESS_SHARE * (now - self._began))
             _check_alive(self._target)
         if now >= self._next_try:
             reason = _out_of_reach(self._probe, self._target)
