@@ -43,6 +43,7 @@ PATIENCE: Final = 2.0
 INHERITED: Final = 3
 """The descriptor that a keeper begins with."""
 _LONGEST_PATH: Final = 100  # bytes of a socket's; systems end at 104 or 108
+_PAUSE: Final = 0.1  # seconds, where no descriptor is free
 _LENGTH: Final = struct.Struct("!I")
 _LONGEST_LOG: Final = 1 << 16
 MAIN_MODULE: Final = "__mp_main__"
@@ -257,6 +258,7 @@ class Keeper:
         self.path = path
         self.listener = listener
         self.over = threading.Event()
+        self.left = threading.Event()  # the place is free for another
         self.lock = threading.RLock()  # of what several requests change
         self._ending: list[socket.socket] = []  # who waits for all to be removed
 
@@ -267,9 +269,11 @@ class Keeper:
         try:
             self.keep()
         finally:
+            self.over.set()
             with contextlib.suppress(OSError), locked():
                 if self.path.stat().st_ino == inode:  # after a long sleep it is another's
                     self.path.unlink()
+            self.left.set()
             with contextlib.suppress(OSError):
                 self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
@@ -301,7 +305,9 @@ class Keeper:
             try:
                 connection, _ = self.listener.accept()
             except OSError:
-                return
+                if self.over.wait(_PAUSE):
+                    return
+                continue
             threading.Thread(target=self._converse, args=[connection], daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:

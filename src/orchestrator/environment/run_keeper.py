@@ -22,7 +22,7 @@ from orchestrator.engine import connect
 from orchestrator.environment import keeper
 from orchestrator.environment.context import StartContext
 from orchestrator.environment.launch import release
-from orchestrator.environment.shared import WAIT, apart, has_ended, start_apart
+from orchestrator.environment.shared import WAIT, Root, apart, has_ended, start_apart
 from orchestrator.errors import OrchestratorError, ServiceError
 from orchestrator.images import find_lock
 from orchestrator.services.once import ProcessLock, load_early, locked_property
@@ -32,7 +32,6 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.environment.shared import Root
     from orchestrator.services.service import Service
 
 _TICK: Final = 2.0  # seconds between two words to who waits, and between two looks at the run
@@ -73,7 +72,7 @@ class RunKeeper(keeper.Keeper):
         super().__init__(Path(order["socket"]), socket.socket(fileno=keeper.INHERITED))
         self._run = order["run"]
         self._servers: dict[str, _Server] = {}
-        self._roots: set[Root] = set()
+        self._roots = {Root(**order["root"])}
 
     def keep(self) -> None:
         """Return when nobody of the run is left."""
@@ -114,14 +113,19 @@ class RunKeeper(keeper.Keeper):
             keeper.send(connection, {"stopped": False})
             return False
         server = self._server(request)
+        if server is None:
+            self.left.wait()  # then who asks finds another keeper
+            return False
         while not server.ready.wait(_TICK):
             keeper.send(connection, {"wait": WAIT})
         keeper.send(connection, server.answer)
         return False
 
-    def _server(self, request: Mapping[str, Any]) -> _Server:
-        """The one that is asked for; who is first has it started."""
+    def _server(self, request: Mapping[str, Any]) -> _Server | None:
+        """The one that is asked for; who is first has it started. None when the run is over."""
         with self.lock:
+            if self.over.is_set():
+                return None
             if request["root"].lives:
                 self._roots.add(request["root"])
             key, ended = request["key"], None

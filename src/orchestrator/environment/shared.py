@@ -20,7 +20,7 @@ import socket
 import sys
 import weakref
 from concurrent import futures
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
@@ -308,7 +308,11 @@ class ServersOfRun:
                 listener.bind(str(self._path))
                 self._path.chmod(0o600)
                 listener.listen(_BACKLOG)
-                order = {"run": self._run, "socket": str(self._path)}
+                order = {
+                    "run": self._run,
+                    "socket": str(self._path),
+                    "root": asdict(_root()),
+                }
                 inherits = listener.fileno()
                 keeper.spawn("run_keeper", order, inherits=inherits, environ=os.environ)
         return keeper.connected(self._path)

@@ -211,20 +211,22 @@ class WarmKeeper(keeper.Keeper):
         with keeper.locked():  # the place is the next one's; who wants to know finds this one still
             self.path = self.path.rename(self.path.with_suffix(f".{os.getpid()}{warm.SOCKET}"))
         self._state, self._taker = "taken", pid
-        threading.Thread(target=self._await_end, args=[connection, pid], daemon=True).start()
         handles = self._environment.handles
         held = self._session.share()
-        keeper.send(
-            connection,
-            {
-                "session": self._session.id,
-                "engine": keeper.published(next(iter(handles.values())).running.engine),
-                "services": {it.alias: keeper.handed(of, it) for of, it in handles.items()},
-                "watchdogs": len(held),
-            },
-        )
-        if held:  # should this process be killed, its servers live as long as the taker does
-            socket.send_fds(connection, [b"."], held)
+        answer = {
+            "session": self._session.id,
+            "engine": keeper.published(next(iter(handles.values())).running.engine),
+            "services": {it.alias: keeper.handed(of, it) for of, it in handles.items()},
+            "watchdogs": len(held),
+        }
+        try:
+            keeper.send(connection, answer)
+            if held:  # should this process be killed, its servers live as long as the taker does
+                socket.send_fds(connection, [b"."], held)
+        except BaseException:
+            self.over.set()
+            raise
+        threading.Thread(target=self._await_end, args=[connection, pid], daemon=True).start()
         return True
 
     def _await_end(self, connection: socket.socket, pid: int) -> None:
