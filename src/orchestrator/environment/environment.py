@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment import OF_CLASS
@@ -156,7 +156,7 @@ class Environment:
             return connect(self._settings, endpoint=endpoint)
         from orchestrator.environment.keeper import LateEngine
 
-        return LateEngine(self._settings, endpoint).as_engine
+        return cast("Engine", LateEngine(self._settings, endpoint))
 
     def skips(self, error: EngineUnavailableError) -> bool:
         """Whether the tests are skipped, because that is asked for where there is no daemon.

@@ -21,7 +21,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect
 from orchestrator.files import private_folder
@@ -247,12 +247,7 @@ def imported(name: str, file: str | None) -> Any:
 
 
 class Keeper:
-    """A process that keeps servers, and answers this user's processes until it is over.
-
-    Args:
-        path: Where its socket is.
-        listener: The socket.
-    """
+    """A process that keeps servers, and answers this user's processes until it is over."""
 
     def __init__(self, path: Path, listener: socket.socket) -> None:
         self.path = path
@@ -394,8 +389,3 @@ class LateEngine:
         """Close what was opened."""
         if "_opened" in vars(self):
             self._opened.close()
-
-    @property
-    def as_engine(self) -> Engine:
-        """The same, to a type checker."""
-        return cast("Engine", self)

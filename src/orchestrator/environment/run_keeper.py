@@ -62,11 +62,7 @@ class _Server:
 
 
 class RunKeeper(keeper.Keeper):
-    """The servers of one run; it is over when no process is left that began it.
-
-    Args:
-        order: What it is told when it begins.
-    """
+    """The servers of one run; it is over when no process is left that began it."""
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         super().__init__(Path(order["socket"]), socket.socket(fileno=keeper.INHERITED))

@@ -21,7 +21,7 @@ import types
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from orchestrator.engine import find_endpoint
 from orchestrator.environment.context import StartContext
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from orchestrator.engine import Endpoint
+    from orchestrator.engine.docker import Engine
     from orchestrator.services.once import OwnStack
     from orchestrator.settings import Settings
 
@@ -143,7 +144,7 @@ class Origin:
             late = LateEngine(self._settings, self._endpoint)
             late.know(answer["engine"])
             context = StartContext(
-                engine=late.as_engine,
+                engine=cast("Engine", late),
                 settings=self._settings,
                 lock=find_lock(self._settings),
                 test_class=self._name,

@@ -48,11 +48,7 @@ _OF_A_SHELL: Final = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
 
 
 class WarmKeeper(keeper.Keeper):
-    """One class's servers, from the order to make them to their end.
-
-    Args:
-        order: What to make, as `Origin.make_next` gives it.
-    """
+    """One class's servers, from the order of `Origin.make_next` to their end."""
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         path = keeper.folder() / f"{order['key']}{warm.SOCKET}"
@@ -155,11 +151,7 @@ class WarmKeeper(keeper.Keeper):
         return wanted and not self.over.is_set()
 
     def _make(self) -> None:
-        """Start the servers.
-
-        Raises:
-            Exception: They cannot be kept.
-        """
+        """Start the servers; raises where they cannot be kept."""
         self._make_room()
         settings = replace(
             Settings.from_environment(), warm=0.0, run=None, logs=None, timeline=None
@@ -246,7 +238,6 @@ class WarmKeeper(keeper.Keeper):
             raise UnlikeError("the servers that were kept do not run any more")
 
     def _lives(self) -> bool:
-        """Whether all that was made runs and answers."""
         return self._environment is not None and self._environment.lives(patience=keeper.PATIENCE)
 
 
@@ -284,11 +275,7 @@ class Account:
         sys.addaudithook(self._saw)
 
     def complete(self, mounts: Iterable[str]) -> None:
-        """Note what no hook tells: modules that came from a cache, and what containers see.
-
-        Raises:
-            UnlikeError: Something has changed meanwhile, or cannot be told.
-        """
+        """Note what no hook tells: modules that came from a cache, and what containers see."""
         for module in tuple(sys.modules.values()):
             path = getattr(module, "__file__", None)
             if isinstance(path, str):
@@ -316,15 +303,10 @@ class Account:
                 raise UnlikeError(f"{mount}, which is mounted, has too many files to watch")
 
     def check(self, environ: Mapping[str, str], *, started: float, newest: int) -> None:
-        """Compare with how things are now, and with another process.
+        """Raise UnlikeError for what is not as it was, or not as in the other process.
 
-        Args:
-            environ: That process's environment variables.
-            started: When it started, in seconds since the epoch.
-            newest: When the newest of its own modules was changed, in nanoseconds.
-
-        Raises:
-            UnlikeError: Something is not as it was; the message names it.
+        That has these variables, `started` so many seconds after the epoch, and the `newest` of its
+        own modules was changed so many nanoseconds after it.
         """
         if newest >= self._began:
             raise UnlikeError("a module of the test process has changed")
