@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.engine import Endpoint, connect
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Label, RunOptions
+from orchestrator.engine.endpoint import own_address
 from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
@@ -168,6 +170,15 @@ class EngineContractTest(unittest.TestCase):
         self.assertEqual([], refusals)
         hosts = self.engine.exec(spec.name, ["cat", "/etc/hosts"]).stdout
         self.assertRegex(hosts, r"203\.0\.113\.7\s+far")
+
+    def test_containers_of_a_rootless_engine_call_the_machines_own_address(self) -> None:
+        """The gateway that it knows is in a network of its own."""
+        about = {"Version": "26.1.5", "ApiVersion": "1.40", "Components": [{"Name": "rootlesskit"}]}
+        instead = lambda line: good(json.dumps(about).encode()) if "/version" in line else None  # noqa: E731
+        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
+        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
+        self.addCleanup(engine.close)
+        self.assertEqual(own_address("198.51.100.1"), engine.test_process)
 
 
 class DaemonOutOfReachTest(unittest.TestCase):

@@ -66,6 +66,7 @@ _EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed i
 _NANO_CPUS: Final = 1_000_000_000
 _NETWORK_SECONDS: Final = 5.0
 _HOST_GATEWAY: Final = "host-gateway"  # the daemon puts the address there
+_ELSEWHERE: Final = "198.51.100.1"  # of a network that is nobody's (RFC 5737)
 _ATTACHED: Final = {"Detach": False, "Tty": False}
 _ALWAYS_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
@@ -126,11 +127,13 @@ class Engine:
         """The address at which containers reach this process, as `ContainerSpec.hosts` takes it.
 
         That of the daemon's machine, where the process runs too; of a remote daemon, the address
-        from which this machine speaks to that one.
+        from which this machine speaks to that one; of one in a network of its own, as a rootless
+        one is, the address from which it speaks to the world.
         """
-        if ipaddress.ip_address(self.bind_address).is_unspecified:
+        remote = ipaddress.ip_address(self.bind_address).is_unspecified
+        if remote or (self.is_rootless and not self.is_podman):
             with contextlib.suppress(OSError):
-                return own_address(self.host)
+                return own_address(self.host if remote else _ELSEWHERE)
         return _HOST_GATEWAY
 
     def bridge_gateway(self) -> str | None:
@@ -165,7 +168,7 @@ class Engine:
             gateway = spec.network and self._gateway(spec.network)
             if hosts.get(TEST_PROCESS) == _HOST_GATEWAY:
                 hosts.pop(TEST_PROCESS)  # before 5.3 it takes the word for an address
-                if gateway:
+                if gateway and not self.is_rootless:  # which knows the machine by itself
                     hosts[TEST_PROCESS] = gateway
         try:
             return self._create(spec, hosts)
@@ -177,8 +180,20 @@ class Engine:
     @cached_property
     def is_podman(self) -> bool:
         """Whether it is Podman behind Docker's API, which does some things in its own way."""
+        return product_of(self._version) == "Podman"
+
+    @cached_property
+    def is_rootless(self) -> bool:
+        """Whether it runs without root: its networks are in a namespace of its own."""
+        if not self.is_podman:
+            return "rootlesskit" in str(self._version.get("Components"))
+        with self._pool.client("tell about itself") as client:
+            return "name=rootless" in client.info()["SecurityOptions"]
+
+    @cached_property
+    def _version(self) -> Mapping[str, Any]:
         with self._pool.client("tell its version") as client:
-            return product_of(client.version()) == "Podman"
+            return client.version()  # type: ignore[no-any-return]
 
     def _check_mounts(self, spec: ContainerSpec) -> None:
         """Podman makes a folder where the source is missing; Docker refuses."""

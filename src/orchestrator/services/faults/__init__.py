@@ -100,12 +100,18 @@ def slowed(
         loss: The part of packets that is lost, such as ``0.05``; TCP sends those again.
 
     Raises:
-        ServiceError: The engine's kernel does not allow it.
+        ServiceError: The engine's kernel does not allow it, or the engine is rootless Podman.
     """
     from importlib import resources  # seldom needed; this package may be in an archive
 
     _check_slowness(latency=latency, jitter=jitter, loss=loss)
     running: Runtime = service.running
+    if running.engine.is_podman and running.engine.is_rootless:
+        raise ServiceError(
+            f"{service.alias} cannot be slowed: rootless Podman leads this machine's connections "
+            "around the server's network. Use Docker, or Podman with root",
+            service=service.alias,
+        )
     with running.helper(
         running.container,
         entry=LOCK_ENTRY,
