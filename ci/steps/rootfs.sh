@@ -19,9 +19,8 @@ make_rootfs() {
         IFS=,
         printf %s "$*"
     )" --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
-        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-        --dpkgopt='path-exclude=/usr/share/locale/*' \
         "$suite" "$folder" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+    rm -rf "$folder"/usr/share/{doc,man,locale}
     # What configuring the packages would have done, as far as it is needed.
     for name in bin sbin lib lib64; do
         [[ ! -d $folder/usr/$name || -e $folder/$name ]] || ln -s "usr/$name" "$folder/$name"
