@@ -1,4 +1,4 @@
-"""The two ends of the socket between parent and worker.
+"""The two ends of the socket between parent and worker, and the memory that they share.
 
 The worker's end blocks: it has nothing else to do. The parent's end never blocks, so a frozen
 worker cannot freeze the run.
@@ -7,7 +7,9 @@ worker cannot freeze the run.
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
+import struct
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.runner.messages import Message
 
 _CHUNK: Final = 1 << 16
+_SCORES: Final = 1 << 17  # numbers on a scoreboard, of 8 bytes; tests beyond them take messages
+_NONE: Final = -1.0
 _HIGH: Final = 512  # tests that tidy up descriptors they never opened rarely reach this far
 _FORK_ESCAPED: Final = 70
 _ESCAPED: Final = b"orchestrator: a forked child returned from its test and was ended\n"
@@ -43,26 +47,18 @@ class WorkerEnd:
         self._identity = identity(self._descriptor)
         self._owner = os.getpid()
         self._received = b""
-        self._unsent = b""
         self._lock = Lock()  # a test may report from threads
         os.register_at_fork(after_in_child=self._close_in_child)
 
-    def send(self, message: Message, *, later: bool = False) -> None:
-        """Send a message, or write it together with the next one.
+    def send(self, message: Message) -> None:
+        """Send a message.
 
         Raises:
             ChannelLostError: The parent, or the descriptor, is gone.
         """
-        if unpatched.getpid() != self._owner:
-            # A test forked and its child came back into the runner: it must not report.
-            unpatched.write(2, _ESCAPED)
-            unpatched.exit_at_once(_FORK_ESCAPED)
+        _end_child_of(self._owner)
         line = encode(message)
-        if later:
-            self._unsent += line
-            return
         with self._lock:
-            line, self._unsent = self._unsent + line, b""
             self._check()
             try:
                 while line:
@@ -100,6 +96,68 @@ class WorkerEnd:
     def _close_in_child(self) -> None:
         if identity(self._descriptor) == self._identity:  # not so in a child of a child
             unpatched.close(self._descriptor)
+
+
+def _end_child_of(process: int) -> None:
+    """End a child that a test has forked and that came back into the runner: it reports nothing."""
+    if unpatched.getpid() != process:
+        unpatched.write(2, _ESCAPED)
+        unpatched.exit_at_once(_FORK_ESCAPED)
+
+
+class WorkerScores:
+    """Where a worker notes which test runs, and which have passed.
+
+    Most tests pass, and most are quick: a message for each would take longer than they do. What
+    stands in memory that the parent can read, too, is there also when the worker has crashed.
+
+    Args:
+        descriptor: The file of a `ParentScores`.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._numbers = memoryview(mmap.mmap(descriptor, 0)).cast("d")
+        self._owner = os.getpid()
+        os.close(descriptor)
+
+    def running(self, ordinal: int | None) -> None:
+        """Note the place of the test that runs now."""
+        _end_child_of(self._owner)
+        self._numbers[0] = _NONE if ordinal is None else ordinal
+
+    def passed(self, ordinal: int, seconds: float) -> bool:
+        """Note that a test has passed; returns whether there is room for it."""
+        if ordinal + 1 >= len(self._numbers):
+            return False
+        _end_child_of(self._owner)
+        self._numbers[ordinal + 1] = seconds
+        return True
+
+
+class ParentScores:
+    """What a worker has noted of the tests of its unit.
+
+    Args:
+        file: An empty file, whose content the worker maps into its memory.
+    """
+
+    def __init__(self, file: int) -> None:
+        os.ftruncate(file, 8 * _SCORES)
+        self._file = file
+
+    def clear(self, tests: int) -> None:
+        """Forget the unit before, when a worker begins one of so many tests."""
+        os.pwrite(self._file, struct.pack("d", _NONE) * min(tests + 1, _SCORES), 0)
+
+    @property
+    def running(self) -> int | None:
+        """The place of the test that runs."""
+        [place] = struct.unpack("d", os.pread(self._file, 8, 0))
+        return None if place < 0 else int(place)
+
+    def seconds(self, tests: int) -> memoryview[float]:
+        """How long each test took that has passed; less than nothing for the others."""
+        return memoryview(os.pread(self._file, 8 * tests, 8)).cast("d")
 
 
 class ParentEnd:

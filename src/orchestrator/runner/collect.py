@@ -14,6 +14,8 @@ import unittest
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,8 +70,28 @@ class PlainSuites:
         return more
 
 
-def collect(options: Options, suites: PlainSuites) -> list[tuple[Unit, Sequence[Any]]]:
-    """Load what the arguments name, the way unittest does, as units with their live tests.
+@dataclass
+class Group:
+    """The tests of a unit; those of one class stand together, so that its fixtures run once."""
+
+    key: str
+    tests: list[Any]
+
+    @cached_property
+    def unit(self) -> Unit:
+        """The unit as the parent knows it."""
+        first = self.tests[0]
+        classes = dict.fromkeys(map(type, _leaves(first) if is_suite(first) else self.tests))
+        tests = tuple(map(described, self.tests))
+        by_owner = {known.owner: test for known, test in zip(tests, self.tests, strict=True)}
+        files = {owner: path for owner, test in by_owner.items() if (path := _file(test))}
+        services = {class_name(cls): it for cls in classes if (it := memory_of_services(cls))}
+        ahead = self.key in services and can_start_ahead(type(first))
+        return Unit(key=self.key, tests=tests, files=files, services=services, ahead=ahead)
+
+
+def collect(options: Options, suites: PlainSuites) -> list[Group]:
+    """Load what the arguments name, the way unittest does, as the tests of units.
 
     A suite that overrides how its tests are run is a unit, and counts as one test; ``suites`` gets
     to know the others.
@@ -87,10 +109,15 @@ def collect(options: Options, suites: PlainSuites) -> list[tuple[Unit, Sequence[
         tests = itertools.chain.from_iterable(named)
     else:
         tests = suites.flat(loader.discover(options.start, options.pattern, options.top))
-    grouped: dict[str, list[Any]] = defaultdict(list)
+    found: dict[str, dict[type, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    keys: dict[type, str] = {}
     for test in tests:
-        grouped[_key(test, grouped)].append(test)
-    return [_unit(key, tests) for key, tests in grouped.items()]
+        cls = type(test)
+        key = keys.get(cls) or _key(test, found)
+        if key in (class_name(cls), cls.__module__) and not is_suite(test):
+            keys[cls] = key  # of all its tests
+        found[key][cls].append(test)
+    return [Group(key, list(itertools.chain(*it.values()))) for key, it in found.items()]
 
 
 def _named(
@@ -137,33 +164,11 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
         names = (f"{class_name(cls)}{f' {n}' if n > 1 else ''}" for n in itertools.count(1))
         return next(name for name in names if name not in taken)
     if cls.__module__ == "unittest.loader":  # one class stands for every failed import
-        return _id(test)
+        return described(test).id
     module = sys.modules.get(cls.__module__)
     if any(hasattr(module, fixture) for fixture in _MODULE_FIXTURES):
         return cls.__module__
     return owner_of(test)
-
-
-def _unit(key: str, tests: Sequence[Any]) -> tuple[Unit, Sequence[Any]]:
-    """Bring the tests of each class together, so that its fixtures run once."""
-    classes = list(dict.fromkeys(type(test) for test in tests))
-    tests = sorted(tests, key=lambda test: classes.index(type(test)))  # stable
-    unit = Unit(
-        key=key,
-        tests=tuple(map(described, tests)),
-        files={
-            owner: path
-            for owner, test in {owner_of(test): test for test in tests}.items()
-            if (path := _file(test))
-        },
-        services={
-            class_name(cls): memory
-            for cls in dict.fromkeys(type(leaf) for test in tests for leaf in _leaves(test))
-            if (memory := memory_of_services(cls))
-        },
-        ahead=key in map(class_name, classes) and can_start_ahead(classes[0]),
-    )
-    return unit, tests
 
 
 # Suites
@@ -208,7 +213,11 @@ def _parts(suite: Any) -> Sequence[Any]:
 
 def described(test: Any) -> Test:
     """A test as reports know it."""
-    return Test(id=_id(test), owner=owner_of(test), title=title_of(test))
+    owner = owner_of(test)
+    if is_suite(test):
+        return Test(id=owner, owner=owner, title=owner)
+    id_ = str(test.id()) if hasattr(test, "id") else owner
+    return Test(id=id_, owner=owner, title=_title(test))
 
 
 def class_name(cls: type) -> str:
@@ -225,17 +234,15 @@ def owner_of(test: Any) -> str:
 
 def title_of(test: Any) -> str:
     """A test in unittest's words: its name, and its docstring's first line below."""
-    if is_suite(test):
-        return class_name(type(test))
+    return class_name(type(test)) if is_suite(test) else _title(test)
+
+
+def _title(test: Any) -> str:
     try:
         summary = test.shortDescription()
     except Exception:  # noqa: BLE001 - a broken description must not lose the test
         summary = None
     return f"{test}\n{summary}" if summary else str(test)
-
-
-def _id(test: Any) -> str:
-    return owner_of(test) if is_suite(test) or not hasattr(test, "id") else str(test.id())
 
 
 def _source(test: Any) -> str:

@@ -117,10 +117,10 @@ class ServicesUp:
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """A test starts: a collected one, or another that a collected one runs."""
+    """A collected test runs another one, which starts."""
 
     ordinal: int  # of the collected one
-    title: str  # of the one that starts, where that is another
+    title: str  # of the one that starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +130,6 @@ class Ended:
     ordinal: int
     records: tuple[Record, ...]
     over: bool  # whether that was all of it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passed:
-    """A collected test ran once, and passed, under the name that it was collected with."""
-
-    ordinal: int
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +152,6 @@ Message: TypeAlias = (
     | ServicesUp
     | Began
     | Ended
-    | Passed
     | Finished
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, is_suite, owner_of, title_of
-from orchestrator.runner.messages import Began, Ended, FixtureFailed, Passed
+from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
+    from orchestrator.runner.channel import WorkerScores
     from orchestrator.runner.messages import Message
     from orchestrator.runner.options import Options
     from orchestrator.runner.results import Test
@@ -104,6 +105,7 @@ class Result(unittest.TestResult):
     def __init__(
         self,
         report: Callable[[Message], None],
+        scores: WorkerScores,
         options: Options,
         *,
         names: Mapping[int, Test],
@@ -119,6 +121,7 @@ class Result(unittest.TestResult):
         self.cut_short: Any = None  # the test that an interrupt ended
         self.fixture = ("", "")  # name, owner
         self._report, self._names, self._asked = report, names, asked
+        self._scores = scores
         self._not_ready: dict[str, tuple[Outcome, str]] = {}  # owner: why its tests cannot run
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
@@ -130,7 +133,7 @@ class Result(unittest.TestResult):
     def run_test(self, ordinal: int, test: Any, *, added: Callable[[], Sequence[Any]]) -> None:
         """Run a collected test, or a suite that runs its tests itself; then, what was ``added``."""
         self._ordinal, self._collected, before = ordinal, test, self.testsRun
-        self._report(Began(ordinal=ordinal, title=""))
+        self._scores.running(ordinal)
         try:
             test(self)
             while more := added():
@@ -296,19 +299,20 @@ class Result(unittest.TestResult):
     def _report_ended(self, *, over: bool) -> None:
         """Report what has ended since the last time."""
         ended, self._ended = [*self._ended, *(self._open if over else ())], []
-        if over and len(ended) == 1 and self._plainly_passed(ended[0]):
-            self._report(Passed(ordinal=self._ordinal or 0, seconds=ended[0].seconds))
-            self._forget()
-            return
-        records = tuple(execution.record(self._stands) for execution in ended)
-        self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
+        if not (over and len(ended) == 1 and self._plainly_passed(ended[0])):
+            records = tuple(execution.record(self._stands) for execution in ended)
+            self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
         if over:
+            self._scores.running(None)
             self._forget()
 
     def _plainly_passed(self, execution: _Execution) -> bool:
-        """Whether there is nothing to say of it that was not known when it was collected."""
-        known = None if self._ordinal is None else self._names.get(self._ordinal)
-        return not execution.entries and known == described(execution.test)
+        """Note a test that passed where nothing is new of it since it was collected; if it did."""
+        ordinal = self._ordinal
+        if ordinal is None or execution.entries:
+            return False
+        as_collected = self._names.get(ordinal) == described(execution.test)
+        return as_collected and self._scores.passed(ordinal, execution.seconds)
 
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""

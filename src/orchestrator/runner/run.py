@@ -23,7 +23,6 @@ from orchestrator.runner.messages import (
     Finished,
     FixtureBegan,
     FixtureFailed,
-    Passed,
     Prepared,
     ServicesUp,
 )
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
 _BY_ITSELF: Final = 3  # what the end of a process by itself counts for
-_TICK: Final = 0.5  # a death whose signal got lost is noticed this late, in seconds
+_TICK: Final = 0.2  # seconds in which what has passed is seen, and a death whose signal got lost
 _LOOKS: Final = 0.1  # seconds between two looks for idle processors
 _IDLE: Final = 0.5  # processors with nothing to do, for a start for which nobody waits
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
@@ -165,6 +164,8 @@ class Run:
         looks = self._schedule is not None and self._schedule.starts_ahead
         for worker, message in self._pool.events(tick=_LOOKS if looks else _TICK):
             self._handle(worker, message)
+        for worker in self._pool.workers:
+            self._see_passed(worker)
         self._act_on_interrupts()
         self._assign()
         if any(running.unit.services for running in self._pool.running()):
@@ -190,8 +191,17 @@ class Run:
 
     # What workers say
 
+    def _see_passed(self, worker: WorkerHandle) -> None:
+        """Record what has passed: no messages tell of it."""
+        if (unit := worker.unit) is not None:
+            for ordinal, seconds in worker.passed():
+                test = unit.unit.tests[ordinal]
+                record = Record(test=test, outcome=Outcome.OK, seconds=seconds)
+                self._show(unit, unit.record(ordinal, (record,)))
+
     def _handle(self, worker: WorkerHandle, message: Message | None) -> None:
         """Act on a message, or on the end, of a worker."""
+        self._see_passed(worker)
         unit = worker.unit
         if message is None:
             self._ended(worker)
@@ -212,15 +222,9 @@ class Run:
         """
         in_time = worker.ending is not Ending.TIMEOUT
         worker.up |= not isinstance(message, FixtureBegan)
-        if isinstance(message, Passed) and message.ordinal < len(unit.unit.tests):
-            test = unit.unit.tests[message.ordinal]
-            record = Record(test=test, outcome=Outcome.OK, seconds=message.seconds)
-            message = Ended(ordinal=message.ordinal, records=(record,), over=True)
-        if isinstance(message, Began) and in_time:
-            worker.ordinal, worker.running = message.ordinal, message.title
+        if isinstance(message, Began):
+            worker.inner = message.ordinal, message.title
         elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):
-            if message.over and in_time:
-                worker.ordinal = None
             self._show(unit, unit.record(message.ordinal, message.records, over=message.over))
         elif isinstance(message, FixtureBegan) and in_time:
             if message.owner != worker.owner:
@@ -383,9 +387,14 @@ class Run:
         """Whether one more unit may run."""
         return len(self._pool.running()) < self._jobs
 
-    def _may_start_ahead(self) -> bool:
-        """Whether services may start for which nobody waits: where a processor is idle."""
-        waits = self._spares and not self._free and any(it.up for it in self._pool.workers)
+    def _may_start_ahead(self, *, beside_tests: bool = True) -> bool:
+        """Whether to do what nobody waits for yet: where a processor is idle.
+
+        Services start while tests run, not beside those of a class that somebody waits for.
+        """
+        waits = self._spares and not self._free
+        if beside_tests:
+            waits = waits and any(worker.up for worker in self._pool.workers)
         return waits and self._idle.processors >= _IDLE
 
     def _wants_spare(self, waiting: Schedule, staying: Sequence[WorkerHandle]) -> bool:
@@ -394,7 +403,7 @@ class Run:
             waiting.starts_ahead
             and all(worker.unit is not None for worker in staying)
             and len(staying) < 2 * self._jobs
-            and self._may_start_ahead()
+            and self._may_start_ahead(beside_tests=False)  # it collects while services start
         )
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:

@@ -106,10 +106,11 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
             result.run_test(ordinal, test, added=added)
             self.seconds[owner_of(test)] = unpatched.now() - began
             return
-        self._tearDownPreviousClass(test, result)
-        self._handleModuleFixture(test, result)
-        self._handleClassSetUp(test, result)
-        result._previousTestClass = type(test)
+        if type(test) is not result._previousTestClass:
+            self._tearDownPreviousClass(test, result)
+            self._handleModuleFixture(test, result)
+            self._handleClassSetUp(test, result)
+            result._previousTestClass = type(test)
         if getattr(type(test), "_classSetupFailed", False) or result._moduleSetUpFailed:
             result.leave_out(ordinal, test)
         else:

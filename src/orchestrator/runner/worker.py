@@ -14,8 +14,8 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.channel import ChannelLostError, WorkerEnd, moved_up
-from orchestrator.runner.collect import PlainSuites, class_name, collect
+from orchestrator.runner.channel import ChannelLostError, WorkerEnd, WorkerScores, moved_up
+from orchestrator.runner.collect import Group, PlainSuites, class_name, collect
 from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
     DUMP,
@@ -23,7 +23,6 @@ from orchestrator.runner.messages import (
     Collected,
     Finished,
     FixtureFailed,
-    Passed,
     Prepare,
     Prepared,
     RunUnit,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.runner.messages import Message
-    from orchestrator.runner.results import Test, Unit
+    from orchestrator.runner.results import Test
 
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
@@ -52,14 +51,21 @@ class Worker:
     """Answers the parent until it says leave, or is gone."""
 
     def __init__(
-        self, channel: WorkerEnd, setup: Setup, *, lifeline: int, interruption: Interruption
+        self,
+        channel: WorkerEnd,
+        scores: WorkerScores,
+        setup: Setup,
+        *,
+        lifeline: int,
+        interruption: Interruption,
     ) -> None:
         self._channel = channel
+        self._scores = scores
         self._lifeline = lifeline
         self._interruption = interruption
         self._setup = setup
         self._options = setup.options
-        self._units: dict[str, tuple[Unit | None, Sequence[Any]]] = {}
+        self._groups: dict[str, Group] = {}
         self._suites = PlainSuites()
         self._leaving = False
         self._looks_at = 0.0  # for a word of the parent
@@ -98,33 +104,32 @@ class Worker:
 
     def _collected(self) -> bool:
         try:
-            units = collect(self._options, self._suites)
+            groups = collect(self._options, self._suites)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(Collected(trouble=traceback.format_exc()))
             return False
         self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
-        self._units = {unit.key: (unit, tests) for unit, tests in units}
-        if any(unit.services for unit, _ in units):
+        self._groups = {group.key: group for group in groups}
+        if "orchestrator.mixin" in sys.modules:
             from orchestrator.sessions import supervised  # plain suites need none of this
 
             # Its containers outlive this worker until the parent has read their logs.
             timeouts = self._options.timeouts
             supervised(self._lifeline, grace=timeouts.finish + timeouts.teardown)
-        reported = tuple(unit for unit, _ in units) if self._setup.report else ()
-        self._channel.send(Collected(units=reported))
+        reported = groups if self._setup.report else ()
+        self._channel.send(Collected(units=tuple(group.unit for group in reported)))
         return True
 
     def _prepare(self, order: Prepare) -> None:
         """Start the services of a class; whatever goes wrong, its fixture does it all again."""
-        unit, tests = self._units.get(order.unit, (None, ()))
         try:
-            _ids_here(unit, order)
+            _matched(self._groups.get(order.unit), order)
         except LookupError as error:
             self._channel.send(Prepared(trouble=str(error)))
             return
         from orchestrator.environment import start_ahead  # who has services has loaded it
 
-        began, self._prepared = unpatched.now(), type(tests[0])
+        began, self._prepared = unpatched.now(), type(self._groups[order.unit].tests[0])
         try:
             with ExitStack() as hidden:
                 if self._options.buffer:
@@ -149,7 +154,7 @@ class Worker:
     def _run(self, order: RunUnit) -> None:
         try:
             # nothing here may hold a test that has run
-            waiting, names = _matched(*self._units.pop(order.unit, (None, ())), order)
+            waiting, names = _matched(self._groups.pop(order.unit, None), order, order.order)
         except LookupError as error:  # run nothing
             problem = Problem(
                 outcome=Outcome.ERROR,
@@ -163,6 +168,7 @@ class Worker:
             return
         result = Result(
             self._send,
+            self._scores,
             self._options,
             names=names,
             streams=self._streams,
@@ -202,9 +208,6 @@ class Worker:
 
     def _send(self, message: Message) -> None:
         """Send from within a test."""
-        if isinstance(message, Passed):  # another one comes before any more code of the tests
-            self._channel.send(message, later=True)
-            return
         try:
             self._interruption.undisturbed(self._channel.send, message)
         except ChannelLostError:
@@ -223,42 +226,33 @@ class Worker:
 
 
 def _matched(
-    unit: Unit | None, tests: Sequence[Any], order: RunUnit
+    group: Group | None, order: RunUnit | Prepare, places: Sequence[int] = ()
 ) -> tuple[deque[tuple[int, Any]], Mapping[int, Test]]:
-    """The tests to run, with their ordinals: the n-th of an id there is the n-th of it here.
+    """The tests to run, with their ordinals; and, by ordinal, how those are described.
 
-    Then, by ordinal, how those are described whose ids are the same here.
+    The n-th of an id that the parent knows is the n-th of it here.
 
     Raises:
         LookupError: This process collected other tests than the parent was told about.
     """
-    if unit is not None and [known.id for known in unit.tests] == [*order.ids]:
-        return deque((place, tests[place]) for place in order.order), dict(enumerate(unit.tests))
-    there = _ids_here(unit, order)
-    here: dict[str, list[Any]] = defaultdict(list)
-    for known, test in zip(unit.tests if unit else (), tests, strict=True):
-        here[_comparable(known.id)].append(test)
-    ordered = [here[id_].pop(0) for id_ in there]
-    return deque((ordinal, ordered[ordinal]) for ordinal in order.order), {}
-
-
-def _ids_here(unit: Unit | None, order: RunUnit | Prepare) -> list[str]:
-    """The ids of the tests as the parent knows them.
-
-    Raises:
-        LookupError: This process collected others.
-    """
-    if unit is None:
+    if group is None:
         raise LookupError(f"{order.unit} was not collected in this worker")
-    here = [_comparable(known.id) for known in unit.tests]
-    there = list(map(_comparable, order.ids))
-    if sorted(there) != sorted(here):
-        raise LookupError(
-            f"{order.unit} holds {len(here)} tests in this worker and {len(there)} in "
-            f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
-            f"there: {_some(set(there) - set(here))}. Tests must be collected the same each time"
-        )
-    return there
+    found = list(zip(group.unit.tests, group.tests, strict=True))
+    if [known.id for known, _ in found] != [*order.ids]:
+        here, there = [_comparable(known.id) for known, _ in found], [*map(_comparable, order.ids)]
+        if sorted(there) != sorted(here):
+            raise LookupError(
+                f"{order.unit} holds {len(here)} tests in this worker and {len(there)} in "
+                f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
+                f"there: {_some(set(there) - set(here))}. Tests must be collected the same each "
+                "time"
+            )
+        by_id: dict[str, list[tuple[Test, Any]]] = defaultdict(list)
+        for id_, pair in zip(here, found, strict=True):
+            by_id[id_].append(pair)
+        found = [by_id[id_].pop(0) for id_ in there]
+    names = {place: found[place][0] for place in places}
+    return deque((place, found[place][1]) for place in places), names
 
 
 def _comparable(id_: str) -> str:
@@ -275,11 +269,12 @@ def main(argv: Sequence[str]) -> int:
     """Serve the parent.
 
     Args:
-        argv: The descriptors of the socket to the parent, of the parent's lifeline, and of the file
-            for stacks.
+        argv: The descriptors of the socket to the parent, of the parent's lifeline, and of the
+            files for stacks and for scores.
     """
-    end, lifeline, stacks = map(int, argv)
+    end, lifeline, stacks, scores = map(int, argv)
     channel, lifeline, stacks = WorkerEnd(end), moved_up(lifeline), moved_up(stacks)
+    noted = WorkerScores(scores)
     faulthandler.enable(stacks)
     faulthandler.register(DUMP, stacks, all_threads=True, chain=False)
     sys.argv[1:] = []
@@ -288,7 +283,7 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(setup, Setup):
             interruption = Interruption()
             Watch(lifeline, setup.options.timeouts)
-            Worker(channel, setup, lifeline=lifeline, interruption=interruption).serve()
+            Worker(channel, noted, setup, lifeline=lifeline, interruption=interruption).serve()
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.runner.channel import ParentEnd
+from orchestrator.runner.channel import ParentEnd, ParentScores
 from orchestrator.runner.messages import DUMP, INTERRUPT, Prepare, RunUnit, Stop, Written
 from orchestrator.runner.results import Output
 
@@ -70,8 +70,7 @@ class WorkerHandle:
         self.ahead: UnitResult | None = None  # whose services it has started, or is starting
         self.up = False  # whether its unit is past the start of its services
         self.ran: set[str] = set()  # the keys of all that it was given
-        self.ordinal: int | None = None  # of the test that runs, or ran when the time was up
-        self.running = ""  # the title of what that test runs, where that is another one
+        self.inner = 0, ""  # the ordinal of a test that runs another one, and the other's title
         self.phase = ""  # the last fixture that began, such as setUpClass (module.Class)
         self.owner = ""  # the class it is at; empty in a module's fixtures
         self.shown = Written()  # what is reported already of its output
@@ -81,12 +80,15 @@ class WorkerHandle:
         self.secrets: tuple[str, ...] = ()  # to mask in the logs of its services
         self.connected = True
         self.output = OutputFiles()
+        self._scores = ParentScores(self.output.scores)
+        self._unseen: deque[int] = deque()  # the ordinals that have not been seen to be over
+        self._hung: int | None = None  # of the test that ran when the time was up
         self._steps: deque[tuple[float, Callable[[], None]]] = deque()
         self._deadline: float | None = None
         self._start_clock(timeouts.collecting)
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        passed = (theirs.fileno(), lifeline, self.output.stacks)
+        passed = (theirs.fileno(), lifeline, self.output.stacks, self.output.scores)
         with theirs, os.fdopen(lifeline):
             # -W, -X and their like; multiprocessing starts its children with the same function
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -104,11 +106,38 @@ class WorkerHandle:
         self.channel = ParentEnd(ours)
 
     @property
+    def ordinal(self) -> int | None:
+        """The place of the collected test that runs, or ran when the time was up."""
+        if self.unit is None or self.ending is Ending.TIMEOUT:
+            return self._hung
+        found = self._scores.running
+        return None if found in self.unit.over else found
+
+    @property
     def test(self) -> Test | None:
         """The collected test that runs, or ran when the time was up."""
-        if self.unit is None or self.ordinal is None:
-            return None
-        return self.unit.unit.tests[self.ordinal]
+        ordinal = self.ordinal
+        return None if self.unit is None or ordinal is None else self.unit.unit.tests[ordinal]
+
+    @property
+    def running(self) -> str:
+        """The title of what that test runs, where that is another one."""
+        ordinal, title = self.inner
+        return title if ordinal == self.ordinal else ""
+
+    def passed(self) -> Iterator[tuple[int, float]]:
+        """The tests that have passed since the last time, and how long they took."""
+        if self.unit is None or not self._unseen:
+            return
+        seconds = self._scores.seconds(len(self.unit.unit.tests))
+        while self._unseen:
+            ordinal = self._unseen[0]
+            passed = ordinal < len(seconds) and seconds[ordinal] >= 0
+            if not (passed or ordinal in self.unit.over or ordinal == self._hung):
+                return
+            self._unseen.popleft()
+            if passed and ordinal != self._hung:
+                yield ordinal, seconds[ordinal]
 
     @property
     def stays(self) -> bool:
@@ -131,13 +160,15 @@ class WorkerHandle:
         self.served |= bool(unit.unit.services)
         self.up = not unit.unit.services
         self.state = State.RUNNING
-        self.ordinal, self.phase, self.owner = None, "", ""
+        self.inner, self.phase, self.owner = (0, ""), "", ""
+        self._unseen = deque(unit.open)
+        self._scores.clear(len(unit.unit.tests))
         self.class_began()
         self.channel.send(RunUnit(unit=unit.unit.key, ids=_ids(unit), order=tuple(unit.open)))
 
     def release(self) -> None:
         """It is done with its unit, with collecting, or with what it did ahead."""
-        self.unit = self.ordinal = self._deadline = None
+        self.unit = self._deadline = None
         if self.state in (State.COLLECTING, State.PREPARING, State.RUNNING):
             self.state = State.IDLE
 
@@ -200,6 +231,7 @@ class WorkerHandle:
 
     def _time_out(self) -> None:
         """Have it write its stacks, then interrupt it."""
+        self._hung = self.ordinal
         self._ended_by(Ending.TIMEOUT)
         self._signal(DUMP)
         if self.state is State.COLLECTING:  # nothing to tear down yet
@@ -263,13 +295,14 @@ class WorkerHandle:
 
 
 class OutputFiles:
-    """A worker's stdout, stderr and dumped stacks: unlinked files that the parent reads by offset.
+    """A worker's stdout, stderr, dumped stacks and scores: unlinked files that the parent reads.
 
     There is no pipe that a grandchild could hold open, and raw writes are captured like prints.
     """
 
     def __init__(self) -> None:
-        self.out, self.err, self.stacks = (_unlinked_file() for _ in range(3))
+        self.out, self.err, self.stacks = (_unlinked_file(os.O_APPEND) for _ in range(3))
+        self.scores = _unlinked_file()
 
     def written(self) -> Written:
         """How much is there."""
@@ -295,7 +328,7 @@ class OutputFiles:
 
     def close(self) -> None:
         """Drop them."""
-        for file in (self.out, self.err, self.stacks):
+        for file in (self.out, self.err, self.stacks, self.scores):
             os.close(file)
 
 
@@ -309,11 +342,11 @@ def _read(file: int, start: int, end: int) -> str:
     return f"… {shown - start} bytes left out …\n{text}" if shown > start else text
 
 
-def _unlinked_file() -> int:
-    """A file without a name; appending, so that a test that truncates it leaves no hole."""
+def _unlinked_file(flags: int = 0) -> int:
+    """A file without a name; with O_APPEND a test that truncates it leaves no hole."""
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         return os.open(
             os.path.join(folder, "output"),  # noqa: PTH118 - os.open takes it as it is
-            os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+            flags | os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
             0o600,
         )
