@@ -314,6 +314,8 @@ def _migrates_in_each_process(service: Any) -> bool:
 def _begins_with_super(method: Any) -> bool:
     if method is None:
         return True
+    import ast  # plain suites need none of this
+
     try:
         [function] = ast.parse(textwrap.dedent(inspect.getsource(method.__func__))).body
     except (AttributeError, TypeError, ValueError, OSError, SyntaxError):
