@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator.sessions.bare
-from orchestrator.cli.reap import seconds
+from orchestrator.cli.inventory import seconds
 from orchestrator.engine import Endpoint
 from orchestrator.sessions.bare.removal import own_name
 from orchestrator.sessions.bare.watchdog import Messages

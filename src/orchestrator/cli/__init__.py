@@ -1,28 +1,36 @@
-"""``python -m orchestrator``: one file per command, and here what several have in common.
+"""``python -m orchestrator``: `test`, where the other commands are, and what they have in common.
 
-A command is a module of this room with a one-line docstring (its help), ``configure(parser)``,
-which adds its arguments, and ``run(arguments)``, which does the work and returns the exit status.
+A command is a function called like it, whose docstring is its help; it takes the parsed arguments
+and returns the exit status. ``configure_NAME(parser)`` beside it adds the arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orchestrator
-from orchestrator.errors import OrchestratorError, did_you_mean
+from orchestrator.errors import OrchestratorError, did_you_mean, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-COMMANDS: Final = (
-    *("doctor", "load", "lock", "ps", "pull"),
-    *("reap", "save", "snapshots", "test", "warm"),
-)
+COMMANDS: Final = {
+    "doctor": "cli.doctor",
+    "load": "cli.images",
+    "lock": "cli.lock",
+    "ps": "cli.inventory",
+    "pull": "cli.images",
+    "reap": "cli.inventory",
+    "save": "cli.images",
+    "snapshots": "cli.inventory",
+    "test": "cli",
+    "warm": "cli.inventory",
+}
 USER_ERROR: Final = 2
 INTERRUPTED: Final = 130  # as a shell says it of a program that SIGINT ended
 NO_READER: Final = 141  # the same of SIGPIPE
@@ -65,16 +73,17 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = [name for name in COMMANDS if argv and argv[0] == name]
     for name in named or COMMANDS:
-        module = importlib.import_module(f"orchestrator.cli.{name}")
-        summary = (module.__doc__ or "").strip().splitlines()[0]
+        module: Any = importlib.import_module(f"orchestrator.{COMMANDS[name]}")
+        command = getattr(module, name)
+        text = inspect.getdoc(command) or ""
         subparser = subparsers.add_parser(
             name,
-            help=summary,
-            description=module.__doc__,
+            help=text.partition("\n")[0],
+            description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.configure(subparser)
-        subparser.set_defaults(run=module.run)
+        getattr(module, f"configure_{name}")(subparser)
+        subparser.set_defaults(run=command)
     return parser
 
 
@@ -86,20 +95,28 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def archive(text: str) -> Path:
-    """An argument that names an archive."""
-    if text == "-":
-        raise argparse.ArgumentTypeError(
-            "an archive is a file, not a stream: only a whole one can be verified"
-        )
-    return Path(text)
+def configure_test(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `test`."""
+    from orchestrator.runner import options
+
+    options.configure(parser)
 
 
-def at_least_one(text: str) -> int:
-    """An argument that is a number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
+def test(arguments: argparse.Namespace) -> int:
+    """Run unittest tests in parallel, class by class; a crash loses nothing.
+
+    Names, paths and options are those of ``python -m unittest``; without a name, tests are
+    discovered. The exit status is 0 when everything passed, 1 for failures, crashes and tests that
+    did not run, 2 for a wrong command line, 3 when the tests could not be collected, 5 when there
+    were none, and 130 after an interrupt. With --retries, a test that fails first and passes then
+    is FLAKY: it is counted and reported as that, and leaves the status 0.
+    """
+    from orchestrator.runner import options
+
+    chosen = options.parsed(arguments)
+    from orchestrator.runner.run import run_tests  # a wrong command line is told at once
+
+    return run_tests(chosen)
 
 
 def counted(count: int, thing: str) -> str:
@@ -107,8 +124,9 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows in columns."""
+def table(head: Sequence[str], found: Iterable[Sequence[str]]) -> str:
+    """Lay out rows in columns; what is in them may be from outside."""
+    rows = [head, *([printable(cell, lines=False) or "-" for cell in row] for row in found)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,7 +1,4 @@
-"""Look for what is wrong with this machine's Docker, and say the command that mends it.
-
-exit status: 0 when nothing is wrong, 1 otherwise.
-"""
+"""`doctor`: what is wrong with this machine's Docker."""
 
 from __future__ import annotations
 
@@ -67,13 +64,16 @@ class Finding:
         return f"{head}\n{' ' * 15}mend it: {mend}" if mend else head
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
+def configure_doctor(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `doctor`."""
     parser.add_argument("--json", action="store_true", help="print a JSON array")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Examine, and print each finding as it is made."""
+def doctor(arguments: argparse.Namespace) -> int:
+    """Look for what is wrong with this machine's Docker, and say the command that mends it.
+
+    exit status: 0 when nothing is wrong, 1 otherwise.
+    """
     findings = []
     for finding in examine():
         findings.append(finding)

@@ -1,16 +1,4 @@
-"""Write or refresh images.lock from the registries, and check whether they have moved on.
-
-  lock REF...             add images, or move an entry to another tag
-  lock NAME=REF           the same under a name of your choice
-  lock                    add what is missing to the entries there are; moves nothing
-  lock --update [NAME...] lock what the tags stand for now, and show old -> new
-  lock --check [NAME...]  compare only, for a weekly job: status 1 when a tag has moved
-  lock --hash             a key for CI caches: changes exactly when an image does
-
-Credentials, credential helpers and certificates are docker's own; ORCHESTRATOR_REGISTRY_MIRROR
-counts. The file is written whole or not at all, with its comments. When one image fails, nothing is
-written, and the exit status is that of `pull` for the same failure.
-"""
+"""`lock`: images.lock, written and checked against the registries."""
 
 from __future__ import annotations
 
@@ -38,8 +26,8 @@ if TYPE_CHECKING:
 MOVED = 1
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
+def configure_lock(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `lock`."""
     parser.add_argument(
         "names", nargs="*", metavar="REF|NAME", help="what to lock, update or check"
     )
@@ -49,8 +37,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--hash", action="store_true", help="print a key for CI caches")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Add, update, compare or print the key."""
+def lock(arguments: argparse.Namespace) -> int:
+    """Write or refresh images.lock from the registries, and check whether they have moved on.
+
+      lock REF...             add images, or move an entry to another tag
+      lock NAME=REF           the same under a name of your choice
+      lock                    add what is missing to the entries there are; moves nothing
+      lock --update [NAME...] lock what the tags stand for now, and show old -> new
+      lock --check [NAME...]  compare only, for a weekly job: status 1 when a tag has moved
+      lock --hash             a key for CI caches: changes exactly when an image does
+
+    Credentials, credential helpers and certificates are docker's own; ORCHESTRATOR_REGISTRY_MIRROR
+    counts. The file is written whole or not at all, with its comments. When one image fails,
+    nothing is written, and the exit status is that of `pull` for the same failure.
+    """
     settings = Settings.from_environment()
     path = settings.images_lock
     if arguments.names and not arguments.check and path is not None and not path.exists():
@@ -88,13 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(
     images: Sequence[LockedImage], answers: Sequence[LockedImage | EngineError], lock: LockFile
 ) -> int:
-    rows = [("ENTRY", "REFERENCE", "LOCKED", "REGISTRY", "")]
+    rows = []
     for image, answer in zip(images, answers, strict=True):
         old = lock.entries[image.name].digest
         now = answer.digest if isinstance(answer, LockedImage) else None
         verdict = "unknown" if now is None else "same" if now == old else "MOVED"
         rows.append((image.name, image.reference.familiar, _short(old), _short(now), verdict))
-    print(table(rows))
+    print(table(("ENTRY", "REFERENCE", "LOCKED", "REGISTRY", ""), rows))
     if failed := _failures(answers):
         return failed
     if any(row[-1] == "MOVED" for row in rows):

@@ -1,0 +1,269 @@
+"""The commands that move images: `pull`, `save` and `load`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.cli import counted
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import image_info
+from orchestrator.errors import EngineError, EngineUnavailableError, LockError, OrchestratorError
+from orchestrator.images import find_lock
+from orchestrator.images.failures import Failure, Retry, classify, exit_status
+from orchestrator.images.lock import write_entries
+from orchestrator.images.lockfile import check_allowed
+from orchestrator.images.presence import find_image, in_place
+from orchestrator.images.pull import Display, Puller, megabytes
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
+
+    from orchestrator.engine.api import ImageInfo
+    from orchestrator.images import LockedImage
+    from orchestrator.images.presence import Presence
+
+_TIMEOUT: Final = 5.0  # seconds
+_PIECE: Final = 1 << 16
+_PROOF_TIMEOUT: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
+
+
+def configure_pull(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pull`."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to pull (default: all)")
+    parser.add_argument(
+        "--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64"
+    )
+    parser.add_argument(
+        "--attempts",
+        type=_at_least_one,
+        default=5,
+        metavar="N",
+        help="tries per image (default: 5)",
+    )
+    parser.add_argument("--quiet", "-q", action="store_true", help="say only what went wrong")
+
+
+def pull(arguments: argparse.Namespace) -> int:
+    """Pull every image of images.lock that is not on this machine yet, in parallel.
+
+    Images are pulled by digest, checked, and given the tag of their entry. Network failures and an
+    overloaded registry are tried again; a registry that stalls counts as failed after
+    ORCHESTRATOR_ENGINE_TIMEOUT seconds. One failing image does not stop the others.
+
+    exit status:
+      0  every image is here
+      1  failures of several kinds, or of another kind than those below
+      2  wrong arguments, a broken images.lock, a registry that is not allowed, no daemon
+      3  network: not reached, cut off, stalled
+      4  access denied: log in
+      5  not found: the registry has no such image or platform
+      6  digest mismatch: other bytes came than the locked ones
+      7  no space left
+      8  the registry is overloaded or limits the rate
+      9  the registry's certificate is not trusted
+      130  interrupted; what was under way is given up, on the daemon too
+    """
+    settings = Settings.from_environment()
+    lock = find_lock(settings)
+    images = lock.select(arguments.names)
+    check_allowed(images, settings=settings)
+    begun = time.monotonic()
+    found = _found(images, settings)
+    here = all(image.name in found and in_place(found[image.name], image) for image in images)
+    if here and arguments.platform is None:
+        if not arguments.quiet:
+            print(f"{counted(len(images), 'image')}, all present")
+        return 0
+    with contextlib.closing(connect(settings)) as engine:
+        puller = Puller(
+            engine=engine,
+            settings=settings,
+            display=Display(quiet=arguments.quiet),
+            retry=Retry(attempts=arguments.attempts),
+        )
+        pulled = puller.pull_missing(images, found=found, platform=arguments.platform)
+    if not arguments.quiet:
+        came = [one for one in pulled if one.came]
+        failed = sum(1 for one in pulled if one.failure)
+        present = len(pulled) - len(came) - failed
+        print(
+            f"{counted(len(pulled), 'image')}: {len(came)} pulled "
+            f"({megabytes(sum(one.size for one in came))}), {present} present, {failed} failed, "
+            f"in {time.monotonic() - begun:.1f} s"
+        )
+    return exit_status(one.failure for one in pulled if one.failure)
+
+
+def _found(images: Sequence[LockedImage], settings: Settings) -> Mapping[str, Presence]:
+    """Look for each entry's image without docker-py, which takes 0.1 s to import.
+
+    `pull` runs in front of every CI job and mostly finds everything in place. Nothing where the
+    daemon cannot be asked in this way: then it is asked once docker-py is there.
+    """
+    try:
+        path = find_endpoint().socket
+        if path is None:
+            return {}
+        find = functools.partial(_find, path)
+        return {image.name: find_image(find, image, settings=settings) for image in images}
+    except (EngineError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _find(path: str, reference: str, /) -> ImageInfo | None:
+    """The image under a reference, digest or id, asked for in a few bytes through a unix socket.
+
+    Even the standard library's HTTP client would take a third of the time. With HTTP/1.0 the daemon
+    sends the body as it is and closes the connection. Any other answer is an exception here.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_TIMEOUT)
+        client.connect(path)
+        client.sendall(f"GET /images/{reference}/json HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(_PIECE), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return None if head.split(b" ", 2)[1:2] == [b"404"] else image_info(json.loads(body))
+
+
+def _archive(text: str) -> Path:
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "an archive is a file, not a stream: only a whole one can be verified"
+        )
+    return Path(text)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def configure_save(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `save`."""
+    parser.add_argument(
+        "file", type=_archive, metavar="FILE", help="where to: .tar, .tar.gz, .tar.zst"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to save (default: all)")
+
+
+def save(arguments: argparse.Namespace) -> int:
+    """Write the locked images and their lock entries into one file.
+
+      save images.tar       also .tar.gz and .tar.zst, by the name's ending
+      save FILE NAME...     only these entries
+
+    The file is what `docker save` writes, with the lock entries in front; it appears when it is
+    whole. For an image that images.lock knows by the registry's digest alone, the registry is asked
+    for what leads from that to the image. Exit status: that of `pull` for the same failure.
+    """
+    from orchestrator.images.archive import save_images  # `pull` has no need of it
+    from orchestrator.images.registry import Registries
+
+    settings = Settings.from_environment()
+    lock = find_lock(settings)
+    images = lock.select(arguments.names)
+    if not images:
+        raise LockError(f"{lock.path} has no entries: there is nothing to save")
+    begun = time.monotonic()
+    patience = min(settings.engine_timeout, _PROOF_TIMEOUT)
+    with contextlib.closing(connect(settings)) as engine, _cleaning_up():
+        try:
+            size = save_images(
+                engine,
+                images,
+                arguments.file,
+                settings=settings,
+                open_registries=lambda: Registries.open(
+                    engine, settings=replace(settings, engine_timeout=patience)
+                ),
+                report=lambda line: print(f"orchestrator save: {line}", file=sys.stderr),
+            )
+        except EngineUnavailableError:
+            raise
+        except OrchestratorError as error:
+            print(f"orchestrator save: {error}", file=sys.stderr)
+            return classify(error).value
+    seconds = time.monotonic() - begun
+    saved = f"saved {counted(len(images), 'image')}: {arguments.file}, {megabytes(size)}"
+    print(f"{saved}, in {seconds:.1f} s")
+    return 0
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """Turn SIGTERM, with which CI cancels a job, into an exit that removes the unfinished file."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def configure_load(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `load`."""
+    parser.add_argument("file", type=_archive, metavar="FILE", help="what `save` wrote")
+
+
+def load(arguments: argparse.Namespace) -> int:
+    """Load images that `save` wrote, after checking that they are the locked ones.
+
+    Every image is verified against images.lock before the daemon gets the end of the archive, so
+    that nothing is loaded from one that is cut off, damaged, saved for another images.lock, or has
+    anything that images.lock does not lock. Where there is no images.lock, the archive's entries
+    are written into a new one in the working directory. A file of plain `docker save` is loaded
+    when images.lock knows the config digests of its images. An image that images.lock knows by the
+    registry's digest alone needs an archive with what leads from that to the image, which `save`
+    puts there; the digests of its platform are then noted in images.lock.
+
+    exit status:
+      0  loaded and verified
+      1  the archive is cut off, damaged, not one of images, or from a registry that is not allowed
+      2  wrong arguments, a broken images.lock, no daemon
+      5  loaded, but the archive lacks images that images.lock has
+      6  the archive does not match images.lock; nothing was loaded
+      7  no space left
+      130  interrupted
+    """
+    from orchestrator.images.archive import load_images  # `pull` has no need of it
+
+    settings = Settings.from_environment()
+    lock = find_lock(settings)
+    begun = time.monotonic()
+    with contextlib.closing(connect(settings)) as engine:
+        try:
+            loaded = load_images(engine, arguments.file, lock, settings=settings)
+        except EngineUnavailableError:
+            raise
+        except OrchestratorError as error:
+            print(f"orchestrator load: {error}", file=sys.stderr)
+            return classify(error).value
+    images = loaded.entries
+    for image in images:
+        print(f"{image.reference.familiar}: loaded and verified")
+    if loaded.noted and not lock.is_default:
+        print(f"wrote {lock.path}: the digests by which {', '.join(loaded.noted)} is known here")
+    print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
+    if lock.is_default:
+        print(f"wrote {write_entries(lock, images)}: there was no images.lock")
+    elif missing := sorted(lock.entries.keys() - {image.name for image in images}):
+        text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
+        print(f"orchestrator load: {text}", file=sys.stderr)
+        return Failure.NOT_FOUND.value
+    return 0
