@@ -56,7 +56,7 @@ class WorkerEnd:
         Raises:
             ChannelLostError: The parent, or the descriptor, is gone.
         """
-        _end_child_of(self._owner)
+        self.end_child()
         line = encode(message)
         with self._lock:
             self._check()
@@ -89,20 +89,24 @@ class WorkerEnd:
         line, _, self._received = self._received.partition(b"\n")
         return decode(line)
 
+    def end_child(self) -> None:
+        """End a child that a test has forked and that came back into the runner: it is silent."""
+        if unpatched.getpid() != self._owner:
+            unpatched.write(2, _ESCAPED)
+            unpatched.exit_at_once(_FORK_ESCAPED)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a test has closed the descriptor."""
+        return identity(self._descriptor) != self._identity
+
     def _check(self) -> None:
-        if identity(self._descriptor) != self._identity:
+        if self.is_lost:
             raise ChannelLostError("the descriptor of the runner's socket was closed")
 
     def _close_in_child(self) -> None:
-        if identity(self._descriptor) == self._identity:  # not so in a child of a child
+        if not self.is_lost:  # as it is in a child of a child
             unpatched.close(self._descriptor)
-
-
-def _end_child_of(process: int) -> None:
-    """End a child that a test has forked and that came back into the runner: it reports nothing."""
-    if unpatched.getpid() != process:
-        unpatched.write(2, _ESCAPED)
-        unpatched.exit_at_once(_FORK_ESCAPED)
 
 
 class WorkerScores:
@@ -113,23 +117,24 @@ class WorkerScores:
 
     Args:
         descriptor: The file of a `ParentScores`.
+        channel: Where all else is said.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, channel: WorkerEnd) -> None:
         self._numbers = memoryview(mmap.mmap(descriptor, 0)).cast("d")
-        self._owner = os.getpid()
+        self._channel = channel
         os.close(descriptor)
 
     def running(self, ordinal: int | None) -> None:
         """Note the place of the test that runs now."""
-        _end_child_of(self._owner)
+        self._channel.end_child()
         self._numbers[0] = _NONE if ordinal is None else ordinal
 
     def passed(self, ordinal: int, seconds: float) -> bool:
-        """Note that a test has passed; returns whether there is room for it."""
-        if ordinal + 1 >= len(self._numbers):
+        """Note that a test has passed; returns whether that can be noted here."""
+        if ordinal + 1 >= len(self._numbers) or self._channel.is_lost:
             return False
-        _end_child_of(self._owner)
+        self._channel.end_child()
         self._numbers[ordinal + 1] = seconds
         return True
 

@@ -314,7 +314,6 @@ def _migrates_in_each_process(service: Any) -> bool:
 def _begins_with_super(method: Any) -> bool:
     if method is None:
         return True
-    import ast  # plain suites need none of this
 
     try:
         [function] = ast.parse(textwrap.dedent(inspect.getsource(method.__func__))).body

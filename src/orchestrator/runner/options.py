@@ -76,6 +76,12 @@ class Options:
     failed: str | None = None  # what failed when it last ran: "only" that, or that "first"
     retries: int = 0  # how often what failed runs again
 
+    @property
+    def are_for_all_tests(self) -> bool:
+        """Whether no test of the project is left out."""
+        usual = self.start == Options.start and self.pattern == Options.pattern
+        return usual and not self.names and not self.keep
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add every argument to a parser."""

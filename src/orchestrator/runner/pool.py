@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import random
 import selectors
 import signal
 import socket
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from orchestrator.progress import VARIABLE, Listener
 from orchestrator.runner.messages import MessageError, Setup
-from orchestrator.runner.worker_handle import WorkerHandle
+from orchestrator.runner.schedule import Idle, cpus
+from orchestrator.runner.worker_handle import State, WorkerHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
     from orchestrator.runner.messages import Message
     from orchestrator.runner.options import Options, Timeouts
     from orchestrator.runner.results import UnitResult
+    from orchestrator.runner.schedule import Schedule
 
 _CONFIGURATION: Final = "COVERAGE_PROCESS_CONFIG"  # coverage 7.10 and later start by it
 _ASKED_FOR: Final = (_CONFIGURATION, "COVERAGE_PROCESS_START")
+_IDLE: Final = 0.5  # processors with nothing to do, for a start for which nobody waits
+_WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -96,6 +102,10 @@ class WorkerPool:
     ) -> None:
         self.workers: list[WorkerHandle] = []
         self.timeouts = options.timeouts
+        self.kill_at: float | None = None  # when all workers are killed
+        self.jobs = options.jobs or cpus()  # how many units may run at a time
+        self.spares = True  # whether more workers than that may start services ahead
+        self._idle = Idle()
         self._options = options
         self._told = told
         self._interrupts = interrupts
@@ -133,19 +143,67 @@ class WorkerPool:
         worker.channel.send(Setup(options=self._options, report=report))
 
     def hurry(self) -> Timeouts:
-        """Have little time for every ending from now on."""
-        self.timeouts = self.timeouts.urgent()
-        for worker in self.workers:
-            worker.timeouts = self.timeouts
+        """Have little time for every ending from now on, and none after that."""
+        if self.kill_at is None:
+            self.timeouts = self.timeouts.urgent()
+            self.kill_at = time.monotonic() + self.timeouts.finish + self.timeouts.teardown
+            for worker in self.workers:
+                worker.timeouts = self.timeouts
         return self.timeouts
-
-    def ahead(self) -> list[UnitResult]:
-        """The units whose services run, or start, before their turn comes."""
-        return [worker.ahead for worker in self.workers if worker.ahead is not None]
 
     def running(self) -> list[UnitResult]:
         """The units that run."""
         return [worker.unit for worker in self.workers if worker.unit is not None]
+
+    def assign(self, waiting: Schedule) -> None:
+        """Give idle workers units, end those for whom there is none, start who is missing."""
+        staying = [worker for worker in self.workers if worker.stays]
+        for worker in staying:
+            if worker.state is State.IDLE and worker.ahead and self._free:
+                worker.run(worker.ahead)
+        for worker in staying:
+            if worker.state is State.IDLE and worker.ahead is None:
+                self._assign_one(waiting, worker)
+        staying = [worker for worker in staying if worker.stays]
+        busy = sum(worker.unit is not None or worker.ahead is not None for worker in staying)
+        if self._options.jobs is None and staying and waiting.seconds < _WORTH_A_WORKER:
+            return  # by the time another one is here, the work is done
+        for _ in range(len(staying), min(self.jobs, busy + len(waiting))):
+            self.start(report=False)
+        if (
+            waiting.starts_ahead
+            and all(worker.unit is not None for worker in staying)
+            and len(staying) < 2 * self.jobs
+            and self._may_do_ahead()
+        ):
+            self.start(report=False, spare=True)
+            self._idle.restart()
+
+    def _assign_one(self, waiting: Schedule, worker: WorkerHandle) -> None:
+        """Have an idle worker run a unit, or start services of one whose turn has not come."""
+        ahead = [worker.ahead for worker in self.workers if worker.ahead is not None]
+        taken = [*self.running(), *ahead]
+        beside_tests = any(worker.up for worker in self.workers)  # not beside a start
+        if (
+            waiting.starts_ahead
+            and ((self._free and ahead) or (beside_tests and self._may_do_ahead()))
+            and (unit := waiting.next_ahead(taken, ran=worker.ran))
+        ):
+            worker.prepare(unit)  # the first to be ready runs
+            self._idle.restart()
+        elif self._free and (unit := waiting.next(taken, ran=worker.ran)):
+            worker.run(unit)
+        elif waiting.has_none_for(worker.ran):
+            worker.leave()
+
+    @property
+    def _free(self) -> bool:
+        """Whether one more unit may run."""
+        return len(self.running()) < self.jobs
+
+    def _may_do_ahead(self) -> bool:
+        """Whether to do something for which nobody waits: where a processor is idle."""
+        return self.spares and not self._free and self._idle.processors >= _IDLE
 
     def events(self, *, tick: float = 0.5) -> Iterator[tuple[WorkerHandle, Message | None]]:
         """Wait for something to happen; a message of None means that the worker has died.
@@ -174,6 +232,8 @@ class WorkerPool:
         now = time.monotonic()
         for worker in self.workers:
             worker.advance(now)
+            if self.kill_at is not None and now >= self.kill_at:
+                worker.kill()
 
     def _wait(self, tick: float) -> Mapping[Any, WorkerHandle | None]:
         """Wait; what woke us, and the worker where it is one. News of progress are told."""
@@ -200,6 +260,19 @@ class WorkerPool:
                 yield worker, message
         except MessageError:
             lost()
+
+
+def environment(options: Options, *, run_id: str) -> dict[str, str]:
+    """The workers' environment.
+
+    They share the hash seed: tests generated from a set are collected in the same order everywhere.
+    """
+    hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
+    environ = {"PYTHONHASHSEED": hash_seed, **os.environ, "ORCHESTRATOR_RUN": run_id}
+    for name in ("logs", "timeline"):
+        if (path := getattr(options, name)) is not None:
+            environ[f"ORCHESTRATOR_{name.upper()}"] = str(Path(path).absolute())
+    return environ
 
 
 @contextmanager

@@ -157,6 +157,11 @@ class UnitResult:
         self.records.setdefault(ordinal, []).extend(records)
         return records
 
+    def passed(self, ordinal: int, seconds: float) -> Sequence[Record]:
+        """Add that a test has passed."""
+        record = Record(test=self.unit.tests[ordinal], outcome=Outcome.OK, seconds=seconds)
+        return self.record(ordinal, (record,))
+
     def not_run(self, reason: str, *, only: int | None = None, owner: str = "") -> list[Record]:
         """Record, and return, that the tests without an outcome have none.
 
@@ -233,6 +238,23 @@ class Results:
             if whole and not any(it.earlier or it.outcome is Outcome.NOT_RUN for it in unit):
                 seconds |= unit.seconds
         return seconds
+
+    def ids(self, *, stopped: bool) -> tuple[set[str], set[str]]:
+        """The ids of what passed, and of what failed.
+
+        What did not run is of the latter, unless the run was stopped: then it only had no time to.
+        """
+        passed: set[str] = set()
+        failed: set[str] = set()
+        for unit in self.units:
+            found = unit.failed()
+            for ordinal in found.keys() | unit.records.keys():
+                id_ = unit.unit.tests[ordinal].id
+                if ordinal not in found:
+                    passed.add(id_)
+                elif found[ordinal] or not stopped:
+                    failed.add(id_)
+        return passed - failed, failed
 
     @property
     def successful(self) -> bool:

@@ -7,7 +7,6 @@ died is an error, the others of its unit run elsewhere or are counted as not run
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 import uuid
@@ -15,38 +14,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.runner import schedule
-from orchestrator.runner.messages import (
-    Began,
-    Collected,
-    Ended,
-    Finished,
-    FixtureBegan,
-    FixtureFailed,
-    Prepared,
-    ServicesUp,
-)
-from orchestrator.runner.options import Options
-from orchestrator.runner.pool import Interrupts, WorkerPool, measured_workers
-from orchestrator.runner.results import (
-    Outcome,
-    Output,
-    Record,
-    Results,
-    Status,
-    Unit,
-    UnitResult,
-)
-from orchestrator.runner.schedule import History, Schedule
+from orchestrator.runner import messages
+from orchestrator.runner.history import History
+from orchestrator.runner.pool import Interrupts, WorkerPool, environment, measured_workers
+from orchestrator.runner.results import Outcome, Output, Record, Results, Status, Unit, UnitResult
+from orchestrator.runner.schedule import choose
 from orchestrator.runner.text_report import Text
 from orchestrator.runner.worker_handle import Ending, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.runner.crash_reports import CrashLogs
-    from orchestrator.runner.messages import Message, Written
+    from orchestrator.runner.options import Options
     from orchestrator.runner.results import Problem
+    from orchestrator.runner.schedule import Schedule
     from orchestrator.runner.worker_handle import WorkerHandle
 
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
@@ -54,10 +36,7 @@ _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so sever
 _BY_ITSELF: Final = 3  # what the end of a process by itself counts for
 _TICK: Final = 0.2  # seconds in which what has passed is seen, and a death whose signal got lost
 _LOOKS: Final = 0.1  # seconds between two looks for idle processors
-_IDLE: Final = 0.5  # processors with nothing to do, for a start for which nobody waits
-_WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _SECOND: Final = 2
-_EVERYTHING: Final = ((), (), Options.start, Options.pattern)
 
 
 def run_tests(options: Options) -> int:
@@ -70,7 +49,7 @@ def run_tests(options: Options) -> int:
     text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
         run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
-        with measured_workers(_environ(options, run_id=run_id)) as environ:
+        with measured_workers(environment(options, run_id=run_id)) as environ:
             results = Run(options, text, interrupts, environ=environ).work()
         text.summary(results, durations=options.durations)
         if options.junit is not None:
@@ -84,19 +63,6 @@ def run_tests(options: Options) -> int:
     return results.status
 
 
-def _environ(options: Options, *, run_id: str) -> dict[str, str]:
-    """The workers' environment.
-
-    They share the hash seed: tests generated from a set are collected in the same order everywhere.
-    """
-    hash_seed = str(random.randrange(1, 2**32))  # noqa: S311 - any will do
-    environ = {"PYTHONHASHSEED": hash_seed, **os.environ, "ORCHESTRATOR_RUN": run_id}
-    for name in ("logs", "timeline"):
-        if (path := getattr(options, name)) is not None:
-            environ[f"ORCHESTRATOR_{name.upper()}"] = str(Path(path).absolute())
-    return environ
-
-
 class Run:
     """The state of one run, and what follows from everything that happens in it."""
 
@@ -108,18 +74,13 @@ class Run:
         self._text = text
         self._interrupts = interrupts
         self._history = History(Path.cwd())
-        self._past = self._history.read()
         self._known: set[str] | None = None  # the ids of all tests there are
-        self._idle = schedule.Idle()
         self._schedule: Schedule | None = None  # until the tests are collected
-        self._jobs = 1  # how many units may run at a time
-        self._spares = True  # whether more workers than that may start services ahead
         self._failed_starts = 0
         self._sharded_away = 0
         self._stopped = ""  # why no further test starts
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
-        self._kill_at: float | None = None
         self._run_id = environ["ORCHESTRATOR_RUN"]
         self._crash_logs: CrashLogs | None = None  # until a class with services runs
         self._pool = WorkerPool(options, environ=environ, interrupts=interrupts, told=text.told)
@@ -138,26 +99,13 @@ class Run:
             end_run(self._run_id)
         for unit in self.results.units:
             unit.not_run(self._stopped or "the run ended early")
-        self._remember()
+        # a part of a class says nothing about how long the whole takes
+        seconds = {} if self._options.keep else self.results.class_seconds()
+        passed, failed = self.results.ids(stopped=bool(self._stopped))
+        self._history.record(seconds, passed=passed, failed=failed, known=self._known)
         self.results.status = self._status()
         self.results.seconds = time.perf_counter() - clock
         return self.results
-
-    def _remember(self) -> None:
-        """Leave for the next run how long classes took, and what failed."""
-        passed: set[str] = set()
-        failed: set[str] = set()
-        for unit in self.results.units:
-            found = unit.failed()
-            for ordinal in found.keys() | unit.records.keys():
-                id_ = unit.unit.tests[ordinal].id
-                if ordinal not in found:
-                    passed.add(id_)
-                elif found[ordinal] or not self._stopped:  # else it only had no time to run
-                    failed.add(id_)
-        # a part of a class says nothing about the whole
-        seconds = {} if self._options.keep else self.results.class_seconds()
-        self._history.record(seconds, passed=passed - failed, failed=failed, known=self._known)
 
     def _go_on(self) -> None:
         """Wait for something to happen, and do what follows from it."""
@@ -167,7 +115,8 @@ class Run:
         for worker in self._pool.workers:
             self._see_passed(worker)
         self._act_on_interrupts()
-        self._assign()
+        if self._schedule is not None:
+            self._pool.assign(self._schedule)
         if any(running.unit.services for running in self._pool.running()):
             self._service_logs().prepare()
         self._text.tick(self._pool.workers)
@@ -195,95 +144,91 @@ class Run:
         """Record what has passed: no messages tell of it."""
         if (unit := worker.unit) is not None:
             for ordinal, seconds in worker.passed():
-                test = unit.unit.tests[ordinal]
-                record = Record(test=test, outcome=Outcome.OK, seconds=seconds)
-                self._show(unit, unit.record(ordinal, (record,)))
+                self._show(unit, unit.passed(ordinal, seconds))
 
-    def _handle(self, worker: WorkerHandle, message: Message | None) -> None:
+    def _handle(self, worker: WorkerHandle, message: messages.Message | None) -> None:
         """Act on a message, or on the end, of a worker."""
         self._see_passed(worker)
         unit = worker.unit
-        if message is None:
-            self._ended(worker)
-        elif isinstance(message, Collected):
-            self._collected(worker, message)
-        elif isinstance(message, Prepared):
-            self._prepared(worker, message)
-        elif isinstance(message, FixtureFailed):
-            unit = unit or self._apart(f"worker {worker.number}")
-            self._fixture_failed(unit, message.owner, message.problem)
-        elif unit is not None:  # else it speaks of one that it has left
-            self._follow(worker, unit, message)
+        match message:
+            case None:
+                self._ended(worker)
+            case messages.Collected(trouble=""):
+                self._collected(worker, message.units)
+            case messages.Collected():
+                self._not_collected(worker, message.trouble)
+            case messages.Prepared():
+                worker.release()
+                if message.trouble:  # it has collected other tests
+                    self._not_ahead(worker)
+                    worker.leave()
+            case messages.FixtureFailed():
+                unit = unit or self._apart(f"worker {worker.number}")
+                self._fixture_failed(unit, message.owner, message.problem)
+            case _ if unit is not None:  # else it speaks of one that it has left
+                self._follow(worker, unit, message)
 
-    def _follow(self, worker: WorkerHandle, unit: UnitResult, message: Message) -> None:
+    def _follow(self, worker: WorkerHandle, unit: UnitResult, message: messages.Message) -> None:
         """Note where a worker is in its unit, and what it has found out.
 
         What ran when the time was up is the error, also where it goes on when it is looked at.
         """
         in_time = worker.ending is not Ending.TIMEOUT
-        worker.up |= not isinstance(message, FixtureBegan)
-        if isinstance(message, Began):
-            worker.inner = message.ordinal, message.title
-        elif isinstance(message, Ended) and (in_time or message.ordinal != worker.ordinal):
-            self._show(unit, unit.record(message.ordinal, message.records, over=message.over))
-        elif isinstance(message, FixtureBegan) and in_time:
-            if message.owner != worker.owner:
-                self._output(worker, until=message.written)
-                worker.owner = message.owner
-                worker.class_began()
-            worker.phase = message.name
-        elif isinstance(message, ServicesUp):
-            unit.facts[message.owner] = message.facts
-            worker.secrets = message.secrets
-        elif isinstance(message, Finished):
-            self._finished(worker, unit, message)
+        worker.up |= not isinstance(message, messages.FixtureBegan)
+        match message:
+            case messages.Began():
+                worker.inner = message.ordinal, message.title
+            case messages.Ended() if in_time or message.ordinal != worker.ordinal:
+                records = unit.record(message.ordinal, message.records, over=message.over)
+                self._show(unit, records)
+            case messages.FixtureBegan() if in_time:
+                if message.owner != worker.owner:
+                    self._output(worker, until=message.written)
+                    worker.owner = message.owner
+                    worker.class_began()
+                worker.phase = message.name
+            case messages.ServicesUp():
+                unit.facts[message.owner] = message.facts
+                worker.secrets = message.secrets
+            case messages.Finished():
+                self._finished(worker, unit, message)
 
-    def _finished(self, worker: WorkerHandle, unit: UnitResult, message: Finished) -> None:
+    def _finished(self, worker: WorkerHandle, unit: UnitResult, message: messages.Finished) -> None:
         unit.seconds.update(message.seconds)
         if message.stopped == "mismatch":
             self._show(unit, unit.not_run("it was collected differently"))
         elif message.stopped == "interrupt" or worker.ending is Ending.TIMEOUT:
             self._cut_short(worker, unit, status=None)
+        if message.stopped in ("interrupt", "stop") or worker.ending is Ending.TIMEOUT:
             worker.leave()
-        elif message.stopped == "stop":
-            worker.leave()
+        self._left(worker, unit)
+
+    def _left(self, worker: WorkerHandle, unit: UnitResult) -> None:
+        """A worker has done with its unit; when all of that is over, what failed may run again."""
         self._output(worker)
         worker.release()
-        self._retry(unit)
-
-    def _retry(self, unit: UnitResult) -> None:
-        """When all of a unit is over, what failed may run again, in a worker new to it."""
         if self._schedule is not None and not self._stopped and unit.reopen():
-            self._schedule.put_back(unit, last=True)
-
-    def _prepared(self, worker: WorkerHandle, message: Prepared) -> None:
-        """What could be done ahead is done, unless this worker has collected other tests."""
-        worker.release()
-        if message.trouble:
-            self._not_ahead(worker)
-            worker.leave()
+            self._schedule.put_back(unit, last=True)  # in a worker that is new to it
 
     def _not_ahead(self, worker: WorkerHandle) -> None:
         """What a worker was to run, another one does, and nothing is started ahead any more."""
         unit, worker.ahead = worker.ahead, None
         if unit is not None and self._schedule is not None:
-            self._spares = False
+            self._pool.spares = False
             if not self._stopped:
                 self._schedule.put_back(unit)
 
-    def _collected(self, worker: WorkerHandle, message: Collected) -> None:
-        if message.trouble and worker.spare:
-            self._spares = False
-            worker.leave()
-            return
-        if message.trouble:
-            worker.leave()
-            if self._schedule is None:
-                self._trouble(message.trouble)
-            elif worker.ending is Ending.NONE:  # else it was interrupted, and nobody needs it
-                self._trouble(message.trouble)
+    def _not_collected(self, worker: WorkerHandle, trouble: str) -> None:
+        interrupted = worker.ending is not Ending.NONE  # then nobody needs it
+        worker.leave()
+        if worker.spare:
+            self._pool.spares = False
+        elif self._schedule is None or not interrupted:
+            self._trouble(trouble)
+            if self._schedule is not None:
                 self._start_failed(worker, status=0)
-            return
+
+    def _collected(self, worker: WorkerHandle, units: Sequence[Unit]) -> None:
         if worker.ending is not Ending.NONE:  # too late: an import swallowed the interrupt
             worker.kill()
             return
@@ -291,127 +236,25 @@ class Run:
         worker.release()
         if self._schedule is None:
             self._output(worker, title="collection")
-            self._plan(message.units)
+            self._plan(units)
         else:  # what imports print is shown once
             worker.shown = worker.output.written()
 
     def _plan(self, units: Sequence[Unit]) -> None:
         """The tests are known: decide what runs, and in which order."""
-        options, shard, seed = self._options, self._options.shard, self._options.shuffle
-        if (options.names, options.keep, options.start, options.pattern) == _EVERYTHING:
+        if self._options.are_for_all_tests:
             self._known = {test.id for unit in units for test in unit.tests}
-        everything = units
-        before: Collection[str] = frozenset(self._past.failed)
-        if shard is not None:
-            units, plan, before = schedule.in_shard(everything, shard, self._history)
-            self._sharded_away = len(everything) - len(units)
-            classes = f"{len(units)} of {len(everything)} classes"
-            self._text.note(f"Shard {shard}: {classes} (plan {plan})")
-        failed = self._failed_before(everything, before) if options.failed else {}
-        if seed is not None:
-            seed = seed or str(random.randrange(1, 10**6))  # noqa: S311 - no secret
-            self._text.note(f"Shuffle seed: {seed} (repeat with --shuffle={seed})")
-        for unit in units:
-            order = range(len(unit.tests)) if seed is None else schedule.shuffled(unit, seed)
-            if failed and options.failed == "only":
-                order = [ordinal for ordinal in order if ordinal in failed.get(unit.key, ())]
-            elif unit.key in failed:
-                order = schedule.reordered(unit, order, first=failed[unit.key])
-            if order:
-                result = UnitResult(unit=unit, order=order, retries=options.retries)
-                self.results.units.append(result)
-        self._jobs = self._options.jobs or schedule.cpus()
-        free = schedule.memory_budget()
-        self._schedule = Schedule(
-            [result for result in self.results.units if result.order],
-            recorded=self._past.seconds,
-            seed=seed,
-            budget=free if self._options.jobs is None else None,
-            ahead=free,
-            first=failed,
-        )
+        chosen = choose(units, self._options, history=self._history, note=self._text.note)
+        self._schedule, self._sharded_away = chosen.schedule, chosen.away
+        self.results.units += chosen.results
         self._text.planned(self.results)
-
-    def _failed_before(self, units: Sequence[Unit], ids: Collection[str]) -> dict[str, list[int]]:
-        """The ordinals of what failed when it last ran, by unit; empty when nothing did."""
-        found = {unit.key: places for unit in units if (places := schedule.failed_in(unit, ids))}
-        here = {unit.tests[ordinal].id for unit in units for ordinal in found.get(unit.key, ())}
-        count, gone = len(here), sorted(it for it in {*ids} - here if not schedule.is_import(it))
-        text = f"{count} test{'s'[: count != 1]} failed when last run"
-        self._text.note(text if count else "No test failed when last run: every test runs")
-        if gone:
-            self._text.note(f"Not among these tests: {', '.join(gone)}")
-        return found
-
-    # Who does what
-
-    def _assign(self) -> None:
-        """Give idle workers units, end those for whom there is none, start who is missing."""
-        if self._schedule is None:
-            return
-        staying = [worker for worker in self._pool.workers if worker.stays]
-        for worker in staying:
-            if worker.state is State.IDLE and worker.ahead and self._free:
-                worker.run(worker.ahead)
-        for worker in staying:
-            if worker.state is State.IDLE and worker.ahead is None:
-                self._assign_one(self._schedule, worker)
-        staying = [worker for worker in staying if worker.stays]
-        busy = sum(worker.unit is not None or worker.ahead is not None for worker in staying)
-        waiting = len(self._schedule)
-        if self._options.jobs is None and staying and self._schedule.seconds < _WORTH_A_WORKER:
-            return  # by the time another one is here, the work is done
-        for _ in range(len(staying), min(self._jobs, busy + waiting)):
-            self._pool.start(report=False)
-        if self._wants_spare(self._schedule, staying):
-            self._pool.start(report=False, spare=True)
-            self._idle.restart()
-
-    def _assign_one(self, waiting: Schedule, worker: WorkerHandle) -> None:
-        """Have an idle worker run a unit, or start services of one whose turn has not come."""
-        running, ahead = self._pool.running(), self._pool.ahead()
-        if (
-            waiting.starts_ahead
-            and ((self._free and ahead) or self._may_start_ahead())  # the first to be ready runs
-            and (unit := waiting.next_ahead([*running, *ahead], ran=worker.ran))
-        ):
-            worker.prepare(unit)
-            self._idle.restart()
-        elif self._free and (unit := waiting.next([*running, *ahead], ran=worker.ran)):
-            worker.run(unit)
-        elif waiting.has_none_for(worker.ran):
-            worker.leave()
-
-    @property
-    def _free(self) -> bool:
-        """Whether one more unit may run."""
-        return len(self._pool.running()) < self._jobs
-
-    def _may_start_ahead(self, *, beside_tests: bool = True) -> bool:
-        """Whether to do what nobody waits for yet: where a processor is idle.
-
-        Services start while tests run, not beside those of a class that somebody waits for.
-        """
-        waits = self._spares and not self._free
-        if beside_tests:
-            waits = waits and any(worker.up for worker in self._pool.workers)
-        return waits and self._idle.processors >= _IDLE
-
-    def _wants_spare(self, waiting: Schedule, staying: Sequence[WorkerHandle]) -> bool:
-        """Whether one more worker than may run units is of use, to start services ahead."""
-        return (
-            waiting.starts_ahead
-            and all(worker.unit is not None for worker in staying)
-            and len(staying) < 2 * self._jobs
-            and self._may_start_ahead(beside_tests=False)  # it collects while services start
-        )
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
         from orchestrator.runner import crash_reports
 
         if worker.spare:
-            self._spares = False
+            self._pool.spares = False
             return
         by_itself = status >= 0 or worker.ending is Ending.TIMEOUT
         self._failed_starts += _BY_ITSELF if by_itself else 1
@@ -419,7 +262,7 @@ class Run:
             if self._schedule is None:
                 self._pool.start(report=True)
         elif others := sum(it.stays for it in self._pool.workers):
-            self._jobs = others  # go on with those that did start
+            self._pool.jobs = others  # go on with those that did start
         else:
             if worker.state is State.COLLECTING:  # else it has told why
                 self._trouble(crash_reports.failed_start(worker, status=status))
@@ -435,9 +278,7 @@ class Run:
             logs = self._service_logs().take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
             self._cut_short(worker, unit, status=status, logs=logs)
-            self._output(worker)
-            worker.release()
-            self._retry(unit)
+            self._left(worker, unit)
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             self._start_failed(worker, status=status)
         elif unused or worker.state is State.PREPARING:
@@ -462,11 +303,7 @@ class Run:
     ) -> None:
         """A unit ended before its time: a test or a fixture is the error, the rest runs again.
 
-        Args:
-            worker: The worker that ran it.
-            unit: The unit.
-            status: The worker's exit status; None when it was interrupted and has torn down.
-            logs: What the logs of its services said.
+        The exit status is None when the worker was interrupted and has torn down.
         """
         unit.crashes += 1
         if worker.ending is Ending.ASKED:
@@ -481,7 +318,8 @@ class Run:
         from orchestrator.runner import crash_reports
 
         problem = crash_reports.crash(worker, status=status, logs=logs)
-        if worker.test is None or worker.ordinal is None:
+        test, ordinal = worker.test, worker.ordinal
+        if test is None or ordinal is None:
             unit.fixture_crashes += 1
             self._fixture_failed(unit, worker.owner, problem)
             if worker.ending is Ending.TIMEOUT and worker.phase.startswith("setUp"):
@@ -489,10 +327,8 @@ class Run:
                 self._show(unit, unit.not_run(f"{worker.phase} hung", owner=worker.owner))
         else:
             seconds = time.monotonic() - worker.since
-            record = Record(
-                test=worker.test, outcome=Outcome.ERROR, problems=(problem,), seconds=seconds
-            )
-            self._show(unit, unit.record(worker.ordinal, (record,)))
+            record = Record(test=test, outcome=Outcome.ERROR, problems=(problem,), seconds=seconds)
+            self._show(unit, unit.record(ordinal, (record,)))
         if unit.fixture_crashes > 1 or unit.crashes > _CRASHES:
             self._show(unit, unit.not_run(f"its worker crashed {unit.crashes} times"))
         elif unit.open and not self._stopped and self._schedule is not None:
@@ -507,9 +343,8 @@ class Run:
         when it is done: whoever reads it may rely on it.
         """
         timeouts, asked = self._pool.timeouts, self._interrupts.count
-        if self._interrupts.urgent and self._kill_at is None:
+        if self._interrupts.urgent:
             timeouts = self._pool.hurry()
-            self._kill_at = time.monotonic() + timeouts.finish + timeouts.teardown
         if asked > self._asked:
             first, self._asked, self._interrupted = not self._asked, asked, True
             running = len(self._pool.running())
@@ -524,10 +359,7 @@ class Run:
                     worker.interrupt()
                 self._text.note("Interrupted again: running tests are interrupted and torn down")
             elif asked > _SECOND:
-                self._kill_at = time.monotonic()
-        if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            for worker in self._pool.workers:
-                worker.kill()
+                self._pool.kill_at = time.monotonic()
 
     def _stop(self, reason: str, *, limited: bool = False) -> None:
         """Start no further test; limited, do not wait for the running ones for ever."""
@@ -576,7 +408,7 @@ class Run:
         self._fixture_failed(self._apart("collection"), "", problem)
 
     def _output(
-        self, worker: WorkerHandle, *, until: Written | None = None, title: str = ""
+        self, worker: WorkerHandle, *, until: messages.Written | None = None, title: str = ""
     ) -> None:
         """Show what was printed since the last time; what a class has printed is kept, too."""
         until = until or worker.output.written()

@@ -274,7 +274,7 @@ def main(argv: Sequence[str]) -> int:
     """
     end, lifeline, stacks, scores = map(int, argv)
     channel, lifeline, stacks = WorkerEnd(end), moved_up(lifeline), moved_up(stacks)
-    noted = WorkerScores(scores)
+    noted = WorkerScores(scores, channel)
     faulthandler.enable(stacks)
     faulthandler.register(DUMP, stacks, all_threads=True, chain=False)
     sys.argv[1:] = []

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from orchestrator import Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.runner.collect import can_start_ahead, memory_of_services
+from orchestrator.runner.history import FOLDER, History, Past, estimates, in_shard
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
-from orchestrator.runner.schedule import FOLDER, History, Past, Schedule, estimates, in_shard
+from orchestrator.runner.schedule import Schedule
 
 
 def _unit(name: str, *, tests: int = 1, memory: int | None = None) -> Unit:
