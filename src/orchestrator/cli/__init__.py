@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "doctor": "cli.doctor",
     "load": "cli.images",
-    "lock": "cli.lock",
+    "lock": "cli.images",
     "ps": "cli.inventory",
     "pull": "cli.images",
     "reap": "cli.inventory",
