@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 5.0  # seconds
 _PIECE: Final = 1 << 16
 MOVED: Final = 1  # the exit status of `lock --check` when a tag has moved
-_PROOF_TIMEOUT: Final = 10.0  # seconds a registry has for the proof of an image, which is no must
 
 
 def configure_pull(parser: argparse.ArgumentParser) -> None:
@@ -161,17 +159,16 @@ def configure_save(parser: argparse.ArgumentParser) -> None:
 
 
 def save(arguments: argparse.Namespace) -> int:
-    """Write the locked images and their lock entries into one file.
+    """Write the locked images into one file.
 
       save images.tar       also .tar.gz and .tar.zst, by the name's ending
       save FILE NAME...     only these entries
 
-    The file is what `docker save` writes, with the lock entries in front; it appears when it is
-    whole. For an image that images.lock knows by the registry's digest alone, the registry is asked
-    for what leads from that to the image. Exit status: that of `pull` for the same failure.
+    The file is what `docker save` writes; it appears when it is whole. In it an image is known by
+    the digest of its platform, so an entry that has none is refused: `lock` notes it. Exit status:
+    that of `pull` for the same failure.
     """
     from orchestrator.images.archive import save_images  # `pull` has no need of it
-    from orchestrator.images.registry import Registries
 
     settings = Settings.from_environment()
     lock = find_lock(settings)
@@ -179,19 +176,9 @@ def save(arguments: argparse.Namespace) -> int:
     if not images:
         raise LockError(f"{lock.path} has no entries: there is nothing to save")
     begun = time.monotonic()
-    patience = min(settings.engine_timeout, _PROOF_TIMEOUT)
     with contextlib.closing(connect(settings)) as engine, _cleaning_up():
         try:
-            size = save_images(
-                engine,
-                images,
-                arguments.file,
-                settings=settings,
-                open_registries=lambda: Registries.open(
-                    engine, settings=replace(settings, engine_timeout=patience)
-                ),
-                report=lambda line: print(f"orchestrator save: {line}", file=sys.stderr),
-            )
+            size = save_images(engine, images, arguments.file, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:
@@ -225,13 +212,10 @@ def configure_load(parser: argparse.ArgumentParser) -> None:
 def load(arguments: argparse.Namespace) -> int:
     """Load images that `save` wrote, after checking that they are the locked ones.
 
-    Every image is verified against images.lock before the daemon gets the end of the archive, so
-    that nothing is loaded from one that is cut off, damaged, saved for another images.lock, or has
-    anything that images.lock does not lock. Where there is no images.lock, the archive's entries
-    are written into a new one in the working directory. A file of plain `docker save` is loaded
-    when images.lock knows the config digests of its images. An image that images.lock knows by the
-    registry's digest alone needs an archive with what leads from that to the image, which `save`
-    puts there; the digests of its platform are then noted in images.lock.
+    The archive is read before the daemon gets it, so that nothing is loaded from one that is cut
+    off, saved for another images.lock, or has anything that images.lock does not lock; what `docker
+    save` wrote is one, too. What the daemon then has is compared with images.lock, and put back
+    where that does not fit. An image is known by the digests of its platforms, which `lock` notes.
 
     exit status:
       0  loaded and verified
@@ -243,28 +227,22 @@ def load(arguments: argparse.Namespace) -> int:
       130  interrupted
     """
     from orchestrator.images.archive import load_images  # `pull` has no need of it
-    from orchestrator.images.lock import write_entries
 
     settings = Settings.from_environment()
     lock = find_lock(settings)
     begun = time.monotonic()
     with contextlib.closing(connect(settings)) as engine:
         try:
-            loaded = load_images(engine, arguments.file, lock, settings=settings)
+            images = load_images(engine, arguments.file, lock, settings=settings)
         except EngineUnavailableError:
             raise
         except OrchestratorError as error:
             print(f"orchestrator load: {error}", file=sys.stderr)
             return classify(error).value
-    images = loaded.entries
     for image in images:
         print(f"{image.reference.familiar}: loaded and verified")
-    if loaded.noted and not lock.is_default:
-        print(f"wrote {lock.path}: the digests by which {', '.join(loaded.noted)} is known here")
     print(f"{counted(len(images), 'image')} in {time.monotonic() - begun:.1f} s")
-    if lock.is_default:
-        print(f"wrote {write_entries(lock, images)}: there was no images.lock")
-    elif missing := sorted(lock.entries.keys() - {image.name for image in images}):
+    if missing := sorted(lock.entries.keys() - {image.name for image in images}):
         text = f"not in the archive: {', '.join(missing)}. Run: python -m orchestrator pull"
         print(f"orchestrator load: {text}", file=sys.stderr)
         return Failure.NOT_FOUND.value

@@ -6,7 +6,6 @@ worker cannot freeze the run.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.messages import decode, encode
+from orchestrator.runner.unpatched import identity, moved_up
 
 if TYPE_CHECKING:
     import socket
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 16
 _SCORES: Final = 1 << 17  # numbers on a scoreboard, of 8 bytes; tests beyond them take messages
 _NONE: Final = -1.0
-_HIGH: Final = 512  # tests that tidy up descriptors they never opened rarely reach this far
 _FORK_ESCAPED: Final = 70
 _ESCAPED: Final = b"orchestrator: a forked child returned from its test and was ended\n"
 
@@ -206,23 +205,3 @@ class ParentEnd:
             yield decode(line)
         if ended:
             lost()
-
-
-def moved_up(descriptor: int) -> int:
-    """Give a descriptor a high number, away from those that tests close; children have it not."""
-    try:
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-    except OSError:  # the process may open fewer descriptors than that
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes no keyword
-        return descriptor
-    os.close(descriptor)
-    return moved
-
-
-def identity(descriptor: int) -> tuple[int, int] | None:
-    """Which file or socket a descriptor is; None when it is closed."""
-    try:
-        status = unpatched.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

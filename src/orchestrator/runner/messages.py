@@ -4,7 +4,6 @@ Tracebacks travel as text formatted in the worker, so nothing has to pickle. The
 a lone surrogate in a message survives as an escape. A new message goes into `Message` as well.
 """
 
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
@@ -17,14 +16,6 @@ from orchestrator.runner.results import Problem, Record, Unit
 
 LOST_CONTACT: Final = 71
 """The exit status of a worker that cannot reach its parent any more."""
-
-# Signals that no test is likely to use; macOS has no real-time ones.
-DUMP: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
-"""The signal on which a worker writes the stacks of its threads."""
-
-INTERRUPT: Final[int] = DUMP - 1 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGEMT", 7)
-"""The signal on which a worker interrupts its test; SIGINT is the tests' own."""
-
 
 class MessageError(Exception):
     """A line that is no message: the other side is not who we think it is."""

@@ -14,11 +14,9 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.channel import ChannelLostError, WorkerEnd, WorkerScores, moved_up
+from orchestrator.runner.channel import ChannelLostError, WorkerEnd, WorkerScores
 from orchestrator.runner.collect import Group, PlainSuites, class_name, collect
-from orchestrator.runner.interruption import Interruption, Watch
 from orchestrator.runner.messages import (
-    DUMP,
     LOST_CONTACT,
     Collected,
     Finished,
@@ -33,6 +31,7 @@ from orchestrator.runner.messages import (
 from orchestrator.runner.result import Result
 from orchestrator.runner.results import Outcome, Problem
 from orchestrator.runner.suite import UnitSuite
+from orchestrator.runner.unpatched import DUMP, Interruption, Watch, moved_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

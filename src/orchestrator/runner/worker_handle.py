@@ -15,8 +15,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.channel import ParentEnd, ParentScores
-from orchestrator.runner.messages import DUMP, INTERRUPT, Prepare, RunUnit, Stop, Written
+from orchestrator.runner.messages import Prepare, RunUnit, Stop, Written
 from orchestrator.runner.results import Output
+from orchestrator.runner.unpatched import DUMP, INTERRUPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
