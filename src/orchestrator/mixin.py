@@ -220,8 +220,7 @@ def _has_skipped_itself(cls: type) -> bool:
 def _report_at_the_end(result: Any) -> None:
     """Have the end of the run wait for what is being removed, and tell what would not go.
 
-    That is pytest's session, of whose tests this result is one; or unittest's result. A run of
-    neither kind ends with its process, which tells it on stderr.
+    That is pytest's session, or unittest's result; else the process tells it on stderr at its end.
     """
     session: Any = getattr(result, "session", None)
     of_pytest = callable(getattr(session, "addfinalizer", None))

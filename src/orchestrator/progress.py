@@ -72,6 +72,27 @@ def telling(about: str, text: str, *, after: float = _SLOW) -> Iterator[None]:
             tell(about, f"{text} {outcome} {seconds:.1f} s", over=True)
 
 
+class News:
+    """The latest of everything that takes a while, for a terminal; a log has few lines of each."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, str] = {}
+        self._due: dict[str, float] = {}
+
+    def take(self, about: str, line: str, *, over: bool) -> bool:
+        """Note the latest about one thing; returns whether a log has it."""
+        now = time.monotonic()
+        due = over or now >= self._due.get(about, 0.0)
+        if over:
+            self.latest.pop(about, None)
+            self._due.pop(about, None)
+        else:
+            self.latest[about] = line
+            if due:
+                self._due[about] = now + _NEWS
+        return due
+
+
 @functools.cache
 def _stderr() -> _Stderr:
     return _Stderr()
@@ -82,40 +103,30 @@ class _Stderr:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._due: dict[str, float] = {}
-        self._live: dict[str, str] = {}
+        self._news = News()
         self._drawn = 0
 
     def show(self, about: str, text: str, *, over: bool) -> None:
-        stream, now = sys.stderr, time.monotonic()
-        line = printable(f"orchestrator: {about}: {text}", lines=False)
+        stream, line = sys.stderr, printable(f"orchestrator: {about}: {text}", lines=False)
         with self._lock:
-            due = self._due.get(about, 0.0)
-            self._live[about], self._due[about] = line, max(due, now)
-            if over:
-                del self._live[about], self._due[about]
+            due = self._news.take(about, line, over=over)
             if stream.isatty():
                 size = shutil.get_terminal_size()
-                live = [it[: size.columns - 1] for it in self._live.values()][: size.lines - 1]
+                latest = self._news.latest.values()
+                live = [it[: size.columns - 1] for it in latest][: size.lines - 1]
                 # On a line of its own: unittest's dots, which may stand there, would go with it.
                 begin = "\n" if live and "unittest" in sys.modules else ""
                 stream.write(f"\x1b[{self._drawn}F\x1b[0J" if self._drawn else begin)
                 self._drawn = len(live)
                 lines = [line, *live] if text and over else live
                 stream.write("".join(f"{line}\n" for line in lines))
-            elif text and (over or now >= due):
+            elif text and due:
                 stream.write(f"{line}\n")
-                if not over:
-                    self._due[about] = now + _NEWS
             stream.flush()
 
 
 class Listener:
-    """Where news arrive, for a selector.
-
-    Args:
-        folder: Where the socket is made; nobody else should be able to write there.
-    """
+    """Where news arrive, for a selector: a socket in a folder that nobody else can write to."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, "progress")  # noqa: PTH118 - for the environment

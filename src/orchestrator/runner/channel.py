@@ -113,10 +113,6 @@ class WorkerScores:
 
     Most tests pass, and most are quick: a message for each would take longer than they do. What
     stands in memory that the parent can read, too, is there also when the worker has crashed.
-
-    Args:
-        descriptor: The file of a `ParentScores`.
-        channel: Where all else is said.
     """
 
     def __init__(self, descriptor: int, channel: WorkerEnd) -> None:
@@ -139,11 +135,7 @@ class WorkerScores:
 
 
 class ParentScores:
-    """What a worker has noted of the tests of its unit.
-
-    Args:
-        file: An empty file, whose content the worker maps into its memory.
-    """
+    """What a worker has noted of the tests of its unit, in a file that it maps into its memory."""
 
     def __init__(self, file: int) -> None:
         os.ftruncate(file, 8 * _SCORES)

@@ -46,10 +46,7 @@ _KILL_HINT: Final = "; if nobody killed it, the kernel did for lack of memory: s
 def crash(worker: WorkerHandle, *, status: int | None, logs: str = "") -> Problem:
     """The error of the test, or of the fixture, at which a worker hung or died.
 
-    Args:
-        worker: The worker, as it was then.
-        status: Its exit status; None when it hung, was interrupted and has torn down.
-        logs: What the logs of its services said.
+    There is no exit status when it hung, was interrupted and has torn down.
     """
     title = worker.test.title if worker.test else worker.phase
     title = title or (worker.unit.unit.key if worker.unit else "collection")
@@ -135,12 +132,7 @@ def _of_tests(stacks: str) -> str:
 
 
 class CrashLogs:
-    """Takes the logs of dead workers' services, then removes all that the workers had started.
-
-    Args:
-        run: The label of the run.
-        folder: Where to keep whole logs, or None.
-    """
+    """Takes the logs of dead workers' services, then removes all that the workers had started."""
 
     def __init__(self, *, run: str, folder: str | None) -> None:
         self._run = run

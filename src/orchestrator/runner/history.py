@@ -66,13 +66,9 @@ class History:
         failed: Collection[str] = (),
         known: Collection[str] | None = None,
     ) -> None:
-        """Merge new figures with the old: the mean of both, so that one slow run fades.
+        """Merge new figures of classes with the old: the mean of both, so that a slow run fades.
 
-        Args:
-            seconds: Of each class.
-            passed: The ids of the tests that passed.
-            failed: Of those that failed; what did neither is what it was.
-            known: Of all that there are, if that is known: what is gone is forgotten.
+        A test that has neither passed nor failed is what it was; what is not `known` is forgotten.
         """
         with self.changing() as past:
             for key, new in seconds.items():
@@ -92,11 +88,7 @@ class Past:
 
     @classmethod
     def of(cls, body: Any) -> Past:
-        """Take what can be used of what was read: a hand or a crash may have changed it.
-
-        Raises:
-            Exception: There is nothing that can be used.
-        """
+        """Take what can be used of what was read; any exception means that nothing can."""
         past = cls()
         if body["version"] == past.version:
             past.seconds = {

@@ -83,14 +83,7 @@ class Interrupts:
 
 
 class WorkerPool:
-    """Every live worker. On the way out none is left, whatever happened.
-
-    Args:
-        options: What each worker is given.
-        environ: Its environment.
-        interrupts: Signals to the parent, which end the waiting.
-        told: Takes what is told of progress: about what, a text, and ``over``.
-    """
+    """Every live worker. On the way out none is left, whatever happened."""
 
     def __init__(
         self,
@@ -206,11 +199,9 @@ class WorkerPool:
         return self.spares and not self._free and self._idle.processors >= _IDLE
 
     def events(self, *, tick: float = 0.5) -> Iterator[tuple[WorkerHandle, Message | None]]:
-        """Wait for something to happen; a message of None means that the worker has died.
+        """Wait, so many seconds at most; None in place of a message means that the worker has died.
 
-        A death whose signal got lost is noticed after so many seconds.
-
-        Every message a worker sent comes before its death.
+        Every message that a worker has sent comes before its death.
         """
         ready = self._wait(tick)
         dead: list[WorkerHandle] = []

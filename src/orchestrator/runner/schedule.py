@@ -34,7 +34,7 @@ class Schedule:
     Args:
         units: The units.
         recorded: How many seconds each class took last time.
-        seed: What to shuffle by, or None for the longest first.
+        seed: What to shuffle by, if at all.
         first: Keys of units that come before all others.
         budget: Bytes that all services together may use; a unit that needs more runs alone.
         ahead: The same, for what is started before its turn comes.

@@ -28,15 +28,7 @@ _TestSuite: Any = unittest.TestSuite  # its hooks are not in the type stubs
 
 
 class UnitSuite(_TestSuite):  # type: ignore[misc]
-    """The tests of one unit, run once.
-
-    Args:
-        tests: Each test with its ordinal; one that has run is held no longer.
-        report: Where messages go.
-        between: Called before each test.
-        written: How much the worker has written.
-        added: Takes the tests that were added to collected suites since the last time.
-    """
+    """The tests of one unit, with their ordinals, run once; what has run is held no longer."""
 
     def __init__(
         self,
@@ -57,11 +49,7 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         self._standing_module: type | None = None  # any class of it
 
     def run_unit(self, result: Result) -> None:
-        """Run every test with its fixtures.
-
-        Raises:
-            KeyboardInterrupt: A signal asked to stop; everything is torn down already.
-        """
+        """Run every test with its fixtures; after a KeyboardInterrupt all is torn down already."""
         try:
             self.run(result)
         except KeyboardInterrupt:
@@ -165,10 +153,7 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
     def _fixture(
         self, result: Any, kind: str, place: str, cls: Any = None
     ) -> Iterator[list[BaseException]]:
-        """Announce a fixture, and handle what unittest's ``except Exception`` lets through.
-
-        Yields what was caught.
-        """
+        """Announce a fixture; catch, and yield, what unittest's ``except Exception`` does not."""
         caught: list[BaseException] = []
         cleanups = unittest.doModuleCleanups if cls is None else getattr(cls, *_CLEANUPS)
         if cls is not None or hasattr(sys.modules.get(place), kind):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.errors import printable
+from orchestrator.progress import News
 from orchestrator.runner.options import NORMAL, QUIET, VERBOSE
 from orchestrator.runner.results import Outcome, Status
 
@@ -23,7 +24,6 @@ _THICK: Final = "=" * 70
 _THIN: Final = "-" * 70
 _QUICK: Final = 0.001
 _REFRESH: Final = 0.2  # seconds between two drawings of a terminal's last line
-_NEWS: Final = 15.0  # seconds between two lines about one thing in a log
 _ERASE: Final = "\r\x1b[K"
 _DOTS: Final = {
     Outcome.OK: ".",
@@ -57,8 +57,7 @@ class Text:
         self._in_dots = False
         self._live = stream is not None and stream.isatty()  # whether there can be a live line
         self._line_shown = ""
-        self._progress: dict[str, str] = {}  # what is told of each thing that takes a while
-        self._due: dict[str, float] = {}  # when a log has the next line about it
+        self._news = News()
         self._line_due = 0.0
         self._expected = self._ended = 0
 
@@ -113,15 +112,9 @@ class Text:
     def told(self, about: str, text: str, *, over: bool) -> None:
         """Show how far something is that takes a while, such as a pull."""
         about, text = (printable(it, lines=False) for it in (about, text))
-        now = time.monotonic()
-        self._progress[about] = f"{about}: {text}"
-        if over:
-            line = self._progress.pop(about)
-            if text and self._verbosity > QUIET:
-                self._line(line)
-        elif self._verbosity > QUIET and not self._live and now >= self._due.get(about, 0.0):
-            self._due[about] = now + _NEWS
-            self._line(self._progress[about])
+        due = self._news.take(about, line := f"{about}: {text}", over=over)
+        if text and due and self._verbosity > QUIET and (over or not self._live):
+            self._line(line)
 
     def tick(self, workers: Sequence[WorkerHandle]) -> None:
         """Draw the terminal's last line, unless it was drawn just now: what takes a while.
@@ -131,7 +124,7 @@ class Text:
         now = time.monotonic()
         if not self._live or self._verbosity == QUIET or now < self._line_due:
             return
-        parts = list(self._progress.values())
+        parts = list(self._news.latest.values())
         if self._verbosity == VERBOSE:
             parts += [
                 f"[{it.number}] {printable(_place(it), lines=False)} {now - it.since:.0f}s"

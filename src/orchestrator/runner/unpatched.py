@@ -143,11 +143,8 @@ class Watch:
     process group is killed when that does not help. This is a thread, so it needs the interpreter:
     a test that never lets go of it is left to the watchdog of its containers.
 
-    The thread is not there while the process forks, or Python would warn (from 3.12 on).
-
-    Args:
-        lifeline: The reading end of a pipe; only the parent holds the other.
-        timeouts: How long the running test has, and the clean-ups after its interruption.
+    The thread is not there while the process forks, or Python would warn (from 3.12 on). It waits
+    for the end of the *lifeline*, a pipe whose other end only the parent holds.
     """
 
     def __init__(self, lifeline: int, timeouts: Timeouts) -> None:

@@ -265,12 +265,7 @@ def _some(ids: set[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve the parent.
-
-    Args:
-        argv: The descriptors of the socket to the parent, of the parent's lifeline, and of the
-            files for stacks and for scores.
-    """
+    """Serve the parent, by the descriptors that it passes."""
     end, lifeline, stacks, scores = map(int, argv)
     channel, lifeline, stacks = WorkerEnd(end), moved_up(lifeline), moved_up(stacks)
     noted = WorkerScores(scores, channel)
