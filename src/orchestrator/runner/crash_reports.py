@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 _LAST_LINES: Final = 60
 _LONGEST_ANSWER: Final = 10.0  # seconds of the daemon: the run waits for this
-_NOT_OF_TESTS: Final = re.compile(
-    r'/runner/unpatched\.py", line \d+ in _wait|^Extension modules: '
-)
+_NOT_OF_TESTS: Final = re.compile(r'/runner/unpatched\.py", line \d+ in _wait|^Extension modules: ')
 _BELOW_TESTS: Final = re.compile(
     r"/unittest/(case|suite|async_case)\.py|/runner/(result|suite)\.py"
 )

@@ -17,6 +17,7 @@ from orchestrator.runner.results import Problem, Record, Unit
 LOST_CONTACT: Final = 71
 """The exit status of a worker that cannot reach its parent any more."""
 
+
 class MessageError(Exception):
     """A line that is no message: the other side is not who we think it is."""
 
