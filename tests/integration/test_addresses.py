@@ -101,20 +101,6 @@ class ProxyTest(AddressTestCase):
                 self.reaches(DOCKER_HOST=url, HOME=str(self.folder), **self.nowhere)
         self.assertNotIn(b"authorization", b"".join(seen).lower())
 
-    def test_one_is_used_for_a_daemon_elsewhere_and_named_where_that_fails(self) -> None:
-        """With what has the daemon asked directly, and without the proxy's password."""
-        proxy = self.enterContext(Proxy(DAEMON, tcp=True))
-        elsewhere = {"DOCKER_HOST": "tcp://daemon.invalid:2375"}
-        self.reaches(**elsewhere, http_proxy=proxy.url.replace("tcp:", "http:"))
-        told = self.refused(
-            {**elsewhere, "HTTP_PROXY": "http://me:secret@127.0.0.1:1"}, absent=True
-        )
-        self.assertIn("by way of the proxy http://***@127.0.0.1:1, which HTTP_PROXY names", told)
-        self.assertIn("NO_PROXY=daemon.invalid has it asked directly", told)
-        direct = {**elsewhere, **self.nowhere, "NO_PROXY": "daemon.invalid"}
-        told = self.refused(direct, absent=True)
-        self.assertNotIn("proxy", told)
-
 
 class TlsTest(AddressTestCase):
     """Certificates: what is checked, and what one is told who is not trusted."""

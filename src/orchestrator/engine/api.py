@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 KILLED: Final = 128 + 9
 """The exit code of what SIGKILL ended."""
+STDOUT, STDERR = 1, 2
 TEST_PROCESS: Final = "host.docker.internal"
 """What containers call the machine of the test process."""
 
@@ -145,7 +146,6 @@ class ContainerState:
         oom_killed: Whether the kernel has killed a process of it for lack of memory: with Docker
             26 and later any process, at any time since it started.
         check: Its healthcheck, as in ``["CMD", "true"]``; empty without one.
-        started, finished: Moments of the daemon's clock.
     """
 
     id: str
@@ -157,8 +157,6 @@ class ContainerState:
     health: str | None
     check: Sequence[str]
     networks: Mapping[str, str]
-    started: str = ""
-    finished: str = ""
 
     @property
     def running(self) -> bool:
@@ -176,14 +174,13 @@ class Ending:
     """How the first process of a container came to its end, as far as that is certain.
 
     Attributes:
-        signal: What the daemon was asked to send it, as in ``"SIGKILL"``; empty for nothing, and
-            None where that is not known.
+        signal: What this process had the daemon send it, as in ``"SIGKILL"``; empty for nothing.
         lost: Whether the kernel has killed a process of the container for lack of memory.
     """
 
     exit_code: int
     error: str
-    signal: str | None
+    signal: str
     lost: bool
 
     @property
@@ -192,20 +189,16 @@ class Ending:
         return self.lost and self.exit_code == KILLED and not self.signal
 
     def __str__(self) -> str:
-        also = f": {self.error}" if self.error else ""
-        if self.oom_killed:
-            likely = ", most likely," if self.signal is None else ""
-            return (
-                f"was killed for lack of memory (OOM){likely} with exit code {self.exit_code}{also}"
-            )
         text = f"exited with exit code {self.exit_code}"
-        if self.signal:
+        if self.oom_killed:
+            text = f"was killed for lack of memory (OOM) with exit code {self.exit_code}"
+        elif self.signal:
             text += f" after {self.signal}, which the engine was asked to send"
-        elif self.signal == "" and self.exit_code == KILLED:
-            text += " (SIGKILL, which the engine was not asked to send: perhaps for lack of memory)"
-        if self.lost:
+        elif self.exit_code == KILLED:
+            text += " (SIGKILL, perhaps for lack of memory)"
+        if self.lost and not self.oom_killed:
             text += "; a process in it had been killed for lack of memory (OOM)"
-        return f"{text}{also}"
+        return f"{text}: {self.error}" if self.error else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,15 +249,27 @@ class ExecResult:
 
     Attributes:
         exit_code: Of the command; 126 and 127 where it could not be run.
-        output: All it wrote, stdout and stderr in the order in which it came, as text.
-        stdout_bytes: What it wrote to stdout, as it was.
-        stderr_bytes: What it wrote to stderr, as it was.
+        pieces: What it wrote, in the order in which it came: 1 for stdout or 2 for stderr, and the
+            bytes.
     """
 
     exit_code: int
-    output: str
-    stdout_bytes: bytes = field(repr=False)
-    stderr_bytes: bytes = field(repr=False)
+    pieces: Sequence[tuple[int, bytes]] = field(repr=False)
+
+    @property
+    def output(self) -> str:
+        """All it wrote, stdout and stderr in the order in which it came, as text."""
+        return b"".join(piece for _, piece in self.pieces).decode(errors="replace")
+
+    @property
+    def stdout_bytes(self) -> bytes:
+        """What it wrote to stdout, as it was."""
+        return b"".join(piece for stream, piece in self.pieces if stream == STDOUT)
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """What it wrote to stderr, as it was."""
+        return b"".join(piece for stream, piece in self.pieces if stream != STDOUT)
 
     @property
     def stdout(self) -> str:
@@ -307,8 +312,6 @@ def container_state(inspected: Mapping[str, Any]) -> ContainerState:
             name: network["IPAddress"]
             for name, network in inspected["NetworkSettings"]["Networks"].items()
         },
-        started=state.get("StartedAt") or "",
-        finished=state.get("FinishedAt") or "",
     )
 
 

@@ -13,28 +13,24 @@ import shlex
 import socket
 import ssl
 import time
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import requests.adapters
 import requests.exceptions
-import urllib3.connectionpool
 
-from orchestrator.engine.docker_py import ProgramAdapter, docker
-from orchestrator.errors import EngineError, EngineUnavailableError, EngineWarning, printable
+from orchestrator.engine.api import product_of
+from orchestrator.engine.docker_py import Client, Tls, docker
+from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine.endpoint import Endpoint
 
 _NOT_FOUND: Final = 404
 _OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
 _ID: Final = re.compile(r"[0-9a-f]{64}")
-_UNKNOWN: Final = "auto"  # docker-py's word for a version that it has to ask for
-_OLDEST: Final = docker.constants.MINIMUM_DOCKER_API_VERSION
 # What a connection that breaks raises: within an answer, and before or within it.
 _CUT_WITHIN: Final = (http.client.IncompleteRead, requests.exceptions.ChunkedEncodingError)
 _CUTS: Final = (
@@ -54,6 +50,7 @@ _ABSENT: Final = (
     ssl.SSLEOFError,
 )
 _NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+_THEIRS: Final = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
 # What code that reads an answer raises when the answer lacks what it must have.
 _MISREAD: Final = (LookupError, TypeError, ValueError, AttributeError)
 _OWN_LIMITS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -74,112 +71,6 @@ _CERTIFICATE: Final = {
 }
 _HEARING: Final = 2.0  # seconds
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
-
-
-class _Client(docker.APIClient):
-    """docker-py's client, which finds its way as the docker command does.
-
-    Left to itself, requests asks the environment, which speaks of the web: a proxy for this
-    machine's own daemon, a .netrc's password for it, and authorities (REQUESTS_CA_BUNDLE) that
-    overrule those set for a session (requests issue 3829), so that no TLS daemon can be verified.
-    """
-
-    def __init__(self, endpoint: Endpoint, *, version: str, timeout: int) -> None:
-        ssh = endpoint.url.startswith("ssh:")
-        super().__init__(
-            base_url="tcp://docker:1" if ssh else endpoint.url,
-            # With one given, docker-py asks nothing before all below is in place.
-            version=_OLDEST if version == _UNKNOWN else version,
-            timeout=timeout,
-            tls=_Tls(endpoint) if endpoint.secure else False,
-        )
-        self.trust_env = False
-        if ssh:
-            self.mount("http://", ProgramAdapter(endpoint.way))
-        if endpoint.proxy:
-            self.proxies = dict.fromkeys(("http", "https"), endpoint.proxy[1])
-        if version == _UNKNOWN:
-            try:
-                self._version = _usable(self._retrieve_server_version())  # type: ignore[attr-defined]
-            except BaseException:
-                self.close()
-                raise
-
-
-def _usable(version: str) -> str:
-    if docker.utils.version_lt(version, _OLDEST):
-        raise docker.errors.InvalidVersion(f"its API {version} is older than {_OLDEST}")
-    return version
-
-
-class _Tls(docker.tls.TLSConfig):
-    """TLS as the docker command has it: a certificate of one's own, and an authority, or neither.
-
-    Without the strictness (Python 3.13's) about what only newer authorities write.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(verify=endpoint.verify)
-        folder = endpoint.tls or Path()
-        *_, ca, cert, key, _verify = endpoint.way
-        if bool(cert) != bool(key):
-            lacking = "key.pem" if cert else "cert.pem"
-            raise EngineError(f"There is {cert or key}, but beside it no {lacking}")
-        try:
-            self.context = ssl.create_default_context(cafile=(endpoint.verify and ca) or None)
-            self.context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            if cert:
-                # A password is asked for nowhere: there may be no terminal.
-                self.context.load_cert_chain(cert, key, password=lambda: b"")
-        except OSError as error:  # ssl.SSLError is one
-            raise EngineError(
-                f"The certificates in {folder}, for the Docker daemon at {endpoint.url}, cannot be "
-                f"used; they may be none, or not belong together: {error}"
-            ) from error
-        if not endpoint.verify:
-            self.context.check_hostname = False
-            self.context.verify_mode = ssl.CERT_NONE
-            _warn_once(
-                f"The certificate of the Docker daemon at {endpoint.url} is not checked, as "
-                f"{endpoint.origin or 'it'} has it: whoever answers there is believed"
-            )
-
-    def configure_client(self, client: Any) -> None:
-        """Have it speak so."""
-        client.verify = self.verify
-        client.mount("https://", _TlsAdapter(self.context))
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    warnings.warn(text, EngineWarning, stacklevel=2)
-
-
-class _TlsAdapter(requests.adapters.HTTPAdapter):
-    """Speaks TLS of one context; all else is said of certificates by that."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> Any:
-        """Connections directly to the daemon."""
-        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
-        self.poolmanager.pool_classes_by_scheme = {"https": _TlsPool}
-
-    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
-        """Connections by way of a proxy."""
-        return super().proxy_manager_for(*arguments, ssl_context=self._context, **options)
-
-    def cert_verify(self, *_arguments: Any) -> None:
-        """Add no authorities of the web."""
-
-
-class _TlsPool(urllib3.connectionpool.HTTPSConnectionPool):
-    def _validate_conn(self, conn: Any) -> None:
-        """Connect; that nothing is verified was told once, and not at each request."""
-        if conn.sock is None:
-            conn.connect()
 
 
 def short_name(thing: str) -> str:
@@ -204,13 +95,32 @@ class ClientPool:
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
-        self._version = _UNKNOWN
-        self._idle: queue.SimpleQueue[docker.APIClient] = queue.SimpleQueue()
+        self._about: Mapping[str, Any] = {}  # the daemon's version
+        self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
 
     @property
     def answered(self) -> bool:
         """Whether the daemon has answered anything here."""
-        return self._version != _UNKNOWN
+        return bool(self._about)
+
+    @functools.cached_property
+    def is_podman(self) -> bool:
+        """Whether it is Podman behind Docker's API, which does some things in its own way."""
+        return product_of(self._version()) == "Podman"
+
+    @functools.cached_property
+    def is_rootless(self) -> bool:
+        """Whether it runs without root."""
+        if not self.is_podman:
+            return "rootlesskit" in str(self._version().get("Components"))
+        with self.client("tell about itself") as client:
+            return "name=rootless" in client.info()["SecurityOptions"]
+
+    def _version(self) -> Mapping[str, Any]:
+        if not self._about:
+            with self.client("tell its version"):
+                pass
+        return self._about
 
     @contextlib.contextmanager
     def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
@@ -222,29 +132,33 @@ class ClientPool:
                 what cannot be understood.
         """
         seconds = timeout or self._timeout
-        with translate_errors(
-            doing, endpoint=self._endpoint, timeout=seconds, present=self._is_present
-        ):
-            try:
-                client = self._idle.get_nowait()
-            except queue.Empty:
-                client = self._connected()
-                self._version = client.api_version  # later clients need not ask again
-            client.timeout = math.ceil(seconds)
-            try:
+        try:
+            with self._lent(seconds) as client:
                 yield client
-            except requests.exceptions.RequestException:
-                client.close()  # its connection is in an unknown state
-                raise
-            except docker.errors.APIError:
-                self._idle.put(client)
-                raise
-            except BaseException:
-                client.close()
-                raise
-            self._idle.put(client)
+        except (*_THEIRS, *_MISREAD) as error:
+            raise _translated(
+                error, doing, endpoint=self._endpoint, timeout=seconds, present=self._is_present
+            ) from _without_traceback(error)
 
-    def _connected(self) -> docker.APIClient:
+    @contextlib.contextmanager
+    def _lent(self, seconds: float) -> Iterator[Client]:
+        try:
+            client = self._idle.get_nowait()
+        except queue.Empty:
+            client = self._connected()
+            self._about = client.about  # later clients need not ask again
+        client.timeout = math.ceil(seconds)
+        try:
+            yield client
+        except docker.errors.APIError:
+            self._idle.put(client)
+            raise
+        except BaseException:
+            client.close()  # its connection is in an unknown state
+            raise
+        self._idle.put(client)
+
+    def _connected(self) -> Client:
         """A new client; the first one asks the daemon for its version.
 
         That question is repeated when the connection breaks: a daemon that lost one connection is
@@ -254,7 +168,7 @@ class ClientPool:
             try:
                 self._ping()
                 timeout = math.ceil(self._timeout)
-                return _Client(self._endpoint, version=self._version, timeout=timeout)
+                return Client(self._endpoint, about=self._about, timeout=timeout)
             except docker.errors.DockerException as error:
                 if not _is_from(error, _CUTS):
                     raise
@@ -278,7 +192,7 @@ class ClientPool:
         """
         if self._endpoint.secure:
             where = urlsplit(self._endpoint.url)
-            context = _Tls(self._endpoint).context
+            context = Tls(self._endpoint).context
             with (
                 contextlib.suppress(TimeoutError),
                 socket.create_connection((where.hostname, where.port or 0), _HEARING) as link,
@@ -299,70 +213,48 @@ class ClientPool:
             self._idle.get_nowait().close()
 
 
-@contextlib.contextmanager
-def translate_errors(
-    doing: str,
-    *,
-    endpoint: Endpoint,
-    timeout: float,
-    present: Callable[[], bool] = lambda: False,
-) -> Iterator[None]:
-    """Turn errors of docker-py and requests in the block into `EngineError`.
-
-    ``doing`` completes "the daemon failed to …"; ``present`` is whether the daemon has answered
-    before and still listens: a connection that breaks then does not mean that there is none.
-    """
-    try:
-        yield
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        ours = _translated(error, doing, endpoint=endpoint, timeout=timeout, present=present)
-        raise ours from _without_traceback(error)
-    except _MISREAD as error:
-        raise EngineError(
-            f"The answer of the Docker daemon at {endpoint.url} cannot be understood, which was "
-            f"asked to {doing}: {type(error).__name__}: {error}"
-        ) from _without_traceback(error)
-
-
 def _translated(
-    error: Exception,
-    doing: str,
-    *,
-    endpoint: Endpoint,
-    timeout: float,
-    present: Callable[[], bool],
+    error: Exception, doing: str, *, endpoint: Endpoint, timeout: float, present: Callable[[], bool]
 ) -> EngineError:
-    url = endpoint.url
+    """The error of ours for one of docker-py, of requests, or of code that reads an answer.
+
+    ``present`` is whether the daemon has answered before and still listens: a connection that
+    breaks then does not mean that there is none.
+    """
+    daemon, status = f"the Docker daemon at {endpoint.url}", None
     if _SPEAKS_TLS in str(error):
         return EngineUnavailableError(
-            f"The Docker daemon at {url} speaks TLS: set DOCKER_TLS_VERIFY=1, and "
-            "DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
+            f"T{daemon[1:]} speaks TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the "
+            "folder with ca.pem, cert.pem and key.pem"
         )
     if isinstance(error, docker.errors.APIError):
-        words = _text(error.explanation or str(error))
-        return EngineError(
-            f"The Docker daemon failed to {doing}: {words}", status=error.status_code
-        )
+        status = error.status_code
+        told = f"The Docker daemon failed to {doing}: {_text(error.explanation or str(error))}"
     # docker-py puts the first request's timeout in an error of its own
-    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
-        return EngineError(
-            f"The Docker daemon at {url} did not answer within {timeout:g} s when asked to {doing}"
+    elif isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
+        told = f"T{daemon[1:]} did not answer within {timeout:g} s when asked to {doing}"
+    elif _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and present()):
+        told = (
+            f"The connection to {daemon}, which had answered, broke when it was asked to {doing}: "
+            f"{_reason(error)}"
         )
-    if _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and present()):
-        return EngineError(
-            f"The connection to the Docker daemon at {url}, which had answered, broke when it was "
-            f"asked to {doing}: {_reason(error)}"
+    elif any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
+        told = f"Could not ask {daemon} to {doing}: {_reason(error)}"
+    elif isinstance(error, _MISREAD) and not isinstance(error, _THEIRS):
+        told = (
+            f"The answer of {daemon} cannot be understood, which was asked to {doing}: "
+            f"{type(error).__name__}: {error}"
         )
-    if any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
-        return EngineError(f"Could not ask the Docker daemon at {url} to {doing}: {_reason(error)}")
-    return _unavailable(error, doing, endpoint=endpoint)
+    else:
+        return _unavailable(error, doing, endpoint=endpoint)
+    return EngineError(told, status=status)
 
 
 def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineUnavailableError:
     """That nobody answers; or that somebody does who refuses, or is no daemon."""
     url, reason = endpoint.url, _reason(error)
     absent = _is_from(error, _ABSENT) or any(
-        type(it) is OSError and it.errno in _NO_WAY for it in _chain(error)
+        isinstance(it, OSError) and it.errno in _NO_WAY for it in _chain(error)
     )
     if endpoint.socket and _is_from(error, (PermissionError,)):
         told = (
@@ -393,19 +285,7 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineU
             f"No Docker daemon answers at {url}: {reason}. Start it {here}, or set "
             "DOCKER_HOST to another one. `python -m orchestrator doctor` looks closer."
         )
-    return EngineUnavailableError(told + _on_the_way(endpoint), absent=absent)
-
-
-def _on_the_way(endpoint: Endpoint) -> str:
-    """The proxy, which may be what refuses."""
-    if endpoint.proxy is None:
-        return ""
-    variable, address = endpoint.proxy
-    address = re.sub(r"//[^/]*@", "//***@", address)
-    return (
-        f" It was asked by way of the proxy {address}, which {variable} names; "
-        f"NO_PROXY={endpoint.hostname} has it asked directly."
-    )
+    return EngineUnavailableError(told, absent=absent)
 
 
 def _tls_problem(error: Exception, endpoint: Endpoint) -> str:

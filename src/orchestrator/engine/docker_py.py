@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.client
 import importlib
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 
+from orchestrator.errors import EngineError, EngineWarning
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from orchestrator.engine.endpoint import Endpoint
 
 _SSH: Final = "docker.transport.sshconn"
 
@@ -45,8 +54,9 @@ finally:
     if _ours:
         del sys.modules[_SSH]
 
-__all__ = ["ProgramAdapter", "docker"]
+__all__ = ["Client", "Tls", "docker"]
 
+_OLDEST: Final = docker.constants.MINIMUM_DOCKER_API_VERSION
 _PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
 _END: Final = 1.0  # seconds a program has to end by itself
 # sshd turns away who comes while ten others log in; then nothing was asked yet.
@@ -69,7 +79,107 @@ for _module in map(importlib.import_module, ("docker.transport", "docker.api.cli
         vars(_module)["SSHHTTPAdapter"] = _adapter
 
 
-class ProgramAdapter(docker.transport.basehttpadapter.BaseHTTPAdapter):
+class Client(docker.APIClient):
+    """docker-py's client, which finds its way as the docker command does.
+
+    Left to itself, requests asks the environment, which speaks of the web: a proxy for this
+    machine's own daemon, a .netrc's password for it, and authorities (REQUESTS_CA_BUNDLE) that
+    overrule those set for a session (requests issue 3829), so that no TLS daemon can be verified.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, about: Mapping[str, Any], timeout: int) -> None:
+        ssh = endpoint.url.startswith("ssh:")
+        super().__init__(
+            base_url="tcp://docker:1" if ssh else endpoint.url,
+            # With one given, docker-py asks nothing before all below is in place.
+            version=about.get("ApiVersion", _OLDEST),
+            timeout=timeout,
+            tls=Tls(endpoint) if endpoint.secure else False,
+        )
+        self.trust_env = False
+        if ssh:
+            self.mount("http://", _ProgramAdapter(endpoint.way))
+        try:
+            self.about = about or self.version(api_version=False)
+            self._version = _usable(self.about["ApiVersion"])
+        except BaseException:
+            self.close()
+            raise
+
+
+def _usable(version: str) -> str:
+    if docker.utils.version_lt(version, _OLDEST):
+        raise docker.errors.InvalidVersion(f"its API {version} is older than {_OLDEST}")
+    return version
+
+
+class Tls(docker.tls.TLSConfig):
+    """TLS as the docker command has it: a certificate of one's own, and an authority, or neither.
+
+    Without the strictness (Python 3.13's) about what only newer authorities write.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(verify=endpoint.verify)
+        folder = endpoint.tls or Path()
+        *_, ca, cert, key, _verify = endpoint.way
+        if bool(cert) != bool(key):
+            lacking = "key.pem" if cert else "cert.pem"
+            raise EngineError(f"There is {cert or key}, but beside it no {lacking}")
+        try:
+            self.context = ssl.create_default_context(cafile=(endpoint.verify and ca) or None)
+            self.context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            if cert:
+                # A password is asked for nowhere: there may be no terminal.
+                self.context.load_cert_chain(cert, key, password=lambda: b"")
+        except OSError as error:  # ssl.SSLError is one
+            raise EngineError(
+                f"The certificates in {folder}, for the Docker daemon at {endpoint.url}, cannot be "
+                f"used; they may be none, or not belong together: {error}"
+            ) from error
+        if not endpoint.verify:
+            self.context.check_hostname = False
+            self.context.verify_mode = ssl.CERT_NONE
+            _warn_once(
+                f"The certificate of the Docker daemon at {endpoint.url} is not checked, as "
+                f"{endpoint.origin or 'it'} has it: whoever answers there is believed"
+            )
+
+    def configure_client(self, client: Any) -> None:
+        """Have it speak so."""
+        client.verify = self.verify
+        client.mount("https://", _TlsAdapter(self.context))
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, EngineWarning, stacklevel=2)
+
+
+class _TlsAdapter(requests.adapters.HTTPAdapter):
+    """Speaks TLS of one context; all else is said of certificates by that."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> Any:
+        """Connections directly to the daemon."""
+        super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+        self.poolmanager.pool_classes_by_scheme = {"https": _TlsPool}
+
+    def cert_verify(self, *_arguments: Any) -> None:
+        """Add no authorities of the web."""
+
+
+class _TlsPool(urllib3.connectionpool.HTTPSConnectionPool):
+    def _validate_conn(self, conn: Any) -> None:
+        """Connect; that nothing is verified was told once, and not at each request."""
+        if conn.sock is None:
+            conn.connect()
+
+
+class _ProgramAdapter(docker.transport.basehttpadapter.BaseHTTPAdapter):
     """Requests to a daemon that a program speaks to on its stdin and stdout."""
 
     def __init__(self, argv: Sequence[str]) -> None:

@@ -18,18 +18,21 @@ from urllib.parse import quote
 
 from orchestrator.engine.client import short_name
 from orchestrator.engine.docker_py import docker
+from orchestrator.engine.streams import open_stream
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator.engine.api import Copy
+    from orchestrator.engine.client import ClientPool
 
 _NOT_FOUND: Final = 404
 _IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to disk
 _PIECE: Final = 1 << 20  # bytes
 _IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
 _IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+_KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
 _MOST_LINKS: Final = 255  # on the way to a file, with the folders
 
 
@@ -88,7 +91,49 @@ def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | 
         archive.addfile(member)
 
 
-def pack_copies(
+def copy_into(
+    pool: ClientPool, container: str, copies: Sequence[Copy], links: Mapping[str, str]
+) -> None:
+    """Put files, folders and links into a container."""
+
+    def read(path: str) -> bytes:
+        with pool.client(f"read {path} in container {short_name(container)}") as client:
+            return read_file(client, container, path)
+
+    for folder, its in _by_volume(pool, container, copies).items():
+        in_it = links if folder == "/" else {}
+        if its or in_it:
+            packed = _pack(its, in_it, folder=folder, read=read)
+            unpack(pool, container, packed, folder=folder)
+
+
+def unpack(pool: ClientPool, container: str, tar: bytes, *, folder: str) -> None:
+    """Unpack a tar in a folder; docker-py's `put_archive` would replace a folder by a file."""
+    path, asked = f"/containers/{quote(container)}/archive", {"path": folder, **_KEEP_FOLDERS}
+    with (
+        pool.client(f"write files into container {short_name(container)}") as client,
+        open_stream(client, "PUT", path, params=asked, data=tar),
+    ):
+        pass
+
+
+def _by_volume(
+    pool: ClientPool, container: str, copies: Sequence[Copy]
+) -> Mapping[str, Sequence[Copy]]:
+    """What goes to the root, or to a volume, below which Podman would put it otherwise."""
+    found: dict[str, list[Copy]] = {"/": []}
+    if not pool.is_podman:
+        return {"/": copies}
+    with pool.client(f"inspect container {short_name(container)}") as client:
+        mounts = client.inspect_container(container)["Mounts"] or ()
+    volumes = [str(it["Destination"]) for it in mounts if it["Type"] == "volume"]
+    for copy in copies:
+        around = [path for path in volumes if f"{copy.path}/".startswith(f"{path}/")]
+        found.setdefault(max(around, key=len, default="/"), []).append(copy)
+    return found
+
+
+def _pack(
     copies: Sequence[Copy],
     links: Mapping[str, str],
     *,

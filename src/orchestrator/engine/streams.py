@@ -15,21 +15,30 @@ import socket
 import ssl
 import struct
 import threading
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import requests.exceptions
 import urllib3.exceptions
 
+from orchestrator.engine.client import short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from orchestrator.engine.client import ClientPool
+
 T = TypeVar("T")
 
 _FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow
 _PIECE: Final = 1 << 16
+_ATTACHED: Final = {"Detach": False, "Tty": False}
+_EXIT_POLL: Final = 0.01  # seconds between two looks at a command that closed its output
+_NOT_FOUND, _CONFLICT = 404, 409
+_FOLLOWED: Final = 1e6  # seconds a log may be silent
 _LONGEST_LINE: Final = 1 << 20
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _CHECK_INTERVAL: Final = 0.1  # seconds between two looks at `stopping`
@@ -80,6 +89,27 @@ def read_frames(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
                 break
             yield stream, bytes(rest[_FRAME.size : _FRAME.size + size])
             del rest[: _FRAME.size + size]
+
+
+def run_process(
+    client: Any, process: str, *, stdin: bytes | None
+) -> tuple[list[tuple[int, bytes]], int]:
+    """Run a command that was prepared in a container: what it wrote, and its exit code.
+
+    docker-py's own `exec_start` waits for ever for the next piece of output.
+    """
+    path = f"/exec/{process}/start"
+    if stdin is None:
+        with open_stream(client, "POST", path, json=_ATTACHED) as response:
+            pieces = list(read_frames(read_pieces(response, _PIECE)))
+    else:
+        pieces = list(read_frames(exchange(client, path, _ATTACHED, stdin)))
+    deadline = time.monotonic() + client.timeout
+    while (found := client.exec_inspect(process))["Running"]:  # the daemon knows a little later
+        if time.monotonic() > deadline:
+            raise EngineError(f"The command has closed its output, but runs {client.timeout} s on")
+        time.sleep(_EXIT_POLL)
+    return pieces, int(found["ExitCode"])
 
 
 def exchange(client: Any, path: str, body: Mapping[str, Any], data: bytes) -> Iterator[bytes]:
@@ -175,6 +205,31 @@ def read_lines(pieces: Iterable[bytes]) -> Iterator[str]:
             rest.clear()
     if rest:
         yield rest.decode(errors="replace")
+
+
+def read_log(
+    pool: ClientPool, container: str, *, after: str, follow: bool, cut: Cut
+) -> Iterator[tuple[str, str]]:
+    """Each line of a container's log after such a time, with its own, until it ends or is gone."""
+    doing, path = f"read the log of {short_name(container)}", f"/containers/{container}/logs"
+    asked: dict[str, float] = {"stdout": 1, "stderr": 1, "follow": int(follow), "timestamps": 1}
+    asked["since"] = datetime.fromisoformat(after).timestamp() if after else 0
+    try:
+        with pool.client(doing, timeout=_FOLLOWED) as client:
+            terminal = client.inspect_container(container)["Config"]["Tty"]
+            with (
+                open_stream(client, "GET", path, params=asked) as response,
+                cut.reading(response),
+            ):
+                pieces = read_at_once(response)
+                framed = (text for _, text in read_frames(pieces))
+                for line in read_lines(pieces if terminal else framed):
+                    at, _, text = line.partition(" ")
+                    if at > after:
+                        yield at, text
+    except EngineError as error:
+        if error.status not in (_NOT_FOUND, _CONFLICT):
+            raise
 
 
 def read_until_stopped(

@@ -321,17 +321,18 @@ def write_log(folder: Path, *, test_class: str, alias: str, text: str) -> None:
 
 def _follow(handle: Service) -> None:
     """Log each line of a container, secrets masked, until it is gone; a restart does not end it."""
-    running, last, to = handle.running, "", handle.log_to
+    running, last, is_read, to = handle.running, "", False, handle.log_to
     logger = to if isinstance(to, logging.Logger) else logging.getLogger(to)
     try:
         while (state := handle.state()) is not None:
-            if state.ended and last:
+            if state.ended and is_read:
                 time.sleep(_RESTART)
                 continue
-            for at, line in running.engine.follow_logs(running.container, after=last):
+            lines, _ = running.engine.log_lines(running.container, after=last, follow=True)
+            for at, line in lines:
                 last = at
                 logger.info("%s: %s", running.alias, printable(masked(line, handle.secrets())))
-            last = last or "0"
+            is_read = True
     except EngineError as error:
         _log.debug("the log of %s ends here: %s", running.alias, error)
 

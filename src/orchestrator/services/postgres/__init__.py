@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError, ServiceError
+from orchestrator.errors import DeclarationError, EngineError, ServiceError
 from orchestrator.services import faults, options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
@@ -145,7 +145,10 @@ class Postgres(PostgresServer):
         take = ["sh", "-c", snapshots.TAKE, "orchestrator", MEMORY]
         with ThreadPoolExecutor(1, "orchestrator-snapshot") as pool:
             changes = pool.submit(running.engine.changes, running.container)
-            tar = running.engine.output_of(running.container, take, user=USER, stdin=b"")
+            done = running.engine.exec(running.container, take, user=USER, stdin=b"")
+        if done.exit_code != 0:
+            raise EngineError(f"The data of {self.alias} cannot be packed: {done.stderr.strip()}")
+        tar = done.stdout_bytes
         snapshots.check_fit(
             tar,
             passwords=[*self._role_passwords.values(), running.password],
