@@ -17,7 +17,7 @@ from alembic.config import Config
 from sqlalchemy import inspect
 
 from orchestrator import Postgres, ServicesMixin
-from orchestrator.images.known_failures import has_failures
+from orchestrator.images.failures import has_failures
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase

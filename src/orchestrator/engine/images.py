@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
 from orchestrator.engine.client import IgnoreMissing
 from orchestrator.engine.docker_py import docker
-from orchestrator.engine.registry_trust import credentials_failed
 from orchestrator.engine.streams import open_stream, read_pieces, read_steps, read_until_stopped
 
 if TYPE_CHECKING:
@@ -166,6 +165,8 @@ def _credentials(client: Any, name: str) -> dict[str, str]:
     try:
         header = docker.auth.get_config_header(client, registry)
     except docker.errors.DockerException as error:
+        from orchestrator.engine.registry import credentials_failed  # whose imports take a while
+
         raise credentials_failed(registry, error) from error
     return {"X-Registry-Auth": header.decode()} if header else {}
 

@@ -1,45 +1,53 @@
 """An image registry, asked directly: what a tag is now, and what an index holds.
 
 The daemon's own endpoint for this gives the digest of the index only, not those of the platforms.
-This client speaks the distribution specification's v2 API as docker does: the credentials of
-docker's configuration, the certificates in certs.d, plain HTTP only for registries of this machine
-and those the daemon calls insecure.
+This client speaks the distribution specification's v2 API as docker does, with docker's credentials
+and certificates, and plain HTTP only for this machine and what the daemon calls insecure.
 
 A registry, or whoever stands in its way, may be hostile. So credentials answer nobody but the
-registry they are for and the token service it names; where a question was asked over https, no
-redirect and no token service is asked over less; each host is trusted by its own certificates;
-bodies are bounded and never unpacked; and an answer has one deadline from the first redirect to the
-last byte. It is the standard library's HTTP: that of requests follows redirects, unpacks and lets
-REQUESTS_CA_BUNDLE overrule which hosts need a certificate, all on its own.
+registry they are for and the token service it names; where a question was asked over https, nobody
+is asked over less; bodies are bounded and never unpacked; and an answer has one deadline from the
+first redirect to the last byte. requests would follow, unpack and trust on its own.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
+import ipaddress
 import json
+import os
 import re
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse, IncompleteRead
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.error import URLError
 from urllib.parse import urlencode, urljoin, urlsplit
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+from urllib.request import (
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    parse_http_list,
+)
 
+import certifi
 import requests.utils
 
-from orchestrator.engine.registry_trust import find_credentials, find_trust, is_insecure
+from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from email.message import Message
-
-    from orchestrator.engine.registry_trust import Credentials
 
 T = TypeVar("T")
 
@@ -53,17 +61,6 @@ _LARGEST: Final = 4 << 20  # bytes; the specification's limit for a manifest
 _LONGEST_WORDS: Final = 400  # characters of a registry's own words in a message
 _REDIRECTS: Final = 5
 _HOSTS: Final = {"docker.io": "registry-1.docker.io"}
-# One piece of WWW-Authenticate (RFC 9110, 11.6.1), whose challenges and their parameters are both
-# set apart by commas: a parameter, or the name of the scheme to which those after it belong.
-_CHALLENGE: Final = re.compile(
-    r"""
-    (?P<name> [\w!#$%&'*+.^`|~-]+ ) \s*=\s*
-    (?: "(?P<quoted> (?: [^"\\] | \\. )* )" | (?P<value> [^\s,="]+ ) )
-    | (?P<scheme> [^\s,="]+ ) (?= \s | , | $ )
-    | "(?: [^"\\] | \\. )*"
-    """,
-    re.VERBOSE | re.ASCII | re.DOTALL,
-)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what may stand in a header
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", re.ASCII)
 _OK, _UNAUTHORIZED = 200, 401
@@ -332,18 +329,21 @@ def _read(response: HTTPResponse, *, until: float) -> bytes:
 
 
 def _challenges(headers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-    """The parameters of each scheme, of the first challenge of that scheme, in any header."""
+    """The parameters of each scheme (RFC 9110, 11.6.1), of the first challenge of that scheme.
+
+    Commas set apart both challenges and their parameters; a blank before any = begins a challenge.
+    """
     found: dict[str, dict[str, str]] = {}
-    for header in headers:
-        parameters: dict[str, str] = {}  # before any scheme: of none
-        for piece in _CHALLENGE.finditer(str(header)):
-            if piece["scheme"]:
-                parameters = {}
-                found.setdefault(piece["scheme"].lower(), parameters)
-            elif piece["name"]:
-                quoted = piece["quoted"]
-                value = piece["value"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-                parameters.setdefault(piece["name"].lower(), value)
+    for piece in (piece for header in headers for piece in parse_http_list(str(header))):
+        scheme, blank, parameter = piece.partition(" ")
+        if "=" in scheme or not blank:
+            scheme, parameter = ("", piece) if "=" in piece else (piece, "")
+        if scheme:
+            parameters: dict[str, str] = {}
+            found.setdefault(scheme.lower(), parameters)
+        name, equals, value = parameter.partition("=")
+        if equals and found:
+            parameters.setdefault(name.strip().lower(), value.strip().strip('"').replace("\\", ""))
     return found
 
 
@@ -360,3 +360,98 @@ def _words(body: bytes) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""  # no body, or not in the specification's form
     return f": {printable(words, lines=False)[:_LONGEST_WORDS]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """A user's name with a password, or an identity token; neither is shown by ``repr``."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.token)
+
+    @property
+    def basic(self) -> str:
+        """The header that proves it."""
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
+
+
+def find_credentials(registry: str) -> Credentials:
+    """What docker's configuration has: auths, credHelpers or credsStore. Or `EngineError`."""
+    try:
+        config = docker.auth.load_config()
+        found = config.resolve_authconfig(None if registry == "docker.io" else registry)
+    except docker.errors.DockerException as error:
+        raise credentials_failed(registry, error) from error
+    if not found:
+        return Credentials()
+    return Credentials(
+        username=found.get("Username") or found.get("username") or "",
+        password=found.get("Password") or found.get("password") or "",
+        token=found.get("IdentityToken") or found.get("identitytoken") or "",
+    )
+
+
+def credentials_failed(registry: str, error: Exception) -> EngineError:
+    """The error for a credential helper that failed."""
+    return EngineError(
+        f"the credentials for {registry} cannot be had: {error}. Look at credHelpers and "
+        "credsStore in docker's config.json, or run `docker login` again"
+    )
+
+
+def is_insecure(host: str, insecure: Sequence[str]) -> bool:
+    """Whether docker wants no trusted certificate: also of this machine (127.0.0.0/8)."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    name = name.strip("[]")
+    if name == "localhost" or host in insecure or name in insecure:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    if address.is_loopback:
+        return True
+    for network in insecure:
+        with contextlib.suppress(ValueError, TypeError):  # a host's name; the other version of IP
+            if address in ipaddress.ip_network(network):
+                return True
+    return False
+
+
+def find_trust(host: str, *, insecure: bool) -> ssl.SSLContext:
+    """What a host is trusted by: the system's authorities, and docker's certs.d.
+
+    An insecure host is checked only where docker has a certificate for it. What cannot be used is
+    an `EngineError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    known = False
+    config = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/")) / ".config"
+    rootless = Path(config) / "docker" / "certs.d"
+    for folder in (Path("/etc/docker/certs.d") / host, rootless / host):
+        try:
+            for authority in sorted(folder.glob("*.crt")):
+                context.load_verify_locations(cafile=authority)
+                known = True
+            for certificate in sorted(folder.glob("*.cert")):
+                context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        except (OSError, ssl.SSLError) as error:
+            raise EngineError(f"a certificate in {folder} cannot be used: {error}") from error
+    if insecure and not known:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    context.load_default_certs()
+    context.load_verify_locations(cafile=certifi.where())
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # whose proxy has its own authority
+        if path := os.environ.get(variable):
+            where = "capath" if Path(path).is_dir() else "cafile"
+            try:
+                context.load_verify_locations(**{where: path})
+            except (OSError, ssl.SSLError) as error:
+                raise EngineError(f"{variable}={path}: no certificate there: {error}") from error
+    return context

@@ -25,7 +25,7 @@ from orchestrator.errors import (
     ServiceExitedError,
 )
 from orchestrator.images import ensure_image, resolve_image
-from orchestrator.images.dockerfile import with_images
+from orchestrator.images.reference import with_images
 from orchestrator.probes.waiting import FROZEN, answers, await_ready, called, exited
 from orchestrator.progress import tell, telling
 from orchestrator.services.container import Build, Container

@@ -27,7 +27,7 @@ from orchestrator.environment import declared_services, keeper, warm
 from orchestrator.environment.environment import Environment
 from orchestrator.environment.keeper import OF_SERVERS, OF_THE_RUN, UnlikeError, note
 from orchestrator.environment.launch import release
-from orchestrator.images import known_failures
+from orchestrator.images import failures
 from orchestrator.images.lockfile import lock_path
 from orchestrator.services.service import memory_needed
 from orchestrator.sessions import own_session
@@ -256,7 +256,7 @@ class Account:
         self._variables: set[str] = set()
         self._program = ""
         self._inside = threading.local()
-        self._never = (*_NEVER_READ, str(known_failures.folder()))  # ours, of each run
+        self._never = (*_NEVER_READ, str(failures.folder()))  # ours, of each run
 
     def begin(self) -> None:
         """Note from now on what is read; it cannot be ended."""

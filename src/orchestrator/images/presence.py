@@ -8,7 +8,7 @@ of the manifest as image id. A tag proves nothing: anybody may give one.
 
 from __future__ import annotations
 
-import platform as this_machine
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -138,5 +138,5 @@ def mismatch(image: LockedImage, other: ImageInfo) -> DigestMismatchError:
 
 
 def _own_architecture() -> str:
-    machine = this_machine.machine().lower()
+    machine = os.uname().machine.lower()
     return _MACHINES.get(machine, machine)

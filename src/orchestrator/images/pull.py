@@ -18,8 +18,15 @@ from orchestrator.errors import (
     EngineUnavailableError,
     OrchestratorError,
 )
-from orchestrator.images.failures import Failure, Retry, classify, concerns_registry, retrying
-from orchestrator.images.known_failures import failed_before, note_failure
+from orchestrator.images.failures import (
+    Failure,
+    Retry,
+    classify,
+    concerns_registry,
+    failed_before,
+    note_failure,
+    retrying,
+)
 from orchestrator.images.presence import find_image, is_locked, on_platform, platform_of
 from orchestrator.images.reference import mirrored
 from orchestrator.images.registry import concurrent_map
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from orchestrator.images.presence import Presence
     from orchestrator.settings import Settings
 
-_BAR: Final = 24  # characters
 _OFTEN: Final = 0.1  # seconds between two words about one pull
 
 
@@ -223,20 +229,14 @@ class Transfer:
 
     begun: float = field(default_factory=time.monotonic)
     _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
-    _ready: set[str] = field(default_factory=set)
 
     def add(self, step: PullProgress) -> None:
         """Count one step that the daemon reported."""
-        if step.status in ("Pulling fs layer", "Already exists"):
-            self._seen.add(step.layer)
         if step.status == "Downloading" and step.total:
             self._layers[step.layer] = (step.current, step.total)
         elif step.status in ("Download complete", "Verifying Checksum"):
             _, total = self._layers.get(step.layer, (0, 0))
             self._layers[step.layer] = (total, total)
-        elif step.status in ("Pull complete", "Already exists"):
-            self._ready.add(step.layer)
 
     @property
     def total(self) -> int:
@@ -244,24 +244,13 @@ class Transfer:
         return sum(total for _, total in self._layers.values())
 
     @property
-    def fraction(self) -> float:
-        """From 0 to 1; the unpacking of the layers is the last tenth."""
-        if not self._seen:
-            return 0.0
-        unpacked = len(self._ready) / len(self._seen)
-        loaded = sum(done for done, _ in self._layers.values()) / (self.total or 1)
-        return 0.9 * max(loaded, unpacked) + 0.1 * unpacked
-
-    @property
     def seconds(self) -> float:
         """Seconds since its beginning."""
         return time.monotonic() - self.begun
 
     def __str__(self) -> str:
-        full = round(self.fraction * _BAR)
         done = megabytes(sum(done for done, _ in self._layers.values()))
-        bar = f"[{'#' * full}{'-' * (_BAR - full)}]"
-        return f"{bar} {done} of {megabytes(self.total)} {self.seconds:.0f} s"
+        return f"{done} of {megabytes(self.total)}, {self.seconds:.0f} s"
 
 
 def megabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Image references: reading them strictly, writing them in full, and where mirrors have them.
+"""Image references: read strictly, written in full, at mirrors, and replaced in Dockerfiles.
 
 The grammar is the one of the distribution project's `reference` package, which Docker uses: a
 registry is present when the first part has a dot, a colon or is ``localhost``; repositories are
@@ -11,9 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.errors import InvalidReferenceError
+from orchestrator.errors import DeclarationError, InvalidReferenceError
+from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from orchestrator.settings import Settings
 
 DOCKER_HUB: Final = "docker.io"
@@ -25,6 +28,15 @@ _REGISTRY: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?
 _PART: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+# Instructions of a Dockerfile.
+_FROM: Final = re.compile(
+    r"(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>(?:\s+AS\s+(?P<stage>\S+))?\s*)",
+    re.IGNORECASE,
+)
+_COPY: Final = re.compile(
+    r"(?P<head>\s*(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=)(?P<image>\S+)(?P<tail>\s.*)", re.IGNORECASE
+)
+_ARG: Final = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +162,62 @@ def mirrored(reference: Reference, *, settings: Settings) -> Reference:
         return reference
     registry, _, path = (target + reference.name.removeprefix(best)).partition("/")
     return replace(reference, registry=registry, repository=path)
+
+
+def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, str]) -> str:
+    """Replace the image of every ``FROM`` and ``COPY --from`` in a Dockerfile.
+
+    Args:
+        text: The Dockerfile.
+        replace: Given an image as it is written there, says what to write instead.
+        args: Values for the ``ARG`` before the first ``FROM``.
+
+    Raises:
+        DeclarationError: An image is named by a variable without a value, or there is none.
+    """
+    known: dict[str, str] = {}
+    stages: set[str] = set()
+    begun = False
+    lines = []
+    for line, starts in _instructions(text):
+        found = starts and (_FROM.fullmatch(line) or _COPY.fullmatch(line))
+        if starts and not begun and (argument := _ARG.fullmatch(line)):
+            value = args.get(argument[1], argument[2])
+            if value is not None:
+                known[argument[1]] = value.strip("\"'")
+        if found:
+            image = _expanded(found["image"], known)
+            if not _is_stage(image, stages):
+                image = replace(image)
+            if "stage" in found.groupdict():
+                begun = True
+                stages.add((found["stage"] or "").lower())
+            line = f"{found['head']}{image}{found['tail']}"  # noqa: PLW2901 - the line, rewritten
+        lines.append(line)
+    if not begun:
+        raise DeclarationError("the Dockerfile has no FROM that can be read")
+    return "\n".join(lines)
+
+
+def _instructions(text: str) -> Iterator[tuple[str, bool]]:
+    """Each line, and whether an instruction begins there, and no earlier one continues."""
+    goes_on = False
+    for line in text.splitlines():
+        remark = line.lstrip().startswith("#")
+        yield line, not goes_on and not remark
+        if not remark and line.strip():
+            goes_on = line.rstrip().endswith("\\")
+
+
+def _is_stage(image: str, stages: set[str]) -> bool:
+    return image.lower() in {"scratch", *stages} or image.isdigit()
+
+
+def _expanded(image: str, known: Mapping[str, str]) -> str:
+    try:
+        return expand(image, known, required=True)
+    except VariableError as error:
+        advice = "; give it one in Build(args=…)" if error.name else ""
+        raise DeclarationError(
+            f"the Dockerfile names the image {image!r}: {error}{advice}"
+        ) from error

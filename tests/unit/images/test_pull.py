@@ -61,9 +61,9 @@ class DisplayTest(unittest.TestCase):
         self.assertEqual(expected, shown.splitlines())
 
     def test_terminal(self) -> None:
-        """On a terminal each pull has a bar, which is gone at the end."""
+        """On a terminal each pull has a line, which is gone at the end."""
         text = self.shown(terminal=True)
-        bars = r"\x1b\[2F\x1b\[0Jbad:1: pulling\nnew:1: pulling \[#+-*\] 1.0 MB of 4.0 MB 0 s\n"
+        bars = r"\x1b\[2F\x1b\[0Jbad:1: pulling\nnew:1: pulling 1.0 MB of 4.0 MB, 0 s\n"
         self.assertRegex(text, bars)
         self.assertTrue(text.endswith("\x1b[0JFAILED bad:1: no such thing\n"), text)
 

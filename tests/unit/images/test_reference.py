@@ -17,9 +17,8 @@ from orchestrator.errors import (
     SettingsError,
 )
 from orchestrator.images import LockedImage, parse_reference, resolve_image
-from orchestrator.images.dockerfile import with_images
 from orchestrator.images.lockfile import parse_lock
-from orchestrator.images.reference import mirrored
+from orchestrator.images.reference import mirrored, with_images
 from orchestrator.settings import Settings
 
 DIGEST = "sha256:" + "a" * 64

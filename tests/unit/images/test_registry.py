@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from orchestrator.engine.registry import RegistryClient
-from orchestrator.engine.registry_trust import is_insecure
+from orchestrator.engine.registry import RegistryClient, is_insecure
 from orchestrator.errors import EngineError
 from tests.support.registries import make_certificate
 from tests.unit.images.hostile import MOST, PIECE, Answer, Asked, Server, server

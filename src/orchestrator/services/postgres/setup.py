@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
-from orchestrator.images.known_failures import failed_before, has_failures, note_failure
+from orchestrator.images.failures import failed_before, has_failures, note_failure
 from orchestrator.services.once import ProcessLock, driver
 from orchestrator.services.options import masked
 from orchestrator.services.postgres.admin import literal, quoted
