@@ -322,13 +322,21 @@ class Engine:
 
     def log_lines(
         self, container: str, /, *, after: str, follow: bool
-    ) -> tuple[Iterator[tuple[str, str]], Callable[[], None]]:
-        """Each line after such a time, with its own; and what ends it in another thread.
+    ) -> tuple[Iterator[str], Callable[[], None]]:
+        """Each line after such a time; and what ends it in another thread.
 
         With `follow`, as it is written, until the container ends or is removed.
         """
-        cut = Cut()
-        return read_log(self._pool, container, after=after, follow=follow, cut=cut), cut.now
+        cut, since = Cut(), _just_after(after)
+        return read_log(self._pool, container, cut=cut, follow=int(follow), since=since), cut.now
+
+    def follow_logs(self, container: str, /, *, after: str) -> Iterator[tuple[str, str]]:
+        """The same, each with its time; of a very long line, every piece has one."""
+        since = datetime.fromisoformat(after).timestamp() if after else 0.0
+        for line in read_log(self._pool, container, cut=Cut(), follow=1, since=since, timestamps=1):
+            at, _, text = line.partition(" ")
+            if at > after:
+                yield at, text
 
     @cached_property
     def _ahead(self) -> timedelta:

@@ -16,7 +16,6 @@ import ssl
 import struct
 import threading
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import requests.exceptions
@@ -207,26 +206,20 @@ def read_lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def read_log(
-    pool: ClientPool, container: str, *, after: str, follow: bool, cut: Cut
-) -> Iterator[tuple[str, str]]:
-    """Each line of a container's log after such a time, with its own, until it ends or is gone."""
+def read_log(pool: ClientPool, container: str, *, cut: Cut, **asked: float) -> Iterator[str]:
+    """Each line of a container's log, until it ends or is gone."""
     doing, path = f"read the log of {short_name(container)}", f"/containers/{container}/logs"
-    asked: dict[str, float] = {"stdout": 1, "stderr": 1, "follow": int(follow), "timestamps": 1}
-    asked["since"] = datetime.fromisoformat(after).timestamp() if after else 0
+    params = {"stdout": 1, "stderr": 1, **asked}
     try:
         with pool.client(doing, timeout=_FOLLOWED) as client:
             terminal = client.inspect_container(container)["Config"]["Tty"]
             with (
-                open_stream(client, "GET", path, params=asked) as response,
+                open_stream(client, "GET", path, params=params) as response,
                 cut.reading(response),
             ):
                 pieces = read_at_once(response)
                 framed = (text for _, text in read_frames(pieces))
-                for line in read_lines(pieces if terminal else framed):
-                    at, _, text = line.partition(" ")
-                    if at > after:
-                        yield at, text
+                yield from read_lines(pieces if terminal else framed)
     except EngineError as error:
         if error.status not in (_NOT_FOUND, _CONFLICT):
             raise

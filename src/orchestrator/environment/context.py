@@ -328,8 +328,7 @@ def _follow(handle: Service) -> None:
             if state.ended and is_read:
                 time.sleep(_RESTART)
                 continue
-            lines, _ = running.engine.log_lines(running.container, after=last, follow=True)
-            for at, line in lines:
+            for at, line in running.engine.follow_logs(running.container, after=last):
                 last = at
                 logger.info("%s: %s", running.alias, printable(masked(line, handle.secrets())))
             is_read = True

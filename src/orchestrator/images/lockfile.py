@@ -250,45 +250,41 @@ class _Check:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def _require(self, good: bool, message: str, entry: str = "") -> None:  # noqa: FBT001
+        if not good:
+            where = f"entry {entry!r}: " if entry else ""
+            raise LockError(f"{self._path}: {where}{message}")
+
     def document(self, document: dict[str, Any]) -> Mapping[str, LockedImage]:
-        version = document.get("version")
-        if version != VERSION or isinstance(version, bool):
-            raise self._error(
-                f"expected 'version = {VERSION}' at the top, not {version!r:.50}; a newer "
-                "orchestrator may be needed"
-            )
-        self._check_keys(document, {"version", "images"})
-        images = document.get("images", {})
-        if not isinstance(images, dict):
-            raise self._error("images is not a table; expected [images.NAME]")
+        version, images = document.get("version"), document.get("images", {})
+        self._require(
+            version == VERSION and not isinstance(version, bool),
+            f"expected 'version = {VERSION}' at the top, not {version!r:.50}; a newer "
+            "orchestrator may be needed",
+        )
+        self._require_keys(document, {"version", "images"})
+        self._require(isinstance(images, dict), "images is not a table; expected [images.NAME]")
         entries = {name: self._entry(name, table) for name, table in images.items()}
         seen: dict[str, LockedImage] = {}
         for entry in entries.values():
-            other = seen.setdefault(entry.reference.tagged, entry)
-            if other.digest != entry.digest:
-                raise self._error(
-                    f"{entry.reference.familiar} is also locked by entry {other.name!r}, "
-                    "with another digest",
-                    entry.name,
-                )
+            other, name = seen.setdefault(entry.reference.tagged, entry), entry.reference.familiar
+            message = f"{name} is also locked by entry {other.name!r}, with another digest"
+            self._require(other.digest == entry.digest, message, entry.name)
         return MappingProxyType(entries)
 
     def _entry(self, name: str, table: Any) -> LockedImage:
-        if not ENTRY_NAME.fullmatch(name):
-            raise self._error("a name may hold letters, digits, '-' and '_'", name)
-        if not isinstance(table, dict):
-            raise self._error(f"expected a table [images.{name}]", name)
-        self._check_keys(table, {"reference", "digest", "platforms"}, name)
-        self._check_digest(table.get("digest"), "digest", name)
+        named = bool(ENTRY_NAME.fullmatch(name))
+        self._require(named, "a name may hold letters, digits, '-' and '_'", name)
+        self._require(isinstance(table, dict), f"expected a table [images.{name}]", name)
+        self._require_keys(table, {"reference", "digest", "platforms"}, name)
+        self._require_digest(table.get("digest"), "digest", name)
         try:
             reference = parse_reference(table.get("reference", ""))
         except InvalidReferenceError as error:
-            raise self._error(str(error), name) from error
-        if reference.digest:
-            raise self._error("the digest goes into its own key", name)
+            raise LockError(f"{self._path}: entry {name!r}: {error}") from error
+        self._require(not reference.digest, "the digest goes into its own key", name)
         platforms = table.get("platforms", {})
-        if not isinstance(platforms, dict):
-            raise self._error("platforms is not a table", name)
+        self._require(isinstance(platforms, dict), "platforms is not a table", name)
         return LockedImage(
             name=name,
             reference=reference.with_digest(table["digest"]),
@@ -298,27 +294,19 @@ class _Check:
         )
 
     def _platform(self, name: str, key: str, table: Any) -> LockedPlatform:
-        if not _PLATFORM.fullmatch(key):
-            raise self._error(f"{key!r} is not a platform; expected one like 'linux/amd64'", name)
-        if not isinstance(table, dict) or not {"config"} <= table.keys() <= {"manifest", "config"}:
-            raise self._error(f"{key}: expected config and manifest", name)
+        known = bool(_PLATFORM.fullmatch(key))
+        self._require(known, f"{key!r} is not a platform; expected one like 'linux/amd64'", name)
+        whole = isinstance(table, dict) and {"config"} <= table.keys() <= {"manifest", "config"}
+        self._require(whole, f"{key}: expected config and manifest", name)
         for part, digest in table.items():
-            self._check_digest(digest, f"{key}: {part}", name)
+            self._require_digest(digest, f"{key}: {part}", name)
         return LockedPlatform(config=table["config"], manifest=table.get("manifest"))
 
-    def _check_keys(self, table: dict[str, Any], known: set[str], name: str | None = None) -> None:
-        if unknown := sorted(table.keys() - known):
-            raise self._error(
-                f"unknown key {unknown[0]!r}; expected {', '.join(sorted(known))}", name
-            )
+    def _require_keys(self, table: dict[str, Any], known: set[str], name: str = "") -> None:
+        for key in table:
+            message = f"unknown key {key!r}; expected {', '.join(sorted(known))}"
+            self._require(key in known, message, name)
 
-    def _check_digest(self, digest: Any, what: str, name: str) -> None:
-        if not is_digest(digest):
-            raise self._error(
-                f"{what} is {digest!r:.80}; expected sha256: and 64 lower-case hex digits",
-                name,
-            )
-
-    def _error(self, message: str, entry: str | None = None) -> LockError:
-        where = f"entry {entry!r}: " if entry else ""
-        return LockError(f"{self._path}: {where}{message}")
+    def _require_digest(self, digest: Any, what: str, name: str) -> None:
+        message = f"{what} is {digest!r:.80}; expected sha256: and 64 lower-case hex digits"
+        self._require(is_digest(digest), message, name)
