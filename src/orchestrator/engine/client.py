@@ -169,7 +169,7 @@ class ClientPool:
                 self._ping()
                 timeout = math.ceil(self._timeout)
                 return Client(self._endpoint, about=self._about, timeout=timeout)
-            except docker.errors.DockerException as error:
+            except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
                 if not _is_from(error, _CUTS):
                     raise
                 if pause is None:

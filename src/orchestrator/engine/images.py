@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -14,8 +13,6 @@ from orchestrator.engine.streams import open_stream, read_pieces, read_steps, re
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    import requests
 
     from orchestrator.engine.client import ClientPool
 
@@ -50,29 +47,25 @@ class Images:
         The daemon has the engine's timeout for each step: a registry that stalls is an error. When
         ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
-        doing = f"pull {reference}"
-        name, tag = _split(reference)
+        doing, (name, tag) = f"pull {reference}", _split(reference)
         parameters = {"fromImage": name, "tag": tag, **({"platform": platform} if platform else {})}
-
-        @contextlib.contextmanager
-        def opened() -> Iterator[requests.Response]:
-            with self._pool.client(doing) as client:
-                headers = _credentials(client, name)
-                url = "/images/create"
-                with open_stream(client, "POST", url, params=parameters, headers=headers) as answer:
-                    yield answer
-
-        def read(response: requests.Response) -> Iterator[PullProgress]:
-            for step in read_steps(response, doing):
-                detail = step.get("progressDetail") or {}
-                yield PullProgress(
-                    layer=step.get("id", ""),
-                    status=step.get("status", ""),
-                    current=detail.get("current", 0),
-                    total=detail.get("total", 0),
-                )
-
-        return read_until_stopped(opened, read, doing=doing, stopping=stopping)
+        with self._pool.client(doing) as client:
+            headers = _credentials(client, name)
+        for step in read_until_stopped(
+            self._pool,
+            doing,
+            "/images/create",
+            stopping=stopping,
+            params=parameters,
+            headers=headers,
+        ):
+            detail = step.get("progressDetail") or {}
+            yield PullProgress(
+                layer=step.get("id", ""),
+                status=step.get("status", ""),
+                current=detail.get("current", 0),
+                total=detail.get("total", 0),
+            )
 
     def tag(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
@@ -117,7 +110,6 @@ class Images:
 
         When ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
-        doing = f"build {name}"
         parameters = {
             "t": name,
             "dockerfile": dockerfile,
@@ -128,20 +120,18 @@ class Images:
             **({"target": target} if target else {}),
         }
 
-        @contextlib.contextmanager
-        def opened() -> Iterator[requests.Response]:
-            with (
-                self._pool.client(doing, timeout=_SAVE_TIMEOUT) as client,
-                open_stream(
-                    client, "POST", "/build", params=parameters, headers=_TAR, data=context
-                ) as answer,
-            ):
-                yield answer
-
-        def read(response: requests.Response) -> Iterator[str]:
-            return _texts(read_steps(response, doing))
-
-        return read_until_stopped(opened, read, doing=doing, stopping=stopping)
+        return _texts(
+            read_until_stopped(
+                self._pool,
+                f"build {name}",
+                "/build",
+                stopping=stopping,
+                timeout=_SAVE_TIMEOUT,
+                params=parameters,
+                headers=_TAR,
+                data=context,
+            )
+        )
 
     def remove(self, image: str, /) -> None:
         """Remove an image by force; one that is not there is no error."""

@@ -16,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import requests.exceptions
 import urllib3.exceptions
@@ -26,11 +26,9 @@ from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.engine.client import ClientPool
-
-T = TypeVar("T")
 
 _FRAME: Final = struct.Struct("!B3xI")  # the stream, and how many bytes follow
 _PIECE: Final = 1 << 16
@@ -226,13 +224,15 @@ def read_log(pool: ClientPool, container: str, *, cut: Cut, **asked: float) -> I
 
 
 def read_until_stopped(
-    opened: Callable[[], contextlib.AbstractContextManager[requests.Response]],
-    read: Callable[[requests.Response], Iterator[T]],
-    *,
+    pool: ClientPool,
     doing: str,
+    path: str,
+    *,
     stopping: threading.Event | None,
-) -> Iterator[T]:
-    """Read an answer to its end, or until `stopping` is set or the caller reads no further.
+    timeout: float | None = None,
+    **options: Any,
+) -> Iterator[Mapping[str, Any]]:
+    """The steps of a request to their end, or until `stopping` is set or the caller reads no more.
 
     A thread that waits for the next piece cannot see that nobody wants the rest any more. So
     another one does the waiting, and the connection is cut: the daemon cancels a pull or a build
@@ -241,26 +241,25 @@ def read_until_stopped(
     Raises:
         EngineError: It was stopped; or what the reading raised.
     """
-    if stopping is None:
-        with opened() as response:
-            yield from read(response)
-        return
-    received: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+    received: queue.SimpleQueue[Mapping[str, Any] | BaseException | None] = queue.SimpleQueue()
     cut = Cut()
 
-    def wait_for_all() -> None:
-        try:
-            with opened() as response, cut.reading(response):
-                for step in read(response):
-                    received.put(step)
-        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-            received.put(error)
-        else:
-            received.put(None)
+    def steps() -> Iterator[Mapping[str, Any]]:
+        with (
+            pool.client(doing, timeout=timeout) as client,
+            open_stream(client, "POST", path, **options) as response,
+            cut.reading(response),
+        ):
+            yield from read_steps(response, doing)
 
+    if stopping is None:
+        yield from steps()
+        return
     if not stopping.is_set():
         # A daemon thread: before an answer begins nothing can be cut, and no exit waits for it.
-        threading.Thread(target=wait_for_all, name="orchestrator-daemon", daemon=True).start()
+        threading.Thread(
+            target=_put_all, args=[steps(), received], name="orchestrator-daemon", daemon=True
+        ).start()
     try:
         while not stopping.is_set():
             with contextlib.suppress(queue.Empty):
@@ -273,6 +272,19 @@ def read_until_stopped(
         raise EngineError(f"Stopped waiting for the Docker daemon to {doing}")
     finally:
         cut.now()
+
+
+def _put_all(
+    steps: Iterator[Mapping[str, Any]],
+    received: queue.SimpleQueue[Mapping[str, Any] | BaseException | None],
+) -> None:
+    try:
+        for step in steps:
+            received.put(step)
+    except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+        received.put(error)
+    else:
+        received.put(None)
 
 
 class Cut:

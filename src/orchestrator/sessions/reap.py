@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, printable
 from orchestrator.sessions.bare.http_reaper import HttpReaper, KnownThings
 from orchestrator.sessions.bare.removal import KINDS, SilentError, Thing, remove_until_quiet
-from orchestrator.sessions.identity import Identity, Liveness, is_held, liveness, this_process
+from orchestrator.sessions.identity import Identity, Liveness, hold, is_held, liveness, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -362,26 +359,12 @@ def sweep(engine: Engine, *, own: Collection[str]) -> None:
 def _sweep_lock(endpoint: Endpoint) -> Iterator[bool]:
     """Hold the lock of one daemon and one user, or yield False at once.
 
-    Unlocked by hand: a child forked meanwhile shares the lock, and would keep it all its life.
+    Where a system has no such locks, all sweep, which does no harm.
     """
-    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    key = hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]
-    path = Path(folder) / f"orchestrator-{os.getuid()}-{key}.lock"
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:  # a full or read-only disk: sweeping twice does no harm
-        _LOG.debug("no lock file: %s", error)
-        yield True
+    name = f"sweep-{os.getuid()}-{hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]}"
+    lock = hold(name)
+    if lock is None and is_held(name):
+        yield False
         return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
-    finally:
-        os.close(lock)
+    with lock or contextlib.nullcontext():
+        yield True
