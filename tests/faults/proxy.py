@@ -59,7 +59,7 @@ class Proxy:
         instead: Is given the first line of what a client sends ("GET /v1.41/info HTTP/1.1"), and
             says what it gets: None for the daemon's answer, `CUT` for the end of the connection
             while the daemon does what it was asked for, else the answer itself.
-        tcp: Listen on a TCP port.
+        tcp: Listen on a TCP port, of the loopback of IPv6 where ``"::1"`` is given.
         tls: How to speak TLS there.
     """
 
@@ -69,7 +69,7 @@ class Proxy:
         *,
         before: Callable[[bytes], None] = lambda _data: None,
         instead: Callable[[str], bytes | None] = lambda _line: None,
-        tcp: bool = False,
+        tcp: bool | str = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._tls = tls
@@ -78,7 +78,10 @@ class Proxy:
         self._instead = instead
         self._answered: list[bytes] = []
         self._folder = tempfile.TemporaryDirectory(prefix="orchestrator-proxy-")
-        if tcp:
+        if tcp == "::1":
+            self._listener = socket.create_server((tcp, 0), family=socket.AF_INET6)
+            self.url = f"tcp://[::1]:{self._listener.getsockname()[1]}"
+        elif tcp:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         else:

@@ -12,9 +12,9 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-import threading
 import unittest
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unittest import mock
@@ -24,7 +24,7 @@ import trustme
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.settings import Settings
-from tests.faults.proxy import Proxy, answer
+from tests.faults.proxy import Proxy
 from tests.support.sshd import ssh_server
 
 if TYPE_CHECKING:
@@ -127,35 +127,16 @@ class TlsTest(AddressTestCase):
         certificate.cert_chain_pems[0].write_to_path(self.folder / "cert.pem")
         certificate.private_key_pem.write_to_path(self.folder / "key.pem")
 
-    def test_an_authority_and_a_certificate_of_ones_own_or_only_the_former(self) -> None:
-        """As far as the daemon wants them; authorities for the web are another matter."""
-        verified = {"DOCKER_TLS_VERIFY": "1", "REQUESTS_CA_BUNDLE": "/dev/null"}
-        self.reaches(**self.serve(), **verified)
-        self.give(self.authority.issue_cert("me"))
-        self.reaches(**self.serve(clients=True), **verified)
-
     def test_what_is_not_checked_is_warned_of_once(self) -> None:
-        """By DOCKER_TLS, or by a context that skips the check; by us, and not by urllib3 too."""
+        """By us, and not by urllib3 too."""
         where = self.serve(self.stranger.issue_cert("elsewhere"))
-        context = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "far"}
-        create = ["docker", "context", "create", "far", "--docker"]
-        subprocess.run(
-            [*create, f"host={where['DOCKER_HOST']},skip-tls-verify=true"],
-            env=self.environ,
-            check=True,
-            capture_output=True,
-        )
-        for variables, by in (
-            ({**where, "DOCKER_TLS": "1"}, "DOCKER_HOST"),
-            (context, "docker context 'far'"),
-        ):
-            with self.subTest(by), warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                for _ in range(2):
-                    self.reaches(**variables)
-                [warning] = caught
-                self.assertIs(EngineWarning, warning.category)
-                self.assertIn(f"is not checked, as {by}", str(warning.message))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                self.reaches(**where, DOCKER_TLS="1")
+        [warning] = caught
+        self.assertIs(EngineWarning, warning.category)
+        self.assertIn("is not checked, as DOCKER_HOST", str(warning.message))
 
     def test_what_is_wrong_with_a_certificate_is_told(self) -> None:
         """Nobody is told to start a daemon that runs, nor is a test skipped."""
@@ -191,17 +172,6 @@ class TlsTest(AddressTestCase):
         (self.folder / "key.pem").unlink()
         self.assertIn("but beside it no key.pem", self.refused(where))
 
-    def test_tls_on_one_side_only_is_told(self) -> None:
-        """A plain port, and one where TLS is spoken."""
-        where = self.serve()
-        plain = self.enterContext(Proxy(DAEMON, tcp=True)).url
-        said = self.refused({**where, "DOCKER_HOST": plain, "DOCKER_TLS_VERIFY": "1"})
-        self.assertIn("does not speak TLS", said)
-        self.assertIn("unset DOCKER_TLS_VERIFY", said)
-        go = answer(400, "Client sent an HTTP request to an HTTPS server.")
-        secured = self.enterContext(Proxy(DAEMON, tcp=True, instead=lambda _line: go)).url
-        self.assertIn("set DOCKER_TLS_VERIFY=1", self.refused({"DOCKER_HOST": secured}))
-
 
 class SshTest(AddressTestCase):
     """``ssh://`` by the ssh program, and a server that is real."""
@@ -220,20 +190,8 @@ class SshTest(AddressTestCase):
         """
         with self.engine(DOCKER_HOST="ssh://builder", ALL_PROXY="http://127.0.0.1:1") as engine:
             self.assertEqual("127.0.0.1", engine.host)
-            failed: list[BaseException] = []
-
-            def ask() -> None:
-                try:
-                    engine.info()
-                except BaseException as error:  # noqa: BLE001 - the test raises it
-                    failed.append(error)
-
-            threads = [threading.Thread(target=ask) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            self.assertEqual([], failed)
+            with ThreadPoolExecutor(8) as pool:
+                self.assertEqual(8, len(list(pool.map(lambda _: engine.info(), range(8)))))
         self.assertTrue(self.docker_finds_it(DOCKER_HOST="ssh://builder"))
 
     def test_what_ssh_says_is_told(self) -> None:

@@ -7,9 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import subprocess
-import sys
-import time
 import unittest
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,30 +14,11 @@ from typing import Any, ClassVar
 from unittest import mock
 
 from orchestrator.cli import main
-from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
-from orchestrator.sessions.reap import sweep
-from orchestrator.settings import Settings
 from tests.faults.daemon import Daemon
 from tests.faults.private_daemon import PrivateDaemon
-from tests.faults.proxy import Proxy, answer, forbidding
-
-_WORKER = """
-import os, sys
-from orchestrator.engine import connect
-from orchestrator.sessions import own_session
-from orchestrator.sessions.process_sessions import supervised
-from orchestrator.settings import Settings
-supervised(int(sys.argv[1]), grace=1.0)
-settings = Settings.from_environment()
-engine = connect(settings)
-session = own_session(engine, settings=settings)
-name = session.name("data")
-with session.creating("volume", name):
-    engine.create_volume(name, labels=session.labels())
-os.kill(os.getpid(), 9)
-"""
+from tests.faults.proxy import Proxy, forbidding
 
 
 class CommandsTest(unittest.TestCase):
@@ -134,21 +112,6 @@ class CommandsTest(unittest.TestCase):
             out, r"\n\d+ of owners that are dead.* `python -m orchestrator reap` removes"
         )
 
-    def test_labels_forge_no_row(self) -> None:
-        """Whatever they hold stands in their own row, as text; --json has it exactly."""
-        evil = f"a\nb\x1b[2J\u202e\t{' ' * 200}c"
-        name = self.plant(self.dead, **{Label.CLASS: evil, Label.SESSION: "\nx", Label.OWNER: evil})
-        status, out, _err = self.command("ps")
-        self.assertEqual(0, status)
-        [row] = [line for line in out.splitlines() if name in line]
-        self.assertRegex(row, r"^\\nx +malformed: ")
-        self.assertIn(r"  a\nb\x1b[2J\u202e\t c  ", row)
-        things = json.loads(self.command("ps", "--json")[1])
-        [thing] = [it for it in things if it["name"] == name]
-        self.assertEqual((evil, self.run_id), (thing["class"], thing["run"]))
-        _status, out, _err = self.reap("--all")
-        self.assertRegex(out, rf"^removed volume {name} \(a\\nb\\x1b.* c, .*\)\n$")
-
     # reap
 
     def test_dead_owner(self) -> None:
@@ -202,38 +165,18 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(0, self.reap("--all")[0])
         self.assertEqual([], self.left())
 
-    def test_what_a_supervisor_has_to_look_at(self) -> None:
-        """A dead worker's things stay until its runner has looked; then the watchdog acts."""
-        reading, writing = os.pipe()
-        try:
-            subprocess.run(
-                [sys.executable, "-c", _WORKER, str(reading)],
-                check=False,
-                env={**os.environ, "ORCHESTRATOR_RUN": self.run_id},
-                pass_fds=[reading],
-            )
-            self.assertEqual([], self.reap_json()["removed"])
-            self.assertEqual(1, len(self.left()))
-        finally:
-            os.close(reading)
-            os.close(writing)
-        self.daemon.wait_until_nothing_left(self.run_id, since=time.monotonic())
-
     def test_session(self) -> None:
         """--session removes one session, named in full or by a beginning that no other has."""
         first, second = str(uuid.uuid4()), str(uuid.uuid4())
         self.plant(self.dead, **{Label.SESSION: first})
         self.plant(self.dead, **{Label.SESSION: second})
-        third = self.plant(self.dead)
-        self.assertEqual(0, self.command("reap", "--session", first)[0])
-        self.assertEqual(0, self.command("reap", "--session", second[:8])[0])
-        self.assertEqual([third], self.left())
-        self.plant(self.dead, **{Label.SESSION: f"{second[:8]}-another"})
-        self.plant(self.dead, **{Label.SESSION: second})
+        third = self.plant(self.dead, **{Label.SESSION: f"{second[:8]}-another"})
+        self.assertEqual(0, self.command("reap", "--session", first[:8])[0])
         status, _out, err = self.command("reap", "--session", second[:8])
         self.assertEqual(2, status)
-        self.assertIn("ambiguous", err)
-        self.assertIn(second, err)
+        self.assertRegex(err, f"(?s)ambiguous.*{second}")
+        self.assertEqual(0, self.command("reap", "--session", second)[0])
+        self.assertEqual([third], self.left())
         gone = self.command("reap", "--session", first)  # no error: it may be gone already
         self.assertEqual((0, "nothing to remove\n", ""), gone)
 
@@ -271,20 +214,6 @@ class CommandsTest(unittest.TestCase):
         self.assertIn(f"could not remove volume {volume} ", err)
         self.assertIn("volume is in use", err)
 
-    def test_what_is_going(self) -> None:
-        """A sweep says nothing of what somebody else removes just now, such as a watchdog."""
-        volume = self.plant(self.dead)
-        refusal = answer(409, f"removal of volume {volume} is already in progress")
-        proxy = self.enterContext(
-            Proxy(self.daemon.url, instead=lambda line: refusal if "DELETE" in line else None)
-        )
-        with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):
-            engine = connect(Settings(), endpoint=find_endpoint())
-        self.addCleanup(engine.close)
-        with self.assertNoLogs("orchestrator.sessions", "WARNING"):
-            sweep(engine, own=())
-        self.assertEqual([volume], self.left())
-
     def test_what_may_not_be_listed(self) -> None:
         """What can be listed is removed; what cannot is named with the reason, status 1."""
         network = f"orchestrator-planted-{uuid.uuid4().hex[:8]}"
@@ -295,14 +224,12 @@ class CommandsTest(unittest.TestCase):
         proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /volumes")))
         with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):
             status, out, err = self.reap()
-            report = self.reap_json()
             self.assertIn("not known which volumes there are: ", self.command("ps")[2])
             findings = json.loads(self.command("doctor", "--json")[1])
         self.assertEqual(1, status)
         self.assertIn(f"removed network {network} ", out)
         self.assertIn("not known which volumes there are: ", err)
         self.assertIn("Request forbidden by administrative rules", err)
-        self.assertEqual(["volume"], list(report["refused"]))
         [found] = [found for found in findings if found["about"] == "leftover"]
         self.assertIn("not known of volumes", found["text"])
         self.assertIn("GET /volumes", found["mend"])
@@ -318,10 +245,3 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual((0, "nothing to remove\n", ""), self.reap("--all"))
         self.assertEqual(2, len(self.left()))
         self.assertIn(theirs, self.left())
-
-    def test_no_daemon(self) -> None:
-        """Without a daemon it says so in one message, with status 2."""
-        with mock.patch.dict("os.environ", {"DOCKER_HOST": "unix:///nowhere/docker.sock"}):
-            status, out, err = self.command("reap")
-        self.assertEqual((2, ""), (status, out))
-        self.assertIn("No Docker daemon answers at unix:///nowhere/docker.sock", err)

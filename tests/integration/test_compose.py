@@ -15,7 +15,6 @@ from orchestrator import Compose, Redis, ServicesMixin
 from orchestrator.engine.api import Label
 from orchestrator.errors import ServiceNotRunningError
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process
-from tests.support.processes import ProcessTestCase
 
 SHOP = """
 x-common: &common {image: redis, entrypoint: [sleep, "600"], restart: always}
@@ -203,14 +202,8 @@ class ComposeErrorsTest(LeakCheckedTestCase):
         with tempfile.TemporaryDirectory() as folder, deadlines:
             if text:
                 (Path(folder) / "compose.yaml").write_text(text)
-
-            class Broken(ServicesMixin, unittest.TestCase):
-                stack = Compose(Path(folder) / "compose.yaml", startup_timeout=10)
-                cache = Redis()
-
-                def test_it(self) -> None: ...
-
-            self.assert_error(Broken, *parts)
+            stack = Compose(Path(folder) / "compose.yaml", startup_timeout=10)
+            self.assert_cannot_start(*parts, stack=stack, cache=Redis())
 
     def test_a_class_that_cannot_be_is_told_when_it_starts(self) -> None:
         """A declaration reads no file; a name is a host name, and there is one of each."""
@@ -226,58 +219,3 @@ class ComposeErrorsTest(LeakCheckedTestCase):
         completed = text % ("service_completed_successfully", "'echo no luck; exit 3'")
         self.error_of(completed, "ServiceExitedError", "exited with exit code 3", "no luck")
         self.error_of(text % ("service_healthy", "sleep 600"), ":2: service 'web':", "healthcheck")
-
-
-class ComposeRunnerTest(ProcessTestCase):
-    """Compose under the parallel runner."""
-
-    def test_a_broken_file_is_one_classs_error(self) -> None:
-        """The other classes run."""
-        self.write("broken.yaml", "services: {web: {image: redis, privileged: true}}\n")
-        self.write(
-            "test_it.py",
-            """
-            import unittest
-            from orchestrator import Compose, ServicesMixin
-
-            class GoodTest(unittest.TestCase):
-                def test_it(self): pass
-
-            class BrokenTest(ServicesMixin, unittest.TestCase):
-                stack = Compose("broken.yaml")
-                def test_it(self): pass
-            """,
-        )
-        status, output = self.run_python("-m", "orchestrator", "test", "-j", "2", "test_it")
-        self.assertEqual(1, status, output)
-        self.assertIn("'privileged' is not supported", output)
-        self.assertIn("Ran 1 test", output)
-
-    def test_volumes_and_networks_go_when_the_process_is_killed(self) -> None:
-        """The watchdog knows them, as it does everything."""
-        self.write(
-            "compose.yaml",
-            """
-            services: {web: {image: redis, volumes: ["v:/v"], networks: [back]}}
-            volumes: {v: }
-            networks: {back: }
-            """,
-        )
-        self.write(
-            "test_it.py",
-            """
-            import os, signal, unittest
-            from orchestrator import Compose, ServicesMixin
-
-            class KilledTest(ServicesMixin, unittest.TestCase):
-                stack = Compose("compose.yaml")
-                def test_it(self):
-                    web = self.stack["web"].running
-                    print("networks:", len(web.networks), flush=True)
-                    os.kill(os.getpid(), signal.SIGKILL)
-            """,
-        )
-        status, output = self.run_python("-m", "unittest", "test_it")
-        self.assertEqual(-9, status, output)
-        self.assertIn("networks: 1", output)
-        self.await_nothing_left()

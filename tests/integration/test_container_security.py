@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -79,7 +80,7 @@ class ContainerSecurityTest(ServicesMixin, unittest.TestCase):
     """Every service, not only those that somebody thought of; Kafka is in its own test."""
 
     db = Postgres()
-    cache = Redis()
+    cache = Redis(users={"app": "+@all"})
     box = Container(image="redis", entrypoint=SLEEP, ports=["5300/udp"])
     asked = Container(
         image="redis",
@@ -133,18 +134,18 @@ class ContainerSecurityTest(ServicesMixin, unittest.TestCase):
         with self.db.connect() as connection:
             connection.execute("select 1")
         for service in (self.db, self.cache):
-            password = str(service.password)
-            self.assertGreaterEqual(len(password), 20)
+            self.assertGreaterEqual(len(str(service.password)), 20)
             config = inspected(service.container_id)["Config"]
             shown = [
                 output("ps", "axww"),
                 output("docker", "top", service.container_id),
                 json.dumps([config["Labels"], config["Cmd"], config["Entrypoint"]]),
+                service.exec(["sh", "-c", "cat /proc/[0-9]*/cmdline"]).output,
                 output("docker", "logs", service.container_id),
                 *(service.logs(), str(service.info()), repr(service)),
             ]
-            for text in shown:
-                self.assertNotIn(password, text)
+            for secret, text in itertools.product(service.secrets(), shown):
+                self.assertNotIn(str(secret), text)
 
 
 class RegistriesTest(LeakCheckedTestCase):
@@ -152,12 +153,8 @@ class RegistriesTest(LeakCheckedTestCase):
 
     def test_an_image_from_another_registry_is_refused_before_anything_is_made(self) -> None:
         """ORCHESTRATOR_REGISTRIES counts for every service, locked or not."""
-
-        class Elsewhere(ServicesMixin, unittest.TestCase):
-            cache = Redis()
-
-            def test_it(self) -> None: ...
-
         with mock.patch.dict(os.environ, {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}):
-            text = self.assert_error(Elsewhere, "LockError", "is not from an allowed registry")
+            text = self.assert_cannot_start(
+                "LockError", "is not from an allowed registry", cache=Redis()
+            )
         self.assertIn("ORCHESTRATOR_REGISTRIES has registry.example.com/safe", text)

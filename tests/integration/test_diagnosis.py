@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
-import time
 import unittest
 from unittest import mock
 
-from orchestrator import Container, Redis, Services, ServicesMixin
-from orchestrator.probes.waiting import exited, poll
+from orchestrator import Container, Redis, ServicesMixin
+from orchestrator.probes.waiting import poll
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 DEADLINE = 180.0
-
-
-class Lines(logging.Handler):
-    """Keeps what a logger was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
-        self.texts.append(record.getMessage())
-
-    def await_text(self, text: str, *, times: int = 1) -> None:
-        """Return when a line with the text has come so many times."""
-        deadline = time.monotonic() + DEADLINE
-        while sum(text in line for line in self.texts) < times:
-            if time.monotonic() > deadline:
-                raise AssertionError(self.texts)
-            time.sleep(0.01)
-
-
-def has_ended(service: Container) -> bool:
-    """Whether its container has."""
-    state = service.state()
-    return state is not None and state.ended
-
-
-def listen(test: unittest.TestCase, name: str) -> Lines:
-    """Listen to a logger for one test."""
-    logger, lines = logging.getLogger(name), Lines()
-    before = logger.level, logger.propagate
-    logger.addHandler(lines)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-    def undo() -> None:
-        logger.removeHandler(lines)
-        logger.level, logger.propagate = before
-
-    test.addCleanup(undo)
-    return lines
 
 
 class ToldTest(LeakCheckedTestCase):
@@ -64,7 +20,6 @@ class ToldTest(LeakCheckedTestCase):
 
     def test_a_line_tells_what_runs_where(self) -> None:
         """Image with digest, port, version; no password. `info` has the peak of memory."""
-        lines = listen(self, "orchestrator.environment")
         seen: list[str] = []
 
         class Told(ServicesMixin, unittest.TestCase):
@@ -79,12 +34,13 @@ class ToldTest(LeakCheckedTestCase):
                 self.cache.exec(["perl", "-e", "my $x = 'a' x 50_000_000"])
                 self.assertGreater(self.peak(), 50_000_000)  # though it was given back
 
-        self.assert_passes(Told)
-        [line] = [text for text in lines.texts if "cache ready in" in text and "image=" in text]
+        with self.assertLogs("orchestrator.environment", "INFO") as logged:
+            self.assert_passes(Told)
+        [line] = [text for text in logged.output if "cache ready in" in text and "image=" in text]
         image, port, password = seen
         for part in (f"image={image}", "@sha256:", port, "server=Redis 7"):
             self.assertIn(part, line)
-        self.assertNotIn(password, "\n".join(lines.texts))
+        self.assertNotIn(password, "\n".join(logged.output))
 
 
 class NoteTest(LeakCheckedTestCase):
@@ -150,101 +106,35 @@ class ContainerProblemTest(LeakCheckedTestCase):
         self.assertNotIn("redis.exceptions", told, "what its driver says of it is no news")
         self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
 
-    def test_who_killed_it(self) -> None:
-        """Lack of memory; not where another process went that way before, nor where we did it."""
-
-        def box(then: str) -> Container:
-            script = f"while ! [ -e /go ]; do sleep 0.05; done; {then}"
-            return Container(image="redis", entrypoint=["sh", "-c", script], memory="16m")
-
-        class Boxes(Services):
-            starved = box("exec tail /dev/zero")
-            failed = box("tail /dev/zero; exit 3")
-            killed = box("tail /dev/zero; touch /lost; sleep 60")
-
-        killed = "137 after SIGKILL, which the engine was asked to send"
-        lost = r"; a process in it had been killed for lack of memory \(OOM\)"
-        with Boxes() as boxes:
-            for each in (boxes.starved, boxes.failed, boxes.killed):
-                each.write_file("/go", "")
-            self.assertTrue(
-                poll(lambda: boxes.killed.exec(["ls", "/lost"]).exit_code == 0, timeout=DEADLINE)
-            )
-            boxes.killed.kill()
-            # Engines do not always hear from the kernel: then it is "perhaps".
-            for each, told in (
-                (boxes.starved, "for lack of memory"),
-                (boxes.failed, f"exited with exit code 3({lost})?\\n"),
-                (boxes.killed, f"exited with exit code {killed}({lost})?\\n"),
-            ):
-                with self.subTest(each.alias):
-                    poll(functools.partial(has_ended, each), timeout=DEADLINE)
-                    error = exited(each, each.state())
-                    self.assertRegex(str(error), told)
-                    by_memory = "was killed for lack of memory (OOM)" in str(error)
-                    self.assertIs(by_memory, error.oom_killed)
-
 
 class LogToTest(LeakCheckedTestCase):
     """``log_to``: the container's log in the test's own logging."""
 
     def test_lines_come_while_it_runs(self) -> None:
         """Each start once, secrets masked, from a thread that ends with the class."""
-        lines = listen(self, "shop.cache")
         before = set(threading.enumerate())
+        logged = self.enterContext(self.assertLogs("shop.cache", "INFO"))
+
+        def await_line(text: str, *, times: int = 1) -> None:
+            poll(lambda: str(logged.output).count(text) >= times, timeout=DEADLINE)
+            self.assertEqual(times, str(logged.output).count(text))
 
         class Restarts(ServicesMixin, unittest.TestCase):
             cache = Redis(password="sesame-1001", log_to=logging.getLogger("shop.cache"))
 
             def test_it(self) -> None:
                 ready = "Ready to accept connections"
-                lines.await_text(ready)
+                await_line(ready)
                 self.cache.client.eval("redis.log(redis.LOG_WARNING, 'open sesame-1001 now')", 0)
-                lines.await_text("open *** now")
+                await_line("open *** now")
                 self.cache.kill()
                 self.cache.restart()
-                lines.await_text(ready, times=2)
-                self.assertEqual(2, sum(ready in line for line in lines.texts))
+                await_line(ready, times=2)
                 names = {thread.name for thread in threading.enumerate()}
                 self.assertIn("orchestrator-log-cache", names)
 
         self.assert_passes(Restarts)
-        self.assertTrue(all(line.startswith("cache: ") for line in lines.texts), lines.texts)
-        self.assertNotIn("sesame", "\n".join(lines.texts))
+        lines = [record.getMessage() for record in logged.records]
+        self.assertEqual([], [line for line in lines if not line.startswith("cache: ")])
+        self.assertNotIn("sesame", "\n".join(lines))
         self.assertEqual(set(), set(threading.enumerate()) - before)
-
-    def test_what_it_says_is_harmless_on_a_terminal(self) -> None:
-        """In the test's logging and in a failure's note; `logs` has it exactly."""
-        lines = listen(self, "shop.box")
-        said = r"\033[2J\033[32mgreen\033[0m\rover\033]0;title\a"
-        shown = "\\x1b[2J\x1b[32mgreen\x1b[0m\\rover\\x1b]0;title\\x07"
-
-        class Says(ServicesMixin, unittest.TestCase):
-            box = Container(image="redis", entrypoint=["sleep", "60"], log_to="shop.box")
-
-            def test_it(self) -> None:
-                self.box.exec(["sh", "-c", f"printf '{said}\n' > /proc/1/fd/1"])
-                lines.await_text(f"box: {shown}")
-                self.assertIn("\x1b[2J\x1b[32mgreen", self.box.logs())
-                self.fail("to see the note")
-
-        text = problems(run_class(Says))
-        self.assertIn(shown, text)
-        self.assertNotIn("\x1b[2J", text)
-
-    def test_the_last_lines_of_a_server_that_dies_at_its_start_are_given(self) -> None:
-        """They are the ones that matter."""
-        lines = listen(self, "shop.box")
-
-        class Dies(ServicesMixin, unittest.TestCase):
-            box = Container(
-                image="redis",
-                entrypoint=["sh", "-c", "echo my last words; exit 3"],
-                ports=[1],
-                log_to="shop.box",
-            )
-
-            def test_it(self) -> None: ...
-
-        self.assert_error(Dies, "exit code 3")
-        self.assertIn("box: my last words", lines.texts)

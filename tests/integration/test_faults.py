@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 import unittest
 import unittest.mock
@@ -98,14 +96,8 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
                 self.fail("it was slowed twice")
         self.assertLess(self.fastest(), LATENCY)
 
-    @unittest.skipUnless(os.geteuid() == 0, "only root may set up such a network namespace")
-    def test_data_arrives_whole_also_where_the_kernel_is_strict_about_ways_back(self) -> None:
-        """Some distributions set rp_filter to 1, which drops what came by another way."""
-        found = ["docker", "inspect", "-f", "{{.State.Pid}}", self.cache.container_id]
-        pid = subprocess.run(found, capture_output=True, text=True, check=True).stdout
-        strict = ["sysctl", "-w", "net.ipv4.conf.all.rp_filter=1"]
-        argv = ["nsenter", "--net", "--target", pid.strip(), *strict]
-        subprocess.run(argv, capture_output=True, check=True)
+    def test_data_arrives_whole(self) -> None:
+        """Late, out of order and with losses."""
         value = bytes(range(256)) * 4096
         self.cache.client.set("large", value)
         with self.cache.slowed(latency=0.02, jitter=0.02, loss=0.02):
@@ -194,19 +186,6 @@ class FrozenTest(LeakCheckedTestCase):
 
         text = self.assert_told(Frozen, 2, "db cannot be worked with", "Was it frozen")
         self.assertNotIn("must not be reached", text)
-
-    def test_postgres_with_a_transaction_for_each_test(self) -> None:
-        """The session that tests share is bounded like the administrator's."""
-
-        class Frozen(ServicesMixin, unittest.TestCase):
-            db = Postgres(isolation="transaction")
-
-            def test_it(self) -> None:
-                with self.db.engine.begin() as connection:
-                    connection.exec_driver_sql("create table kept (n int)")
-                freeze(self.db)
-
-        self.assert_told(Frozen, 1, "db cannot be worked with", "Was it frozen")
 
     def test_redis_in_a_test_that_fails(self) -> None:
         """The test's own failure is told, although nobody answers about the server."""

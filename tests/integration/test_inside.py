@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 import time
 import unittest
 from pathlib import Path
-from typing import ClassVar
 
 from orchestrator import Container, File, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceError
@@ -116,55 +113,12 @@ class HiddenTest(LeakCheckedTestCase):
 
     def test_a_file_that_is_not_there(self) -> None:
         """The error names the attribute, and where it was looked for."""
-
-        class Missing(ServicesMixin, unittest.TestCase):
-            box = Container(image="redis", entrypoint=SLEEP, files={"/x": "no-such.conf"})
-
-            def test_it(self) -> None: ...
-
+        box = Container(image="redis", entrypoint=SLEEP, files={"/x": "no-such.conf"})
         words = f"box: Container(files=…) cannot read '{Path.cwd() / 'no-such.conf'}': No such file"
-        self.assertIn(words, self.assert_error(Missing, "DeclarationError"))
+        self.assert_cannot_start("DeclarationError", words, box=box)
 
     def test_a_link_into_memory_is_seen_at_the_start(self) -> None:
         """Only the image tells where it leads."""
-
-        class Linked(ServicesMixin, unittest.TestCase):
-            box = Container(
-                image="redis", entrypoint=SLEEP, files={"/var/run/x": b""}, tmpfs={"/run": "1m"}
-            )
-
-            def test_it(self) -> None: ...
-
-        self.assertIn("would hide it", self.assert_error(Linked, "DeclarationError"))
-
-
-class _Webhook(http.server.BaseHTTPRequestHandler):
-    seen: ClassVar[list[str]] = []
-
-    def do_POST(self) -> None:
-        """Note what was posted where."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.seen.append(f"{self.path} {body.decode()}")
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-class WebhookTest(ServicesMixin, unittest.TestCase):
-    """A server in the test process, called from a container."""
-
-    box = Container(image="redis", entrypoint=SLEEP)
-
-    def test_a_container_calls_the_test_process(self) -> None:
-        """By the name ``host.docker.internal``, with nothing declared."""
-        server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), _Webhook)  # noqa: S104 - the point
-        self.addCleanup(server.server_close)
-        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
-        self.addCleanup(server.shutdown)
-        request = "POST /paid HTTP/1.0\\r\\nContent-Length: 4\\r\\n\\r\\n41.5"
-        call = f"exec 3<>/dev/tcp/host.docker.internal/{server.server_port}; "
-        ran = self.box.exec(["bash", "-c", f"{call} printf '{request}' >&3; cat <&3"])
-        self.assertIn(" 204 ", ran.stdout, ran.stderr)
-        self.assertEqual(["/paid 41.5"], _Webhook.seen)
+        hidden = {"files": {"/var/run/x": b""}, "tmpfs": {"/run": "1m"}}
+        box = Container(image="redis", entrypoint=SLEEP, **hidden)  # type: ignore[arg-type]
+        self.assert_cannot_start("DeclarationError", "would hide it", box=box)

@@ -88,23 +88,23 @@ class ImagesTest(ServicesMixin, unittest.TestCase):
                 self.assertTrue(info["cluster"])
 
 
-class RedpandaDeclaredTest(unittest.TestCase):
-    """What cannot be is refused where it is declared."""
+class DeclaredTest(unittest.TestCase):
+    """Settings that cannot be are refused where they are declared."""
 
-    def test_settings_are_cluster_properties(self) -> None:
-        """Names of properties, to values that JSON has."""
+    def test_settings(self) -> None:
+        """Redpanda's are cluster properties, with values that JSON has; Kafka's are text."""
         Redpanda(settings={"log_segment_ms": 60_000, "superusers": ["ada"], "enable_sasl": False})
-        for settings in (
-            "log_segment_ms",
-            {"log.segment.ms": 1},
-            {"a": None},
-            {"a": [1]},
-            {1: "a"},
-        ):
+        bad: tuple[tuple[type[Kafka | Redpanda], object, str], ...] = (
+            (Redpanda, "log_segment_ms", "cluster properties"),
+            (Redpanda, {"log.segment.ms": 1}, "cluster properties"),
+            (Redpanda, {"a": [1]}, "cluster properties"),
+            (Kafka, {"num.partitions": 3}, "expected text, such as '3'"),
+            (Kafka, {"Num.Partitions": "3"}, "'Num.Partitions'"),
+            (Kafka, {"listeners": "X://:1"}, "cannot set 'listeners'"),
+        )
+        for kind, settings, expected in bad:
             with (
-                self.subTest(settings),
-                self.assertRaisesRegex(DeclarationError, r"Redpanda\(settings="),
+                self.subTest(kind, settings=settings),
+                self.assertRaisesRegex(DeclarationError, rf"settings.*{expected}"),
             ):
-                Redpanda(settings=settings)  # type: ignore[arg-type]
-        with self.assertRaisesRegex(DeclarationError, r"Redpanda\(security='tls'\)"):
-            Redpanda(security="tls")  # type: ignore[arg-type]
+                kind(settings=settings)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from orchestrator.settings import Settings
 from tests.support.classes import left_of_this_process, problems, run_class
 
 SLEEP = ["sleep", "600"]
+ALL = ["container kept", "network kept", "volume kept"]
 RUN = """
 import unittest
 from orchestrator import Container, ServicesMixin
@@ -33,8 +34,17 @@ class {name}(ServicesMixin, unittest.TestCase):
 """
 
 
-class KeptTestCase(unittest.TestCase):
-    """A daemon, and the variable."""
+def passes(case: unittest.TestCase) -> None:
+    """A test."""
+
+
+def fails(case: unittest.TestCase) -> None:
+    """Another."""
+    case.fail("on purpose")
+
+
+class KeepFailedTest(unittest.TestCase):
+    """Classes that are run in this process, and in others."""
 
     def setUp(self) -> None:
         """Look after what stays."""
@@ -53,14 +63,10 @@ class KeptTestCase(unittest.TestCase):
         super().tearDown()
 
     def failing(self, **attributes: object) -> type[unittest.TestCase]:
-        """A class with one server, and what makes it fail."""
-
-        def test_it(case: unittest.TestCase) -> None:
-            """One that passes."""
-
+        """A class with one server, and what makes it fail: its test, or what is given."""
         body = {
             "box": Container(image="python", command=SLEEP),
-            "test_it": test_it,
+            "test_it": passes if attributes else fails,
             "__module__": __name__,
             **attributes,
         }
@@ -83,20 +89,9 @@ class KeptTestCase(unittest.TestCase):
         with contextlib.redirect_stderr(io.StringIO()) as err:
             return problems(run_class(cls)), err.getvalue()
 
-
-ALL = ["container kept", "network kept", "volume kept"]
-
-
-class KeepFailedTest(KeptTestCase):
-    """Classes that are run in this process."""
-
     def test_what_failed_stays_until_the_next_run(self) -> None:
         """Its container and network; whoever cleans up spares them, and the next run does not."""
-
-        def test_it(case: unittest.TestCase) -> None:
-            case.fail("on purpose")
-
-        text, printed = self.run_quietly(self.failing(test_it=test_it))
+        text, printed = self.run_quietly(self.failing())
         self.assertEqual(ALL, self.kept())
         [box] = [
             it
@@ -113,53 +108,34 @@ class KeepFailedTest(KeptTestCase):
         [row] = [line for line in self.command("ps").splitlines() if box.id[:12] in line]
         self.assertIn("running, kept", row)
         self.assertRegex(self.command("doctor"), f"kept until `reap`.*{self.test_class}")
-        self.assertEqual(("", ""), self.run_quietly(self.failing()))
+        self.assertEqual(("", ""), self.run_quietly(self.failing(test_it=passes)))
         self.assertEqual([], self.kept())
 
     def test_fixtures(self) -> None:
-        """A start, a setUpClass, a tearDownClass and a clean-up that fail; a skip does not."""
-
-        @classmethod  # type: ignore[misc]
-        def fails(cls: type) -> None:
-            if "tearDownClass" not in vars(cls):
-                ServicesMixin.setUpClass.__func__(cls)  # type: ignore[attr-defined]
-            raise ValueError("on purpose")
-
-        def adds(case: unittest.TestCase) -> None:
-            case.addClassCleanup(lambda: 1 / 0)
-
-        self.enterContext(mock.patch.dict(os.environ, ORCHESTRATOR_STARTUP_TIMEOUT=""))
-        never = LogLine("never")
-        broken = Container(image="python", command=SLEEP, probe=never, startup_timeout=0.5)
-        for attributes in (
-            {"box": broken},
-            {"setUpClass": fails},
-            {"tearDownClass": fails},
-            {"test_it": adds},
-        ):
-            with self.subTest(attributes):
-                text, printed = self.run_quietly(self.failing(**attributes))
-                self.assertEqual(1, f"{text}{printed}".count("docker exec -it"), text)
-                self.assertEqual(ALL, self.kept())
+        """A start, a tearDownClass and a clean-up that fail; a skip does not."""
 
         @classmethod  # type: ignore[misc]
         def skips(cls: type) -> None:
             ServicesMixin.setUpClass.__func__(cls)  # type: ignore[attr-defined]
             raise unittest.SkipTest("not today")
 
-        with self.subTest("skips"):
-            self.run_quietly(self.failing(setUpClass=skips))
-            self.assertEqual([], left_of_this_process())
-        with mock.patch.dict(os.environ, {"ORCHESTRATOR_KEEP_FAILED": "0"}):
-            self.run_quietly(self.failing(box=broken))
-        self.assertEqual([], self.kept())
+        self.enterContext(mock.patch.dict(os.environ, ORCHESTRATOR_STARTUP_TIMEOUT=""))
+        never = LogLine("never")
+        broken = Container(image="python", command=SLEEP, probe=never, startup_timeout=0.5)
+        for attributes in (
+            {"box": broken},
+            {"tearDownClass": classmethod(lambda _: 1 / 0)},
+            {"test_it": lambda case: case.addClassCleanup(lambda: 1 / 0)},
+        ):
+            with self.subTest(attributes):
+                text, printed = self.run_quietly(self.failing(**attributes))
+                self.assertEqual(1, f"{text}{printed}".count("docker exec -it"), text)
+                self.assertEqual(ALL, self.kept())
+        self.run_quietly(self.failing(setUpClass=skips))
+        self.assertEqual([], left_of_this_process())
 
     def test_server_of_a_test(self) -> None:
         """That of a test that failed stays, and that of one that passed does not."""
-
-        def fails(case: unittest.TestCase) -> None:
-            case.fail("on purpose")
-
         own = Container(image="python", command=SLEEP, scope="test")
         text, _ = self.run_quietly(self.failing(own=own, test_fails=fails))
         self.assertEqual(2, text.count("docker exec -it"))
@@ -167,12 +143,8 @@ class KeepFailedTest(KeptTestCase):
 
     def test_a_way_in(self) -> None:
         """The commands need no password."""
-
-        def test_it(case: unittest.TestCase) -> None:
-            case.fail("on purpose")
-
         servers = {"db": Postgres(username="bob"), "cache": Redis(), "secured": Redis(tls=True)}
-        text, _ = self.run_quietly(self.failing(**servers, test_it=test_it))
+        text, _ = self.run_quietly(self.failing(**servers, test_it=fails))
         for alias, question, answer in (
             ("db", "select 6 * 7", "42"),
             ("cache", "ping", "PONG"),
@@ -190,10 +162,6 @@ class KeepFailedTest(KeptTestCase):
             with self.subTest(alias):
                 self.assertIn(answer, asked.stdout)
 
-
-class AfterTheProcessTest(KeptTestCase):
-    """Other processes, and other runners of tests."""
-
     def test_every_runner(self) -> None:
         """What failed is there when the process has ended, and the commands are in its output."""
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -201,7 +169,6 @@ class AfterTheProcessTest(KeptTestCase):
         (folder / "test_kept.py").write_text(textwrap.dedent(code), encoding="utf-8")
         self.test_class = f"test_kept.{self.name}"
         for argv in (
-            ("unittest", "test_kept"),
             ("orchestrator", "test", "-j", "2", "test_kept"),
             ("pytest", "-p", "no:cacheprovider", "-rN", "test_kept.py"),
         ):

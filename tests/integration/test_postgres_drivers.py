@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import contextlib
 import sys
-import threading
 import unittest
 import unittest.mock
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import asyncpg  # type: ignore[import-untyped]
-import django
 import psycopg
 import psycopg2
 import sqlalchemy
 import tortoise
-from django import conf
-from django.db.utils import ConnectionHandler
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import Postgres, ServicesMixin
-from orchestrator.errors import MissingDriverError, ServiceError
+from orchestrator.errors import MissingDriverError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +26,8 @@ if TYPE_CHECKING:
 
 WHERE = "select current_user || ' ' || current_database() || ' ' || current_schema()"
 
+SCHEMA = "select current_schema()"
 PATH = '"My Schema", "$user", public'
-
-
-def _where(connection: Any) -> object:
-    """What a connection of the database API answers; it is closed."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(WHERE)
-            return cursor.fetchone()
-    finally:
-        connection.close()
 
 
 def by_psycopg(url: str) -> object:
@@ -52,7 +38,9 @@ def by_psycopg(url: str) -> object:
 
 def by_psycopg2(url: str) -> object:
     """Its connect()."""
-    return _where(psycopg2.connect(url))
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(WHERE)
+        return cursor.fetchone()
 
 
 def by_asyncpg(url: str) -> object:
@@ -93,23 +81,6 @@ def by_sqlalchemy_and_asyncpg(url: str) -> object:
     return asyncio.run(ask())
 
 
-def by_django(url: str) -> object:
-    """Its DATABASES, with what stands in the URL."""
-    if not conf.settings.configured:
-        conf.settings.configure()
-        django.setup()
-    parts = urlsplit(url)
-    default: dict[str, Any] = {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path[1:],
-        "USER": parts.username,
-        "PASSWORD": parts.password,
-        "HOST": parts.hostname,
-        "PORT": parts.port,
-    }
-    return _where(ConnectionHandler({"default": default})["default"])
-
-
 class Nothing(tortoise.Model):
     """Tortoise wants a model."""
 
@@ -141,7 +112,6 @@ DRIVERS: dict[str, Callable[[str], object]] = {
     "asyncpg": by_asyncpg,
     **{f"SQLAlchemy, {it}": by_sqlalchemy(it) for it in ("psycopg", "psycopg2", "pg8000")},
     "SQLAlchemy, asyncpg": by_sqlalchemy_and_asyncpg,
-    "Django": by_django,
     "Tortoise": by_tortoise,
     "ConfigParser": by_config_parser,
 }
@@ -150,10 +120,18 @@ DRIVERS: dict[str, Callable[[str], object]] = {
 class DriversTest(ServicesMixin, unittest.TestCase):
     """A server for each isolation; the URL leads each driver to the test's state."""
 
-    schema = Postgres(roles=["app"], databases=["other"], settings={"search_path": PATH})
+    schema = Postgres(
+        roles=["app"], databases=["other"], extensions=["pg_trgm"], settings={"search_path": PATH}
+    )
     database = Postgres(isolation="database", username="owner", roles=["app"])
-    transaction = Postgres(isolation="transaction")
-    none = Postgres(isolation="none")
+    none = Postgres(isolation="none", database="shop", tls=True)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make a table that every test finds."""
+        super().setUpClass()
+        with cls.schema.connect(autocommit=True) as connection:
+            connection.execute("create table public.countries as select 'nl' as code")
 
     def assert_leads(self, handle: Postgres, *, user: str) -> None:
         """Expect that each driver's session is a role's, in the handle's database and schema."""
@@ -165,7 +143,7 @@ class DriversTest(ServicesMixin, unittest.TestCase):
 
     def test_every_driver_takes_the_url(self) -> None:
         """The user is the declared one, whoever logs in."""
-        for handle in (self.schema, self.database, self.transaction, self.none):
+        for handle in (self.schema, self.database, self.none):
             self.assert_leads(handle, user="owner" if handle is self.database else "test")
 
     def test_every_driver_takes_the_url_of_a_role(self) -> None:
@@ -196,78 +174,57 @@ class DriversTest(ServicesMixin, unittest.TestCase):
             [path] = handle.connect().execute("show search_path").fetchone() or [""]
             self.assertEqual(f"{handle.schema}, {PATH}", path)
 
+    # Tests that share everything
 
-class TlsTest(ServicesMixin, unittest.TestCase):
-    """tls=True."""
+    def test_tests_share_everything(self) -> None:
+        """A table of one test is there in the next."""
+        with type(self).none.isolated("one-1") as one, one.connect(autocommit=True) as connection:
+            connection.execute("create table t as select 1 as id")
+        with self.none.connect() as connection:
+            self.assertEqual((1,), connection.execute("select id from public.t").fetchone())
 
-    db = Postgres(tls=True)
-
-    def test_every_driver_takes_the_url(self) -> None:
-        """Each of them speaks TLS when it is offered."""
-        for name, ask in DRIVERS.items():
-            with self.subTest(name):
-                self.assertEqual([f"test test {self.db.schema}"], list(ask(self.db.url)))  # type: ignore[call-overload]
+    # tls=True, which every driver above speaks when it is offered
 
     def test_our_own_clients_check_who_answers(self) -> None:
         """By the class's own authority."""
         asked = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
-        with self.db.connect() as connection:
+        with self.none.connect() as connection:
             self.assertEqual((True,), connection.execute(asked).fetchone())
-        with self.db.engine.connect() as connection:
+        with self.none.engine.connect() as connection:
             self.assertTrue(connection.scalar(sqlalchemy.text(asked)))
-        url = f"{self.db.url}?sslmode=verify-full&sslrootcert={self.db.ca_file}"
+        url = f"{self.none.url}?sslmode=verify-full&sslrootcert={self.none.ca_file}"
         psycopg.connect(url).close()
-        inside = self.db.exec(["psql", "-tc", asked, self.db.internal_url])
+        inside = self.none.exec(["psql", "-tc", asked, self.none.internal_url])
         self.assertEqual("t", inside.output.strip())
 
     def test_nobody_gets_in_without(self) -> None:
         """The server refuses what is not encrypted."""
         with self.assertRaisesRegex(psycopg.OperationalError, "no encryption"):
-            psycopg.connect(self.db.url, sslmode="disable")
-        self.db.restart()
-        self.db.connect().close()
+            psycopg.connect(self.none.url, sslmode="disable")
+        self.none.restart()
+        self.none.connect().close()
 
+    # A schema of the test's own
 
-_WHERE = "select current_schema()"
-
-
-class ConnectionsTest(ServicesMixin, unittest.TestCase):
-    """One server for all of these; each test has a schema of its own."""
-
-    db = Postgres(databases=["reports"], roles=["app"], extensions=["pg_trgm"])
-
-    def test_every_connection_and_thread_sees_the_schema(self) -> None:
-        """Connections of the pool that are open at once all work in the test's schema."""
-        engine, schemas = self.db.engine, []
-        together = threading.Barrier(5)
-
-        def look(engine: sqlalchemy.Engine) -> None:
-            with engine.connect() as connection:
-                together.wait(60)
-                schemas.append(connection.scalar(text(_WHERE)))
-
-        threads = [threading.Thread(target=look, args=[engine]) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual([self.db.schema] * 5, schemas)
+    def test_the_classs_tables_are_seen_and_hidden(self) -> None:
+        """Every test finds them by name; a table of the same name is the test's own."""
+        query = "select code from countries"
+        for _ in range(2):
+            with type(self).schema.isolated("one-1") as one, one.connect() as connection:
+                self.assertEqual(("nl",), connection.execute(query).fetchone())
+                connection.execute("create table countries as select 'be' as code")
+                self.assertEqual(("be",), connection.execute(query).fetchone())
 
     def test_a_connection_that_resets_its_settings_still_sees_the_schema(self) -> None:
         """`RESET ALL` and `DISCARD ALL`, as poolers send them, do not lose the search path."""
-        with self.db.connect(autocommit=True) as connection:
+        with self.schema.connect(autocommit=True) as connection:
             connection.execute("set search_path to public")
             connection.execute("discard all")
-            self.assertEqual((self.db.schema,), connection.execute(_WHERE).fetchone())
-
-    def test_psql_in_a_container_sees_the_schema(self) -> None:
-        """The internal url leads another container of the class to the same place."""
-        result = self.db.exec(["psql", "--no-align", "-tc", _WHERE, self.db.internal_url])
-        self.assertEqual((0, self.db.schema), (result.exit_code, result.output.strip()))
+            self.assertEqual((self.schema.schema,), connection.execute(SCHEMA).fetchone())
 
     def test_connections_are_closed_after_the_test(self) -> None:
         """What a test leaves open is closed with its state."""
-        with type(self).db.isolated("leaves-1") as handle:
+        with type(self).schema.isolated("leaves-1") as handle:
             connection = handle.connect()
             handle.engine.connect().close()
             self.assertEqual(1, handle.engine.pool.checkedin())  # type: ignore[attr-defined]
@@ -288,49 +245,22 @@ class ConnectionsTest(ServicesMixin, unittest.TestCase):
                     MissingDriverError, rf"{module}.*'unittest-orchestrator\[postgres\]'"
                 ),
             ):
-                use(self.db)
+                use(self.schema)
 
     def test_info_tells_version_database_and_schema(self) -> None:
         """What one prints when a test fails."""
-        info = self.db.info()
-        self.assertRegex(self.db.server_version, r"^\d+(\.\d+)+$")
-        self.assertIn(f"PostgreSQL {self.db.server_version}", str(info["server"]))
-        self.assertEqual(self.db.database, info["database"])
-        self.assertEqual(self.db.schema, info["schema"])
+        info = self.schema.info()
+        self.assertRegex(self.schema.server_version, r"^\d+(\.\d+)+$")
+        self.assertIn(f"PostgreSQL {self.schema.server_version}", str(info["server"]))
+        self.assertEqual(self.schema.database, info["database"])
+        self.assertEqual(self.schema.schema, info["schema"])
 
     # Other databases, and roles
 
-    def test_each_database_has_the_tests_schema(self) -> None:
-        """By the same name."""
-        other = self.db.in_database("reports")
-        with other.connect() as connection:
-            row = connection.execute("select current_schema(), current_database()").fetchone()
-        self.assertEqual((self.db.schema, "reports"), row)
-
     def test_a_role_finds_what_it_is_granted_in_the_tests_schema(self) -> None:
         """The schema itself is open to the class's roles."""
-        with self.db.connect(autocommit=True) as connection:
+        with self.schema.connect(autocommit=True) as connection:
             connection.execute("create table t as select 3 as id")
             connection.execute("grant select on t to app")
-        with self.db.as_role("app").connect() as connection:
+        with self.schema.as_role("app").connect() as connection:
             self.assertEqual((3,), connection.execute("select id from t").fetchone())
-
-    # After a restart
-
-    def test_the_next_test_has_clean_state_after_a_restart(self) -> None:
-        """The connection that isolates tests comes back by itself."""
-        with type(self).db.isolated("one-1") as one:
-            with one.connect() as connection:
-                connection.execute("create table t(id int)")
-            one.restart()
-            with one.connect() as connection:
-                self.assertEqual((0,), connection.execute("select count(*) from t").fetchone())
-        with type(self).db.isolated("two-2") as two, two.connect() as connection:
-            self.assertEqual((None,), connection.execute("select to_regclass('t')").fetchone())
-
-    def test_a_killed_server_is_told_as_such(self) -> None:
-        """A test that leaves the server dead gets an error that says so."""
-        handle = type(self).db
-        with self.assertRaises(ServiceError), handle.isolated("one-1") as one:
-            one.kill()
-        handle.restart()

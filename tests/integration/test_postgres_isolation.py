@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 import unittest
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import psycopg
 from sqlalchemy import text
 
-from orchestrator import Postgres, Services, ServicesMixin
+from orchestrator import Postgres, Services
 from orchestrator.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -34,123 +33,31 @@ def rows(handle: Postgres, query: str) -> list[object]:
         return list(connection.scalars(text(query)))
 
 
-class SchemaTest(ServicesMixin, unittest.TestCase):
-    """isolation="schema", the default, beside a table that setUpClass made."""
-
-    db = Postgres()
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Make what the tests look at."""
-        super().setUpClass()
-        run(cls.db, "create table countries as select 'nl' as code")
-
-    def test_what_a_test_made_is_gone(self) -> None:
-        """Every kind of object with dependencies among them, and the schema itself."""
-        for name in ("same-1", "same-1", "other-2"):
-            with type(self).db.isolated(name) as handle:
-                run(
-                    handle,
-                    "create type mood as enum ('sad', 'ok')",
-                    "create table people(id serial primary key, now mood)",
-                    "create view happy as select * from people",
-                    "create function f() returns int language sql as 'select 1'",
-                )
-        schemas = rows(self.db, "select nspname from pg_namespace where nspname like 'test%'")
-        self.assertEqual([self.db.schema], schemas)
-
-    def test_the_classs_tables_are_seen_and_hidden(self) -> None:
-        """Every test finds them by name; a table of the same name is the test's own."""
-        with type(self).db.isolated("one-1") as one:
-            self.assertEqual(["nl"], rows(one, "select code from countries"))
-            run(one, "create table countries as select 'be' as code")
-            self.assertEqual(["be"], rows(one, "select code from countries"))
-        self.assertEqual(["nl"], rows(self.db, "select code from countries"))
+MIGRATED: list[str] = []
 
 
-class DatabaseTest(ServicesMixin, unittest.TestCase):
-    """With migrate= or init= the default is a clone of the class's database."""
-
-    folder: ClassVar[tempfile.TemporaryDirectory[str]] = tempfile.TemporaryDirectory()
-    migrated: ClassVar[list[str]] = []
-
-    @staticmethod
-    def migrate(engine: sqlalchemy.Engine) -> None:
-        """A table with a row, beside that of the init file."""
-        DatabaseTest.migrated.append("once")
-        with engine.begin() as connection:
-            connection.execute(text("create table t as select id from made"))
-
-    db = Postgres(migrate=migrate, init=[Path(folder.name) / "a.sql"])
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Write the init file."""
-        cls.addClassCleanup(cls.folder.cleanup)
-        (Path(cls.folder.name) / "a.sql").write_text("create table made as select 1 as id;")
-        super().setUpClass()
-
-    def test_tests_do_not_see_each_others_work(self) -> None:
-        """Each has what init and the migration made, which ran once."""
-        for name in ("one-1", "two-2"):
-            with type(self).db.isolated(name) as handle:
-                self.assertEqual([1], rows(handle, "select id from t"))
-                run(handle, "insert into t values (7), (8)", "drop table made")
-        self.assertEqual([1], rows(self.db, "select id from made"))
-        self.assertEqual(["once"], self.migrated)
-
-    def test_the_clone_is_gone_after_the_test_that_left_connections_open(self) -> None:
-        """Open connections, in a transaction or not, do not keep the database."""
-        with type(self).db.isolated("one-1") as one:
-            for statement in ("select 1", "lock table t"):
-                connection = psycopg.connect(one.dsn, autocommit=statement == "select 1")
-                self.addCleanup(connection.close)
-                connection.execute(statement)
-        gone = f"select count(*) from pg_database where datname = '{one.database}'"
-        deadline = time.monotonic() + 30
-        while rows(self.db, gone) != [0]:  # the test does not wait for that
-            self.assertLess(time.monotonic(), deadline, f"{one.database} is still there")
-
-    def test_an_idle_connection_to_the_template_does_not_forbid_cloning(self) -> None:
-        """A pool that setUpClass left behind is cut off, not told as an error."""
-        with type(self).db.connect(autocommit=True) as connection:
-            connection.execute("select 1")
-            with type(self).db.isolated("one-1") as one:
-                self.assertEqual([1], rows(one, "select id from t"))
-
-    def test_a_transaction_in_the_template_is_told(self) -> None:
-        """What forbids cloning is named, with what to do."""
-        with type(self).db.connect(application_name="seeder") as connection:
-            connection.execute("select 42")
-            with (
-                self.assertRaisesRegex(ServiceError, "seeder.*select 42.*End what setUpClass"),
-                type(self).db.isolated("one-1"),
-            ):
-                pass
-
-    def test_data_of_set_up_class_is_cloned(self) -> None:
-        """What the class adds to its database before a test is in that test's clone."""
-        run(type(self).db, "create table seeds as select 1 as id")
-        self.addCleanup(run, type(self).db, "drop table seeds")
-        with type(self).db.isolated("one-1") as one:
-            self.assertEqual([1], rows(one, "select id from seeds"))
+def migrate(engine: sqlalchemy.Engine) -> None:
+    """A table with a row, beside that of the init file."""
+    MIGRATED.append("once")
+    with engine.begin() as connection:
+        connection.execute(text("create table t as select 1 as id"))
 
 
-class AheadTest(unittest.TestCase):
-    """The copy of the next test is made while one runs, and is what would be made now."""
+class Shop(Services):
+    """A database whose clones tests get."""
 
-    class Shop(Services):
-        """A database whose copies tests get."""
+    db = Postgres(migrate=migrate, init=[Path(__file__).with_name("shared.sql")])
 
-        db = Postgres(isolation="database")
+
+class DatabaseTest(unittest.TestCase):
+    """With migrate= or init= each test gets a clone of the class's database, made ahead or not."""
 
     shop: ClassVar[Shop]
 
     @classmethod
     def setUpClass(cls) -> None:
-        """One server, whose class's database has one table."""
-        cls.shop = cls.enterClassContext(cls.Shop())
-        run(cls.shop.db, "create table t as select 1 as id")
+        """One server."""
+        cls.shop = cls.enterClassContext(Shop())
 
     def outside(self, statement: str) -> list[object]:
         """The first column of what is found from a database that is nobody's."""
@@ -168,6 +75,46 @@ class AheadTest(unittest.TestCase):
             found = rows(clean.db, "select id from t")
             run(clean.db, *statements)
         return found
+
+    def test_tests_do_not_see_each_others_work(self) -> None:
+        """Each has what init and the migration made, which ran once."""
+        for name in ("one-1", "two-2"):
+            with self.shop.db.isolated(name) as handle:
+                self.assertEqual([1], rows(handle, "select id from t"))
+                run(handle, "insert into t values (7), (8)", "drop table dumped")
+        self.assertEqual([], rows(self.shop.db, "select id from dumped"))
+        self.assertEqual(["once"], MIGRATED)
+
+    def test_the_clone_is_gone_after_the_test_that_left_connections_open(self) -> None:
+        """Open connections, in a transaction or not, do not keep the database."""
+        with self.shop.db.isolated("one-1") as one:
+            for statement in ("select 1", "lock table t"):
+                connection = psycopg.connect(one.dsn, autocommit=statement == "select 1")
+                self.addCleanup(connection.close)
+                connection.execute(statement)
+        gone = f"select count(*) from pg_database where datname = '{one.database}'"
+        deadline = time.monotonic() + 30
+        while rows(self.shop.db, gone) != [0]:  # the test does not wait for that
+            self.assertLess(time.monotonic(), deadline, f"{one.database} is still there")
+
+    def test_a_transaction_in_the_template_is_told(self) -> None:
+        """What forbids cloning is named, with what to do."""
+        with self.shop.db.connect(application_name="seeder") as connection:
+            connection.execute("select 42")
+            with (
+                self.assertRaisesRegex(ServiceError, "seeder.*select 42.*End what setUpClass"),
+                self.shop.db.isolated("one-1"),
+            ):
+                pass
+
+    def test_data_of_set_up_class_is_cloned(self) -> None:
+        """What the class adds to its database before a test is in that test's clone."""
+        run(self.shop.db, "create table seeds as select 1 as id")
+        self.addCleanup(run, self.shop.db, "drop table seeds")
+        with self.shop.db.isolated("one-1") as one:
+            self.assertEqual([1], rows(one, "select id from seeds"))
+
+    # Ahead: the copy of the next test is made while one runs
 
     def test_a_test_that_does_not_read_the_service_has_no_database(self) -> None:
         """None is copied for it before it does."""
@@ -220,14 +167,6 @@ class AheadTest(unittest.TestCase):
         with ThreadPoolExecutor(2) as pool:
             self.assertEqual([[11], [12]], list(pool.map(use, [11, 12])))
 
-    def test_a_server_that_was_killed_goes_on(self) -> None:
-        """With what was made ahead, or without it."""
-        self.use()
-        with self.shop.isolated("one") as clean:
-            clean.db.restart()
-            self.assertEqual([1], rows(clean.db, "select id from t"))
-        self.assertEqual([1], self.use())
-
     def test_a_child_has_the_database_of_the_test_that_forked_it(self) -> None:
         """Though the test has not read the service before."""
         self.use()
@@ -238,16 +177,3 @@ class AheadTest(unittest.TestCase):
                 os._exit(0)
             self.assertEqual(0, os.waitpid(child, 0)[1])
             self.assertEqual([1, 3], rows(clean.db, "select id from t order by id"))
-
-
-class NoIsolationTest(ServicesMixin, unittest.TestCase):
-    """isolation="none": tests share the class's database."""
-
-    db = Postgres(isolation="none", database="shop", username="owner")
-
-    def test_tests_share_everything(self) -> None:
-        """A table of one test is there in the next."""
-        with type(self).db.isolated("one-1") as one:
-            run(one, "create table t as select 1 as id")
-        self.assertEqual([1], rows(self.db, "select id from public.t"))
-        self.assertEqual(("shop", "public"), (self.db.database, self.db.schema))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 import unittest
 from typing import TYPE_CHECKING, Final
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from orchestrator import Postgres, ServicesMixin
 
@@ -114,13 +111,6 @@ class Leftovers(TestCase):
         self.left(*MADE)
         self.assertEqual(before, self.asked(counts))
 
-    def test_a_large_object_is_gone_though_nothing_was_numbered(self) -> None:
-        """Its oid was chosen, and nothing else was made."""
-        count = {"large": "count(*) from pg_largeobject_metadata"}
-        before = self.asked(count)
-        self.left("select lo_create(4242)")
-        self.assertEqual(before, self.asked(count))
-
     def test_what_it_set_is_as_it_was(self) -> None:
         """Settings of the session, roles, databases and the system; passwords and memberships."""
         before = self.asked(SET)
@@ -147,49 +137,12 @@ class Leftovers(TestCase):
         }
         self.assertEqual({"asleep": 0, "unlocked": 1, "prepared": 0}, self.asked(asked))
 
-    def test_a_subscription_to_the_same_server(self) -> None:
-        """With a slot that its worker reads from."""
-        with type(self).db.isolated("test_leaves-1") as handle:
-            inside = make_conninfo(
-                host="127.0.0.1",
-                user=handle.username,
-                password=handle.password,
-                dbname=handle.database,
-            )
-            with psycopg.connect(handle.dsn, autocommit=True) as connection:
-                connection.execute("create publication p for all tables")
-                connection.execute("select pg_create_logical_replication_slot('s', 'pgoutput')")
-                connection.execute(
-                    f"create subscription s connection '{inside}' publication p"
-                    " with (create_slot = false, slot_name = s)"
-                )
-                reading = "select from pg_replication_slots where active"
-                deadline = time.monotonic() + 30
-                while not connection.execute(reading).rowcount and time.monotonic() < deadline:
-                    pass
-        tables = ("pg_subscription", "pg_replication_slots")
-        left = self.asked({table: f"count(*) from {table}" for table in tables})
-        self.assertEqual(dict.fromkeys(tables, 0), left)
-
     def test_an_idle_connection_of_the_class_is_not_cut_off(self) -> None:
         """Only the test's own sessions, and those that hold something, are ended."""
         with type(self).db.connect(autocommit=True, dbname="template1") as connection:
             connection.execute("select 1")
             self.asked({})
             self.assertEqual((1,), connection.execute("select 1").fetchone())
-
-    def test_two_at_once(self) -> None:
-        """The one that ends leaves what is the other's alone."""
-        db = type(self).db
-        with contextlib.ExitStack() as first:
-            one = first.enter_context(db.isolated("test_one-1"))
-            with db.isolated("test_two-2") as two:
-                for handle, table in ((one, "one"), (two, "two")):
-                    with handle.engine.begin() as connection:
-                        connection.exec_driver_sql(f"create table {table} as select 1")
-                first.close()
-                with two.engine.connect() as connection:
-                    self.assertEqual(1, connection.exec_driver_sql("select * from two").scalar())
 
 
 _SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level": "logical"}
@@ -209,9 +162,3 @@ class DatabaseLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
     """isolation="database"."""
 
     db = Postgres(settings=_SETTINGS, roles=["app"], isolation="database")
-
-
-class TransactionLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
-    """isolation="transaction", where the dsn leads past the transaction."""
-
-    db = Postgres(settings=_SETTINGS, roles=["app"], isolation="transaction")

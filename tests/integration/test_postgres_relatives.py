@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-import textwrap
 import unittest
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,7 +11,6 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import DeclarationError
 from orchestrator.services.options import masked
-from tests.support.classes import LeakCheckedTestCase
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -108,42 +102,3 @@ class RelativesTest(ServicesMixin, unittest.TestCase):
         with handle.connect() as connection:
             row = connection.execute("select current_database(), current_user").fetchone()
         self.assertEqual(("reports", "the app"), row)
-
-
-class ProcessScopeTest(LeakCheckedTestCase):
-    """One server for several classes of a process."""
-
-    def test_each_class_has_connections_of_its_own(self) -> None:
-        """What the first class opened is closed with it; the second has the same databases."""
-        script = """
-            import unittest
-            from orchestrator import Postgres, Redis, ServicesMixin
-
-            class Base(ServicesMixin, unittest.TestCase):
-                db = Postgres(scope="process", databases=["reports"], roles=["app"])
-                cache = Redis(scope="process")
-
-            class FirstTest(Base):
-                def test_it(self):
-                    with self.db.in_database("reports").as_role("app").connect() as connection:
-                        connection.execute("select 1")
-                    self.assertTrue(self.cache.in_database(1).client.set("k", "v"))
-
-            class SecondTest(FirstTest):
-                def test_again(self):
-                    self.assertEqual(0, self.cache.in_database(1).client.dbsize())
-                    with type(self).db.in_database("reports").connect() as connection:
-                        connection.execute("select 1")
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "test_shared.py").write_text(textwrap.dedent(script))
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "-m", "unittest", "-v", "test_shared"],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        self.assertEqual(0, done.returncode, done.stderr)
-        self.assertIn("Ran 3 tests", done.stderr)
-        self.assertNotIn("ResourceWarning", done.stderr)

@@ -9,7 +9,6 @@ import tempfile
 import textwrap
 import unittest
 import uuid
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -19,7 +18,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from orchestrator import Postgres, Services
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.api import ContainerSpec, Copy, VolumeMount
+from orchestrator.images import find_lock
 from orchestrator.sessions import Snapshot, limit_snapshots, list_snapshots, remove_snapshots
 from orchestrator.settings import Settings
 
@@ -196,11 +195,9 @@ class SnapshotTest(unittest.TestCase):
 
         found = [self.start(of_files(), "select from a")[0] for _ in range(2)]
         self.assertEqual(([False, True], 1), (found, len(runs)))
-        file.write_text("create table b (id int)")
-        self.assertEqual(False, self.start(of_files(), "select from b")[0])
         kept = len(self.made())
         by_itself = [
-            self.start(Postgres(database=self.name, migrate=migrate), "select from b")[0]
+            self.start(Postgres(database=self.name, migrate=migrate), "select from a")[0]
             for _ in range(3)
         ]
         self.assertEqual([False, False, True], by_itself)  # a quick one may never be met again
@@ -237,33 +234,10 @@ class SnapshotTest(unittest.TestCase):
 
     def damage(self, snapshot: Snapshot) -> None:
         """Cut a file of a snapshot."""
-        name = f"orchestrator-{self.name}"
-        image = self.image()
-        spec = ContainerSpec(
-            name=name,
-            image=image,
-            labels={},
-            entrypoint=["/"],
-            volumes=[VolumeMount(volume=snapshot.volume, path="/it")],
-        )
-        self.engine.create_container(spec)
-        try:
-            self.engine.copy_into(name, [Copy(path="/it/global/pg_control", source=b"")])
-        finally:
-            with closing(__import__("docker").from_env()) as client:
-                client.containers.get(name).remove(force=True)
-
-    def image(self) -> str:
-        """The id of the image of the service."""
-        from orchestrator.images import find_lock, resolve_image
-
-        settings = Settings.from_environment()
-        locked = resolve_image(
-            None, default="postgres", lock=find_lock(settings), settings=settings
-        )
-        found = self.engine.images.find(str(locked))
-        assert found is not None
-        return found.id
+        image = find_lock(Settings.from_environment()).entries["postgres"].reference.pinned
+        inside = ["--entrypoint", "sh", image, "-c", ": > /it/global/pg_control"]
+        argv = ["docker", "run", "--rm", "--volume", f"{snapshot.volume}:/it", *inside]
+        subprocess.run(argv, check=True)
 
     def test_the_least_recently_used_go_first(self) -> None:
         """When all are larger than the limit."""

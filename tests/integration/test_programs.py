@@ -24,9 +24,8 @@ class FrameworksTest(ProcessTestCase):
         self.assertIn(told, output)
 
     def test_django(self) -> None:
-        """`manage.py test`, in one process and in parallel, and pytest-django."""
+        """`manage.py test`, also in parallel, and pytest-django."""
         for argv, told in (
-            (("manage.py", "test"), "Ran 3 tests"),
             (("manage.py", "test", "--parallel", "2"), "Ran 3 tests"),
             (("-m", "pytest", "-q"), "3 passed"),
         ):
@@ -158,22 +157,5 @@ class SuddenEndTest(ProcessTestCase):
             class BuildTest(ServicesMixin, unittest.TestCase):
                 box = Container(build=".")
                 def test_it(self): pass
-            """,
-        )
-
-    def test_the_helper_of_slowed_goes(self) -> None:
-        """It is labelled like everything else."""
-        latency = f"0.0{uuid.uuid4().int % 10**9}1"
-        self.kill_when(
-            f"/slow_link.py {latency}",
-            f"""
-            import time, unittest
-            from orchestrator import Redis, ServicesMixin
-
-            class SlowTest(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                def test_it(self):
-                    with self.cache.slowed(latency={latency}):
-                        time.sleep(60)
             """,
         )

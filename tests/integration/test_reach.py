@@ -1,26 +1,40 @@
-"""Daemons and test processes in other places than beside each other on one machine."""
+"""Daemons and test processes in other places; ports and networks that others have taken."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import ipaddress
+import itertools
+import re
 import socket
-import socketserver
 import subprocess
-import sys
-import threading
 import unittest
+import unittest.mock
 import uuid
-from typing import TYPE_CHECKING
+from concurrent import futures
+from pathlib import Path
 
-from orchestrator.engine import find_endpoint
-from orchestrator.images import find_lock
-from orchestrator.settings import Settings
-from tests.support.processes import DEADLINE, ProcessTestCase
+from orchestrator import Redis, ServicesMixin
+from orchestrator.engine import Endpoint, connect, find_endpoint
+from orchestrator.environment import launch
+from orchestrator.environment.context import create_private_network, free_port
+from orchestrator.errors import EngineError
+from orchestrator.settings import SUBNETS, Settings
+from tests.faults.private_daemon import PrivateDaemon
+from tests.faults.proxy import Proxy
+from tests.support.classes import LeakCheckedTestCase
+from tests.support.processes import DEADLINE, ProcessTestCase, python_beside_the_daemon
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README_BLOCK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+URLS = """
+    def test_urls(self):
+        import psycopg, redis
 
+        with redis.Redis.from_url(self.cache.url) as client:
+            self.assertTrue(client.ping())
+        with psycopg.connect(self.db.dsn) as connection:
+            self.assertEqual("::1", connection.info.hostaddr)
+"""
 USES = """
     import unittest
     from orchestrator import Redis, ServicesMixin
@@ -34,85 +48,20 @@ USES = """
 """
 
 
-class _Forward(socketserver.BaseRequestHandler):
-    """One connection, handed through to the daemon's socket."""
-
-    def handle(self) -> None:
-        """Pump both ways until both ends are done."""
-        with socket.socket(socket.AF_UNIX) as daemon:
-            daemon.connect(find_endpoint().socket or "")
-            there = threading.Thread(target=_pump, args=(self.request, daemon))
-            there.start()
-            _pump(daemon, self.request)
-            there.join()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-
-class _Server6(socketserver.ThreadingTCPServer):
-    address_family = socket.AF_INET6
-
-
-@contextlib.contextmanager
-def daemon_on_tcp(address: str = "127.0.0.1") -> Iterator[int]:
-    """The real daemon, reached through a TCP port of the loopback."""
-    kind = _Server6 if ":" in address else socketserver.ThreadingTCPServer
-    with kind((address, 0), _Forward) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @unittest.skipUnless(find_endpoint().socket, "the daemon is not on this machine's socket")
 class ReachTest(ProcessTestCase):
     """`host` and `port` connect wherever daemon and test process are."""
 
-    def test_ipv6_is_used_from_the_daemon_to_the_services(self) -> None:
+    def test_the_readmes_example_runs_also_over_ipv6(self) -> None:
         """DOCKER_HOST and ORCHESTRATOR_HOST may be IPv6 addresses; URLs have them in brackets."""
-        self.write(
-            "test_uses.py",
-            """
-            import unittest, psycopg, redis
-            from sqlalchemy import text
-            from orchestrator import Kafka, Postgres, Redis, ServicesMixin
-
-            class UsesTest(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                db = Postgres()
-                events = Kafka()
-
-                def test_cache(self):
-                    self.assertTrue(self.cache.client.ping())
-                    with redis.Redis.from_url(self.cache.url) as client:
-                        self.assertTrue(client.ping())
-
-                def test_db(self):
-                    with self.db.engine.connect() as connection:
-                        self.assertEqual(1, connection.scalar(text("select 1")))
-                    with psycopg.connect(self.db.dsn) as connection:
-                        self.assertEqual("::1", connection.info.hostaddr)
-
-                def test_events(self):
-                    topic = self.events.topic("orders")
-                    with self.events.producer() as producer:
-                        producer.send(topic, b"paid")
-                    [record] = self.events.consume(topic, count=1, timeout=60)
-            """,
-        )
-        with daemon_on_tcp("::1") as port:
-            self.environ |= {"DOCKER_HOST": f"tcp://[::1]:{port}", "ORCHESTRATOR_HOST": "[::1]"}
-            status, output = self.run_python("-m", "unittest", "test_uses")
+        self.write("test_readme.py", README_BLOCK + URLS)
+        with Proxy(find_endpoint().url, tcp="::1") as proxy:
+            self.environ |= {"DOCKER_HOST": proxy.url, "ORCHESTRATOR_HOST": "[::1]"}
+            argv = ("-W", "error", "-m", "unittest", "-v", "test_readme")
+            status, output = self.run_python(*argv)
             self.await_nothing_left()
         self.assertEqual(0, status, output)
+        self.assertIn("Ran 2 tests", output)
 
     def test_a_published_port_that_is_out_of_reach_is_told_within_seconds(self) -> None:
         """Not at the deadline: where the daemon's ports are, only the user knows."""
@@ -125,23 +74,13 @@ class ReachTest(ProcessTestCase):
     def test_a_test_process_in_a_container_beside_the_daemon_reaches_its_services(self) -> None:
         """Inside a container, with the daemon's socket mounted, ports are on the bridge."""
         self.write("test_uses.py", USES)
-        redis = find_lock(Settings.from_environment()).entries["redis"].reference
         name = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
-        # This machine's own Python, seen from a container's network and process namespaces.
-        inside = f"cd {self.folder} && exec {sys.executable} -m unittest test_uses"
-        variables = {
-            "container": "docker",
-            "ORCHESTRATOR_RUN": self.run_id,
-            "ORCHESTRATOR_IMAGES_LOCK": os.environ.get("ORCHESTRATOR_IMAGES_LOCK", ""),
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
         self.addCleanup(
             subprocess.run, ["docker", "rm", "--force", name], capture_output=True, check=False
         )
-        run = ["docker", "run", "--rm", "--name", name, "--volume", "/:/host"]
+        argv = ("-m", "unittest", "test_uses")
         ran = subprocess.run(
-            [*run, *options, redis.pinned, "chroot", "/host", "sh", "-c", inside],
+            python_beside_the_daemon(*argv, folder=self.folder, run=self.run_id, name=name),
             capture_output=True,
             text=True,
             timeout=DEADLINE,
@@ -150,3 +89,57 @@ class ReachTest(ProcessTestCase):
         self.assertEqual(0, ran.returncode, ran.stdout + ran.stderr)
         self.assertNotIn("reached at 127.0.0.1", ran.stdout)
         self.assertIn("reached at ", ran.stdout)
+
+
+class TakenPortTest(LeakCheckedTestCase):
+    """Another process took the chosen port between our look and the container's start."""
+
+    def test_another_one_is_chosen_so_many_times(self) -> None:
+        """Then the daemon's own words name the port."""
+        taken = self.enterContext(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+
+        class Contended(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+
+            def test_it(self) -> None:
+                self.assertTrue(self.cache.client.ping())
+
+        ports = [taken, free_port("127.0.0.1")]
+        with unittest.mock.patch.object(launch, "free_port", side_effect=ports):
+            self.assert_passes(Contended)
+        with unittest.mock.patch.object(launch, "free_port", return_value=taken):
+            self.assert_error(Contended, "EngineError", str(taken))
+
+
+class ManyNetworksTest(unittest.TestCase):
+    """Docker's own pools end at about thirty networks; here, on a daemon of our own, at three."""
+
+    def setUp(self) -> None:
+        """Have a daemon with little room."""
+        pool = "--default-address-pool=base=10.77.0.0/26,size=28"
+        daemon = PrivateDaemon(options=(pool, "--bip=10.78.0.1/24"))
+        self.addCleanup(daemon.close)
+        endpoint = Endpoint(url=daemon.start().url)
+        self.engine = connect(Settings.from_environment(), endpoint=endpoint)
+        self.addCleanup(self.engine.close)
+
+    def create(self, pool: ipaddress.IPv4Network) -> None:
+        """Create one more network."""
+        name = f"many-{uuid.uuid4().hex[:12]}"
+        create_private_network(self.engine, name, labels={}, pool=pool)
+
+    def test_more_classes_than_docker_has_networks_for(self) -> None:
+        """Those that start at once do not overlap; when both pools are used up, it is told how."""
+        with futures.ThreadPoolExecutor(8) as workers:
+            list(workers.map(self.create, [SUBNETS] * 16))
+        subnets = [ipaddress.IPv4Network(subnet) for subnet in self.engine.subnets()]
+        self.assertGreaterEqual(len(subnets), 16)
+        overlapping = [
+            pair for pair in itertools.combinations(subnets, 2) if pair[0].overlaps(pair[1])
+        ]
+        self.assertEqual([], overlapping)
+        narrow = ipaddress.IPv4Network("10.231.7.0/26")
+        for _ in range(2):
+            self.create(narrow)
+        with self.assertRaisesRegex(EngineError, r"10\.231\.7\.0/26.*ORCHESTRATOR_SUBNETS"):
+            self.create(narrow)

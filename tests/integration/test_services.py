@@ -1,26 +1,23 @@
-"""``Services``, and one service alone: what runs where there is no test class."""
+"""``Services``, and one service alone: where there is no test class; and how long each lives."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-import threading
-from typing import TYPE_CHECKING, Self, assert_type
+import tempfile
+import unittest
+from pathlib import Path
+from typing import assert_type
+from unittest import mock
 
-from orchestrator import Container, Postgres, Redis, Services
+from orchestrator import Container, Postgres, Redis, Services, ServicesMixin
 from orchestrator.errors import (
     DeclarationError,
-    ServiceError,
-    ServiceExitedError,
     ServiceNotRunningError,
 )
-from tests.support.classes import LeakCheckedTestCase, left_of_this_process
+from tests.support.classes import LeakCheckedTestCase
 from tests.support.processes import ProcessTestCase
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Shop(Services):
@@ -62,50 +59,15 @@ class ServicesTest(LeakCheckedTestCase):
                 _ = clean.db.url
 
     def test_two_at_once_are_refused(self) -> None:
-        """Also in another thread; the first is as it was, and the next one may begin."""
-        told: list[str] = []
-
-        def isolate() -> None:
-            try:
-                self.enterContext(self.shop.isolated("second"))
-            except DeclarationError as error:
-                told.append(str(error))
-
+        """The first is as it was, and the next one may begin."""
         with self.shop.isolated("first") as clean:
             clean.put("kept")
-            thread = threading.Thread(target=isolate)
-            thread.start()
-            thread.join()
-            self.assertRegex(
-                told[0], r"^cache can be clean for one at a time, and isolated\('first'"
-            )
+            told = r"^cache can be clean for one at a time, and isolated\('first'"
+            with self.assertRaisesRegex(DeclarationError, told), self.shop.isolated("second"):
+                self.fail("two have the same state")
             self.assertEqual([b"kept"], clean.cache.client.keys())
-        isolate()
-        self.assertEqual(1, len(told))
-
-    def test_entering_twice_is_refused(self) -> None:
-        """What runs goes on."""
-        with self.assertRaisesRegex(DeclarationError, r"entered already; another Shop\(\)"):
-            self.shop.__enter__()
-        self.assertTrue(self.shop.cache.client.ping())
-
-    def test_a_coroutine_may_use_it(self) -> None:
-        """Entered in its loop, or in a thread so that the loop goes on."""
-
-        async def use() -> str:
-            stack = contextlib.ExitStack()
-            isolation = self.shop.isolated("coroutine")
-            clean = await asyncio.to_thread(stack.enter_context, isolation)
-            await clean.cache.async_client.set("a", "1")
-            async with clean.db.async_engine.connect() as connection:
-                driver = str(connection.engine.url.drivername)
-            await asyncio.to_thread(stack.close)
-            with self.shop.isolated("in the loop") as clean:
-                await clean.cache.async_client.set("a", "1", nx=True)
-            await asyncio.sleep(0.1)  # the loop closes the client
-            return driver
-
-        self.assertIn("psycopg", asyncio.run(use()))
+        with self.shop.isolated("third"):
+            pass
 
     def test_a_forked_child_uses_it_and_ends_nothing(self) -> None:
         """Neither by leaving the block, nor by its end."""
@@ -131,68 +93,11 @@ class LifeTest(LeakCheckedTestCase):
         class Small(Services):
             cache = Redis()
 
-        class Smaller(Small):
-            cache = Redis(maxmemory="3mb")
-
-        with (
-            self.assertRaises(ZeroDivisionError),
-            Small() as one,
-            Small() as other,
-            Smaller() as third,
-        ):
-            ids = {one.cache.container_id, other.cache.container_id, third.cache.container_id}
-            self.assertEqual(3, len(ids))
+        with self.assertRaises(ZeroDivisionError), Small() as one, Small() as other:
+            self.assertNotEqual(one.cache.container_id, other.cache.container_id)
             _ = 1 / 0
         with self.assertRaisesRegex(ServiceNotRunningError, r"isolated\('x'\) needs running"):
             self.enterContext(one.isolated("x"))
-
-    def test_a_server_for_each_isolated(self) -> None:
-        """Where the scope asks for it; beside those that live with the instance."""
-
-        class Boxed(Services):
-            cache = Redis()
-            box = Container(
-                image="redis", entrypoint=["sleep", "60"], scope="test", depends_on=[cache]
-            )
-
-        with Boxed() as boxed:
-            for _ in range(2):
-                with boxed.isolated("x") as clean:
-                    asked = clean.box.exec(["redis-cli", "-u", clean.cache.internal_url, "ping"])
-                    self.assertIn("PONG", asked.output.splitlines())
-                    with self.assertRaisesRegex(ServiceNotRunningError, r"Boxed\.box.*isolated"):
-                        _ = boxed.box.container_id
-
-    def test_a_start_that_fails_leaves_nothing(self) -> None:
-        """The error names the attribute; the instance may be entered again."""
-
-        class Broken(Services):
-            dead = Redis(command=["sh", "-c", "exit 3"])
-
-        broken = Broken()
-        for _ in range(2):
-            with self.assertRaisesRegex(ServiceExitedError, "dead"):
-                broken.__enter__()
-            self.assertEqual([], list(left_of_this_process()))
-
-    def test_an_error_of_the_block_comes_first(self) -> None:
-        """What could not be cleaned after it is its note; without one, it is the error."""
-
-        class Grumpy(Container):
-            @contextlib.contextmanager
-            def isolated(self, test: str) -> Iterator[Self]:
-                yield self
-                raise RuntimeError("I would rather not")
-
-        class Odd(Services):
-            box = Grumpy(image="redis", entrypoint=["sleep", "60"])
-
-        with Odd() as odd:
-            with self.assertRaises(ZeroDivisionError) as raised, odd.isolated("fails"):
-                _ = 1 / 0
-            self.assertIn("I would rather not", raised.exception.__notes__[0])
-            with self.assertRaisesRegex(ServiceError, "I would rather not"), odd.isolated("x"):
-                pass
 
     def test_one_service_alone(self) -> None:
         """Its handle has clean state at once; it is neither entered twice nor where it runs."""
@@ -237,27 +142,6 @@ MODULE = """
         def test_it(self):
             self.assertTrue(shop.cache.client.ping())
 """
-FIXTURE = """
-    import pytest
-    from orchestrator import Redis, Services
-
-    class Shop(Services):
-        cache = Redis()
-
-    @pytest.fixture(scope="session")
-    def shop():
-        with Shop() as it:
-            yield it
-
-    @pytest.fixture
-    def clean(shop, request):
-        with shop.isolated(request.node.name) as it:
-            yield it
-
-    @pytest.mark.parametrize("number", [1, 2])
-    def test_it(clean, number):
-        assert clean.cache.client.set("a", "1", nx=True)
-"""
 
 
 class ProcessTest(ProcessTestCase):
@@ -271,17 +155,101 @@ class ProcessTest(ProcessTestCase):
         self.assertEqual("True\n", process.stdout.readline())
         process.send_signal(signal.SIGKILL)
 
-    def test_a_module_and_a_pytest_session_have_one(self) -> None:
-        """Without a daemon they are skipped, where that is asked for; a script fails."""
+    def test_a_module_has_one(self) -> None:
+        """Without a daemon it is skipped, where that is asked for; a script fails."""
         self.write("test_module.py", MODULE)
-        self.write("test_fixture.py", FIXTURE)
         self.write("script.py", KILLED)
-        status, output = self.run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", ".")
+        status, output = self.run_python("-m", "unittest", "test_module.py")
         self.assertEqual(0, status, output)
-        self.assertIn("3 passed", output)
         nowhere = {"DOCKER_HOST": "unix:///nowhere", "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "1"}
         self.environ.update(nowhere)
         status, output = self.run_python("-m", "unittest", "test_module.py")
         self.assertIn("skipped=1", output)
         status, output = self.run_python("script.py")
         self.assertIn("EngineUnavailableError", output)
+
+
+SHARED = """
+    import unittest
+    from orchestrator import Container, Redis, ServicesMixin
+
+    SEEN = set()
+
+    class Base(ServicesMixin, unittest.TestCase):
+        cache = Redis(scope="process", log_to="shop.cache")
+        shell = Container(image="redis", command=["sleep", "60"])
+
+        def test_it(self):
+            SEEN.add(self.cache.container_id)
+            self.assertEqual([], self.cache.client.keys())
+            self.cache.client.set("left", "over")
+            asked = self.shell.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
+            self.assertIn("PONG", asked.output.splitlines())
+
+    class FirstTest(Base): ...
+
+    class KillTest(Base):
+        shell = None
+        def test_it(self):
+            self.assertEqual({self.cache.container_id}, SEEN)
+            SEEN.clear()
+            self.cache.kill()
+
+    class SecondTest(Base): ...
+"""
+
+
+class TestScopeTest(LeakCheckedTestCase):
+    """``scope="test"``: a server for each test."""
+
+    def test_every_test_has_a_server_of_its_own(self) -> None:
+        """It may depend on the class's, is on their network, and its log is kept like theirs."""
+        containers: list[str] = []
+
+        class Each(ServicesMixin, unittest.TestCase):
+            cache = Redis()
+            box = Container(
+                image="redis",
+                entrypoint=["sh", "-c", "echo here; exec sleep 60"],
+                scope="test",
+                depends_on=[cache],
+            )
+
+            def test_one(self) -> None:
+                self.test_two()
+                asked = self.box.exec(["redis-cli", "-u", self.cache.internal_url, "ping"])
+                self.assertIn("PONG", asked.output.splitlines())
+
+            def test_two(self) -> None:
+                containers.append(self.box.container_id)
+                while "here" not in self.box.logs():
+                    pass
+
+        Each.__qualname__ = "../../out/\x1b[2JEach"  # a name may be anything, a folder is below
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, {"ORCHESTRATOR_LOGS": folder}),
+        ):
+            self.assert_passes(Each)
+            logs = [file.read_text() for file in Path(folder).glob("*/box.log")]
+            [kept] = Path(folder).iterdir()
+            self.assertTrue(kept.name.isprintable())
+        self.assertEqual(2, len(set(containers)))
+        self.assertEqual(["here\nhere\n"], logs)
+
+
+class ProcessScopeTest(ProcessTestCase):
+    """``scope="process"``: one server for all classes that inherit the declaration."""
+
+    def test_subclasses_share_one_server_with_clean_state_for_each_test(self) -> None:
+        """Emptied for each, on each class's network; one that a class killed is started anew.
+
+        It belongs to no class, so its log has a folder of its own; nor does the thread that follows
+        it keep the process alive.
+        """
+        self.environ["ORCHESTRATOR_LOGS"] = str(self.folder / "logs")
+        self.write("test_shared.py", SHARED)
+        classes = [f"test_shared.{name}Test" for name in ("First", "Kill", "Second")]
+        status, output = self.run_python("-W", "error", "-m", "unittest", "-v", *classes)
+        self.assertEqual((0, 3), (status, output.count("... ok")), output)
+        self.assertIn("Ready to accept", (self.folder / "logs/process/cache.log").read_text())

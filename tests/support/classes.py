@@ -6,6 +6,7 @@ import io
 import unittest
 from typing import TYPE_CHECKING
 
+from orchestrator import ServicesMixin
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.sessions import KINDS, own_session, snapshot
@@ -14,6 +15,7 @@ from orchestrator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator import Compose, Service
     from orchestrator.sessions import Thing
 
 
@@ -63,6 +65,13 @@ class LeakCheckedTestCase(unittest.TestCase):
         self.assertEqual([], result.errors + result.failures, problems(result))
         self.assertGreater(result.testsRun, 0)
         return result
+
+    def assert_cannot_start(self, *expected: str, **services: Service | Compose) -> str:
+        """Run a class that declares these, and expect one error whose text has all these parts."""
+        body = {**services, "test_it": lambda _: None}
+        return self.assert_error(
+            type("Broken", (ServicesMixin, unittest.TestCase), body), *expected
+        )
 
     def assert_error(self, cls: type[unittest.TestCase], *expected: str, reports: int = 1) -> str:
         """Run a class and expect so many errors and failures, whose text has all these parts."""

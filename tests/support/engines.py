@@ -38,7 +38,6 @@ _KEPT: Final = ROOT / ".cache/engines"
 _SECONDS: Final = 240.0  # for one step
 _WHOLE: Final = "yes"
 
-_ISOLATION: Final = "tests.integration.test_postgres_isolation"
 _TRANSACTION: Final = "tests.integration.test_postgres_transaction.TransactionTest"
 _REDIS: Final = "tests.integration.test_redis_isolation.IsolationTest"
 # What is tried by tests that are there anyway: only what an engine may do in its own way.
@@ -46,8 +45,8 @@ _TESTS: Final[Mapping[str, Sequence[str]]] = {
     "full stack": ["tests.examples.test_full_stack"],
     "API": ["tests.contract.test_engine.EngineContractTest"],
     "isolation": [
-        f"{_ISOLATION}.SchemaTest",
-        f"{_ISOLATION}.DatabaseTest",
+        "tests.integration.test_postgres_leftovers.SchemaLeftoversTest",
+        "tests.integration.test_postgres_isolation.DatabaseTest",
         f"{_TRANSACTION}.test_nested_transactions_of_the_user_work",
         f"{_REDIS}.test_the_server_is_empty",
         f"{_REDIS}.test_anothers_keys_may_not",
@@ -63,7 +62,7 @@ _TESTS: Final[Mapping[str, Sequence[str]]] = {
         "tests.integration.test_container.BrokenTest",
         "tests.integration.test_container_security.ContainerSecurityTest",
     ],
-    "webhook": ["tests.integration.test_inside.WebhookTest"],
+    "webhook": ["tests.examples.test_webhook"],
     "builds": ["tests.integration.test_build.BuildTest"],
     "Compose": ["tests.integration.test_compose.ComposeTest"],
     "diagnosis": ["tests.integration.test_diagnosis.ContainerProblemTest"],

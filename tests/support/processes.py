@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
+from orchestrator.images import find_lock
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEADLINE: Final = 180.0  # a busy machine takes a minute for what takes seconds
+
+
+def python_beside_the_daemon(*argv: str, folder: Path, run: str, name: str) -> Sequence[str]:
+    """The command that runs this machine's Python in a container, with the daemon's socket."""
+    variables = {
+        "container": "docker",
+        "ORCHESTRATOR_RUN": run,
+        "ORCHESTRATOR_IMAGES_LOCK": os.environ.get("ORCHESTRATOR_IMAGES_LOCK", ""),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
+    image = find_lock(Settings.from_environment()).entries["redis"].reference.pinned
+    inside = f"cd {folder} && exec {sys.executable} {' '.join(argv)}"
+    run_it = ("docker", "run", "--rm", "--name", name, "--volume", "/:/host", *options, image)
+    return [*run_it, "chroot", "/host", "sh", "-c", inside]
 
 
 class ProcessTestCase(unittest.TestCase):

@@ -158,9 +158,8 @@ class RefusalTest(ArchiveTestCase):
             tar.addfile(tarfile.TarInfo("hello"))
         size = len(whole)
         for content in (
-            *(whole[:length] for length in (0, 511, 2000, size // 2, size - 1024)),
+            *(whole[:length] for length in (0, 2000, size // 2)),
             b"hello",
-            bytes(10_000),
             other.getvalue(),
         ):
             with self.subTest(len(content)):
@@ -189,8 +188,6 @@ class RefusalTest(ArchiveTestCase):
         self.assert_refused(1, pattern, self.command("load", "images.tar", env=foreign))
 
 
-NEVER = Settings(pull="never")
-
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
@@ -199,13 +196,6 @@ def file(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
     about = tarfile.TarInfo(name)
     about.size = len(content)
     return about, content
-
-
-def link(name: str, target: str, *, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
-    """A link."""
-    about = tarfile.TarInfo(name)
-    about.type, about.linkname = kind, target
-    return about, b""
 
 
 def read(raw: bytes) -> Members:
@@ -240,7 +230,7 @@ class HostileTest(ImageTestCase):
         self.evil = tiny_image()
         self.addCleanup(self.engine.images.remove, self.evil.config)
         [listed] = json.loads(next(c for m, c in self.good if m.name == "manifest.json"))
-        self.config, self.layer = listed["Config"], listed["Layers"][0]
+        self.config = listed["Config"]
 
     def evil_files(self, *, config: str = "evil.json", layer: str = "evil.tar") -> Members:
         """The attacker's image."""
@@ -255,18 +245,8 @@ class HostileTest(ImageTestCase):
 
     def attacks(self) -> Iterator[tuple[str, Members]]:
         """Archives by what they try."""
-        config, layer, good = self.config, self.layer, self.good
+        config, good = self.config, self.good
         evil = self.evil_files()
-        for twice in ("./{}", "x/../{}", "/{}", "../{}", "{}"):
-            again = self.evil_files(config=twice.format(config), layer=twice.format(layer))
-            yield f"spelt {twice}, behind", [*good, *again]
-            yield f"spelt {twice}, in front", [*again, *good]
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            over = [link(config, "evil.json", kind=kind), link(layer, "evil.tar", kind=kind)]
-            yield f"links {kind!r} over files", [*evil, *good, *over]
-            yield f"links {kind!r} under files", [*evil, *over, *good]
-        away = [link("d", "/etc"), *self.evil_files(config=f"d/{config}")]
-        yield "a link to a folder", [*away, *good]
         yield "a second manifest", [*good, *evil, self.manifest("evil.json", "evil.tar", self.tag)]
         rest = [(m, c) for m, c in good if m.name != "manifest.json"]
         yield "another image", [*rest, *evil, self.manifest("evil.json", "evil.tar", self.tag)]
@@ -288,34 +268,16 @@ class HostileTest(ImageTestCase):
         other = self.push(bystander, name="other")
         ensure_image(self.engine, other, settings=Settings())
         self.engine.images.tag(bystander.config, as_reference=self.tag)
-        for platforms in (True, False):
-            self.write_lock(self.image, platforms=platforms)
-            for name, members in self.attacks():
-                with self.subTest(name, platforms=platforms):
-                    Path("x.tar").write_bytes(written(members))
-                    ran = self.command("load", "x.tar")
-                    self.assertIn(ran.status, (1, 6), ran)
-                    self.assertRegex(ran.err, r"orchestrator load: \S*\s?.*x\.tar")
-                    self.assertIsNone(self.engine.images.find(self.evil.config))
-                    self.assertIsNone(self.engine.images.find("orchestrator-test/evil:1"))
-                    here = self.engine.images.find(self.tag)
-                    self.assertEqual(bystander.config, here and here.id)
-
-    def test_harmless(self) -> None:
-        """Folders, other spellings and the old store's files do no harm, and reach no daemon."""
-        folder = tarfile.TarInfo("./")
-        folder.type = tarfile.DIRTYPE
-        members: Members = [(folder, b"")]
-        for about, content in self.good:
-            about.name = f"./{about.name}"
-            members.append((about, content))
-        members += self.evil_files()
-        Path("x.tar").write_bytes(written(members))
-        ran = self.command("load", "x.tar")
-        self.assertEqual(0, ran.status, ran)
-        info = ensure_image(self.engine, self.image, settings=NEVER)
-        self.assertEqual(self.image.platforms["linux/amd64"].config, info.id)
-        self.assertIsNone(self.engine.images.find(self.evil.config))
+        for name, members in self.attacks():
+            with self.subTest(name):
+                Path("x.tar").write_bytes(written(members))
+                ran = self.command("load", "x.tar")
+                self.assertIn(ran.status, (1, 6), ran)
+                self.assertRegex(ran.err, r"orchestrator load: \S*\s?.*x\.tar")
+                self.assertIsNone(self.engine.images.find(self.evil.config))
+                self.assertIsNone(self.engine.images.find("orchestrator-test/evil:1"))
+                here = self.engine.images.find(self.tag)
+                self.assertEqual(bystander.config, here and here.id)
 
     def test_put_back(self) -> None:
         """When the daemon has something else than what its index promised, that is undone."""

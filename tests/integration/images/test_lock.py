@@ -1,30 +1,11 @@
 """`python -m orchestrator lock` against a real registry."""
 
-import json
-import re
-import uuid
 from unittest import mock
 
 from orchestrator.images import LockedImage, read_lock
 from orchestrator.images.failures import Retry
 from tests.support.image_case import ImageTestCase
-from tests.support.tiny_images import MANIFEST, TinyImage, digest_of, tiny_image
-
-
-def artifact_of(about: bytes, *, config: str, layer: str) -> TinyImage:
-    """What is no image, though it has a manifest like one."""
-    content = uuid.uuid4().bytes
-    described = [
-        {"mediaType": kind, "size": len(blob), "digest": digest_of(blob)}
-        for kind, blob in ((config, about), (layer, content))
-    ]
-    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0]}
-    return TinyImage(
-        platform="linux/amd64",
-        config=digest_of(about),
-        manifest=json.dumps({**manifest, "layers": described[1:]}).encode(),
-        blobs={digest_of(blob): blob for blob in (about, content)},
-    )
+from tests.support.tiny_images import tiny_image
 
 
 class LockTest(ImageTestCase):
@@ -101,69 +82,6 @@ class LockTest(ImageTestCase):
         self.assertIn("MANIFEST_UNKNOWN", ran.err)
         self.assertEqual(before, self.path.read_bytes())
         self.assertEqual([self.path], list(self.folder.iterdir()))
-
-    def test_registry_not_allowed(self) -> None:
-        """What is not from ORCHESTRATOR_REGISTRIES is neither locked nor asked for."""
-        image = self.push()
-        foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
-        path = self.write_lock(image)
-        before = path.read_text()
-        for argv in ((image.reference.tagged,), ("--update",)):
-            ran = self.command("lock", *argv, env=foreign)
-            self.assertEqual(2, ran.status, ran)
-            self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
-        self.assertEqual(before, path.read_text())
-
-    def test_variable(self) -> None:
-        """ORCHESTRATOR_IMAGES_LOCK names the file before it is there, but not its folder."""
-        image = self.push()
-        for name, status in (("ci.lock", 0), ("no/images.lock", 2)):
-            env = {"ORCHESTRATOR_IMAGES_LOCK": name}
-            ran = self.command("lock", image.reference.tagged, env=env)
-            self.assertEqual(status, ran.status, ran)
-        self.assertEqual(image, read_lock(self.folder / "ci.lock").entries["app"])
-        self.assertRegex(ran.err, r"no/images.lock cannot be written: No such file or directory\n$")
-
-    def test_no_daemon(self) -> None:
-        """Locking needs no daemon."""
-        image = self.push()
-        env = {"DOCKER_HOST": "unix:///nowhere.sock"}
-        self.assertEqual(0, self.command("lock", image.reference.tagged, env=env).status)
-        self.assertEqual(image, self.locked())
-
-    def test_no_image(self) -> None:
-        """What a registry keeps beside images is not locked; the error says what it is."""
-        config = "application/vnd.oci.image.config.v1+json"
-        helm = "application/vnd.cncf.helm.config.v1+json"
-        cosign = "application/vnd.dev.cosign.simplesigning.v1+json"
-        empty = "application/vnd.oci.empty.v1+json"
-        for what, kind, layer in (
-            (helm, helm, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
-            (cosign, config, cosign),
-            ("in-toto", config, "application/vnd.in-toto+json"),
-            (empty, empty, "text/plain"),
-            ("its config names no", config, "application/vnd.oci.image.layer.v1.tar"),
-        ):
-            artifact = artifact_of(b"no JSON", config=kind, layer=layer)
-            with self.subTest(what):
-                image = self.push(artifact)
-                ran = self.command("lock", image.reference.tagged)
-                self.assertEqual(1, ran.status, ran)
-                self.assertRegex(ran.err, f"no image that can be locked.*{re.escape(what)}")
-                self.assertFalse(self.path.exists())
-
-    def test_not_for_this_machine(self) -> None:
-        """An image of other platforms is locked with a word about it; `pull` says no other."""
-        image = self.push(tiny_image(platform="linux/s390x"), tiny_image(platform="linux/riscv64"))
-        ran = self.command("lock", image.reference.tagged)
-        self.assertEqual(0, ran.status, ran)
-        self.assertIn("is not made for linux/amd64", ran.err)
-        for platforms in (True, False):
-            self.write_lock(image, platforms=platforms)
-            ran = self.command("pull")
-            self.assertEqual(5, ran.status, ran)
-            self.assertIn("not made for this machine", ran.err)
-            self.assertNotIn("lock --update", ran.err)
 
 
 class CheckTest(ImageTestCase):

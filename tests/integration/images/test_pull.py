@@ -33,14 +33,6 @@ class PullTest(ImageTestCase):
         ran = self.command("pull")
         self.assertEqual((0, "2 images, all present\n"), (ran.status, ran.out), ran)
 
-    def test_gives_tag(self) -> None:
-        """An image here without its tag gets it, so that `docker image prune` keeps it."""
-        image = self.push()
-        list(self.engine.images.pull(image.reference.pinned))
-        self.write_lock(image)
-        self.assertEqual(0, self.command("pull").status)
-        self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
-
     def test_moves_tag(self) -> None:
         """Pull brings the locked bytes under a tag that had others, and keeps those."""
         other = self.push()
@@ -58,29 +50,6 @@ class PullTest(ImageTestCase):
         """An image's tag is this one."""
         found = self.engine.images.find(image.reference.tagged)
         self.assertEqual(config, found and found.id)
-
-    def test_registry_not_allowed(self) -> None:
-        """An entry from elsewhere than ORCHESTRATOR_REGISTRIES is refused, missing or present."""
-        image = self.push()
-        self.write_lock(image)
-        foreign = {"ORCHESTRATOR_REGISTRIES": "registry.example.com/safe"}
-        ran = self.command("pull", env=foreign)
-        self.assertEqual(2, ran.status, ran)
-        self.assertIn(f"{image.reference.name} is not from an allowed registry", ran.err)
-        ran = self.command("pull", env={"ORCHESTRATOR_REGISTRIES": self.registry.host})
-        self.assertEqual(0, ran.status, ran)
-        self.assertEqual(2, self.command("pull", env=foreign).status)
-
-    def test_names(self) -> None:
-        """Names select entries; an unknown one is named."""
-        first, second = self.push(name="first"), self.push(name="second")
-        self.write_lock(first, second)
-        self.assertEqual(0, self.command("pull", "second").status)
-        self.assertIsNone(self.engine.images.find(first.reference.tagged))
-        self.assertIsNotNone(self.engine.images.find(second.reference.tagged))
-        ran = self.command("pull", "third")
-        self.assertEqual(2, ran.status)
-        self.assertIn("no entry 'third'; it has first, second", ran.err)
 
     def test_platform(self) -> None:
         """--platform brings the image of another platform of the same index, and back."""

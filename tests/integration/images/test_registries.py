@@ -10,16 +10,13 @@ import shutil
 import stat
 import tempfile
 import unittest
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from orchestrator.images import LockedImage, parse_reference, read_lock
-from tests.support.fault_proxy import Fault, fault_proxy
+from orchestrator.images import read_lock
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.registries import PASSWORD, USER, Registry, registry
-from tests.support.tiny_images import TinyImage, tiny_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +115,7 @@ class AuthTest(ImageTestCase):
                 self.assert_denied(text)
 
     def test_mirror(self) -> None:
-        """The credentials of the mirror count, not those of the registry it stands in for."""
+        """Its credentials count, not those of the registry it stands in for; its name is locked."""
         self.configure(auths={self.registry.host: {"auth": SECRET}})
         repository = self.image.reference.repository
         lock = self.folder / "images.lock"
@@ -126,12 +123,14 @@ class AuthTest(ImageTestCase):
         lock.write_text(text, encoding="utf-8")
         ghcr = read_lock(lock).entries["app"]
         self.forget(ghcr)
-        ran = self.command(
-            "pull", env={"ORCHESTRATOR_REGISTRY_MIRROR": f"ghcr.io={self.registry.host}"}
-        )
+        mirror = {"ORCHESTRATOR_REGISTRY_MIRROR": f"ghcr.io={self.registry.host}"}
+        ran = self.command("pull", env=mirror)
         self.assertEqual(0, ran.status, ran)
         self.assert_no_secret(ran)
         self.assertIsNotNone(self.engine.images.find(f"ghcr.io/{repository}:1"))
+        lock.unlink()
+        self.assertEqual(0, self.command("lock", f"ghcr.io/{repository}:1", env=mirror).status)
+        self.assertEqual(ghcr, read_lock(lock).entries["app"])
 
 
 CERTIFICATES = Path("/etc/docker/certs.d")
@@ -185,44 +184,3 @@ class TlsTest(ImageTestCase):
                 self.assertEqual(9, ran.status, ran)
                 self.assertIn("/etc/docker/certs.d/REGISTRY/ca.crt", ran.err)
                 self.assertNotIn("trying again", ran.err)
-
-
-VARIABLE = "ORCHESTRATOR_REGISTRY_MIRROR"
-
-
-class MirrorTest(ImageTestCase):
-    """A mirror for a registry that is not there at all."""
-
-    def setUp(self) -> None:
-        """Have an image that is locked as one of Docker Hub and is at the mirror only."""
-        super().setUp()
-        self.built = tiny_image()
-        self.team = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
-        self.image = self.push_as_hub(self.built)
-        self.write_lock(self.image)
-
-    def push_as_hub(self, built: TinyImage, *, tag: str = "1") -> LockedImage:
-        """Push to ``hub/TEAM/app`` of the mirror what is locked as ``docker.io/TEAM/app``."""
-        at_mirror = self.push(built, repository=f"hub/{self.team}/app", tag=tag)
-        reference = parse_reference(f"{self.team}/app:{tag}").with_digest(at_mirror.digest)
-        image = LockedImage(name="app", reference=reference, platforms=at_mirror.platforms)
-        self.forget(image)
-        return image
-
-    def test_lock(self) -> None:
-        """Lock asks the mirror and writes the name without it."""
-        env = {VARIABLE: f"docker.io/{self.team}={self.registry.host}/hub/{self.team}"}
-        Path("images.lock").unlink()
-        ran = self.command("lock", f"{self.team}/app:1", env=env)
-        self.assertEqual(0, ran.status, ran)
-        self.assertEqual(self.image, read_lock(Path("images.lock")).entries["app"])
-
-    def test_lying_mirror(self) -> None:
-        """A mirror that delivers other bytes is refused."""
-        with fault_proxy(self.registry.host) as proxy:
-            other = tiny_image().manifest
-            proxy.faults = [Fault(path="/manifests/", swap=other, times=1000)]
-            ran = self.command("pull", env={VARIABLE: f"{proxy.host}/hub"})
-        self.assertEqual(6, ran.status, ran)
-        self.assertIn(f"by way of {proxy.host}/hub", ran.err)
-        self.assertIsNone(self.engine.images.find(self.image.reference.tagged))

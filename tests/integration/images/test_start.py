@@ -4,68 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import subprocess
 import sys
-import tempfile
-import unittest
 import uuid
-from dataclasses import replace
-from typing import TYPE_CHECKING
 from unittest import mock
 
-from orchestrator import Container, ServicesMixin
-from orchestrator.environment import keeper
-from orchestrator.errors import DigestMismatchError, EngineError, OrchestratorError
+from orchestrator import Container
+from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.images.failures import Retry
 from orchestrator.images.reference import parse_reference
-from orchestrator.probes import LogLine
 from orchestrator.settings import Settings
-from tests.support.classes import problems, run_class
+from tests.support.classes import LeakCheckedTestCase
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-
-class StartTest(ImageTestCase):
+class StartTest(ImageTestCase, LeakCheckedTestCase):
     """A class with one service, run by unittest."""
-
-    def start(
-        self, image: str, *, env: Mapping[str, str] | None = None
-    ) -> tuple[OrchestratorError, str]:
-        """Run a class whose service has this image; return its error and what was printed."""
-
-        class OneService(ServicesMixin, unittest.TestCase):
-            app = Container(image=image, probe=LogLine("never"))
-
-            def test_nothing(self) -> None: ...
-
-        err = io.StringIO()
-        with (
-            mock.patch.dict(os.environ, env or {}),
-            contextlib.redirect_stderr(err),
-            contextlib.ExitStack() as stack,
-            self.assertRaises(OrchestratorError) as caught,
-        ):
-            stack.callback(OneService.doClassCleanups)
-            OneService.setUpClass()
-        return caught.exception, err.getvalue()
-
-    def present(self, image: LockedImage) -> bool:
-        """Whether its tag is on this machine."""
-        return self.engine.images.find(image.reference.tagged) is not None
-
-    def test_pulled(self) -> None:
-        """A missing image is pulled, and the start says so in one line."""
-        image = self.push()
-        self.write_lock(image)
-        _, printed = self.start(image.reference.tagged)  # it has no program, so it cannot run
-        self.assertIn(f"{image.reference.familiar}: pulling", printed)
-        self.assertIn(f"{image.reference.familiar}: pulled and verified", printed)
-        self.assertTrue(self.present(image))
 
     def test_other_bytes(self) -> None:
         """A tag with other bytes than the locked ones is never used."""
@@ -74,10 +30,8 @@ class StartTest(ImageTestCase):
         list(self.engine.images.pull(other.reference.pinned))
         self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.write_lock(image)
-        error, _ = self.start(image.reference.tagged)
-        self.assertIsInstance(error, DigestMismatchError)
-        for text in (image.digest, other.digest, "orchestrator pull", "lock --update app"):
-            self.assertIn(str(text), str(error))
+        told = str(image.digest), str(other.digest), "orchestrator pull", "lock --update app"
+        self.assert_cannot_start("DigestMismatchError", *told, app=Container(image="app"))
         tagged = self.engine.images.find(image.reference.tagged)
         self.assertEqual(next(iter(other.platforms.values())).config, tagged and tagged.id)
 
@@ -86,18 +40,9 @@ class StartTest(ImageTestCase):
         gone = self.push()
         self.registry.pusher.delete(gone.reference.repository, str(gone.digest))
         self.write_lock(gone)
-
-        class Gone(ServicesMixin, unittest.TestCase):
-            app = Container(image="app")
-
-            def test_nothing(self) -> None: ...
-
         with contextlib.redirect_stderr(io.StringIO()):
-            text = problems(run_class(Gone))
-        self.assertRegex(
-            text, "^orchestrator.errors.EngineError: .*manifest unknown.*lock --update"
-        )
-        self.assertEqual(1, text.strip().count("\n") + 1, text)
+            text = self.assert_cannot_start("manifest unknown", app=Container(image="app"))
+        self.assertRegex(text, r"\Aorchestrator.errors.EngineError: .*lock --update.*\n?\Z")
 
 
 class EnsureImageTest(ImageTestCase):
@@ -120,38 +65,6 @@ class EnsureImageTest(ImageTestCase):
         self.assertEqual(built.config, self.ensure(image, settings=Settings(pull="never")))
         self.assertEqual("", self.shown)
 
-    def test_present_without_tag(self) -> None:
-        """An image that was pulled by digest alone is found."""
-        image = self.push()
-        list(self.engine.images.pull(image.reference.pinned))
-        bare = replace(image, platforms={})
-        self.assertEqual(
-            next(iter(image.platforms.values())).config,
-            self.ensure(bare, settings=Settings(pull="never")),
-        )
-
-    def test_right_bytes_beside_other_tag(self) -> None:
-        """When the locked bytes are here too, they are used, whatever the tag is."""
-        other = self.push()
-        image = self.push(repository=other.reference.repository, tag="2")
-        for each in (other, image):
-            list(self.engine.images.pull(each.reference.pinned))
-        self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
-        self.assertEqual(next(iter(image.platforms.values())).config, self.ensure(image))
-
-    def test_known_by_config(self) -> None:
-        """An image whose registry digest the daemon lost is known by its locked config digest."""
-        image = self.push()
-        self.ensure(image)
-        config = next(iter(image.platforms.values())).config
-        archive = b"".join(self.engine.images.save([image.reference.tagged]))
-        for name in (image.reference.tagged, image.reference.pinned):
-            self.engine.images.remove(name)
-        list(self.engine.images.load([archive]))
-        found = self.engine.images.find(image.reference.tagged)
-        self.assertEqual((), found and found.repo_digests)
-        self.assertEqual(config, self.ensure(image, settings=Settings(pull="never")))
-
     def test_unlocked(self) -> None:
         """Without digest the tag counts: used when it is here, pulled when not."""
         built = tiny_image()
@@ -159,14 +72,6 @@ class EnsureImageTest(ImageTestCase):
         bare = LockedImage(name="x", reference=image.reference.with_digest(None))
         self.assertEqual(built.config, self.ensure(bare))
         self.assertEqual(built.config, self.ensure(bare, settings=Settings(pull="never")))
-
-    def test_foreign_platform(self) -> None:
-        """After `pull --platform` for another machine, a service gets its own platform again."""
-        here, there = tiny_image(), tiny_image(platform="linux/arm64/v8")
-        image = self.push(here, there)
-        list(self.engine.images.pull(image.reference.pinned, platform="linux/arm64"))
-        self.engine.images.tag(image.reference.pinned, as_reference=image.reference.tagged)
-        self.assertEqual(here.config, self.ensure(image))
 
 
 WORKER = """
@@ -220,21 +125,6 @@ class KnownFailuresTest(ImageTestCase):
         printed = self.worker("127.0.0.1:9/team/third:1")
         self.assertIn("third:1 is not tried again in this run", printed)
         self.assertNotIn("trying again in", printed)
-
-    def test_what_warm_servers_keep_is_left_alone(self) -> None:
-        """Whoever clears away what ended runs knew leaves the keepers' files where they are."""
-        with tempfile.TemporaryDirectory() as place, mock.patch.dict(os.environ, TMPDIR=place):
-            turn = keeper.folder() / "turn"
-            turn.touch()
-            self.worker("127.0.0.1:9/team/app:1")
-            self.assertTrue(turn.exists())
-
-    def test_nothing_outlives_the_run(self) -> None:
-        """When all its processes have ended, a run of the same name tries again."""
-        for _ in range(2):
-            printed = self.worker("127.0.0.1:9/team/app:1")
-            self.assertNotIn("not tried again", printed)
-            self.assertEqual(4, printed.count("trying again in"))
 
     def worker(self, image: str) -> str:
         """What another process of the run prints."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from tests.integration.runner.case import RunnerTestCase
@@ -30,6 +29,7 @@ class SelectionTest(RunnerTestCase):
         """As for unittest; a folder's tests and a file's have their own names; the rest is told."""
         self.write(test_letters=LETTERS)
         self._move_letters("tests/unit/test_letters.py")
+        (self.project / "tests/unit/test_letters").mkdir()  # what can be imported is no folder
         places = ("tests", "tests.unit", "tests/unit/", ".", "tests/unit/test_letters.py")
         names = [f"tests.unit.test_letters.{it}" for it in ("A.test_one", "B", "Nothing")]
         ran = self.run_suite(*places, *names)
@@ -46,16 +46,6 @@ class SelectionTest(RunnerTestCase):
             },
             ran.outcomes,
         )
-
-    def test_package_that_says_what_its_tests_are(self) -> None:
-        """A package with tests of its own stands for these, as in unittest."""
-        self.write(test_letters=LETTERS)
-        self._move_letters("tests/test_letters.py")
-        (self.project / "tests" / "__init__.py").write_text(
-            "def load_tests(loader, tests, pattern):\n"
-            "    return loader.loadTestsFromName('tests.test_letters.C')\n"
-        )
-        self.assertEqual({"test_letters.C.test_one": "ok"}, self.run_suite("tests").outcomes)
 
     def test_discovery_and_patterns(self) -> None:
         """Discovery has a start, a pattern and a top; -k keeps what matches any pattern."""
@@ -91,14 +81,6 @@ class SelectionTest(RunnerTestCase):
         self.assertIn("Not run: 2 tests (-f stopped the run)", ran.text)
         self.assertNotIn("kept to itself", ran.text)
         self.assertIn("Stdout:\nshown", ran.text)
-
-    def test_wrong_arguments(self) -> None:
-        """A wrong command line is status 2, and says so before any test runs."""
-        self.write(test_letters=LETTERS)
-        ran = self.run_suite("-s", ".", "test_letters")
-        self.assertEqual(2, ran.status)
-        self.assertIn("-s, -p and -t belong to discovery", ran.text)
-        self.assertFalse((self.project / "ran").exists())
 
     def _move_letters(self, path: str) -> None:
         place = self.project / path
@@ -138,30 +120,6 @@ class OrderTest(RunnerTestCase):
         self.assertEqual("OK", self.run_suite("-j", "3").verdict)
         self.assertEqual(["module-up", "A-up", "A-down", "B-up", "module-down"], self._order())
 
-    def test_longest_first(self) -> None:
-        """The class that took longest starts first; a damaged record is as good as none."""
-        self.write(
-            test_long="""
-            def note(word):
-                with open("ran", "a") as file:
-                    file.write(word + " ")
-            class A(unittest.TestCase):
-                def test_a(self): note("A")
-            class B(unittest.TestCase):
-                @classmethod
-                def setUpClass(cls): time.sleep(1)
-                def test_b(self): note("B")
-            """
-        )
-        cache = self.project / ".orchestrator" / "durations.json"
-        cache.parent.mkdir()
-        cache.write_bytes(b'{"version": 1, "seconds": {"a": \xff')
-        self.run_suite("-j", "1")
-        self.assertEqual(["A", "B"], self._order())
-        self.assertEqual(1, json.loads(cache.read_text())["version"])
-        self.run_suite("-j", "1")
-        self.assertEqual(["B", "A"], self._order())
-
     def test_shuffle(self) -> None:
         """--shuffle mixes classes, and tests in them; its printed seed repeats the order."""
         self.write(test_letters=LETTERS)
@@ -174,15 +132,6 @@ class OrderTest(RunnerTestCase):
         assert found is not None
         self.run_suite("-j", "1", found[0])
         self.assertEqual(mixed, self._order())
-
-    def test_shards(self) -> None:
-        """The shards together run every test once; one for which no class is left is no failure."""
-        self.write(test_letters=LETTERS)
-        for number in (1, 2):
-            ran = self.run_suite("--shard", f"{number}/2", "test_letters.A")
-            self.assertEqual(0, ran.status)
-            self.assertRegex(ran.text, rf"Shard {number}/2: [01] of 1 classes \(plan \w+\)")
-        self.assertEqual(["A1", "A2", "A3"], sorted(self._order()))
 
     def _order(self) -> list[str]:
         path = self.project / "ran"
@@ -213,13 +162,6 @@ class DisplayTest(RunnerTestCase):
         self.assertRegex(ran.text, r"Slowest test durations\n-+\n0\.\d+s +test_slow \(")
         self.assertEqual("", ran.stdout)
 
-    def test_quiet(self) -> None:
-        """With -q there is nothing but the failures and the figures; without, a dot a test."""
-        self.write(test_letters=LETTERS)
-        summary = r"-{70}\nRan 6 tests in [\d.]+s\n\nOK\n\Z"
-        self.assertRegex(self.run_suite("-q").text, rf"\A{summary}")
-        self.assertRegex(self.run_suite().text, rf"\A\.{{6}}\n+{summary}")
-
     def test_progress(self) -> None:
         """What takes a while is told while it happens, not when its class is over."""
         self.write(
@@ -242,11 +184,3 @@ class DisplayTest(RunnerTestCase):
             text = self.ended(running).text
         self.assertIn("db: pulled in 9 s\n", text)
         self.assertNotIn("1 of 80 MB", text)
-
-    def test_report_that_cannot_be_written(self) -> None:
-        """A JUnit file that cannot be written is told, and fails the run."""
-        self.write(test_letters=LETTERS)
-        (self.project / "file").touch()
-        ran = self.run_suite("--junit", "file/junit.xml")
-        self.assertEqual(1, ran.status)
-        self.assertIn("--junit file/junit.xml could not be written", ran.text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import unittest.mock
 import uuid
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
-from orchestrator.images import find_lock
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 from tests.integration.runner.case import Ran, RunnerTestCase
+from tests.support.processes import python_beside_the_daemon
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -66,14 +65,6 @@ class B(ServicesMixin, unittest.TestCase):
         self.assertEqual(0, self.cache.client.dbsize())
         with open("used", "w") as file:
             print(self.cache.container_id, os.getpid(), file=file)
-"""
-
-
-_ONCE = """
-if os.path.exists("imported"):
-    open("again", "w").close()
-    raise RuntimeError
-open("imported", "w").close()
 """
 
 
@@ -126,15 +117,6 @@ class AheadTest(RunTestCase):
         self.assertEqual("OK", ran.verdict, ran.text)
         self.assertEqual(self._servers("prepared")[1:], self._servers("used"))
 
-    def test_server_that_has_ended(self) -> None:
-        """A class whose server ended while it waited has another one."""
-        (self.project / "do").write_text(
-            "import subprocess\nsubprocess.run(['docker', 'kill', prepared()[1][0]], check=True)"
-        )
-        ran = self._ran()
-        self.assertEqual("OK", ran.verdict, ran.text)
-        self.assertEqual(self._servers("prepared")[2:], self._servers("used"))
-
     def test_killed_while_it_starts_services(self) -> None:
         """No test was lost, and the class starts its own: that is no error."""
         (self.project / "hang").touch()
@@ -164,13 +146,6 @@ class AheadTest(RunTestCase):
         self.assertEqual("not-run", ran.outcomes["B.test_b"])
         self.assertEqual([], self._left(), "after the command has returned")
 
-    def test_tests_that_can_be_collected_once(self) -> None:
-        """That a further worker finds others, or none, is no error: each class starts its own."""
-        self._write(_ONCE + _NOTED.replace("len(prepared()) == 2", "os.path.exists('again')"))
-        ran = self._ran()
-        self.assertEqual("OK", ran.verdict, ran.text)
-        self.assertEqual(self._servers("prepared")[1:], self._servers("used"))
-
 
 class ServicesTest(RunTestCase):
     """What is left, and told, of services when processes end in whatever way."""
@@ -189,15 +164,6 @@ class ServicesTest(RunTestCase):
                     self.cache.client.bgsave()
                     os.kill(os.getpid(), signal.SIGKILL)
                 def test_b(self): self.cache.client.ping()
-            class DiesInFixture(ServicesMixin, unittest.TestCase):
-                cache = Redis()
-                @classmethod
-                def setUpClass(cls):
-                    super().setUpClass()
-                    if not os.path.exists("tried"):
-                        open("tried", "w").close()
-                        os.kill(os.getpid(), signal.SIGSEGV)
-                def test_a(self): self.cache.client.ping()
             class NeverReady(ServicesMixin, unittest.TestCase):
                 cache = Redis(command=["redis-server", "--no-such-option"])
                 def test_a(self): pass
@@ -209,8 +175,6 @@ class ServicesTest(RunTestCase):
                 "Passes.test_a": "ok",
                 "Dies.test_a": "error",
                 "Dies.test_b": "ok",
-                "DiesInFixture.setUpClass": "error",
-                "DiesInFixture.test_a": "ok",
                 "NeverReady.setUpClass": "error",
                 "NeverReady.test_a": "not-run",
             },
@@ -218,10 +182,8 @@ class ServicesTest(RunTestCase):
             ran.text,
         )
         errors = [case.findtext("error") or "" for case in ran.report.iter("testcase")]
-        deaths = [error for error in errors if "was killed by" in error]
-        self.assertEqual(2, len(deaths))
-        for death in deaths:
-            self.assertRegex(death, "(?s)Last log lines of cache:.*Ready to accept connections")
+        [death] = [error for error in errors if "was killed by" in error]
+        self.assertRegex(death, "(?s)Last log lines of cache:.*Ready to accept connections")
         [passed] = [suite for suite in ran.report if suite.get("name") == "test_services.Passes"]
         properties = {it.get("name"): it.get("value") for it in passed.iter("property")}
         self.assertRegex(properties["two.image"] or "", "redis.*@sha256:[0-9a-f]{64}")
@@ -235,7 +197,6 @@ class ServicesTest(RunTestCase):
             "test_services.Passes/one.log": "Ready to accept connections",
             "test_services.Passes/two.log": "Ready to accept connections",
             "test_services.Dies/cache.log": "Ready to accept connections",
-            "test_services.DiesInFixture/cache.log": "Ready to accept connections",
             "test_services.NeverReady/cache.log": "no-such-option",
         }
         self.assertEqual(set(words), set(kept))
@@ -287,21 +248,12 @@ class ServicesTest(RunTestCase):
         """In a container that is stopped, a hanging test's services are gone before SIGKILL."""
         self._write(HANGS)
         name = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
-        variables = {
-            "container": "docker",
-            "ORCHESTRATOR_RUN": self.run_id,
-            "ORCHESTRATOR_IMAGES_LOCK": os.environ.get("ORCHESTRATOR_IMAGES_LOCK", ""),
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        # This machine's own Python as the first process of a container.
-        inside = f"cd {self.project} && exec {sys.executable} -m orchestrator test"
-        image = find_lock(Settings.from_environment()).entries["redis"].reference.pinned
         self.addCleanup(
             subprocess.run, ["docker", "rm", "--force", name], capture_output=True, check=False
         )
-        options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
-        run = ["docker", "run", "--name", name, "--volume", "/:/host", *options, image]
-        with subprocess.Popen([*run, "chroot", "/host", "sh", "-c", inside]) as running:
+        argv = ("-m", "orchestrator", "test")
+        command = python_beside_the_daemon(*argv, folder=self.project, run=self.run_id, name=name)
+        with subprocess.Popen(command) as running:
             try:
                 self.wait_for_file("running")
             finally:
