@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -57,6 +57,18 @@ _LAST_LINES: Final = 30  # of a build that failed
 _build_lock: Final = ProcessLock()  # two services of one folder are one build
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What is to be started, from which image, and where."""
+
+    declaration: Service
+    alias: str
+    context: StartContext
+    image: str
+    image_id: str
+    await_network: Callable[[], None]
+
+
 def launch(
     declaration: Service, alias: str, context: StartContext, *, await_network: Callable[[], None]
 ) -> Service:
@@ -69,18 +81,23 @@ def launch(
     with context.span(alias, "image"):
         source = source_of(declaration, lock=context.lock, settings=context.settings)
         if isinstance(source, Build):
-            image = _ensure_built(source, context)
+            image, image_id = _ensure_built(source, context)
         else:
-            image = str(source), _ensure_pulled(source, context).id
+            image, image_id = str(source), _ensure_pulled(source, context).id
     whose = context.test_class or "process"
     # A service that is alone is called by its own name.
     about = alias if whose.lower() == alias else f"{whose}: {alias}"
+    order = _Order(
+        declaration=declaration,
+        alias=alias,
+        context=context,
+        image=image,
+        image_id=image_id,
+        await_network=await_network,
+    )
     with telling(about, "starting"):
-        kept = KeptData(declaration, alias, context, image=image[1])
-        ready = partial(
-            _ready, declaration, alias, context, image=image, await_network=await_network
-        )
-        handle = kept.restored(ready) or ready(None)
+        kept = KeptData(declaration, alias, context, image=image_id)
+        handle = kept.restored(partial(_ready, order)) or _ready(order)
         with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
             handle.started()
             if handle.running.snapshot is None:
@@ -92,22 +109,13 @@ def launch(
     return handle
 
 
-def _ready(
-    declaration: Service,
-    alias: str,
-    context: StartContext,
-    snapshot: Snapshot | None,
-    *,
-    image: tuple[str, str],
-    await_network: Callable[[], None],
-) -> Service:
+def _ready(order: _Order, snapshot: Snapshot | None = None) -> Service:
     """Start a service, from a snapshot or from nothing, and wait until it is ready."""
+    alias, context = order.alias, order.context
     try:
-        handle = _start(
-            declaration, alias, context, snapshot, image=image, await_network=await_network
-        )
+        handle = _started(order, snapshot)
     except EngineError as error:
-        error.args = (f"{called(alias, image[0])}: {error}",)
+        error.args = (f"{called(alias, order.image)}: {error}",)
         raise
     except DeclarationError as error:
         error.args = (f"{alias}: {error}",)
@@ -164,16 +172,9 @@ def ending_well(
             isolation.__exit__(None, None, None)
 
 
-def _start(
-    declaration: Service,
-    alias: str,
-    context: StartContext,
-    snapshot: Snapshot | None,
-    *,
-    image: tuple[str, str],
-    await_network: Callable[[], None],
-) -> Service:
+def _started(order: _Order, snapshot: Snapshot | None) -> Service:
     """Create the container while the network is made, and start it; its port was free before."""
+    declaration, alias, context = order.declaration, order.alias, order.context
     engine = context.engine
     declared = copies(declaration, declaration.files) if declaration.files else []
     password = secrets.token_urlsafe(18)
@@ -182,14 +183,14 @@ def _start(
             alias=alias,
             engine=engine,
             container=context.session.name(alias),
-            image_id=image[1],
+            image_id=order.image_id,
             networks={},
             ports={port: free_port(engine.bind_address) for port in declaration.container_ports()},
             password=password,
             helper=context.helper_container,
             snapshot=snapshot,
         )
-        handle = bind(declaration, runtime, image=image[0])
+        handle = bind(declaration, runtime, image=order.image)
         context.bound.append(handle)
         extras = handle.server_extras()
         if extras.on_own:
@@ -197,13 +198,13 @@ def _start(
         for network in extras.networks:
             names = [*host_names(alias), *network.aliases]
             runtime.networks[context.further_network(network)] = names
-        spec = _spec(handle, context, extras, image=image[1])
+        spec = _spec(handle, context, extras)
         with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(spec)
         with context.span(alias, "files"):
             _write_files(handle, [*declared, *extras.copies])
         with context.span(alias, "network"):
-            await_network()
+            order.await_network()
             for name, its_names in [*runtime.networks.items()][1:]:
                 engine.connect_network(name, container=runtime.container, aliases=its_names)
         try:
@@ -249,13 +250,13 @@ def _check_starved(handle: Service, error: EngineError) -> None:
         ) from error
 
 
-def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str) -> ContainerSpec:
+def _spec(handle: Service, context: StartContext, extras: Extras) -> ContainerSpec:
     runtime = handle.running
     network, aliases = next(iter(runtime.networks.items()))
     reached = {TEST_PROCESS: context.engine.test_process}
     return ContainerSpec(
         name=runtime.container,
-        image=image,
+        image=runtime.image_id,
         labels=context.labels(service=runtime.alias, scope=handle.scope),
         network=network,
         aliases=aliases,
@@ -274,14 +275,14 @@ def _spec(handle: Service, context: StartContext, extras: Extras, *, image: str)
         capabilities=handle.server_capabilities(),
         volumes=[
             VolumeMount(
-                volume=context.volume(it, image=image),
+                volume=context.volume(it, image=runtime.image_id),
                 path=it.path,
                 read_only=it.read_only,
                 no_copy=it.no_copy,
             )
             for it in extras.volumes
         ]
-        + snapshot_mounts(runtime.snapshot, context),
+        + (snapshot_mounts(runtime.snapshot, context) if runtime.snapshot else []),
         options=replace(extras, extra_hosts={**reached, **extras.extra_hosts}),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -209,7 +210,7 @@ class ServersOfRun:
         """
         root, context = _root(), self._context
         if root.pid == os.getpid():
-            _LEAVING.register(root.pid, run=self._run)
+            _end_with_process(root.pid, self._run)
         request = {"do": "share", "root": root, **self._request(alias)}
         with telling(f"{context.test_class}: {alias}", "waiting for the run's server"):
             answer = self._ask(request, alias=alias)
@@ -336,25 +337,15 @@ class _Packer(pickle.Pickler):
         return _STREAM if isinstance(value, io.TextIOBase) else None
 
 
-class _Leaving:
-    """Has the run end with this process, where it is nobody's worker."""
+@functools.cache  # once is enough; a forked child is a run itself
+def _end_with_process(pid: int, run: str) -> None:
+    """Have the run end with this process, which is nobody's worker."""
 
-    def __init__(self) -> None:
-        self._process = 0
+    def leave() -> None:
+        if os.getpid() == pid:
+            end_run(run)
 
-    def register(self, pid: int, *, run: str) -> None:
-        """Once is enough; a forked child is a run itself."""
-        if self._process != pid:
-            self._process = pid
-            atexit.register(_leave, pid, run)
-
-
-_LEAVING: Final = _Leaving()
-
-
-def _leave(pid: int, run: str) -> None:
-    if os.getpid() == pid:
-        end_run(run)
+    atexit.register(leave)
 
 
 def end_run(run: str) -> None:

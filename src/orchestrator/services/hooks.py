@@ -1,8 +1,4 @@
-"""What a service is: as an attribute of a test class, to its own class, and while it runs.
-
-`Declaration` is a frozen value that touches nothing. `Hooks` are the methods by which a class of
-services describes its server. `Runtime` is the container behind a running service.
-"""
+"""A service: a frozen value, `Hooks` by which its class describes a server, and its container."""
 
 from __future__ import annotations
 
@@ -90,14 +86,10 @@ class Extras(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotKey:
-    """What a prepared server's data depend on, as a hash.
-
-    Attributes:
-        lasting: Whether another process can have the same.
-    """
+    """What a prepared server's data depend on, as a hash."""
 
     text: str
-    lasting: bool
+    lasting: bool  # whether another process can have the same
 
 
 @dataclass_transform(
@@ -107,11 +99,7 @@ class SnapshotKey:
     field_specifiers=(field, options.private),
 )
 class Declaration:
-    """Makes each subclass a frozen dataclass whose annotated attributes are its options.
-
-    Options are given by name. One that does not exist is a DeclarationError with the name that was
-    probably meant.
-    """
+    """Makes each subclass a frozen dataclass whose annotated attributes are its options."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -190,11 +178,7 @@ def name_declaration(declaration: Declaration, place: str) -> None:
 def enter_alone(
     declared: object, services: Mapping[str, AnyDeclaration]
 ) -> Mapping[AnyDeclaration, AnyDeclaration]:
-    """Run what no class declares, with clean state, until `leave_alone`: declaration to handle.
-
-    Raises:
-        DeclarationError: It has been entered already.
-    """
+    """Run what no class declares, with clean state, until `leave_alone`: declaration to handle."""
     stack, kind = OwnStack(), type(declared).__name__
     if vars(declared).setdefault(_ALONE, stack) is not stack:
         raise DeclarationError(
@@ -315,7 +299,7 @@ class Hooks(Declaration):
 
     @property
     def _is_for_several(self) -> bool:
-        """Whether several tests may have clean state at once; it is told by name who cannot."""
+        """Whether several tests may have clean state at once."""
         return False
 
     def _isolated_when_read(self, test: str) -> AbstractContextManager[Self]:
@@ -396,13 +380,11 @@ class Runtime:
         networks: The networks it stands on, and what it is called there.
         ports: Container port such as ``"5432/tcp"`` to the host port.
         password: A random password of this server's own, for servers that want one.
-        helper: Runs another container in its network namespace while a block runs, as
-            `StartContext.helper_container` does.
+        helper: `StartContext.helper_container`: runs another container in its network namespace.
         container_id: Known once the container exists; a handle is there before.
         restarts: How often `restart` has ended every connection to it.
         isolated: What has clean state of it now, outside of test classes.
-        log_start: While it starts again: the time of its last line before, after which `logs` and
-            the probes begin.
+        log_start: While it starts again, the time of its last line before: logs are read after it.
         snapshot: What it starts from, if not from nothing.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeGuard
 from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError
+from orchestrator.errors import DeclarationError, InvalidReferenceError
 
 Scope = Literal["class", "test", "process", "run"]
 
@@ -85,6 +85,24 @@ def check_exec(argv: object, *, workdir: object, env: object, stdin: object) -> 
         )
 
 
+def check_image(service: object, image: str | None) -> None:
+    """Raise DeclarationError unless an image is a reference, or can name an entry of a lock."""
+    if image is None:
+        return
+    check(service, "image", is_text(image), "a reference")
+    from orchestrator.images.lockfile import ENTRY_NAME  # declaring loads no more than it needs
+    from orchestrator.images.reference import parse_reference
+
+    if ENTRY_NAME.fullmatch(image):
+        return
+    try:
+        parse_reference(image)
+    except InvalidReferenceError as error:
+        raise InvalidReferenceError(
+            f"{type(service).__name__}(image={image!r}) cannot be used: {error}"
+        ) from error
+
+
 def in_bytes(size: object) -> int:
     """A number of bytes, or text such as ``"512m"``, in bytes; -1 for anything else."""
     if isinstance(size, str):
@@ -142,7 +160,7 @@ def check(service: object, option: str, good: bool, expected: str) -> None:  # n
         )
 
 
-def normalise(service: object, **values: object) -> None:
+def normalise(service: object, /, **values: object) -> None:
     """Replace options by what they mean, while a declaration is made; it is frozen from then on."""
     for option, value in values.items():
         object.__setattr__(service, option, value)

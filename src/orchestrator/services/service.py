@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
 from orchestrator.errors import (
     DeclarationError,
-    InvalidReferenceError,
     ServiceNotRunningError,
     did_you_mean,
 )
@@ -90,8 +88,7 @@ class Service(Hooks):
     def port_of(self, container_port: int | str) -> int:
         """Where a container port such as ``5432`` or ``"53/udp"`` is published."""
         name = container_port if isinstance(container_port, str) else f"{container_port}/tcp"
-        ports = self.running.ports
-        if name not in ports:
+        if name not in (ports := self.running.ports):
             raise DeclarationError(
                 f"{self.alias} does not publish port {name}; it publishes {', '.join(ports)}"
             )
@@ -188,9 +185,8 @@ class Service(Hooks):
         Args:
             path: Its absolute path in the container.
             content: Bytes, or text that is written in UTF-8.
-            mode: Its permissions, such as ``0o600``; a script (``#!``) has 0755, all else 0644,
-                without.
-            owner: User, or user and group, as numbers or names of the container.
+            mode: As of a `File`.
+            owner: As of a `File`.
 
         Raises:
             DeclarationError: An argument cannot be used.
@@ -204,10 +200,7 @@ class Service(Hooks):
         return [*self.tmpfs, *self.server_tmpfs(), *self.server_links()]
 
     def info(self) -> dict[str, object]:
-        """Image, host, ports, the most bytes of memory it used, and what the server says of itself.
-
-        To print when a test fails.
-        """
+        """To print when a test fails: image, host, ports, peak memory, what the server says."""
         peak = self.running.engine.peak_memory(self.running.container)
         return {
             "image": self.image,
@@ -229,12 +222,7 @@ class Service(Hooks):
     # Alone
 
     def __enter__(self) -> Self:
-        """Start this service alone, where no class declares it: its handle, with clean state.
-
-        Raises:
-            DeclarationError: It runs already, or a class declares it.
-            OrchestratorError: It could not be started; nothing of it is left.
-        """
+        """Start this service alone, where no class declares it: its handle, with clean state."""
         alias = type(self).__name__.lower()
         alias = alias if alias.isascii() else "service"
         if self._runtime is not None:
@@ -252,11 +240,7 @@ class Service(Hooks):
 
     @property
     def running(self) -> Runtime:
-        """The container behind this handle, with a random password for a server that wants one.
-
-        Raises:
-            ServiceNotRunningError: This is a declaration.
-        """
+        """The container behind this handle; ServiceNotRunningError where this is a declaration."""
         if self._runtime is None:
             raise ServiceNotRunningError(_why_not_running(self), service=declared_as(self))
         return self._runtime
@@ -268,10 +252,7 @@ class Service(Hooks):
     def copy_with(self, **changes: Any) -> Self:
         """A copy with other attributes; what the original opened and cached stays with it."""
         copy = object.__new__(type(self))  # checked when declared
-        for item in dataclasses.fields(self):
-            object.__setattr__(copy, item.name, getattr(self, item.name))
-        for name, value in changes.items():
-            object.__setattr__(copy, name, value)
+        options.normalise(copy, **{**self.__getstate__(), **changes})
         return copy
 
     def secrets(self) -> Sequence[str]:
@@ -288,7 +269,7 @@ class Service(Hooks):
         def check(option: str, good: bool, expected: str) -> None:  # noqa: FBT001 - a local word
             options.check(self, option, good, expected)
 
-        self._check_image()
+        options.check_image(self, self.image)
         options.check_environment(self, "env", self.env)
         options.check_words(self, "command", self.command)
         check("cpus", self.cpus is None or options.is_positive(self.cpus), "more than 0")
@@ -319,22 +300,6 @@ class Service(Hooks):
             tmpfs={path: str(files.tmpfs_options(size)) for path, size in self.tmpfs.items()},
         )
 
-    def _check_image(self) -> None:
-        if self.image is None:
-            return
-        options.check(self, "image", options.is_text(self.image), "a reference")
-        from orchestrator.images.lockfile import ENTRY_NAME  # declaring loads no more than it needs
-        from orchestrator.images.reference import parse_reference
-
-        if ENTRY_NAME.fullmatch(self.image):
-            return
-        try:
-            parse_reference(self.image)
-        except InvalidReferenceError as error:
-            raise InvalidReferenceError(
-                f"{type(self).__name__}(image={self.image!r}) cannot be used: {error}"
-            ) from error
-
     def _bound(self, runtime: Runtime, /, **changes: Any) -> Self:
         """The handle of a container; an option ``password`` that is None becomes a random one."""
         if getattr(self, "password", "") is None:
@@ -362,22 +327,22 @@ def join(handle: AnyService, runtime: Runtime) -> AnyService:
 
 
 def _why_not_running(service: Service) -> str:
-    kind = type(service).__name__
-    if (place := declared_as(service)) and service.scope == "test":
+    place, kind = declared_as(service), type(service).__name__
+    if not place:
+        return (
+            f"This {kind} is not running. `with {kind}(…) as it:` runs it alone; beside others, "
+            "it stands in the body of a class with ServicesMixin or Services, as in "
+            f"`name = {kind}(…)`."
+        )
+    if service.scope == "test":
         return (
             f'{place} is not running: with scope="test" it does in each test, or in each '
             "`isolated(…)` of its Services, only."
         )
-    if place:
-        return (
-            f"{place} is not running. In a test class with ServicesMixin it runs from setUpClass "
-            "(a setUpClass of your own must call super().setUpClass() first) to the class's end; "
-            f"in a class of Services, in `with {place.partition('.')[0]}() as it:`, as an "
-            "attribute of `it`."
-        )
     return (
-        f"This {kind} is not running. `with {kind}(…) as it:` runs it alone; beside others, it "
-        f"stands in the body of a class with ServicesMixin or Services, as in `name = {kind}(…)`."
+        f"{place} is not running. In a test class with ServicesMixin it runs from setUpClass (a "
+        "setUpClass of your own must call super().setUpClass() first) to the class's end; in a "
+        f"class of Services, in `with {place.partition('.')[0]}() as it:`, as an attribute of `it`."
     )
 
 
@@ -385,7 +350,7 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
     """The services, by alias, so that each comes after those it depends on.
 
     Raises:
-        DeclarationError: They depend on one another in a circle, or one as `needed` raises it.
+        DeclarationError: They depend on one another in a circle, or not as `needed` wants it.
     """
     graph = {alias: needed(alias, services) for alias in services}
     try:
@@ -399,12 +364,9 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
 
 
 def memory_needed(service: Service) -> int:
-    """The bytes that a class's service may use: its limit, else what its kind usually takes.
-
-    One that the run shares is there anyway, however many classes run at once.
-    """
+    """The bytes that a class's service may use: its limit, else what its kind usually takes."""
     if service.scope == "run":
-        return 0
+        return 0  # it is there anyway, however many classes run at once
     return int(service.memory or service.usual_memory)
 
 

@@ -31,34 +31,24 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """The certificates of one server; their authority signs for nobody else, and its key is gone.
+    """The certificates of one server; their authority signs for nobody else, and its key is gone."""
 
-    Attributes:
-        authority: PEM, what clients have to trust.
-        server: What the server shows.
-        client: What its clients show, if they have something to show.
-    """
-
-    authority: bytes
+    authority: bytes  # PEM, what clients have to trust
     server: Certificate
-    client: Certificate | None
+    client: Certificate | None  # what its clients show, if they have something to show
 
     @classmethod
     def create(cls, hosts: Iterable[str], *, client: str | None = None) -> Self:
         """Make the certificates of a server that is reached by these host names and addresses.
 
         Its clients have one too, if it knows them by a name: `client` (``CN=…``).
-
-        Raises:
-            MissingDriverError: trustme is not installed.
         """
         authority = driver("trustme", extra="tls").CA()
+        shown = authority.issue_cert(client, common_name=client) if client else None
         return cls(
             authority=authority.cert_pem.bytes(),
             server=_for_hosts(authority, hosts),
-            client=_certificate(authority.issue_cert(client, common_name=client))
-            if client
-            else None,
+            client=_certificate(shown) if shown else None,
         )
 
     def __getstate__(self) -> dict[str, object]:
