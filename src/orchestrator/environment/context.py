@@ -180,10 +180,7 @@ class StartContext:
         """Have everything made here removed: containers side by side, then the network.
 
         Nobody waits for it here, unless there is no watchdog to do it: `left_behind` does. With
-        ORCHESTRATOR_KEEP_FAILED, what has failed stays.
-
-        Raises:
-            ReapError: Something would not go; the message names each, and why.
+        ORCHESTRATOR_KEEP_FAILED, what has failed stays. What would not go is a ReapError.
         """
         if self._made and self.settings.keep_failed and self.failed.is_set():
             try:

@@ -1,8 +1,7 @@
 """What the start of a class waited for, recorded when ``ORCHESTRATOR_TIMELINE`` asks for it.
 
-It becomes a page: one file that needs nothing else, to which each class adds its part. Workers of
-one run write to the same page, each with one appended piece under a lock; a new run begins a new
-page. There is no script in it, and browsers close what is left open at its end.
+It becomes a page that needs nothing else, to which each class, of whichever worker, adds its part
+under a lock; a new run begins a new page. Browsers close what is left open at its end.
 """
 
 from __future__ import annotations
@@ -108,11 +107,7 @@ class Timeline:
 
 
 def add_to_page(path: Path, timeline: Timeline, *, run: str, error: str | None) -> None:
-    """Add one class's start to the page of its run.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Add one class's start to the page of its run."""
     from importlib import resources  # as seldom needed
 
     style = resources.files(__package__).joinpath(_STYLE).read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -166,8 +167,7 @@ class Container(Service):
     @property
     def url(self) -> str:
         """Where a program on this machine finds the main port."""
-        _, protocol = self._main_port()
-        return f"{protocol}://{address(self.host, self.port)}"
+        return f"{self._main_port()[1]}://{address(self.host, self.port)}"
 
     @property
     def internal_url(self) -> str:
@@ -214,11 +214,7 @@ def _port_name(port: int | str) -> str:
 def resolve_mounts(
     mounts: Mapping[str, str | Path], *, allow: Sequence[str | Path]
 ) -> Mapping[str, str]:
-    """Container path to the path of this machine that is mounted there, links resolved.
-
-    Raises:
-        DeclarationError: One cannot be mounted, or is neither in the project nor allowed.
-    """
+    """Container path to the path of this machine that is mounted there, links resolved."""
     if not isinstance(mounts, Mapping):
         raise DeclarationError(
             f"Container(mounts={mounts!r}) cannot be used: expected a mapping of absolute "
@@ -254,7 +250,10 @@ def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str
         ) from error
     project = project_folder()
     named = [each for word in allow for each in _paths(word)]
-    if path.name in _SOCKETS or _is_socket(path):
+    is_socket = path.name in _SOCKETS
+    with suppress(OSError):  # in a folder that only the daemon can look into
+        is_socket = is_socket or path.is_socket()
+    if is_socket:
         good = SOCKET in allow or path in named
     else:
         good = any(path.is_relative_to(each) for each in [*named, *([project] if project else [])])
@@ -325,13 +324,6 @@ def _paths(word: str | Path) -> Sequence[Path]:
         return [Path("/" if word == "root" else os.path.realpath(word))]
     except OSError:
         return []  # nothing that leads there can be seen
-
-
-def _is_socket(path: Path) -> bool:
-    try:
-        return path.is_socket()
-    except OSError:  # in a folder that only the daemon can look into
-        return False
 
 
 def _homes() -> Sequence[Path]:

@@ -87,12 +87,9 @@ def check_files(service: object, files: object, *, mounted: Collection[str]) -> 
 
 
 def check_hidden(service: object, paths: Mapping[str, str], mounted: Collection[str]) -> None:
-    """Raise DeclarationError for a file that what is mounted at the start would hide.
+    """Raise DeclarationError for a file that what is `mounted` at the start would hide.
 
-    Args:
-        service: Whose files they are.
-        paths: Each as it is declared, and without links on its way.
-        mounted: Where its file systems in memory are.
+    `paths` has each as it is declared, and without links on its way.
     """
     for path, real in paths.items():
         place = place_in_memory(real, mounted)
@@ -115,11 +112,7 @@ def place_in_memory(path: str, mounted: Collection[str]) -> str:
 
 
 def copies(service: object, files: Mapping[str, str | Path | bytes | File]) -> list[Copy]:
-    """What the option ``files`` says, read.
-
-    Raises:
-        DeclarationError: A file of this machine cannot be read.
-    """
+    """What the option ``files`` says, read; DeclarationError where that cannot be."""
     from orchestrator.engine.api import Copy  # declaring loads no more than it needs
 
     found = []

@@ -187,11 +187,7 @@ def is_identifier(value: object) -> bool:
 
 
 def read_file(service: object, option: str, file: str | Path) -> bytes:
-    """The bytes of a file of the user's.
-
-    Raises:
-        DeclarationError: It cannot be read.
-    """
+    """The bytes of a file of the user's; DeclarationError where it cannot be read."""
     try:
         return Path(file).read_bytes()
     except OSError as error:

@@ -31,7 +31,7 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """The certificates of one server; their authority signs for nobody else, and its key is gone."""
+    """The certificates of one server; their authority signed nothing else, and its key is gone."""
 
     authority: bytes  # PEM, what clients have to trust
     server: Certificate

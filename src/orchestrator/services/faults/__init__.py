@@ -1,7 +1,4 @@
-"""Faults: what a server does in production and no mock can. Published ports stay the same.
-
-These are methods of `Service`.
-"""
+"""Faults, methods of `Service`: what a server does in production. Published ports stay the same."""
 
 from __future__ import annotations
 
@@ -90,8 +87,8 @@ def slowed(
 ) -> Iterator[None]:
     """Put the server behind a bad link while the block runs, for everybody and on every port.
 
-    Everything it sends is concerned, on connections that are open already, too; its port stays
-    the same. What it sends arrives in order. A `restart` in the block ends the slowness.
+    All that it sends is concerned, on open connections, too, and arrives in order. A `restart` in
+    the block ends the slowness.
 
     Args:
         service: The service itself.
