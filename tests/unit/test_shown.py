@@ -14,8 +14,7 @@ from typing import Any
 from unittest import mock
 
 from orchestrator import errors, progress
-from orchestrator.environment import OF_CLASS
-from orchestrator.environment.timeline import Span, Timeline, add_to_page
+from orchestrator.environment.timeline import OF_CLASS, Span, Timeline, add_to_page
 from orchestrator.progress import tell, telling
 from orchestrator.services.options import masked
 

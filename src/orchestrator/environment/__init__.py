@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from orchestrator.environment.environment import Environment
 
-OF_CLASS: Final = ""
-"""The timeline's row of what the class as a whole waits for."""
 ENVIRONMENT: Final = "_orchestrator_environment"
 """Where a test class, and each `Services`, keeps what runs its services."""
 _AHEAD: Final = "_orchestrator_ahead"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ContainerSpec, Copy, Label, VolumeMount
 from orchestrator.engine.endpoint import routes
-from orchestrator.environment import OF_CLASS
+from orchestrator.environment.timeline import OF_CLASS
 from orchestrator.errors import EngineError, OrchestratorError, ReapError, printable
 from orchestrator.images import ensure_image, resolve_image
 from orchestrator.services.once import OwnStack, ProcessLock, locked_property

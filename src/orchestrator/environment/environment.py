@@ -11,7 +11,6 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.environment import OF_CLASS
 from orchestrator.environment.context import StartContext, left_behind
 from orchestrator.environment.launch import (
     ending_well,
@@ -19,6 +18,7 @@ from orchestrator.environment.launch import (
     release,
     source_of,
 )
+from orchestrator.environment.timeline import OF_CLASS
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.probes.waiting import answers

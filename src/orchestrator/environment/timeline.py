@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.environment import OF_CLASS
 from orchestrator.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+OF_CLASS: Final = ""
+"""The row of what the class as a whole waits for."""
 _STYLE: Final = "timeline.css"
 _TICKS: Final = 6  # at most, beside 0
 _GAP: Final = 0.01  # seconds; what is shorter is not named
