@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.runner.messages import Message
-    from orchestrator.runner.options import Options, Timeouts
+    from orchestrator.runner.options import Options
     from orchestrator.runner.results import UnitResult
     from orchestrator.runner.schedule import Schedule
 
 _CONFIGURATION: Final = "COVERAGE_PROCESS_CONFIG"  # coverage 7.10 and later start by it
 _ASKED_FOR: Final = (_CONFIGURATION, "COVERAGE_PROCESS_START")
+_TICK: Final = 0.1  # seconds in which what has passed is seen, or a death whose signal got lost
 _IDLE: Final = 0.5  # processors with nothing to do, for a start for which nobody waits
 _WORTH_A_WORKER: Final = 0.3  # seconds; about what one takes to start
 _ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -135,14 +136,13 @@ class WorkerPool:
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         worker.channel.send(Setup(options=self._options, report=report))
 
-    def hurry(self) -> Timeouts:
+    def hurry(self) -> None:
         """Have little time for every ending from now on, and none after that."""
         if self.kill_at is None:
             self.timeouts = self.timeouts.urgent()
             self.kill_at = time.monotonic() + self.timeouts.finish + self.timeouts.teardown
             for worker in self.workers:
                 worker.timeouts = self.timeouts
-        return self.timeouts
 
     def running(self) -> list[UnitResult]:
         """The units that run."""
@@ -198,14 +198,14 @@ class WorkerPool:
         """Whether to do something for which nobody waits: where a processor is idle."""
         return self.spares and not self._free and self._idle.processors >= _IDLE
 
-    def events(self, *, tick: float = 0.5) -> Iterator[tuple[WorkerHandle, Message | None]]:
-        """Wait, so many seconds at most; None in place of a message means that the worker has died.
+    def events(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
+        """Wait for what workers say; None in place of a message means that one has died.
 
         Every message that a worker has sent comes before its death.
         """
-        ready = self._wait(tick)
+        ready = self._wait()
         dead: list[WorkerHandle] = []
-        if self._interrupts in ready or time.monotonic() > self._looked + tick:
+        if self._interrupts in ready or time.monotonic() > self._looked + _TICK:
             self._looked = time.monotonic()
             self._interrupts.drain()
             dead += [worker for worker in self.workers if worker.ended()]
@@ -226,7 +226,7 @@ class WorkerPool:
             if self.kill_at is not None and now >= self.kill_at:
                 worker.kill()
 
-    def _wait(self, tick: float) -> Mapping[Any, WorkerHandle | None]:
+    def _wait(self) -> Mapping[Any, WorkerHandle | None]:
         """Wait; what woke us, and the worker where it is one. News of progress are told."""
         due = [step for worker in self.workers if (step := worker.next_step) is not None]
         for worker in self.workers:
@@ -234,7 +234,7 @@ class WorkerPool:
                 unsent = selectors.EVENT_WRITE if worker.channel.unsent else 0
                 self._selector.modify(worker.channel, selectors.EVENT_READ | unsent, worker)
         now = time.monotonic()
-        found = self._selector.select(max(0.0, min([tick, *(step - now for step in due)])))
+        found = self._selector.select(max(0.0, min([_TICK, *(step - now for step in due)])))
         ready = {key.fileobj: key.data for key, _ in found}
         if self._progress in ready:
             for about, text, over in self._progress.news():

@@ -257,6 +257,11 @@ class Results:
         return passed - failed, failed
 
     @property
+    def share_servers(self) -> bool:
+        """Whether there are servers that take no memory of a class's: those of the run."""
+        return any(0 in it for unit in self.units for it in unit.unit.services.values())
+
+    @property
     def successful(self) -> bool:
         """Whether nothing failed and nothing was left out."""
         fixtures = any(unit.fixtures for unit in self.units)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.runner import messages
+from orchestrator.runner import crash_reports, messages
 from orchestrator.runner.history import History
 from orchestrator.runner.pool import Interrupts, WorkerPool, environment, measured_workers
 from orchestrator.runner.results import Outcome, Output, Record, Results, Status, Unit, UnitResult
@@ -25,7 +25,7 @@ from orchestrator.runner.worker_handle import Ending, State
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.runner.crash_reports import CrashLogs
+    from orchestrator.runner.crash_logs import CrashLogs
     from orchestrator.runner.options import Options
     from orchestrator.runner.results import Problem
     from orchestrator.runner.schedule import Schedule
@@ -34,18 +34,11 @@ if TYPE_CHECKING:
 _CRASHES: Final = 3  # after that many reruns the class itself is the problem
 _FAILED_STARTS: Final = 5  # in a row: somebody may be killing workers, so several tries are due
 _BY_ITSELF: Final = 3  # what the end of a process by itself counts for
-_TICK: Final = 0.2  # seconds in which what has passed is seen, and a death whose signal got lost
-_LOOKS: Final = 0.1  # seconds between two looks for idle processors
 _SECOND: Final = 2
 
 
 def run_tests(options: Options) -> int:
-    """Run tests and report them. When this returns, no worker is left.
-
-    Returns:
-        0 when everything passed, 1 for failures, crashes and tests that did not run, 3 when the
-        tests could not be collected, 5 when there were none, 130 after an interrupt.
-    """
+    """Run tests and report them; returns the exit status. No worker is left then."""
     text = Text(sys.stderr, stdout=sys.stdout, verbosity=options.verbosity)
     with Interrupts() as interrupts:  # one Ctrl-C too many must not cost the reports
         run_id = os.environ.get("ORCHESTRATOR_RUN") or str(uuid.uuid4())
@@ -92,8 +85,7 @@ class Run:
             self._pool.start(report=True)
             while self._pool.workers:
                 self._go_on()
-        needs = (it for result in self.results.units for it in result.unit.services.values())
-        if any(0 in it for it in needs):  # a server that takes no memory of the class's: the run's
+        if self.results.share_servers:
             from orchestrator.environment.shared import end_run  # other suites need none of this
 
             end_run(self._run_id)
@@ -109,8 +101,7 @@ class Run:
 
     def _go_on(self) -> None:
         """Wait for something to happen, and do what follows from it."""
-        looks = self._schedule is not None and self._schedule.starts_ahead
-        for worker, message in self._pool.events(tick=_LOOKS if looks else _TICK):
+        for worker, message in self._pool.events():
             self._handle(worker, message)
         for worker in self._pool.workers:
             self._see_passed(worker)
@@ -123,9 +114,9 @@ class Run:
 
     def _service_logs(self) -> CrashLogs:
         if self._crash_logs is None:
-            from orchestrator.runner import crash_reports
+            from orchestrator.runner.crash_logs import CrashLogs
 
-            self._crash_logs = crash_reports.CrashLogs(run=self._run_id, folder=self._options.logs)
+            self._crash_logs = CrashLogs(run=self._run_id, folder=self._options.logs)
             self._ending.callback(self._crash_logs.close)
         return self._crash_logs
 
@@ -229,19 +220,16 @@ class Run:
                 self._start_failed(worker, status=0)
 
     def _collected(self, worker: WorkerHandle, units: Sequence[Unit]) -> None:
+        """A worker is ready; with the first one the tests are known: decide what runs."""
         if worker.ending is not Ending.NONE:  # too late: an import swallowed the interrupt
             worker.kill()
             return
         self._failed_starts = 0
         worker.release()
-        if self._schedule is None:
-            self._output(worker, title="collection")
-            self._plan(units)
-        else:  # what imports print is shown once
+        if self._schedule is not None:  # what imports print is shown once
             worker.shown = worker.output.written()
-
-    def _plan(self, units: Sequence[Unit]) -> None:
-        """The tests are known: decide what runs, and in which order."""
+            return
+        self._output(worker, title="collection")
         if self._options.are_for_all_tests:
             self._known = {test.id for unit in units for test in unit.tests}
         chosen = choose(units, self._options, history=self._history, note=self._text.note)
@@ -251,8 +239,6 @@ class Run:
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
         """Go on without a worker that could not collect; when there is no other, give up."""
-        from orchestrator.runner import crash_reports
-
         if worker.spare:
             self._pool.spares = False
             return
@@ -273,7 +259,6 @@ class Run:
     def _ended(self, worker: WorkerHandle) -> None:
         """A worker is dead: record what it was doing."""
         status, unit, logs = worker.reap(), worker.unit, ""
-        unused = worker.ahead is not None and len(worker.ran) == 1
         if status != 0 and worker.served:
             logs = self._service_logs().take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
@@ -281,11 +266,9 @@ class Run:
             self._left(worker, unit)
         elif worker.state is State.COLLECTING and worker.ending is not Ending.ASKED:
             self._start_failed(worker, status=status)
-        elif unused or worker.state is State.PREPARING:
+        elif worker.state is State.PREPARING or (worker.ahead and len(worker.ran) == 1):
             pass  # it has run nothing that is not over
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
-            from orchestrator.runner import crash_reports
-
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
             self._fixture_failed(self._apart(f"worker {worker.number}"), "", problem)
         self._not_ahead(worker)
@@ -315,8 +298,6 @@ class Run:
             self._interrupted = True
             self._stop("interrupted", limited=True)
             return
-        from orchestrator.runner import crash_reports
-
         problem = crash_reports.crash(worker, status=status, logs=logs)
         test, ordinal = worker.test, worker.ordinal
         if test is None or ordinal is None:
@@ -342,24 +323,25 @@ class Run:
         SIGTERM and SIGHUP leave little time for each, and none after that. What was done is said
         when it is done: whoever reads it may rely on it.
         """
-        timeouts, asked = self._pool.timeouts, self._interrupts.count
+        asked, before, running = self._interrupts.count, self._asked, len(self._pool.running())
         if self._interrupts.urgent:
-            timeouts = self._pool.hurry()
-        if asked > self._asked:
-            first, self._asked, self._interrupted = not self._asked, asked, True
-            running = len(self._pool.running())
-            self._stop("interrupted", limited=True)
-            if first:
-                self._text.note(
-                    f"Interrupted: {running} running test{'s'[: running != 1]} may finish "
-                    f"({timeouts.finish:g} s); Ctrl-C again interrupts them, a third one kills"
-                )
-            if asked == _SECOND:
-                for worker in self._pool.workers:
-                    worker.interrupt()
-                self._text.note("Interrupted again: running tests are interrupted and torn down")
-            elif asked > _SECOND:
-                self._pool.kill_at = time.monotonic()
+            self._pool.hurry()
+        if asked == before:
+            return
+        self._asked, self._interrupted = asked, True
+        self._stop("interrupted", limited=True)
+        if not before:
+            self._text.note(
+                f"Interrupted: {running} running test{'s'[: running != 1]} may finish "
+                f"({self._pool.timeouts.finish:g} s); Ctrl-C again interrupts them, "
+                "a third one kills"
+            )
+        if asked == _SECOND:
+            for worker in self._pool.workers:
+                worker.interrupt()
+            self._text.note("Interrupted again: running tests are interrupted and torn down")
+        elif asked > _SECOND:
+            self._pool.kill_at = time.monotonic()
 
     def _stop(self, reason: str, *, limited: bool = False) -> None:
         """Start no further test; limited, do not wait for the running ones for ever."""
@@ -402,21 +384,16 @@ class Run:
 
     def _trouble(self, text: str) -> None:
         """The tests could not be collected, or not by this worker."""
-        from orchestrator.runner import crash_reports
-
-        problem = crash_reports.not_collected(text)
-        self._fixture_failed(self._apart("collection"), "", problem)
+        self._fixture_failed(self._apart("collection"), "", crash_reports.not_collected(text))
 
     def _output(
         self, worker: WorkerHandle, *, until: messages.Written | None = None, title: str = ""
     ) -> None:
         """Show what was printed since the last time; what a class has printed is kept, too."""
-        until = until or worker.output.written()
-        if output := worker.output.read(worker.shown, until):
+        start, worker.shown = worker.shown, until or worker.output.written()
+        if output := worker.output.read(start, worker.shown):
             if worker.unit is not None:
                 title = worker.owner or worker.unit.unit.key
                 kept = worker.unit.outputs
                 kept[title] = kept.get(title, Output()) + output
-            stdout = worker.output.stdout(worker.shown, until)
-            self._text.output(title, output.err, stdout=stdout)
-        worker.shown = until
+            self._text.output(title, output.err, stdout=worker.output.stdout(start, worker.shown))
