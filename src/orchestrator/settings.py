@@ -49,7 +49,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds of a time such as ``90s`` or ``1h30m``; anything else is a ValueError."""
     if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[smhd])+|0", text):
         raise ValueError("expected a time such as 90s, 15m or 1h30m, or 0")
     parts = re.findall(r"([\d.]+)([smhd])", text)
@@ -142,7 +143,7 @@ class Settings:
     log_lines: int = _setting(_count, 50)
     logs: Path | None = _setting(Path, None)
     timeline: Path | None = _setting(Path, None)
-    warm: float = _setting(_duration, 0.0)  # seconds; 0 is off
+    warm: float = _setting(duration, 0.0)  # seconds; 0 is off
 
     @property
     def run_of_workers(self) -> str | None:

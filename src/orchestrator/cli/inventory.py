@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from orchestrator.cli import counted, table
 from orchestrator.engine import connect
 from orchestrator.environment import warm as warm_keepers
 from orchestrator.errors import OrchestratorError, printable
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +34,6 @@ _STATES: Final = {
 }
 _SHORT: Final = 12  # characters of an id, as docker shows it
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UUID_LENGTH: Final = 36
 _MEGABYTE: Final = 1 << 20
 
@@ -166,10 +164,11 @@ def reap(arguments: argparse.Namespace) -> int:
 
 def seconds(text: str) -> float:
     """Read an age such as ``2h`` or ``1h30m``; a bare number is seconds."""
-    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[smhd])+|[0-9]+(\.[0-9]+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90s, 30m, 2h or 1d")
-    parts = re.findall(r"([\d.]+)([smhd]?)", text)
-    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    try:
+        return duration(f"{text}s" if text[-1:].isdigit() else text)
+    except ValueError:
+        text = f"{text!r} is not an age such as 90s, 30m, 2h or 1d"
+        raise argparse.ArgumentTypeError(text) from None
 
 
 def _full_id(engine: Engine, text: str) -> str:

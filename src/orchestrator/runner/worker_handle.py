@@ -303,7 +303,9 @@ class OutputFiles:
 
     def __init__(self) -> None:
         self.out, self.err, self.stacks = (_unlinked_file(os.O_APPEND) for _ in range(3))
-        self.scores = _unlinked_file()
+        # In memory: a full disk would kill who writes into a map of its file.
+        in_memory = getattr(os, "memfd_create", None)  # not on macOS
+        self.scores = in_memory("orchestrator") if in_memory else _unlinked_file()
 
     def written(self) -> Written:
         """How much is there."""
