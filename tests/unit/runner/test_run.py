@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
+import socket
 import tempfile
 import unittest
 from contextlib import redirect_stderr
@@ -16,6 +18,7 @@ import xmlschema
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.runner import junit_report
+from orchestrator.runner.channel import ParentScores, WorkerEnd, WorkerScores
 from orchestrator.runner.messages import (
     Collected,
     Ended,
@@ -189,6 +192,29 @@ class JunitTest(unittest.TestCase):
             self.assertEqual([path], list(path.parent.iterdir()))
         self.assertEqual(len(TESTS) + 2, len(list(report.iter("testcase"))))
         self.assertEqual(str(len(TESTS) + 2), report.get("tests"))
+
+
+class ScoresTest(unittest.TestCase):
+    """What a worker notes of its tests where the parent can read it."""
+
+    def test_what_is_noted(self) -> None:
+        """The test that runs, and those that passed; who cannot note it has to send it."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        file, noted = tempfile.mkstemp()
+        self.addCleanup(os.unlink, noted)
+        parent = ParentScores(file)
+        self.addCleanup(os.close, file)
+        worker = WorkerScores(os.dup(file), channel := WorkerEnd(theirs.detach()))
+        parent.clear(3)
+        worker.running(1)
+        self.assertEqual(1, parent.running)
+        self.assertTrue(worker.passed(1, 0.5))
+        worker.running(None)
+        self.assertEqual((None, [-1.0, 0.5, -1.0]), (parent.running, list(parent.seconds(3))))
+        self.assertFalse(worker.passed(1 << 20, 0.5), "more tests than there is room for")
+        os.close(channel._descriptor)
+        self.assertFalse(worker.passed(2, 0.5), "the parent cannot be reached any more")
 
 
 class TextTest(unittest.TestCase):
