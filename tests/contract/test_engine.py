@@ -126,7 +126,6 @@ class EngineContractTest(unittest.TestCase):
         self.assertEqual("two\nthree\n", self.engine.logs(container, tail=2))
         later = datetime.now(UTC) + timedelta(seconds=5)
         self.assertEqual("", self.engine.logs(container, since=later))
-        self.assertEqual("one\ntwo\nthree\n", self.engine.logs(container, until=later))
 
     def test_a_refusal_carries_the_daemons_status_and_words(self) -> None:
         """The daemon's reason is in the message, its HTTP status beside it."""

@@ -215,10 +215,7 @@ class Engine:
     def get_file(self, container: str, path: str, /) -> bytes:
         """The content of a file of a container, which may have ended; links are followed.
 
-        What the container has in memory is not seen.
-
-        Raises:
-            EngineError: There is none (status 404), or it is a folder or a device.
+        What is in memory is not seen: an `EngineError` (404), as a folder or a device is one.
         """
         with self._pool.client(f"read {path} in container {short_name(container)}") as client:
             return read_file(client, container, path)
@@ -270,10 +267,7 @@ class Engine:
         return next((int(line) for line in lines if line.isdecimal()), None)
 
     def cpu_seconds(self, container: str, /) -> float:
-        """The processor time that the container has used; no command in it, which would add to it.
-
-        A daemon older than Docker 20.10 takes two seconds.
-        """
+        """The processor time that the container has used; no command in it would add to that."""
         asked = {"stream": "false", "one-shot": "true"}
         path, doing = f"/containers/{quote(container)}/stats", "tell what a container uses"
         with (
@@ -300,18 +294,17 @@ class Engine:
         *,
         tail: int | None = None,
         since: datetime | None = None,
-        until: datetime | None = None,
         after: str = "",
     ) -> str:
         """The container's stdout and stderr in order.
 
-        Between moments of this machine's clock, or after a time as `last_log_time` tells it.
+        From a moment of this machine's clock on, or after a time as `last_log_time` tells it.
         """
-        begin, end = (at and (at + self._ahead).timestamp() for at in (since, until))
-        begin = max(begin or 0.0, _just_after(after)) or None
+        begin = (since + self._ahead).timestamp() if since else 0.0
+        begin = max(begin, _just_after(after))
         with self._pool.client(f"read the logs of container {short_name(container)}") as client:
             lines = "all" if tail is None else tail
-            output: bytes = client.logs(container, tail=lines, since=begin, until=end)
+            output: bytes = client.logs(container, tail=lines, since=begin or None)
         return output.decode(errors="replace")
 
     def last_log_time(self, container: str, /) -> str:

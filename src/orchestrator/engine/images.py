@@ -1,14 +1,17 @@
-"""The images of a daemon, through docker-py."""
+"""The images of a daemon, and docker's credentials for registries, through docker-py."""
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
 from orchestrator.engine.client import IgnoreMissing
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.streams import open_stream, read_pieces, read_steps, read_until_stopped
+from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     import threading
@@ -139,6 +142,47 @@ class Images:
             client.remove_image(image, force=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """A user's name with a password, or an identity token; neither is shown by ``repr``."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.token)
+
+    @property
+    def basic(self) -> str:
+        """The header that proves it."""
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
+
+
+def find_credentials(registry: str) -> Credentials:
+    """What docker's configuration has: auths, credHelpers or credsStore. Or `EngineError`."""
+    try:
+        config = docker.auth.load_config()
+        found = config.resolve_authconfig(None if registry == "docker.io" else registry)
+    except docker.errors.DockerException as error:
+        raise _failed(registry, error) from error
+    if not found:
+        return Credentials()
+    return Credentials(
+        username=found.get("Username") or found.get("username") or "",
+        password=found.get("Password") or found.get("password") or "",
+        token=found.get("IdentityToken") or found.get("identitytoken") or "",
+    )
+
+
+def _failed(registry: str, error: Exception) -> EngineError:
+    """The error for a credential helper that failed."""
+    return EngineError(
+        f"the credentials for {registry} cannot be had: {error}. Look at credHelpers and "
+        "credsStore in docker's config.json, or run `docker login` again"
+    )
+
+
 def _split(reference: str) -> tuple[str, str]:
     """Name, and tag or digest; a colon before the last slash belongs to a port."""
     name, at, digest = reference.partition("@")
@@ -155,9 +199,7 @@ def _credentials(client: Any, name: str) -> dict[str, str]:
     try:
         header = docker.auth.get_config_header(client, registry)
     except docker.errors.DockerException as error:
-        from orchestrator.engine.registry import credentials_failed  # whose imports take a while
-
-        raise credentials_failed(registry, error) from error
+        raise _failed(registry, error) from error
     return {"X-Registry-Auth": header.decode()} if header else {}
 
 

@@ -12,7 +12,6 @@ first redirect to the last byte. requests would follow, unpack and trust on its 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import ipaddress
@@ -24,7 +23,7 @@ import ssl
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -42,12 +41,14 @@ from urllib.request import (
 import certifi
 import requests.utils
 
-from orchestrator.engine.docker_py import docker
+from orchestrator.engine.images import find_credentials
 from orchestrator.errors import EngineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from email.message import Message
+
+    from orchestrator.engine.images import Credentials
 
 T = TypeVar("T")
 
@@ -362,51 +363,9 @@ def _words(body: bytes) -> str:
     return f": {printable(words, lines=False)[:_LONGEST_WORDS]}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """A user's name with a password, or an identity token; neither is shown by ``repr``."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.username or self.token)
-
-    @property
-    def basic(self) -> str:
-        """The header that proves it."""
-        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
-
-
-def find_credentials(registry: str) -> Credentials:
-    """What docker's configuration has: auths, credHelpers or credsStore. Or `EngineError`."""
-    try:
-        config = docker.auth.load_config()
-        found = config.resolve_authconfig(None if registry == "docker.io" else registry)
-    except docker.errors.DockerException as error:
-        raise credentials_failed(registry, error) from error
-    if not found:
-        return Credentials()
-    return Credentials(
-        username=found.get("Username") or found.get("username") or "",
-        password=found.get("Password") or found.get("password") or "",
-        token=found.get("IdentityToken") or found.get("identitytoken") or "",
-    )
-
-
-def credentials_failed(registry: str, error: Exception) -> EngineError:
-    """The error for a credential helper that failed."""
-    return EngineError(
-        f"the credentials for {registry} cannot be had: {error}. Look at credHelpers and "
-        "credsStore in docker's config.json, or run `docker login` again"
-    )
-
-
 def is_insecure(host: str, insecure: Sequence[str]) -> bool:
     """Whether docker wants no trusted certificate: also of this machine (127.0.0.0/8)."""
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    name = name.strip("[]")
+    name = urlsplit(f"//{host}").hostname or ""
     if name == "localhost" or host in insecure or name in insecure:
         return True
     try:
