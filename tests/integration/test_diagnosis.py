@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import subprocess
 import threading
 import unittest
 from unittest import mock
 
-from orchestrator import Container, Redis, ServicesMixin
-from orchestrator.probes.waiting import poll
+from orchestrator import Container, Redis, Services, ServicesMixin
+from orchestrator.probes.waiting import exited, poll
 from tests.support.classes import LeakCheckedTestCase, problems, run_class
 
 DEADLINE = 180.0
+
+
+def has_ended(box: Container) -> bool:
+    """Whether its first process is over."""
+    state = box.state()
+    return state is not None and state.ended
+
+
+def is_lost(box: Container) -> bool:
+    """Whether a process in it was killed, and its script has gone on."""
+    return box.exec(["ls", "/lost"]).exit_code == 0
 
 
 class ToldTest(LeakCheckedTestCase):
@@ -105,6 +118,44 @@ class ContainerProblemTest(LeakCheckedTestCase):
         self.assertEqual(1, told.count("Last log lines of cache"))
         self.assertNotIn("redis.exceptions", told, "what its driver says of it is no news")
         self.assertIn("box has lost a process for lack of memory (OOM): 127.0.0.1", told)
+
+    def test_who_killed_it(self) -> None:
+        """Lack of memory; not where another process went that way before, nor where one did it."""
+
+        def box(then: str) -> Container:
+            script = f"while ! [ -e /go ]; do sleep 0.05; done; {then}"
+            return Container(image="redis", entrypoint=["sh", "-c", script], memory="16m")
+
+        class Boxes(Services):
+            starved = box("exec tail /dev/zero")
+            failed = box("tail /dev/zero; exit 3")
+            ours = box("tail /dev/zero; touch /lost; sleep 60")
+            others = box("tail /dev/zero; touch /lost; sleep 60")
+
+        killed = "137 after SIGKILL, which the engine was asked to send"
+        lost = r"; a process in it had been killed for lack of memory \(OOM\)"
+        with Boxes() as boxes:
+            for each in (boxes.starved, boxes.failed, boxes.ours, boxes.others):
+                each.write_file("/go", "")
+            for each in (boxes.ours, boxes.others):
+                self.assertTrue(poll(functools.partial(is_lost, each), timeout=DEADLINE))
+            boxes.ours.kill()
+            subprocess.run(
+                ["docker", "kill", str(boxes.others.container_id)], check=True, capture_output=True
+            )
+            # Engines do not always hear from the kernel: then it is "perhaps".
+            for each, told in (
+                (boxes.starved, "for lack of memory"),
+                (boxes.failed, f"exited with exit code 3({lost})?\\n"),
+                (boxes.ours, f"exited with exit code {killed}({lost})?\\n"),
+                (boxes.others, f"exited with exit code {killed}({lost})?\\n"),
+            ):
+                with self.subTest(each.alias):
+                    poll(functools.partial(has_ended, each), timeout=DEADLINE)
+                    error = exited(each, each.state())
+                    self.assertRegex(str(error), told)
+                    by_memory = "was killed for lack of memory (OOM)" in str(error)
+                    self.assertIs(by_memory, error.oom_killed)
 
 
 class LogToTest(LeakCheckedTestCase):

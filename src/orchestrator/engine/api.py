@@ -174,7 +174,7 @@ class Ending:
     """How the first process of a container came to its end, as far as that is certain.
 
     Attributes:
-        signal: What this process had the daemon send it, as in ``"SIGKILL"``; empty for nothing.
+        signal: What the engine was asked to send it, as in ``"SIGKILL"``; empty for nothing.
         lost: Whether the kernel has killed a process of the container for lack of memory.
     """
 

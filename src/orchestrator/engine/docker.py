@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import re
 import signal
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from orchestrator.engine.streams import (
     Cut,
     open_stream,
     read_log,
+    read_steps,
     run_process,
 )
 from orchestrator.errors import EngineError
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.endpoint import Endpoint
 
 _SIGNAL_OF: Final = {128 + it: it.name for it in signal.Signals}  # by exit code
+_LATE: Final = 1.0  # seconds by which an event may come after what it tells of
 _ELSEWHERE: Final = "198.51.100.1"  # of a network that is nobody's (RFC 5737)
 _ALWAYS_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _CUT_SHORT: Final = re.compile(rb"Error: (read|write) unixpacket \S*/attach: .*\n")
@@ -169,12 +172,43 @@ class Engine:
         return None
 
     def ending(self, state: ContainerState, /) -> Ending:
-        """How a container that has ended came to that: its state does not tell who killed it."""
-        sent = self._signals.get(state.name, "")
-        its = sent if sent == _SIGNAL_OF.get(state.exit_code) else ""
+        """How a container that has ended came to that, as far as state and events tell.
+
+        Since Docker 26 a state says out of memory also where only another process was killed for
+        it, and engines now and then do not hear of it. Events tell of it, and of signals that
+        others had sent; a daemon remembers its last 256 (Podman tells no signal's number).
+        """
+        name, lost = _SIGNAL_OF.get(state.exit_code, ""), state.oom_killed
+        sent = self._signals.get(state.name) == name
+        if name and not sent:
+            with contextlib.suppress(EngineError):
+                events = self._last_events(state)
+                lost = lost or any(action == "oom" for action, _ in events)
+                sent = bool({("kill", str(state.exit_code - 128)), ("kill", "")} & {*events})
         return Ending(
-            exit_code=state.exit_code, error=state.error, signal=its, lost=state.oom_killed
+            exit_code=state.exit_code, error=state.error, signal=name if sent else "", lost=lost
         )
+
+    def _last_events(self, state: ContainerState) -> Sequence[tuple[str, str]]:
+        """What befell a container since its last start, and the numbers of signals."""
+        doing = f"tell what befell container {short_name(state.name)}"
+        with self._pool.client(doing) as client:
+            life = client.inspect_container(state.id)["State"]
+            since, end = (
+                datetime.fromisoformat(life[it]).timestamp() for it in ("StartedAt", "FinishedAt")
+            )
+            asked = {
+                "since": f"{since:.6f}",
+                "until": f"{end + _LATE:.6f}",
+                "filters": json.dumps({"container": [state.id], "type": ["container"]}),
+            }
+            if self.is_podman:  # which stops reading its log at that time, and Docker waits for it
+                asked |= {"stream": "false", "until": ""}
+            with open_stream(client, "GET", "/events", params=asked) as response:
+                return [
+                    (str(step["Action"]), str(step["Actor"]["Attributes"].get("signal", "")))
+                    for step in read_steps(response, doing)
+                ]
 
     def kill_container(self, container: str, /, *, signal: str = "SIGKILL") -> None:
         """Send a signal to the container's first process."""
