@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections import ChainMap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,15 +20,14 @@ from orchestrator.variables import VariableError, expand, read_variables
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What docker compose takes for a number or a truth value. PyYAML's own rules are older ones, by
-# which `no` is false and 22:22 is 1342.
-_SCALARS: Final = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+|0b[01]+", "-+0123456789"),
-    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    "null": (r"~|null|Null|NULL|", "~nN\0"),
-}
 _TAG: Final = "tag:yaml.org,2002:"
+_TAGS: Final = [f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")]
+_WORDS: Final = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_NUMERIC: Final = re.compile(r"[-+]?\.?[0-9][0-9a-zA-Z_.+-]*")
 _LARGEST: Final = 256 << 10  # bytes of a file, which take a second to read
 _MOST: Final = 20_000  # entries, each counted as often as aliases repeat it
 _UNFIT: Final = re.compile("[\\0\ud800-\udfff]")
@@ -343,7 +342,7 @@ def _read(source: Source) -> Entry:
     if len(content) > _LARGEST:
         raise DeclarationError(f"{source.file} is larger than {_LARGEST >> 10} KiB")
     try:
-        node = yaml.compose(content, Loader=_loader())
+        node = yaml.compose(content, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source.file}:{mark.line + 1}" if mark else str(source.file)
@@ -351,18 +350,7 @@ def _read(source: Source) -> Entry:
         raise DeclarationError(f"{place}: is not YAML that can be read: {why}") from error
     if node is None:
         raise DeclarationError(f"{source.file} is empty")
-    return _Builder(source).entry(node, ())
-
-
-@functools.cache
-def _loader() -> Any:
-    yaml = driver("yaml", extra="compose")
-    merge = {"<": [(f"{_TAG}merge", re.compile(r"<<"))]}
-    loader: Any = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": merge})
-    for name, (pattern, first) in _SCALARS.items():
-        beginnings = ["" if letter == "\0" else letter for letter in first]
-        loader.add_implicit_resolver(f"{_TAG}{name}", re.compile(rf"(?:{pattern})\Z"), beginnings)
-    return loader
+    return _Builder(source).entry(node, (), frozenset())
 
 
 class _Builder:
@@ -371,72 +359,61 @@ class _Builder:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._left = _MOST
-        self._open: set[int] = set()
 
-    def entry(self, node: Any, path: tuple[str, ...]) -> Entry:
-        made = functools.partial(
-            Entry, source=self._source, line=node.start_mark.line + 1, path=path
-        )
+    def entry(self, node: Any, path: tuple[str, ...], inside: frozenset[int]) -> Entry:
+        made = functools.partial(Entry, source=self._source, line=_line(node), path=path)
         self._left -= 1
         if self._left < 0:
             raise made(None).error(f"is too much: aliases make more than {_MOST} entries of it")
-        if id(node) in self._open:
+        if id(node) in inside:
             raise made(None).error("is an alias of what it stands in")
-        self._open.add(id(node))
-        try:
-            if node.id == "mapping":
-                return made(self._mapping(node, path))
-            if node.id == "sequence":
-                return made([self.entry(it, (*path, f"[{n}]")) for n, it in enumerate(node.value)])
-            return made(_scalar(node, made(None)))
-        finally:
-            self._open.remove(id(node))
+        if node.tag not in _TAGS:
+            raise made(None).error(f"has the tag {node.tag!r}, which is not supported")
+        if node.id == "scalar":
+            return made(_plain(node.value) if node.style is None else node.value)
+        inside |= {id(node)}
+        if node.id == "mapping":
+            return made(self._mapping(node, path, inside))
+        return made(
+            [self.entry(it, (*path, f"[{at}]"), inside) for at, it in enumerate(node.value)]
+        )
 
-    def _mapping(self, node: Any, path: tuple[str, ...]) -> dict[str, Entry]:
+    def _mapping(
+        self, node: Any, path: tuple[str, ...], inside: frozenset[int]
+    ) -> dict[str, Entry]:
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            at = Entry(None, self._source, line, (*path, str(key.value)[:40]))
+            at = Entry(None, self._source, _line(key), (*path, str(key.value)[:40]))
             if key.id != "scalar":
                 raise at.error("is no key: expected a text")
             if key.value in lines:
                 raise at.error(f"is there twice, also on line {lines[key.value]}")
-            lines[key.value] = line
-            if key.tag == f"{_TAG}merge":
+            lines[key.value] = at.line
+            if key.value == "<<" and key.style is None:
                 for source in value.value if value.id == "sequence" else [value]:
-                    more = self.entry(source, path)
+                    more = self.entry(source, path, inside)
                     if not isinstance(more.value, dict):
                         raise at.error("merges what is no mapping")
                     merged = {**more.value, **merged}
             else:
-                entry = self.entry(value, (*path, key.value))
-                own[key.value] = Entry(entry.value, self._source, line, entry.path)
+                entry = self.entry(value, (*path, key.value), inside)
+                own[key.value] = replace(entry, line=at.line)
         return {**merged, **own}
 
 
-def _scalar(node: Any, at: Entry) -> object:
-    tag, text = node.tag.removeprefix(_TAG), node.value
-    if tag == "str":
-        return text
-    if tag == "null":
-        return None
-    try:
-        if tag == "bool":
-            return _FLAGS[text.lower()]
-        if tag == "float":
-            return float(text)
-        if tag == "int":
-            return _whole(text.replace("_", ""))
-    except (ValueError, KeyError):
-        raise at.error(f"is {text!r}, which is no {tag}") from None
-    raise at.error(f"has the tag {node.tag!r}, which is not supported")
+def _line(node: Any) -> int:
+    line: int = node.start_mark.line + 1
+    return line
 
 
-def _whole(text: str) -> int:
-    """A whole number; a zero before it makes it octal, as docker compose has it."""
-    digits = text.lstrip("+-")
-    octal = digits.isdigit() and digits.startswith("0") and set(digits) <= set("01234567")
-    base = {"0o": 8, "0x": 16, "0b": 2}.get(digits[:2], 8 if octal else 10)
-    return int(text, base)
+def _plain(text: str) -> object:
+    """What docker compose takes a text without quotes for; in PyYAML's rules 22:22 is 1342."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _NUMERIC.fullmatch(text):
+        for read in (lambda: int(text, 0), lambda: int(text, 8), lambda: float(text)):
+            with contextlib.suppress(ValueError):
+                return read()
+    return text
