@@ -56,13 +56,17 @@ class Compose:
         startup_timeout: float = 60.0,
         allow: Sequence[str | Path] = (),
     ) -> None:
-        good = isinstance(file, (str, Path)) and str(file) != ""
-        _check(good, file=file, expected="the path of a file")
-        good = services is None or (is_words(services) and len(services) > 0)
-        _check(good, services=services, expected="a list of names")
-        _check(scope in get_args(Scope), scope=scope, expected=", ".join(get_args(Scope)))
-        good = is_positive(startup_timeout)
-        _check(good, startup_timeout=startup_timeout, expected="seconds, above 0")
+        some = services is None or (is_words(services) and len(services) > 0)
+        for name, value, good, expected in (
+            ("file", file, isinstance(file, (str, Path)) and str(file), "the path of a file"),
+            ("services", services, some, "a list of names"),
+            ("scope", scope, scope in get_args(Scope), ", ".join(get_args(Scope))),
+            ("startup_timeout", startup_timeout, is_positive(startup_timeout), "seconds, above 0"),
+        ):
+            if not good:
+                raise DeclarationError(
+                    f"Compose({name}={value!r}) cannot be used: expected {expected}"
+                )
         check_allow(allow)
         self._file = Path(file)
         self._wanted = services
@@ -80,7 +84,7 @@ class Compose:
             DeclarationError: It cannot be read, or asks for what is not supported.
             MissingDriverError: PyYAML is not installed.
         """
-        from orchestrator.services.compose.file import read_project
+        from orchestrator.services.compose.project import read_project
         from orchestrator.services.compose.service import to_containers
 
         return to_containers(read_project(self._found(), self._wanted), **self._options)
@@ -138,9 +142,3 @@ class _Stack(Mapping[str, "Container"]):
 
     def __len__(self) -> int:
         return len(services_of(self._compose))
-
-
-def _check(good: bool, *, expected: str, **given: object) -> None:  # noqa: FBT001 - what is checked
-    if not good:
-        [(name, value)] = given.items()
-        raise DeclarationError(f"Compose({name}={value!r}) cannot be used: expected {expected}")

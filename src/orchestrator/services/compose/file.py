@@ -1,13 +1,11 @@
-"""Reading a Compose file: entries that know where they stand, and the services that are meant."""
+"""Reading a Compose file: entries that know where they stand, and what YAML makes of a text."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import shlex
-from collections import ChainMap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.once import driver
 from orchestrator.services.options import in_bytes
-from orchestrator.variables import VariableError, expand, read_variables
+from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,12 +36,6 @@ _FLAGS: Final = {
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]*)?")
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h))+")
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-STARTED, HEALTHY, COMPLETED = CONDITIONS = (
-    "service_started",
-    "service_healthy",
-    "service_completed_successfully",
-)
-_TOP: Final = ("services", "volumes", "networks", "secrets", "configs")
 
 
 @dataclass(frozen=True)
@@ -220,120 +212,13 @@ class Entry:
         return names.get(type(self.value), repr(self.value))
 
 
-@dataclass(frozen=True)
-class Project:
-    """What of a Compose file is meant: the services to run, and what is declared beside them."""
-
-    file: Path
-    services: Mapping[str, Entry]
-    top: Entry
-
-    def declared(self, kind: str, name: Entry) -> Entry:
-        """The declaration of a volume, network, secret or config that a service names."""
-        found = self.top.mapping().get(kind)
-        entry = found and found.mapping().get(name.text())
-        if entry is None:
-            hint = "; a path begins with ./" if kind == "volumes" and "/" in name.text() else ""
-            raise name.error(f"names {name.text()!r}, which {kind!r} does not declare{hint}")
-        external = entry.get("external")
-        if external and (isinstance(external.value, dict) or external.flag()):
-            raise external.error("is not supported: a test begins with what its file says")
-        return entry
-
-
-def read_project(file: Path, wanted: Sequence[str] | None) -> Project:
-    """Read a Compose file.
-
-    Args:
-        file: Its path.
-        wanted: The services to run; all that have no profile without.
+def read_file(source: Source) -> Entry:
+    """All that a file says.
 
     Raises:
-        DeclarationError: It cannot be read, or is no Compose file of the supported kind.
+        DeclarationError: It cannot be read, or is no YAML.
         MissingDriverError: PyYAML is not installed.
     """
-    dotenv = file.parent / ".env"
-    below = read_env_file(dotenv, os.environ) if dotenv.is_file() else {}
-    name = {"COMPOSE_PROJECT_NAME": file.resolve().parent.name}
-    top = _read(Source(file, ChainMap(dict(os.environ), dict(below), name)))
-    named = top.only(*_TOP, "name", "version").get("name")
-    if named:
-        name["COMPOSE_PROJECT_NAME"] = named.text()
-    services = top.must("services").mapping()
-    for service in services.values():
-        service.mapping()
-    return Project(file, {it: services[it] for it in _selected(top, wanted)}, top)
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """What a service waits for, and where that is said.
-
-    One that is not required counts if it is in the file and has no profile.
-    """
-
-    entry: Entry
-    condition: str = STARTED
-    required: bool = True
-
-
-def dependencies(service: Entry) -> Mapping[str, Dependency]:
-    """What a service waits for, by name."""
-    found = {it.text().partition(":")[0]: Dependency(it) for it in service.entries_of("links")}
-    wanted = service.get("depends_on")
-    if wanted is None or not isinstance(wanted.value, dict):
-        return found | {it.text(): Dependency(it) for it in service.entries_of("depends_on")}
-    for name, entry in wanted.mapping().items():
-        entry.only("condition", "restart", "required")
-        said, required = entry.get("condition"), entry.get("required")
-        condition = said.text() if said else STARTED
-        if said and condition not in CONDITIONS:
-            raise said.error(f"is {condition!r}; expected {' or '.join(CONDITIONS)}")
-        found[name] = Dependency(entry, condition, required is None or required.flag())
-    return found
-
-
-def _selected(top: Entry, wanted: Sequence[str] | None) -> Sequence[str]:
-    """The wanted services and all they depend on, in the order of the file."""
-    services = top.must("services")
-    known = services.mapping()
-    usual = [name for name, it in known.items() if not it.entries_of("profiles")]
-    for name in wanted or ():
-        if name not in known:
-            hint = did_you_mean(name, known, otherwise="it has")
-            raise services.error(f"has no service {name!r}{hint}")
-    todo = list(usual if wanted is None else wanted)
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
-        for other, needed in dependencies(known[name]).items():
-            if other in usual or (other in known and needed.required):
-                todo.append(other)
-            elif needed.required:
-                raise needed.entry.error(f"names the service {other!r}, which is not in the file")
-    return [name for name in known if name in found]
-
-
-def read_env_file(
-    file: Path, variables: Mapping[str, str], *, raw: bool = False
-) -> Mapping[str, str]:
-    """The variables of an ``.env`` or an ``env_file``.
-
-    Raises:
-        DeclarationError: It cannot be read, or a line of it is no ``NAME=value``.
-    """
-    try:
-        return read_variables(file.read_text(encoding="utf-8"), variables, raw=raw)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeclarationError(f"{file} cannot be read: {error}") from error
-    except VariableError as error:
-        raise DeclarationError(f"{file}:{error.line}: {error}") from error
-
-
-def _read(source: Source) -> Entry:
     yaml = driver("yaml", extra="compose")
     try:
         content = source.file.read_bytes()

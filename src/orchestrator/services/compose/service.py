@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import DeclarationError
-from orchestrator.probes import NotReadyError, Tcp
+from orchestrator.probes import Exec, NotReadyError, Tcp
 from orchestrator.probes.waiting import bounded
-from orchestrator.services.compose.file import (
+from orchestrator.services.compose.file import Entry
+from orchestrator.services.compose.project import (
     COMPLETED,
     HEALTHY,
-    Entry,
+    NAME,
+    address,
     dependencies,
+    host_name,
+    links,
+    networks,
+    ports,
     read_env_file,
 )
-from orchestrator.services.compose.network import NAME, address, host_name, links, networks, ports
 from orchestrator.services.compose.volumes import FileSystem
 from orchestrator.services.container import Build, Container
 from orchestrator.services.hooks import CAPABILITIES, Extras, name_declaration
@@ -26,9 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.engine.api import ExecResult
     from orchestrator.probes import Probe, Target
-    from orchestrator.services.compose.file import Project
+    from orchestrator.services.compose.project import Project
     from orchestrator.services.options import Scope
 
 _READ: Final = (
@@ -83,13 +88,8 @@ class _Healthcheck:
     def check(self, target: Target) -> None:
         """Run the command once."""
         state = target.state()
-        argv = self.argv or _argv(state.check if state else ())
-        results: list[ExecResult] = []
-        if argv is not None:
-            command = argv
-            bounded(lambda: results.append(target.exec(command)), timeout=self.timeout)
-            if (result := results[0]).exit_code != 0:
-                raise NotReadyError(f"exit code {result.exit_code}: {result.output.strip()[-200:]}")
+        if argv := self.argv or _argv(state.check if state else ()):
+            bounded(functools.partial(Exec(argv).check, target), timeout=self.timeout)
         elif self.needed:
             raise self.needed.error(
                 f"waits until {target.alias!r} is healthy, but neither the file nor its image has "
@@ -185,16 +185,15 @@ def _check_rights(service: Entry) -> None:
 
 def _image(service: Entry, project: Project) -> dict[str, Any]:
     image, build = service.get("image"), service.get("build")
-    if build is None and image is None:
+    if build:
+        return {"build": _build(build)}
+    if image is None:
         raise service.error("needs either an image or a build")
-    if build is None and image is not None:
-        name = image.text()
-        # What another service builds under this name.
-        for other in project.top.must("services").mapping().values():
-            tag = other.get("image")
-            if other.get("build") and tag and tag.text() == name:
-                build = other.get("build")
-    return {"build": _build(build)} if build else {"image": image.text() if image else None}
+    for other in project.top.must("services").mapping().values():
+        tag, build = other.get("image"), other.get("build")
+        if build and tag and tag.text() == image.text():
+            return {"build": _build(build)}
+    return {"image": image.text()}
 
 
 def _build(entry: Entry) -> Build:
@@ -226,15 +225,14 @@ def _words(service: Entry, key: str) -> Sequence[str] | None:
     return []
 
 
-def _resolved(entry: Entry) -> Mapping[str, str]:
+def _resolved(entry: Entry) -> dict[str, str]:
     """Names and values; a name alone takes its value from the process, or is left out."""
-    found = {}
-    for name, value in entry.pairs().items():
-        if value is not None:
-            found[name] = value.text()
-        elif name in entry.source.variables:
-            found[name] = entry.source.variables[name]
-    return found
+    known = entry.source.variables
+    return {
+        name: value.text() if value else known[name]
+        for name, value in entry.pairs().items()
+        if value or name in known
+    }
 
 
 def _environment(service: Entry) -> Mapping[str, str]:
@@ -252,11 +250,10 @@ def _environment(service: Entry) -> Mapping[str, str]:
         known = {**values, **entry.source.variables}
         values.update(read_env_file(path.file(), known, raw=raw))
     own = service.get("environment")
-    if own:
-        for name in own.pairs():
-            values.pop(name, None)  # also where it has no value here
-        values.update(_resolved(own))
-    return values
+    if own is None:
+        return values
+    # A name without a value here takes it from no file either.
+    return {it: values[it] for it in values.keys() - own.pairs().keys()} | _resolved(own)
 
 
 def _limits(service: Entry) -> dict[str, Any]:
@@ -307,27 +304,23 @@ def _absolute(entry: Entry) -> str:
     return entry.text()
 
 
-def _values(entry: Entry, *separators: str) -> Mapping[str, str]:
-    found = {}
-    for name, value in entry.pairs(*separators).items():
-        if value is None:
-            raise entry.error(f"has no value for {name!r}")
-        found[name] = value.text()
-    return found
-
-
-def _hosts(entry: Entry) -> Mapping[str, str]:
-    return {name: address(entry.replaced(text)) for name, text in _values(entry, "=", ":").items()}
+def _values(
+    entry: Entry, *separators: str, read: Callable[[Entry], str] = Entry.text
+) -> Mapping[str, str]:
+    found = entry.pairs(*separators)
+    if None in found.values():
+        raise entry.error("has a name without a value")
+    return {name: read(entry.replaced(it.text())) for name, it in found.items() if it}
 
 
 def _ulimits(entry: Entry) -> Mapping[str, tuple[int, int]]:
-    found = {}
-    for name, limit in entry.mapping().items():
-        soft = hard = limit
-        if isinstance(limit.value, dict):
-            soft, hard = map(limit.only("soft", "hard").must, ("soft", "hard"))
-        found[name] = soft.whole(least=-1), hard.whole(least=-1)
-    return found
+    def limits(entry: Entry) -> tuple[int, int]:
+        if not isinstance(entry.value, dict):
+            return (entry.whole(least=-1),) * 2
+        soft, hard = map(entry.only("soft", "hard").must, ("soft", "hard"))
+        return soft.whole(least=-1), hard.whole(least=-1)
+
+    return {name: limits(limit) for name, limit in entry.mapping().items()}
 
 
 _RUN_OPTIONS: Final[Mapping[str, Callable[[Entry], Any]]] = {
@@ -338,7 +331,7 @@ _RUN_OPTIONS: Final[Mapping[str, Callable[[Entry], Any]]] = {
     **dict.fromkeys(("group_add", "dns_search", "dns_opt"), _texts),
     "dns": lambda entry: [address(it) for it in entry.entries()],
     "sysctls": _values,
-    "extra_hosts": _hosts,
+    "extra_hosts": lambda entry: _values(entry, "=", ":", read=address),
     "ulimits": _ulimits,
 }
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.services.compose.file import Entry, Project
+    from orchestrator.services.compose.file import Entry
+    from orchestrator.services.compose.project import Project
 
 _NAMED: Final = "volume "
 _MOST: Final = 64 << 20  # bytes that are copied from one folder

@@ -18,13 +18,13 @@ from orchestrator.errors import DeclarationError
 from orchestrator.services import options
 from orchestrator.services.hooks import PART
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
-from orchestrator.services.kafka.security import ADMIN, USER
+from orchestrator.services.kafka.clients import ADMIN, USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.services.hooks import Runtime
-    from orchestrator.services.kafka.security import BrokerSecurity
+    from orchestrator.services.kafka.clients import BrokerSecurity
 
 _NO_ACL: Final = "allow.everyone.if.no.acl.found"
 _CONTROLLER: Final = "localhost:9093"

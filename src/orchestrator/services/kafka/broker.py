@@ -12,8 +12,14 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
-from orchestrator.services.kafka.clients import Clients, kafka_python
-from orchestrator.services.kafka.security import USER, BrokerSecurity, Mechanism, Security
+from orchestrator.services.kafka.clients import (
+    USER,
+    BrokerSecurity,
+    Clients,
+    Mechanism,
+    Security,
+    kafka_python,
+)
 from orchestrator.services.kafka.topics import BrokerState
 from orchestrator.services.once import locked_property
 from orchestrator.services.options import Secret
@@ -213,15 +219,8 @@ class Broker(Service):
         name = self.alias if self._secured.tls is None else host_names(self.alias)[-1]
         return f"{name}:{INTERNAL_PORT}"
 
-    @property
-    def url(self) -> str:
-        """The same as `bootstrap`."""
-        return self.bootstrap
-
-    @property
-    def internal_url(self) -> str:
-        """The same as `internal_bootstrap`."""
-        return self.internal_bootstrap
+    url = bootstrap
+    internal_url = internal_bootstrap
 
     @property
     def _admin_bootstrap(self) -> str:
@@ -296,14 +295,11 @@ class Broker(Service):
                 with self._translate_errors(f"the topic {topic!r} could not be made"):
                     self._state.create(topic, partitions=partitions, settings=settings or {})
                 self._created[topic] = partitions, dict(settings or {})
-        had = self._created[topic]
-        asked = partitions, had[1] if settings is None else dict(settings)
-        if asked != had:
-            there, wanted = (
-                f"{count} partitions and settings {its}" for count, its in (had, asked)
-            )
+        count, its = self._created[topic]
+        if partitions != count or (settings is not None and dict(settings) != its):
             raise DeclarationError(
-                f"{topic!r} has {there} in this test already, and cannot have {wanted}"
+                f"{topic!r} has {count} partitions and settings {its} in this test already, and "
+                f"cannot have {partitions} partitions and settings {settings}"
             )
         return topic
 
@@ -344,21 +340,13 @@ class Broker(Service):
         if not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise DeclarationError(f"consume(timeout={timeout!r}) cannot be used: expected seconds")
         reader = self._clients.reader(topic, self._state.partition_count)
-        cause: Exception | None = None
-        try:
+        place = f"of {count} records came from topic {topic!r} in {timeout:g} s"
+        with self._translate_errors(f"0 {place}"):
             records = reader.read(count, timeout=timeout)
-        except kafka_python().errors.KafkaError as error:
-            records, cause = [], error
-        if len(records) == count:
-            return records
-        why = f": {cause}" if cause else ""
-        if cause is None and not self._state.partition_count(topic):
-            why = ": there is no such topic"
-        raise ServiceError(
-            f"{self.alias}: {len(records)} of {count} records came from topic {topic!r} in "
-            f"{timeout:g} s{why}",
-            service=self.alias,
-        ) from cause
+            if len(records) == count:
+                return records
+            why = "" if self._state.partition_count(topic) else ": there is no such topic"
+        raise ServiceError(f"{self.alias}: {len(records)} {place}{why}", service=self.alias)
 
     def lag(self, group: str, topic: str) -> int:
         """How many records of a topic a consumer group has not committed yet, now.

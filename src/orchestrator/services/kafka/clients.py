@@ -1,4 +1,4 @@
-"""The kafka-python clients of one handle: opened for a test, closed after it."""
+"""The kafka-python clients of one handle, and how they prove who they are."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import functools
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import OwnStack, driver
-from orchestrator.services.options import masked
+from orchestrator.services.options import Secret, masked
 from orchestrator.services.tls import PemFiles
 
 if TYPE_CHECKING:
@@ -21,34 +22,107 @@ if TYPE_CHECKING:
     import kafka
     from kafka.consumer.fetcher import ConsumerRecord
 
+    from orchestrator.services.tls import Tls
+
+Security = Literal["plaintext", "sasl_plaintext", "ssl", "sasl_ssl"]
+Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
+USER: Final = "test"
+ADMIN: Final = "admin"
 _POLL: Final = 0.1
 _TIMEOUT: Final = 10_000  # milliseconds; nothing a test's client does may take for ever
 _CLOSE: Final = 5.0  # seconds, for a client that a test left open, when its broker does not answer
-_CLOSE_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "KafkaProducer": {"timeout": _CLOSE},
-    "KafkaConsumer": {"timeout_ms": int(_CLOSE * 1000)},
-    "KafkaAdminClient": {},
-}
-_TIMEOUTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "KafkaProducer": {
-        "max_block_ms": _TIMEOUT,
-        "request_timeout_ms": _TIMEOUT,
-        "delivery_timeout_ms": 2 * _TIMEOUT,
-    },
-    "KafkaConsumer": {"request_timeout_ms": _TIMEOUT, "consumer_timeout_ms": _TIMEOUT},
+# Of each kind of client: what it is made with, and what its `close` is given.
+_KINDS: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
+    "KafkaProducer": (
+        {"max_block_ms": _TIMEOUT, "delivery_timeout_ms": 2 * _TIMEOUT},
+        {"timeout": _CLOSE},
+    ),
+    "KafkaConsumer": ({"consumer_timeout_ms": _TIMEOUT}, {"timeout_ms": int(_CLOSE * 1000)}),
     # It refuses what is over this number instead of letting it wait, and threads share one client.
-    "KafkaAdminClient": {
-        "request_timeout_ms": _TIMEOUT,
-        "max_in_flight_requests_per_connection": 1000,
-    },
+    "KafkaAdminClient": ({"max_in_flight_requests_per_connection": 1000}, {}),
 }
-_LOG_REQUESTS: Final = ("kafka.net.connection", "kafka.protocol.parser")
+_ALL_KINDS: Final = {
+    "request_timeout_ms": _TIMEOUT,
+    "bootstrap_timeout_ms": _TIMEOUT,
+    "reconnect_backoff_max_ms": 250,
+}
 _METADATA_PAUSE: Final = 10  # milliseconds
-_RECONNECT: Final = {"bootstrap_timeout_ms": _TIMEOUT, "reconnect_backoff_max_ms": 250}
-
-
+_LOG_REQUESTS: Final = ("kafka.net.connection", "kafka.protocol.parser")
 _CLOSING: Final = "orchestrator"
 _NO_CODEC: Final = "compression codec not found"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerSecurity:
+    """What a broker asks its clients for, and the answers, made for one class; by default nothing.
+
+    A broker that checks anything has one more published listener, which no test uses: the service's
+    own administration comes by it, as the user ``admin``. So whatever the clients' listeners ask
+    for, or do not, they give nobody more than a client's rights.
+
+    Attributes:
+        protocol: How a test's clients connect, in Kafka's word for it.
+        mechanism: How they prove their password, with SASL; empty without.
+        user: Who they are then.
+        admin_mechanism: How the administrator proves that of `ADMIN`.
+        tls: The certificates, with TLS.
+    """
+
+    protocol: str = "PLAINTEXT"
+    mechanism: str = ""
+    user: str = USER
+    password: Secret = field(default=Secret(), repr=False)
+    admin_mechanism: str = ""
+    admin_password: Secret = field(default=Secret(), repr=False)
+    tls: Tls | None = None
+
+    def client_settings(self) -> dict[str, Any]:
+        """kafka-python's keyword arguments for a test's client."""
+        context = {} if self.tls is None else {"ssl_context": self.tls.client_context}
+        return {**self._login(), **context}
+
+    def admin_settings(self) -> Mapping[str, Any]:
+        """kafka-python's keyword arguments for the administrator."""
+        if not self.admin_mechanism:
+            return {}
+        return _login("SASL_PLAINTEXT", self.admin_mechanism, ADMIN, self.admin_password)
+
+    def confluent_settings(self) -> dict[str, str]:
+        """confluent-kafka's settings for a test's client."""
+        settings = {
+            name.replace("_plain_", "_").replace("_", "."): value
+            for name, value in self._login().items()
+        }
+        if self.tls is not None:
+            settings["ssl.ca.pem"] = self.tls.authority.decode()
+            if self.tls.client is not None:
+                settings["ssl.certificate.pem"] = self.tls.client.certificate.decode()
+                settings["ssl.key.pem"] = Secret(self.tls.client.key.decode())
+        return settings
+
+    def tls_files(self, files: PemFiles) -> dict[str, str]:
+        """Write what a client needs to files: kafka-python's names for them to their paths."""
+        if self.tls is None:
+            return {}
+        paths = {"ssl_cafile": files.write("ca.pem", self.tls.authority)}
+        if self.tls.client is not None:
+            paths["ssl_certfile"] = files.write("client.pem", self.tls.client.certificate)
+            paths["ssl_keyfile"] = files.write("client.key", self.tls.client.key)
+        return paths
+
+    def _login(self) -> dict[str, str]:
+        if self.mechanism:
+            return _login(self.protocol, self.mechanism, self.user, self.password)
+        return {} if self.tls is None else {"security_protocol": self.protocol}
+
+
+def _login(protocol: str, mechanism: str, user: str, password: Secret) -> dict[str, str]:
+    return {
+        "security_protocol": protocol,
+        "sasl_mechanism": mechanism,
+        "sasl_plain_username": user,
+        "sasl_plain_password": password,
+    }
 
 
 def kafka_python() -> ModuleType:
@@ -79,7 +153,7 @@ class Clients:
 
     def open_admin(self, **config: Any) -> kafka.KafkaAdminClient:
         """Open a client of the administrator's, who may do everything."""
-        return self._opened("KafkaAdminClient", self._admin, (), config)
+        return self.open("KafkaAdminClient", **{**self._admin, **config})
 
     def open(self, kind: str, *arguments: Any, **config: Any) -> Any:
         """Open a client of kafka-python, by its class's name; `config` goes over our settings.
@@ -87,19 +161,11 @@ class Clients:
         Raises:
             MissingDriverError: What ``compression_type`` names is not installed.
         """
-        return self._opened(kind, self._settings, arguments, config)
-
-    def _opened(
-        self,
-        kind: str,
-        settings: Mapping[str, Any],
-        arguments: Sequence[Any],
-        config: Mapping[str, Any],
-    ) -> Any:
-        ours = {**settings, **_RECONNECT, **_TIMEOUTS[kind], **_closing_sockets()}
+        settings, closing = _KINDS[kind]
+        ours = {**self._settings, **_ALL_KINDS, **settings, **_closing_sockets()}
         client = _construct(getattr(kafka_python(), kind), arguments, {**ours, **config})
         with self._lock:
-            self._open.callback(client.close, **_CLOSE_ARGUMENTS[kind])
+            self._open.callback(client.close, **closing)
         _pause_less(client, config.get("retry_backoff_ms", _METADATA_PAUSE))
         return client
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from orchestrator.errors import DeclarationError
 from orchestrator.probes.waiting import deadline_of, poll
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
-from orchestrator.services.kafka.clients import kafka_python
-from orchestrator.services.kafka.security import ADMIN
+from orchestrator.services.kafka.clients import ADMIN, kafka_python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -216,12 +216,10 @@ class BrokerState:
         """How many records of a topic a group has not committed yet."""
         partitions = self._partitions(topic)
         ends = self._offsets(topic, partitions, which="LATEST")
-        committed = {}
+        committed = self._offsets(topic, partitions, which="EARLIEST")
         if self._listed(group) is not None:
             found = self.admin.list_group_offsets({group: list(ends)})[group]
-            committed = {key: at.offset for key, at in found.items() if at.offset >= 0}
-        if len(committed) < len(ends):
-            committed = {**self._offsets(topic, partitions, which="EARLIEST"), **committed}
+            committed |= {key: at.offset for key, at in found.items() if at.offset >= 0}
         return sum(max(0, end - committed[partition]) for partition, end in ends.items())
 
     def wait_for_group(self, group: str, topic: str, *, lag: int | None, timeout: float) -> None:
