@@ -163,9 +163,8 @@ class Broker(Service):
         if "_clients" not in self.__dict__:
             return
         with contextlib.closing(self._clients):
-            outlives = self.scope == "process" or bool(self._part)
-            if outlives and self._test == self._part:  # the next class finds nothing of this
-                self._state.clear()
+            if self._test == self._part and (self._part or self.scope == "process"):
+                self._state.clear()  # the next class finds nothing of this one
 
     def secrets(self) -> Sequence[str]:
         """Both passwords."""

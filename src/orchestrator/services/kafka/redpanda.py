@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from orchestrator.errors import DeclarationError
 from orchestrator.probes.waiting import deadline_of, poll
+from orchestrator.services import options
 from orchestrator.services.kafka.broker import ADMIN_PORT, EXTERNAL_PORT, INTERNAL_PORT, Broker
 from orchestrator.services.kafka.clients import ADMIN, kafka_python
 
@@ -55,14 +55,13 @@ class Redpanda(Broker):
     def check_options(self) -> None:
         """Raise DeclarationError for a value that cannot work."""
         super().check_options()
-        if not isinstance(self.settings, Mapping) or not all(
-            map(_is_property, self.settings.items())
-        ):
-            raise DeclarationError(
-                f"Redpanda(settings={self.settings!r}) cannot be used: expected a mapping of "
-                "cluster properties, such as 'log_segment_ms', to text, numbers, truth values or "
-                "lists of texts"
-            )
+        options.check(
+            self,
+            "settings",
+            isinstance(self.settings, Mapping) and all(map(_is_property, self.settings.items())),
+            "a mapping of cluster properties, such as 'log_segment_ms', to text, numbers, truth "
+            "values or lists of texts",
+        )
 
     @property
     def _names_users(self) -> bool:
@@ -147,6 +146,7 @@ class Redpanda(Broker):
 
 def _is_property(item: tuple[object, object]) -> bool:
     name, value = item
-    single = isinstance(value, (str, int, float))
-    several = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return isinstance(name, str) and _PROPERTY.fullmatch(name) is not None and (single or several)
+    good = isinstance(value, (str, int, float)) or (
+        isinstance(value, list) and options.is_words(value)
+    )
+    return isinstance(name, str) and _PROPERTY.fullmatch(name) is not None and good
