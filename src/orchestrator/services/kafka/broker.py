@@ -132,14 +132,14 @@ class Broker(Service):
 
         With SCRAM it has a user of its own, too, whom all other names are refused.
         """
-        if not self._names_users:
-            yield self.copy_with(_test=name, _part=name)
-            return
-        secured = replace(self._secured, user=name, password=Secret(options.random_password()))
+        secured = self._secured
+        if self._names_users:
+            secured = replace(secured, user=name, password=Secret(options.random_password()))
         handle = self.copy_with(_test=name, _part=name, _secured=secured)
-        state = handle._state  # noqa: SLF001 - of our own copy
-        state.create_user(name, secured.mechanism, secured.password)
-        state.allow(handle.prefix, user=name)
+        if self._names_users:
+            state = handle._state  # noqa: SLF001 - of our own copy
+            state.create_user(name, secured.mechanism, secured.password)
+            state.allow(handle.prefix, user=name)
         yield handle
 
     @property
@@ -177,17 +177,13 @@ class Broker(Service):
     def server_info(self) -> Mapping[str, object]:
         """Version, cluster, broker and where it listens."""
         cluster, broker = self._state.identity()
+        version = self._version_in_log.findall(self.logs())[-1:] or ["of an unknown version"]
         return {
-            "server": f"{type(self).__name__} {self._version}",
+            "server": f"{type(self).__name__} {version[0]}",
             "cluster": cluster,
             "broker": broker,
             "listeners": f"{self.security} at {self.bootstrap} and {self.internal_bootstrap}",
         }
-
-    @locked_property
-    def _version(self) -> str:
-        found = self._version_in_log.findall(self.logs())
-        return found[-1] if found else "of an unknown version"
 
     @locked_property
     def _clients(self) -> Clients:
@@ -262,10 +258,7 @@ class Broker(Service):
 
         With ``scope="run"`` it may do what the test's other clients may.
         """
-        if self._part:  # it may do what any client may
-            made: kafka.KafkaAdminClient = self._clients.open("KafkaAdminClient")
-            return made
-        return self._clients.open_admin()
+        return self._clients.open("KafkaAdminClient") if self._part else self._clients.open_admin()
 
     def topic(
         self, name: str, partitions: int = 1, *, settings: Mapping[str, str] | None = None
