@@ -78,12 +78,7 @@ class Compose:
 
     @locked_property
     def _services(self) -> Mapping[str, Container]:
-        """The declarations of the services, by name; reads the file the first time.
-
-        Raises:
-            DeclarationError: It cannot be read, or asks for what is not supported.
-            MissingDriverError: PyYAML is not installed.
-        """
+        """The declarations of the services, by name; reads the file the first time."""
         from orchestrator.services.compose.project import read_project
         from orchestrator.services.compose.service import to_containers
 

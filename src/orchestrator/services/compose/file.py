@@ -213,12 +213,7 @@ class Entry:
 
 
 def read_file(source: Source) -> Entry:
-    """All that a file says.
-
-    Raises:
-        DeclarationError: It cannot be read, or is no YAML.
-        MissingDriverError: PyYAML is not installed.
-    """
+    """All that a file says; without PyYAML a MissingDriverError."""
     yaml = driver("yaml", extra="compose")
     try:
         content = source.file.read_bytes()

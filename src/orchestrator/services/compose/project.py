@@ -37,7 +37,6 @@ _DEFAULT: Final = "default"
 class Project:
     """What of a Compose file is meant: the services to run, and what is declared beside them."""
 
-    file: Path
     services: Mapping[str, Entry]
     top: Entry
 
@@ -55,16 +54,7 @@ class Project:
 
 
 def read_project(file: Path, wanted: Sequence[str] | None) -> Project:
-    """Read a Compose file.
-
-    Args:
-        file: Its path.
-        wanted: The services to run; all that have no profile without.
-
-    Raises:
-        DeclarationError: It cannot be read, or is no Compose file of the supported kind.
-        MissingDriverError: PyYAML is not installed.
-    """
+    """Read a Compose file; without `wanted`, all services are meant that have no profile."""
     dotenv = file.parent / ".env"
     below = read_env_file(dotenv, os.environ) if dotenv.is_file() else {}
     name = {"COMPOSE_PROJECT_NAME": file.resolve().parent.name}
@@ -75,7 +65,7 @@ def read_project(file: Path, wanted: Sequence[str] | None) -> Project:
     services = top.must("services").mapping()
     for service in services.values():
         service.mapping()
-    return Project(file, {it: services[it] for it in _selected(top, wanted)}, top)
+    return Project({it: services[it] for it in _selected(top, wanted)}, top)
 
 
 @dataclass(frozen=True)
@@ -133,11 +123,7 @@ def _selected(top: Entry, wanted: Sequence[str] | None) -> Sequence[str]:
 def read_env_file(
     file: Path, variables: Mapping[str, str], *, raw: bool = False
 ) -> Mapping[str, str]:
-    """The variables of an ``.env`` or an ``env_file``.
-
-    Raises:
-        DeclarationError: It cannot be read, or a line of it is no ``NAME=value``.
-    """
+    """The variables of an ``.env`` or an ``env_file``."""
     try:
         return read_variables(file.read_text(encoding="utf-8"), variables, raw=raw)
     except (OSError, UnicodeDecodeError) as error:

@@ -120,11 +120,7 @@ def to_containers(
     startup_timeout: float,
     allow: Sequence[str | Path] = (),
 ) -> Mapping[str, Container]:
-    """The declarations of a file's services, by name.
-
-    Raises:
-        DeclarationError: One asks for what is not supported; the message says what, and where.
-    """
+    """The declarations of a file's services, by name."""
     linked = links(project)
     found: dict[str, Container] = {}
     shared: set[str] = set()
@@ -163,14 +159,11 @@ def to_containers(
                 startup_timeout=startup_timeout,
             )
         except DeclarationError as error:
-            raise (
-                error
-                if str(error).startswith(f"{project.file}")
-                else service.error(f"cannot run: {error}")
-            ) from None
+            placed = str(error).startswith(f"{service.source.file}")
+            raise (error if placed else service.error(f"cannot run: {error}")) from None
         own = {"_extras": extras, "_tmpfs": files.tmpfs, "_secrets": files.secrets}
         found[name] = container.copy_with(**own)
-        name_declaration(found[name], f"{project.file}: service {name!r}")
+        name_declaration(found[name], f"{service.source.file}: service {name!r}")
     return found
 
 

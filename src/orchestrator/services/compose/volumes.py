@@ -54,19 +54,10 @@ class _Mount:
 class FileSystem:
     """What is mounted and copied for one service.
 
-    Args:
-        name: The service's name.
-        service: Its entry.
-        project: The file, with the volumes, secrets and configs that it declares.
-        allow: What may be copied from outside of the project's folder.
-
     Attributes:
         tmpfs: Container path to mount options.
         mounts: Container path to an engine's socket that is allowed.
         secrets: What logs and errors never show.
-
-    Raises:
-        DeclarationError: An entry is not supported, or what it names may not get into a container.
     """
 
     def __init__(

@@ -58,14 +58,8 @@ class BrokerSecurity:
 
     A broker that checks anything has one more published listener, which no test uses: the service's
     own administration comes by it, as the user ``admin``. So whatever the clients' listeners ask
-    for, or do not, they give nobody more than a client's rights.
-
-    Attributes:
-        protocol: How a test's clients connect, in Kafka's word for it.
-        mechanism: How they prove their password, with SASL; empty without.
-        user: Who they are then.
-        admin_mechanism: How the administrator proves that of `ADMIN`.
-        tls: The certificates, with TLS.
+    for, or do not, they give nobody more than a client's rights. Without SASL, `mechanism` is
+    empty.
     """
 
     protocol: str = "PLAINTEXT"
@@ -126,11 +120,7 @@ def _login(protocol: str, mechanism: str, user: str, password: Secret) -> dict[s
 
 
 def kafka_python() -> ModuleType:
-    """The module `kafka`.
-
-    Raises:
-        MissingDriverError: kafka-python is not installed.
-    """
+    """The module `kafka`; without kafka-python a MissingDriverError."""
     return driver("kafka", extra="kafka")
 
 
