@@ -120,10 +120,14 @@ class WorkerScores:
         self._channel = channel
         os.close(descriptor)
 
-    def running(self, ordinal: int | None) -> None:
+    def running(self, ordinal: int) -> None:
         """Note the place of the test that runs now."""
         self._channel.end_child()
-        self._numbers[0] = _NONE if ordinal is None else ordinal
+        self._numbers[0] = ordinal
+
+    def over(self) -> None:
+        """Note that no test runs now: what it brought is noted, or sent."""
+        self._numbers[0] = _NONE
 
     def passed(self, ordinal: int, seconds: float) -> bool:
         """Note that a test has passed; returns whether that can be noted here."""

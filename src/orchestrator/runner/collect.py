@@ -164,7 +164,7 @@ def _key(test: Any, taken: Mapping[str, object]) -> str:
         names = (f"{class_name(cls)}{f' {n}' if n > 1 else ''}" for n in itertools.count(1))
         return next(name for name in names if name not in taken)
     if cls.__module__ == "unittest.loader":  # one class stands for every failed import
-        return described(test).id
+        return id_of(test)
     module = sys.modules.get(cls.__module__)
     if any(hasattr(module, fixture) for fixture in _MODULE_FIXTURES):
         return cls.__module__
@@ -213,11 +213,12 @@ def _parts(suite: Any) -> Sequence[Any]:
 
 def described(test: Any) -> Test:
     """A test as reports know it."""
-    owner = owner_of(test)
-    if is_suite(test):
-        return Test(id=owner, owner=owner, title=owner)
-    id_ = str(test.id()) if hasattr(test, "id") else owner
-    return Test(id=id_, owner=owner, title=_title(test))
+    return Test(id=id_of(test), owner=owner_of(test), title=title_of(test))
+
+
+def id_of(test: Any) -> str:
+    """The name by which a test is known: a suite's is its class."""
+    return owner_of(test) if is_suite(test) or not hasattr(test, "id") else str(test.id())
 
 
 def class_name(cls: type) -> str:
@@ -234,10 +235,8 @@ def owner_of(test: Any) -> str:
 
 def title_of(test: Any) -> str:
     """A test in unittest's words: its name, and its docstring's first line below."""
-    return class_name(type(test)) if is_suite(test) else _title(test)
-
-
-def _title(test: Any) -> str:
+    if is_suite(test):
+        return class_name(type(test))
     try:
         summary = test.shortDescription()
     except Exception:  # noqa: BLE001 - a broken description must not lose the test

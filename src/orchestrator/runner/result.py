@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.collect import described, is_suite, owner_of, title_of
+from orchestrator.runner.collect import described, id_of, is_suite, owner_of, title_of
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
@@ -303,7 +303,7 @@ class Result(unittest.TestResult):
             records = tuple(execution.record(self._stands) for execution in ended)
             self._report(Ended(ordinal=self._ordinal or 0, records=records, over=over))
         if over:
-            self._scores.running(None)
+            self._scores.over()
             self._forget()
 
     def _plainly_passed(self, execution: _Execution) -> bool:
@@ -311,8 +311,8 @@ class Result(unittest.TestResult):
         ordinal = self._ordinal
         if ordinal is None or execution.entries:
             return False
-        as_collected = self._names.get(ordinal) == described(execution.test)
-        return as_collected and self._scores.passed(ordinal, execution.seconds)
+        known = self._names[ordinal].id == id_of(execution.test)
+        return known and self._scores.passed(ordinal, execution.seconds)
 
     def _forget(self) -> None:
         """Put names for the tests in the lists: they are kept alive no longer, but still count."""

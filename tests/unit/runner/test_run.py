@@ -210,7 +210,7 @@ class ScoresTest(unittest.TestCase):
         worker.running(1)
         self.assertEqual(1, parent.running)
         self.assertTrue(worker.passed(1, 0.5))
-        worker.running(None)
+        worker.over()
         self.assertEqual((None, [-1.0, 0.5, -1.0]), (parent.running, list(parent.seconds(3))))
         self.assertFalse(worker.passed(1 << 20, 0.5), "more tests than there is room for")
         os.close(channel._descriptor)
