@@ -235,7 +235,7 @@ class SnapshotTest(unittest.TestCase):
     def damage(self, snapshot: Snapshot) -> None:
         """Cut a file of a snapshot."""
         image = find_lock(Settings.from_environment()).entries["postgres"].reference.pinned
-        inside = ["--entrypoint", "sh", image, "-c", ": > /it/global/pg_control"]
+        inside = ["--entrypoint", "sh", image, "-c", ": > /it/data.tar"]
         argv = ["docker", "run", "--rm", "--volume", f"{snapshot.volume}:/it", *inside]
         subprocess.run(argv, check=True)
 

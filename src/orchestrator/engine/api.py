@@ -205,7 +205,7 @@ class Ending:
 class ImageInfo:
     """An image on this machine; its id is the config digest, as `name@sha256:…` in repo_digests.
 
-    `command` is what it runs by itself (``CMD``).
+    `entrypoint` and `command` are what it runs by itself.
     """
 
     id: str
@@ -215,6 +215,7 @@ class ImageInfo:
     architecture: str
     size: int
     variant: str = ""
+    entrypoint: Sequence[str] = ()
     command: Sequence[str] = ()
 
 
@@ -284,6 +285,7 @@ class ExecResult:
 
 def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
     """Read the daemon's answer about an image (``GET /images/NAME/json``)."""
+    config = inspected.get("Config") or {}
     return ImageInfo(
         id=inspected["Id"],
         tags=tuple(inspected.get("RepoTags") or ()),
@@ -292,7 +294,8 @@ def image_info(inspected: Mapping[str, Any]) -> ImageInfo:
         architecture=inspected["Architecture"],
         variant=inspected.get("Variant") or "",
         size=inspected["Size"],
-        command=tuple((inspected.get("Config") or {}).get("Cmd") or ()),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        command=tuple(config.get("Cmd") or ()),
     )
 
 

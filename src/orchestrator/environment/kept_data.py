@@ -6,17 +6,14 @@ Nothing here is an error of the class: without a snapshot its server starts as e
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import logging
-import tarfile
 import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import Label, VolumeMount
+from orchestrator.engine.api import Copy, Label, VolumeMount
 from orchestrator.errors import EngineUnavailableError, OrchestratorError, printable
-from orchestrator.services.hooks import SNAPSHOT
+from orchestrator.services.hooks import SNAPSHOT, SNAPSHOT_DATA
 from orchestrator.services.once import ProcessLock
 from orchestrator.sessions import (
     Snapshot,
@@ -131,7 +128,6 @@ class KeptData:
         made = Snapshot(
             key=key.text,
             volume=session.name("snapshot"),
-            check=_check(tar),
             size=len(tar),
             test_class=context.test_class,
             service=self._alias,
@@ -157,7 +153,7 @@ class KeptData:
             engine.create_volume(made.volume, labels=labels)
         mount = VolumeMount(volume=made.volume, path=SNAPSHOT, no_copy=True)
         with context.filler(mount, image=self._image) as filler:
-            engine.unpack(filler, tar, folder=SNAPSHOT)
+            engine.copy_into(filler, [Copy(path=SNAPSHOT_DATA, source=tar)])
 
 
 def snapshot_mounts(snapshot: Snapshot | None, context: StartContext) -> list[VolumeMount]:
@@ -170,10 +166,3 @@ def snapshot_mounts(snapshot: Snapshot | None, context: StartContext) -> list[Vo
             volume=snapshot.volume, path=SNAPSHOT, read_only=True, no_copy=True, labels=labels
         )
     ]
-
-
-def _check(tar: bytes) -> str:
-    """A checksum of names and sizes, as ``find``, ``stat``, ``sort`` and ``md5sum`` make it."""
-    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-        lines = sorted(f"{it.size} ./{it.name}\n".encode() for it in archive if it.isfile())
-    return hashlib.md5(b"".join(lines), usedforsecurity=False).hexdigest()

@@ -27,6 +27,8 @@ HANDLES: Final = "_orchestrator_handles"
 """Where a test class, and each test, keeps its running services by declaration."""
 SNAPSHOT: Final = "/orchestrator/snapshot"
 """Where a server that starts from a snapshot finds it."""
+SNAPSHOT_DATA: Final = f"{SNAPSHOT}/data.tar"
+"""What is in it: a tar, as a file costs less to read than a thousand."""
 PART: Final = "run_"
 """What the names of the parts begin with that classes have of shared servers."""
 _DECLARED_AS: Final = "_declared_as"
@@ -320,8 +322,8 @@ class Hooks(Declaration):
         """What the data depend on that `prepare` leaves; None when no other server may have them.
 
         Asked of the declaration, with the id of the image. When a server was prepared for the same
-        before, `running.snapshot` says what is mounted at `SNAPSHOT` when the hooks are asked for
-        files and entry point, and `restored` is called instead of `prepare`.
+        before, `running.snapshot` says so when the hooks are asked for files and entry point, the
+        data are at `SNAPSHOT_DATA`, and `restored` is called instead of `prepare`.
         """
         return None
 

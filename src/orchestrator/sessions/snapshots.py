@@ -37,8 +37,7 @@ class Snapshot:
     Attributes:
         key: What it is a snapshot of.
         volume: The volume's name.
-        check: A checksum of the names and sizes of its files.
-        size: Bytes.
+        size: Bytes, of the tar that is in it.
         test_class: The class for which it was made.
         service: The alias in that class.
         marker: The volume that keeps it; empty for one that goes with its session.
@@ -48,7 +47,6 @@ class Snapshot:
 
     key: str
     volume: str
-    check: str
     size: int
     test_class: str = ""
     service: str = ""
@@ -70,7 +68,6 @@ def list_snapshots(engine: Engine, *, key: str | None = None) -> Sequence[Snapsh
                 Snapshot(
                     key=its_key,
                     volume=volume,
-                    check=str(about["check"]),
                     size=int(about["size"]),
                     test_class=str(about["class"]),
                     service=str(about["service"]),
@@ -86,12 +83,7 @@ def list_snapshots(engine: Engine, *, key: str | None = None) -> Sequence[Snapsh
 def keep_snapshot(engine: Engine, session: Session, made: Snapshot) -> None:
     """Let a volume of the session's outlive it, as a snapshot."""
     marker = session.name("snapshot")
-    about = {
-        "check": made.check,
-        "size": made.size,
-        "class": made.test_class,
-        "service": made.service,
-    }
+    about = {"size": made.size, "class": made.test_class, "service": made.service}
     labels = {
         **session.labels(),
         Label.KEPT: f"volume:{made.volume}",

@@ -101,12 +101,15 @@ class Postgres(PostgresServer):
         """
         handles = (self, *map(self.in_database, self.databases))
         setup.check_migrations(handles, key=fingerprint.migration_key)
-        if not self._from_snapshot:
+        if not self._starts_itself:
             return super().server_env()
-        known = {self.username: self.password or "", **self._role_passwords}
-        if self._superuser_password:
-            known = {self._superuser: self._superuser_password}
-        return {**super().server_env(), snapshots.PASSWORDS: snapshots.passwords(known)}
+        statements = self._first_statements
+        if self._from_snapshot:
+            known = {self.username: self.password or "", **self._role_passwords}
+            if self._superuser_password:
+                known = {self._superuser: self._superuser_password}
+            statements = [snapshots.password(*it) for it in known.items()]
+        return {**super().server_env(), snapshots.STATEMENTS: snapshots.script(statements)}
 
     def prepare(self) -> None:
         """Make roles, databases and extensions, and run the migrations."""

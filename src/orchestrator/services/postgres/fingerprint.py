@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from orchestrator.services.postgres.server import PostgresServer
 
-_FORMAT: Final = 2  # of snapshots, and of how it is made
+_FORMAT: Final = 3  # of snapshots, and of how it is made
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-# The entry point takes these from elsewhere, or would not find what the handle says.
-_UNSURE: Final = ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 
@@ -82,15 +80,11 @@ def _is_known(service: PostgresServer, own: type[Hooks]) -> bool:
     hooks = {name for name in dir(Hooks) if callable(getattr(Hooks, name))} - set(dir(object))
     if any(name in vars(base) for base in between for name in hooks):
         return False
-    names = [service.username, *service.roles]
     scripts = [file for file in service.init if str(file).endswith(".sh")]
-    return not (
-        service.command is not None
-        or any(name in _UNSURE or name.endswith("_FILE") for name in service.env)
-        or any(name.lower() == "password_encryption" for name in service.settings)
-        or any("\n" in name for name in names)
-        or not (service.password or "").isascii()
-        or (scripts and service.tmpfs)  # what they write there is not seen
+    return (
+        service.command is None
+        and service._is_plain  # noqa: SLF001 - our own
+        and not (scripts and service.tmpfs)  # what they write there is not seen
     )
 
 

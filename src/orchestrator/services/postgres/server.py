@@ -17,8 +17,9 @@ from orchestrator.errors import DeclarationError, ServiceError
 from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import Extras
-from orchestrator.services.once import ProcessLock
+from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.postgres import setup, snapshots
+from orchestrator.services.postgres.admin import quoted
 from orchestrator.services.postgres.setup import check_migration
 from orchestrator.services.service import Service
 
@@ -36,6 +37,10 @@ SUPERUSER: Final = "orchestrator"
 """Of a server that a run shares."""
 _INIT_SUFFIXES: Final = (".sql", ".sql.gz", ".sh")
 _FIRST: Final = "orchestrator.sql"  # with scope="run"
+_ENTRYPOINT: Final = ["docker-entrypoint.sh"]
+# With these in `env` it makes something else than the handle says.
+_OTHERWISE: Final = ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
+_THERE: Final = ("postgres", "template0", "template1")
 _INIT_FOLDER: Final = "/docker-entrypoint-initdb.d"
 # Others rely on where the server listens and keeps its data. Names have no case.
 _OURS: Final = ("port", "listen_addresses", "unix_socket_directories", "data_directory")
@@ -177,6 +182,18 @@ class PostgresServer(Service):
         }
 
     @property
+    def _first_statements(self) -> Sequence[str]:
+        """What makes of a new server that which the image's entry point would."""
+        password = self._superuser_password or self.password or ""
+        create = [f"create database {quoted(self.database)}"]
+        return [
+            snapshots.LET_IN,
+            snapshots.password(self._superuser, password),
+            *([] if self.database in _THERE else create),
+            *self._before_init,
+        ]
+
+    @property
     def _initdb(self) -> Sequence[str]:
         """A log in small pieces, as a snapshot has a whole one, which is nearly empty."""
         return ("--no-sync", *(["--wal-segsize=1"] if self._in_memory else []))
@@ -211,13 +228,11 @@ class PostgresServer(Service):
         Raises:
             DeclarationError: A file cannot be read.
         """
-        if self._from_snapshot:
+        if self._starts_itself:
             return {}
         files = {}
         if self.scope == "run":
-            files[f"{_INIT_FOLDER}/000-{_FIRST}"] = setup.before_init(
-                self.username, database=self.database, superuser=self._superuser
-            )
+            files[f"{_INIT_FOLDER}/000-{_FIRST}"] = snapshots.script(self._before_init).encode()
         for number, file in enumerate(self.init, start=len(files)):
             content = options.read_file(self, "init", file)
             name = Path(file).name
@@ -243,9 +258,12 @@ class PostgresServer(Service):
         )
 
     def server_entrypoint(self) -> Sequence[str] | None:
-        """That of the image, unless its work has been done for another server."""
+        """That of the image, where it has more to do than to make a database."""
+        if not self._starts_itself:
+            return None
         snapshot = self.running.snapshot
-        return None if snapshot is None else snapshots.entrypoint(snapshot.check, memory=MEMORY)
+        memory = MEMORY if self._in_memory else None
+        return snapshots.entrypoint(snapshot and snapshot.size, memory=memory)
 
     def server_tmpfs(self) -> Mapping[str, str]:
         """The memory that holds the data."""
@@ -253,7 +271,7 @@ class PostgresServer(Service):
 
     def server_links(self) -> Mapping[str, str]:
         """The data are in the memory, until they are saved."""
-        return {DATA: MEMORY} if self._in_memory and not self._from_snapshot else {}
+        return {DATA: MEMORY} if self._in_memory and not self._starts_itself else {}
 
     def readiness(self) -> Probe:
         """It asks for a password over TCP; the temporary server of the first start cannot."""
@@ -268,6 +286,36 @@ class PostgresServer(Service):
     def _from_snapshot(self) -> bool:
         """Whether it starts from data that another server has prepared."""
         return self._runtime is not None and self.running.snapshot is not None
+
+    @locked_property
+    def _starts_itself(self) -> bool:
+        """Whether it is started without the image's entry point, and the server that this starts.
+
+        What only the container shows is left to its script.
+        """
+        if self._runtime is None or self._from_snapshot or self.init or not self._is_plain:
+            return self._from_snapshot
+        image = self.running.engine.images.find(self.running.image_id)
+        return image is not None and list(image.entrypoint) == _ENTRYPOINT
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether roles and passwords can be made as we would, instead of the entry point."""
+        return not (
+            any(name in _OTHERWISE or name.endswith("_FILE") for name in self.env)
+            or any(name.lower() == "password_encryption" for name in self.settings)
+            or any("\n" in name for name in (self.database, self.username, *self.roles))
+            or not (self.password or "").isascii()
+        )
+
+    @property
+    def _before_init(self) -> Sequence[str]:
+        """What comes before anybody's init files."""
+        if self.scope != "run":
+            return ()
+        return setup.before_init(
+            self.username, database=self.database, superuser=self._superuser
+        )
 
     @property
     def _in_memory(self) -> bool:

@@ -43,12 +43,12 @@ _NEEDS_SUPERUSER: Final = """
 """
 
 
-def before_init(user: str, *, database: str, superuser: str) -> bytes:
-    """The first init file: what others make is of the declared user, a superuser until `seal`."""
+def before_init(user: str, *, database: str, superuser: str) -> Sequence[str]:
+    """What comes first: what others make is of the declared user, a superuser until `seal`."""
     return (
-        f"create role {quoted(user)} superuser;\n"
-        f"alter role {superuser} in database {quoted(database)} set role = {literal(user)};\n"
-    ).encode()
+        f"create role {quoted(user)} superuser",
+        f"alter role {superuser} in database {quoted(database)} set role = {literal(user)}",
+    )
 
 
 def unseal(admin: Admin, user: str, password: str) -> None:

@@ -13,14 +13,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.services.hooks import SNAPSHOT
+from orchestrator.services.hooks import SNAPSHOT_DATA
 from orchestrator.services.postgres.admin import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-PASSWORDS: Final = "ORCHESTRATOR_PASSWORDS"
-"""The variable with the SQL that gives roles a server's passwords, as verifiers."""
+STATEMENTS: Final = "ORCHESTRATOR_STATEMENTS"
+"""The variable with the SQL that is executed before a server listens, as `script` writes it."""
 _OF_A_START: Final = ("/orchestrator", "/run", "/var/run")
 _ROUNDS: Final = 4096  # as the server has them
 # The server's processes stop, so that what is read is what a crash at this moment leaves: it
@@ -57,25 +57,48 @@ _UNLOGGED: Final = re.compile(r"/[0-9]+_init$")
 # that it needs comes with the container: writing files into that would take as long as the copy.
 _START: Final = r"""
 set -e
+[ -e "$PGDATA" ] || PLACE "$PGDATA"
+UNLESS
 as='setpriv --reuid=postgres --regid=postgres --init-groups --'
 for it in gosu su-exec; do ! command -v "$it" >/dev/null || as="$it postgres"; done
 export HOME=/var/lib/postgresql
-[ -e "$PGDATA" ] || ln -s MEMORY "$PGDATA"
 chown postgres "${PGDATA%/*}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    found=$(cd FROM && find . -type f -exec stat -c '%s %n' {} + | LC_ALL=C sort | md5sum)
-    [ "$found" = 'CHECK  -' ] || { echo 'FATAL:  the snapshot is damaged' >&2; exit 1; }
-    cp -a FROM/. "$PGDATA/"
+    FILL
+    said=$(printf '%s\n' "$STATEMENTS" |
+        $as postgres --single -j -D "$PGDATA" "$@" template1 2>&1 >/dev/null) || said=ERROR:$said
+    case $said in
+    *ERROR:*) printf '%s\n' "$said" >&2 && exit 1 ;;
+    esac
+fi
+unset STATEMENTS
+exec $as postgres "$@"
+"""
+_COPY: Final = r"""
+    [ "$(stat -c %s TAR)" = SIZE ] || { echo 'FATAL:  the snapshot is damaged' >&2; exit 1; }
+    tar xpf TAR -C "$PGDATA/"
     chown postgres "$PGDATA/"
     chmod 0700 "$PGDATA/"
-    said=$(printf '%s\n' "$PASSWORDS" |
-        $as postgres --single -j -D "$PGDATA" "$@" template1 2>&1 >/dev/null) || {
-        printf '%s\n' "$said" >&2
-        exit 1
-    }
-fi
-unset PASSWORDS
-exec $as postgres "$@"
+"""
+# What the image's entry point does, without the server that it starts and stops in between: it has
+# that make its database, and so do `LET_IN` and what follows it here.
+_INITIALISE: Final = r"""
+    chown postgres "$PGDATA/"
+    eval "$as initdb -D \"\$PGDATA\" --username=\"\$POSTGRES_USER\" $POSTGRES_INITDB_ARGS"
+"""
+LET_IN: Final = """
+copy (select 'host all all all ' || current_setting('password_encryption'))
+to program 'cat >>pg_hba.conf'
+"""
+"""The statement that lets other hosts in, by their passwords."""
+# Where that has more to do: an image's own init files, variables of its own, another command.
+_UNLESS: Final = r"""
+files=$(ls -A /docker-entrypoint-initdb.d 2>/dev/null) || :
+variables=$POSTGRES_HOST_AUTH_METHOD$POSTGRES_INITDB_WALDIR$POSTGRES_INITDB_ARGS_FILE
+case $(id -u):$files:$variables:${1--} in
+0:::-*) ;;
+*) exec docker-entrypoint.sh "$@" ;;
+esac
 """
 
 
@@ -105,19 +128,28 @@ def check_fit(
         raise OrchestratorError("the data hold a password")
 
 
-def entrypoint(check: str, *, memory: str) -> Sequence[str]:
-    """What starts a server from a snapshot; settings are its arguments."""
-    script = _START.replace("FROM", SNAPSHOT).replace("PASSWORDS", PASSWORDS)
-    script = script.replace("MEMORY", memory).replace("CHECK", check)
-    return ["sh", "-c", script, "orchestrator"]
+def entrypoint(snapshot: int | None, *, memory: str | None) -> Sequence[str]:
+    """What starts a server instead of its image's entry point; settings are its arguments.
+
+    Args:
+        snapshot: The size of the tar that it starts from, if not from nothing.
+        memory: The folder for its data, if they are not where the image has them.
+    """
+    script = _START.replace("UNLESS", "" if snapshot else _UNLESS)
+    copy = _COPY.replace("TAR", SNAPSHOT_DATA).replace("SIZE", str(snapshot))
+    script = script.replace("FILL", copy if snapshot else _INITIALISE)
+    script = script.replace("PLACE", f"ln -s {memory}" if memory else "mkdir -p")
+    return ["sh", "-c", script.replace("STATEMENTS", STATEMENTS), "orchestrator"]
 
 
-def passwords(by_role: Mapping[str, str]) -> str:
-    """The SQL that gives roles their passwords, as `postgres --single -j` reads it."""
-    return "".join(
-        f"alter role {quoted(role)} login password {literal(_verifier(password))};\n\n"
-        for role, password in by_role.items()
-    )
+def script(statements: Iterable[str]) -> str:
+    """Statements as `postgres --single -j` reads them."""
+    return "".join(f"{it};\n\n" for it in statements)
+
+
+def password(role: str, password: str) -> str:
+    """The statement that gives a role its password."""
+    return f"alter role {quoted(role)} login password {literal(_verifier(password))}"
 
 
 def _verifier(password: str) -> str:
