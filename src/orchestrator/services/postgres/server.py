@@ -313,9 +313,7 @@ class PostgresServer(Service):
         """What comes before anybody's init files."""
         if self.scope != "run":
             return ()
-        return setup.before_init(
-            self.username, database=self.database, superuser=self._superuser
-        )
+        return setup.before_init(self.username, database=self.database, superuser=self._superuser)
 
     @property
     def _in_memory(self) -> bool:

@@ -17,7 +17,7 @@ from orchestrator.services.hooks import SNAPSHOT_DATA
 from orchestrator.services.postgres.admin import literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 STATEMENTS: Final = "ORCHESTRATOR_STATEMENTS"
 """The variable with the SQL that is executed before a server listens, as `script` writes it."""
