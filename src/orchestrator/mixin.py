@@ -51,6 +51,8 @@ class _EveryTestIsSkipped:
     """
 
     def __get__(self, instance: object, cls: type[TestCase]) -> bool:
+        if ENVIRONMENT in vars(cls):  # each test of a running class asks, too
+            return False
         tests = [getattr(cls, name) for name in unittest.defaultTestLoader.getTestCaseNames(cls)]
         return bool(tests) and all(getattr(test, "__unittest_skip__", False) for test in tests)
 
@@ -260,9 +262,15 @@ def _has_services(cls: type) -> bool:
     return ENVIRONMENT in vars(cls) or bool(declared_services(cls))
 
 
+def _attribute(cls: type, name: str) -> object:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
 def _check_in_place(cls: type) -> None:
     """Raise DeclarationError where something has replaced a service on the class since."""
     if (environment := vars(cls).get(ENVIRONMENT)) is not None:
+        if all(_attribute(cls, alias) is it for alias, it in environment.services.items()):
+            return
         declared = declared_services(cls)
         for alias, service in environment.services.items():
             if declared.get(alias) is not service:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -84,6 +85,7 @@ class OwnStack(contextlib.ExitStack):
         return type(self), ()
 
 
+@functools.cache
 def _api() -> Any:
     import ctypes  # takes 6 ms, which declarations need not pay
 
