@@ -6,31 +6,24 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
 
-from orchestrator.errors import DeclarationError, EngineError, ServiceError
+from orchestrator.errors import DeclarationError, EngineError
 from orchestrator.services import faults, options
-from orchestrator.services.hooks import address, host_names
+from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
-from orchestrator.services.postgres import fingerprint, isolation, setup, snapshots
-from orchestrator.services.postgres.admin import Admin
+from orchestrator.services.postgres import isolation, setup, snapshots
+from orchestrator.services.postgres.handle import PostgresHandle
 from orchestrator.services.postgres.leftovers import Leftovers
-from orchestrator.services.postgres.server import MEMORY, USER, PostgresServer, ServerState
-from orchestrator.services.tls import PemFiles, Tls
+from orchestrator.services.postgres.server import MEMORY, USER, ServerState
+from orchestrator.services.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    import psycopg
-    import sqlalchemy
-    import sqlalchemy.ext.asyncio
-    import sqlalchemy.orm
-
     from orchestrator.services.hooks import Runtime, SnapshotKey
-    from orchestrator.services.postgres.transaction import SharedTransaction
 
 
-class Postgres(PostgresServer):
+class Postgres(PostgresHandle):
     """A PostgreSQL server, version 13 or later.
 
     Attributes:
@@ -64,22 +57,13 @@ class Postgres(PostgresServer):
             or `restart` copy them to the disk.
     """
 
-    _schema: str = options.private("public")
-    _test: str = options.private("")
     _clone: isolation.Clone | None = options.private(None)
-    _transaction: SharedTransaction | None = options.private(None)
-    _as: tuple[Postgres, str] | None = options.private(None)  # whose handle, for which role
-    _of_class: Postgres | None = options.private(None)
+    _as: tuple[Self, str] | None = options.private(None)  # whose handle, for which role
     # These every bound handle has.
-    _clients: OwnStack = options.private(None)
-    _related: dict[str, Any] = options.private(None)
     _role_passwords: Mapping[str, str] = options.private(None)
     _server: ServerState = options.private(None)
     _logins: contextlib.ExitStack = options.private(None)  # those of a test
-    # What a class has of a server that others use: its role's name, the superuser's handle, and
-    # what its further databases are called.
-    _part: str = options.private("")
-    _whole: Postgres | None = options.private(None)
+    # What a class's further databases are called, on a server that others use.
     _copies: Mapping[str, str] | None = options.private(None)
 
     # Hooks
@@ -100,7 +84,7 @@ class Postgres(PostgresServer):
             ServiceError: The class's migration has failed in another class: why start a server?
         """
         handles = (self, *map(self.in_database, self.databases))
-        setup.check_migrations(handles, key=fingerprint.migration_key)
+        setup.check_migrations(handles, key=snapshots.migration_key)
         if not self._starts_itself:
             return super().server_env()
         statements = self._first_statements
@@ -108,7 +92,7 @@ class Postgres(PostgresServer):
             known = {self.username: self.password or "", **self._role_passwords}
             if self._superuser_password:
                 known = {self._superuser: self._superuser_password}
-            statements = [snapshots.password(*it) for it in known.items()]
+            statements = [snapshots.set_password(*it) for it in known.items()]
         return {**super().server_env(), snapshots.STATEMENTS: snapshots.script(statements)}
 
     def prepare(self) -> None:
@@ -131,11 +115,11 @@ class Postgres(PostgresServer):
         for handle in (self, *map(self.in_database, self.databases)):
             with contextlib.closing(self._admin_of(handle.database)) as admin:
                 setup.make_extensions(admin, self.extensions, alias=self.alias)
-            setup.migrate(handle, key=fingerprint.migration_key)
+            setup.migrate(handle, key=snapshots.migration_key)
 
     def snapshot_key(self, image: str) -> SnapshotKey | None:
         """All that the data depend on, of data in memory."""
-        return fingerprint.key_of(self, image, own=Postgres) if self._in_memory else None
+        return snapshots.key_of(self, image, own=Postgres) if self._in_memory else None
 
     def snapshot(self) -> bytes:
         """The data directory, as it was at one moment."""
@@ -249,125 +233,7 @@ class Postgres(PostgresServer):
         where = {"database": self.database, "schema": self.schema, "isolation": self.isolation}
         return {"server": version, "settings": settings, **where}
 
-    # What a test uses
-
-    @property
-    def ca_file(self) -> str | None:
-        """With ``tls=True``, the path of a PEM file with what clients have to trust."""
-        return self._class._ca_file if self._certificates else None
-
-    @property
-    def schema(self) -> str:
-        """The schema in which unqualified names are created."""
-        return self._schema
-
-    @property
-    def dsn(self) -> str:
-        """The libpq URI, search path included: for psycopg, psql and asyncpg.
-
-        With ``isolation="transaction"`` it leads past the test's transaction: another program sees
-        what the class has committed.
-        """
-        return self._uri(address(self.host, self.port))
-
-    @property
-    def url(self) -> str:
-        """The same as `dsn`."""
-        return self.dsn
-
-    @property
-    def internal_url(self) -> str:
-        """The libpq URI for another container of the class."""
-        return self._uri(f"{self.alias}:{self.container_port}")
-
-    @property
-    def sqlalchemy_url(self) -> sqlalchemy.URL:
-        """The URL for SQLAlchemy, with the psycopg driver; where it leads, see `dsn`."""
-        made: sqlalchemy.URL = driver("sqlalchemy", extra="postgres").URL.create(
-            "postgresql+psycopg",
-            username=self.username,
-            password=self.password,
-            host=self.host,
-            port=self.port,
-            database=self.database,
-        )
-        return made
-
-    @locked_property
-    def engine(self) -> sqlalchemy.Engine:
-        """A SQLAlchemy engine; each of its connections works in this test's state."""
-        if self._transaction is not None:
-            return self._transaction.engine(self.sqlalchemy_url)
-        driver("psycopg", extra="postgres")
-        module = driver("sqlalchemy", extra="postgres")
-        # The class's has no pool: an open connection would forbid cloning.
-        how = {} if self._test else {"poolclass": module.NullPool}
-        made: sqlalchemy.Engine = module.create_engine(
-            self.sqlalchemy_url, connect_args=self._arguments, **how
-        )
-        self._clients.callback(made.dispose)
-        return made
-
-    @locked_property
-    def async_engine(self) -> sqlalchemy.ext.asyncio.AsyncEngine:
-        """A SQLAlchemy engine for asyncio; each of its connections works in this test's state.
-
-        Raises:
-            ServiceError: With ``isolation="transaction"``, which is for synchronous engines.
-        """
-        self._refuse_in_transaction("async_engine needs sessions of its own")
-        psycopg = driver("psycopg", extra="postgres")
-        module = driver("sqlalchemy.ext.asyncio", extra="postgres")
-
-        async def opened() -> psycopg.AsyncConnection[Any]:  # type: ignore[name-defined]
-            """After the test its event loop is gone, so that nothing can be closed politely."""
-            connection = await psycopg.AsyncConnection.connect(self.dsn, **self._arguments)
-            self._clients.callback(connection.pgconn.finish)
-            return connection
-
-        pool = driver("sqlalchemy", extra="postgres").NullPool
-        how: dict[str, Any]
-        how = {"connect_args": self._arguments, "poolclass": pool}
-        if self._test:
-            how = {"async_creator": opened}
-        made: sqlalchemy.ext.asyncio.AsyncEngine
-        made = module.create_async_engine(self.sqlalchemy_url, **how)
-        return made
-
-    def session(self, **arguments: Any) -> sqlalchemy.orm.Session:
-        """A new SQLAlchemy session on `engine`; it is closed after the test.
-
-        Args:
-            arguments: Passed on to ``Session``, such as ``expire_on_commit=False``.
-        """
-        made: sqlalchemy.orm.Session = driver("sqlalchemy.orm", extra="postgres").Session(
-            self.engine, **arguments
-        )
-        self._clients.callback(made.close)
-        return made
-
-    def connect(self, **arguments: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        """A new psycopg connection; it is closed after the test, if the test did not.
-
-        Args:
-            arguments: Passed on to ``psycopg.connect``, such as ``autocommit=True``.
-
-        Raises:
-            ServiceError: With ``isolation="transaction"``, which only SQLAlchemy can join.
-        """
-        self._refuse_in_transaction("connect() of psycopg cannot join it; use engine")
-        connection: psycopg.Connection[tuple[Any, ...]]
-        connection = driver("psycopg", extra="postgres").connect(
-            self.dsn, **{**self._arguments, **arguments}
-        )
-        self._clients.callback(connection.close)
-        return connection
-
-    @locked_property
-    def server_version(self) -> str:
-        """Such as ``"15.8"``."""
-        [[version]] = self._class._admin.run("show server_version")
-        return str(version).partition(" ")[0]
+    # What a test uses besides
 
     def in_database(self, name: str) -> Self:
         """The same for another of the class's ``databases``, isolated like the first.
@@ -377,7 +243,7 @@ class Postgres(PostgresServer):
         """
         if self._as is not None:
             handle, role = self._as
-            return handle.in_database(name).as_role(role)  # type: ignore[return-value]
+            return handle.in_database(name).as_role(role)
         self._check_declared("other database", name, self.databases)
         return self._relative(f"database {name}", lambda: self._in_database(name))
 
@@ -429,69 +295,6 @@ class Postgres(PostgresServer):
     def _joined(self, runtime: Runtime, /) -> Self:
         """The handle for one more class; what it opens is closed with that class."""
         return self.copy_with(_runtime=runtime, _clients=OwnStack(), _related={})
-
-    @property
-    def _class(self) -> Postgres:
-        """The class's handle."""
-        return self._of_class or self
-
-    def _uri(self, place: str) -> str:
-        """The libpq URI, for a host and port."""
-        user, password, database = (
-            quote(part, safe="") for part in (self.username, self.password or "", self.database)
-        )
-        return f"postgresql://{user}:{password}@{place}/{database}"
-
-    @locked_property
-    def _admin(self) -> Admin:
-        """The connection that makes and drops tests' state; outside any database it clones."""
-        if self._clones:
-            return self._outside
-        admin = self._admin_of(self.database)
-        self._clients.callback(admin.close)
-        return admin
-
-    @locked_property
-    def _outside(self) -> Admin:
-        """A connection to a database where no test works."""
-        if self._whole is not None:
-            return self._whole._outside
-        admin = self._admin_of("template1" if self.database == "postgres" else "postgres")
-        self._clients.callback(admin.close)
-        return admin
-
-    @locked_property
-    def _sessions(self) -> Admin:
-        """Has sessions that work in the class's database with a test's rights."""
-        if not self._part:
-            return self._admin
-        admin = self.copy_with(_superuser_password="")._admin_of(self.database)
-        self._clients.callback(admin.close)
-        return admin
-
-    def _admin_of(self, database: str) -> Admin:
-        login: dict[str, Any] = {}
-        if self._superuser_password:
-            login = {"username": self._superuser, "password": self._superuser_password}
-
-        def dsn(name: str) -> str:
-            return self.copy_with(database=name, **login).dsn
-
-        return Admin(self, dsn, database=database, arguments=self._arguments)
-
-    @property
-    def _arguments(self) -> dict[str, Any]:
-        """What our own clients tell libpq beside the URI: whom to trust, and to speak in text."""
-        made = {"client_encoding": "utf8"}  # without, a database in SQL_ASCII has only bytes
-        if self._certificates is not None:
-            made |= {"sslmode": "verify-full", "sslrootcert": self._class._ca_file}
-        return made
-
-    @locked_property
-    def _ca_file(self) -> str:
-        assert self._certificates is not None  # noqa: S101 - for the type checker
-        files = self._clients.enter_context(PemFiles())
-        return files.write("ca.pem", self._certificates.authority)
 
     def _with_state(self, test: str, own: str, clients: OwnStack) -> Self:
         """The handle of a test for this one, the class's.
@@ -551,50 +354,12 @@ class Postgres(PostgresServer):
             migrate = self.databases[name] if isinstance(self.databases, Mapping) else None
             own = (self._copies or {}).get(name, name)
             return self.copy_with(database=own, migrate=migrate, init=(), _related={})
-        other: Self = of_class.in_database(name)  # type: ignore[assignment]
+        other = of_class.in_database(name)
         number = list(self.databases).index(name) + 2
         own = f"{self._test}_{number}" if other._clones else self._test
         made = other._with_state(self._test, own, self._clients)
         made._claim()
         return made
-
-    def _login(self, name: str, *, role: Postgres, schema: str, database: str) -> isolation.Login:
-        """A login that begins in a schema of a test; asked of the class's handle.
-
-        Args:
-            name: What it is called.
-            role: The class's handle of the role that it becomes.
-            schema: The test's; empty without.
-            database: Where the sessions work.
-        """
-        return isolation.Login(
-            name,
-            role=role.username,
-            path=", ".join(filter(None, [schema, role._search_path])),
-            verifier=self._verifier,
-            database=database,
-            connects=bool(self._part),
-            settings_of=role._settings_of,
-        )
-
-    @locked_property
-    def _search_path(self) -> str:
-        """Where sessions find unqualified names, without a schema of a test."""
-        if not self._part:
-            return isolation.search_path(self._admin)
-        return isolation.search_path(
-            self._admin, of=self._settings_of or self.username, database=self.database
-        )
-
-    @property
-    def _settings_of(self) -> str:
-        """Who has the settings of a role that others become, too; empty if that has them itself."""
-        shared = self._part and self.username in self.roles
-        return setup.settings_of(self.username) if shared else ""
-
-    @locked_property
-    def _verifier(self) -> str:
-        return self._admin.verifier(self.running.password)
 
     @locked_property
     def _leftovers(self) -> Leftovers | None:
@@ -637,12 +402,4 @@ class Postgres(PostgresServer):
             raise DeclarationError(
                 f"{self.alias} has no {what} {name!r}; it has "
                 f"{', '.join(map(repr, names)) or 'none'}"
-            )
-
-    def _refuse_in_transaction(self, what: str) -> None:
-        if self._transaction is not None:
-            raise ServiceError(
-                f"{self.alias}: with isolation='transaction' all of a test is one session's "
-                f"transaction, and {what}. Use isolation='database' or 'schema'.",
-                service=self.alias,
             )

@@ -14,13 +14,12 @@ from weakref import WeakSet
 
 from orchestrator.errors import ServiceError
 from orchestrator.services.once import driver
-from orchestrator.services.postgres.admin import LOGIN_UNTIL, OPTIONS, literal, quoted
+from orchestrator.services.postgres.setup import LOGIN_UNTIL, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.services.postgres.admin import Admin
-    from orchestrator.services.postgres.connections import PatientConnection
+    from orchestrator.services.postgres.admin import Admin, PatientConnection
     from orchestrator.services.postgres.server import ServerState
 
 _NAME_LENGTH: Final = 58  # bytes; with a number it is within the 63 that the server takes
@@ -392,7 +391,7 @@ class Clones:
         name = f"test_next_{os.urandom(4).hex()}"
         try:
             if self._maker is None:
-                from orchestrator.services.postgres.connections import PatientConnection
+                from orchestrator.services.postgres.admin import OPTIONS, PatientConnection
 
                 # It waits for others to leave the class's database, where nobody can begin then.
                 limit = max(3.0, 10 * self._seconds) * 1000

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.services.once import ProcessLock, driver, locked_property
-from orchestrator.services.postgres.admin import APPLICATION, LOGIN_UNTIL, literal
+from orchestrator.services.postgres.setup import APPLICATION, LOGIN_UNTIL, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

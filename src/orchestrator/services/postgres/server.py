@@ -19,8 +19,7 @@ from orchestrator.services import options
 from orchestrator.services.hooks import Extras
 from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.postgres import setup, snapshots
-from orchestrator.services.postgres.admin import quoted
-from orchestrator.services.postgres.setup import check_migration
+from orchestrator.services.postgres.setup import check_migration, quoted
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ class PostgresServer(Service):
         create = [f"create database {quoted(self.database)}"]
         return [
             snapshots.LET_IN,
-            snapshots.password(self._superuser, password),
+            snapshots.set_password(self._superuser, password),
             *([] if self.database in _THERE else create),
             *self._before_init,
         ]
@@ -262,8 +261,9 @@ class PostgresServer(Service):
         if not self._starts_itself:
             return None
         snapshot = self.running.snapshot
-        memory = MEMORY if self._in_memory else None
-        return snapshots.entrypoint(snapshot and snapshot.size, memory=memory)
+        return snapshots.entrypoint(
+            snapshot.size if snapshot else None, memory=MEMORY if self._in_memory else None
+        )
 
     def server_tmpfs(self) -> Mapping[str, str]:
         """The memory that holds the data."""

@@ -13,7 +13,6 @@ from orchestrator.errors import DeclarationError, OrchestratorError, ServiceErro
 from orchestrator.images.failures import failed_before, has_failures, note_failure
 from orchestrator.services.once import ProcessLock, driver
 from orchestrator.services.options import masked
-from orchestrator.services.postgres.admin import literal, quoted
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,11 +23,26 @@ if TYPE_CHECKING:
 
     from orchestrator.services.postgres.admin import Admin
 
+APPLICATION: Final = "orchestrator"
+"""The name of our own sessions, which nobody ends."""
+LOGIN_UNTIL: Final = "9999-12-31 UTC"
+"""How long the logins of tests are valid, and nobody else's."""
 _one_at_a_time: Final = ProcessLock()  # Alembic keeps what env.py sees in module globals
 _LIBRARIES: Final = frozenset(
     ("orchestrator", "alembic", "sqlalchemy", "psycopg", "importlib", "contextlib", "asyncio")
 )
 _ANY_TABLE: Final = "select exists (select from pg_class where oid >= 16384 and relkind = 'r')"
+
+
+def quoted(name: str) -> str:
+    """A name as SQL wants it where names stand."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL wants it where parameters are not allowed."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"e'{escaped}'"
 
 
 # A server that a run shares: its superuser is nobody's, so that what init files and migrations make

@@ -27,7 +27,7 @@ from psycopg import Error, OperationalError, errors
 from psycopg.pq import TransactionStatus
 
 from orchestrator.errors import ServiceError
-from orchestrator.services.postgres.connections import PatientConnection
+from orchestrator.services.postgres.admin import PatientConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
