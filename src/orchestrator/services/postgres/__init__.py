@@ -12,7 +12,7 @@ from orchestrator.services import faults, options
 from orchestrator.services.hooks import host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.postgres import isolation, setup, snapshots
-from orchestrator.services.postgres.handle import PostgresHandle
+from orchestrator.services.postgres.handle import PostgresHandle, schema
 from orchestrator.services.postgres.leftovers import Leftovers
 from orchestrator.services.postgres.server import MEMORY, USER, ServerState
 from orchestrator.services.tls import Tls
@@ -314,9 +314,7 @@ class Postgres(PostgresHandle):
             changes = {"_schema": own, "username": f"{test}_{next(self._server.logins)}"}
             changes["password"] = self.running.password
             login = self._login(changes["username"], role=self, schema=own, database=self.database)
-            state = isolation.schema(
-                self._admin, own, roles=self.roles, login=login, owner=self._part
-            )
+            state = schema(self._admin, own, roles=self.roles, login=login, owner=self._part)
         elif self.isolation == "transaction":
             for module in ("sqlalchemy", "psycopg"):
                 driver(module, extra="postgres")

@@ -1,4 +1,4 @@
-"""Clean state for each test: a schema with a login of its own, or a clone of the database."""
+"""Databases of a test's own, or of a class's on a shared server: copies of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from orchestrator.errors import ServiceError
 from orchestrator.services.once import driver
-from orchestrator.services.postgres.setup import LOGIN_UNTIL, literal, quoted
+from orchestrator.services.postgres.setup import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,105 +119,6 @@ def part(
         found = admin.run("select rolname from pg_roles where rolname ~ %s", [unique])
         for [role] in found:  # and logins of tests that could not be dropped with them
             admin.run(f"drop owned by {quoted(role)}; drop role {quoted(role)}")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A role of a test's own to log in as; its sessions are another role's, with a search path.
-
-    So no URL needs to tell a driver the search path.
-
-    Attributes:
-        name: What it is called, a plain name.
-        role: Whose the sessions are, with all its settings and rights.
-        path: The search path.
-        verifier: Its password, as the server stores it.
-        database: The only one where the search path is that.
-        connects: Whether it needs a right to connect to that.
-        settings_of: Whose settings it has; without, those of `role`.
-    """
-
-    name: str
-    role: str
-    path: str
-    verifier: str
-    database: str
-    connects: bool = False
-    settings_of: str = ""
-
-    @contextlib.contextmanager
-    def made(self, admin: Admin, *, before: str = "", after: str = "") -> Iterator[None]:
-        """It is there while the block runs.
-
-        Args:
-            admin: Makes and drops it.
-            before: What else is executed with that, in one round trip: before it is made,
-            after: and before it is dropped.
-        """
-        admin.ask(before + self._make)
-        try:
-            yield
-        finally:
-            try:
-                admin.ask(after + self._drop)
-            except driver("psycopg.errors").DependentObjectsStillExist:
-                # It owns something elsewhere: then it is one of the test's leftovers.
-                admin.ask(f"{after}alter role {self.name} valid until 'infinity'")
-
-    @property
-    def _make(self) -> str:
-        # Writing the password to the catalog spares 4096 rounds of hashing, 5 ms.
-        name, base = self.name, literal(self.role)
-        right = f"; grant connect, temporary on database {quoted(self.database)} to {name}"
-        return f"""
-            create role {name} login valid until '{LOGIN_UNTIL}' in role {quoted(self.role)};
-            update pg_authid own set rolpassword = {literal(self.verifier)},
-                rolsuper = base.rolsuper, rolreplication = base.rolreplication from pg_authid base
-                where own.rolname = '{name}' and base.rolname = {base};
-            insert into pg_db_role_setting select setdatabase, '{name}'::regrole, setconfig
-                from pg_db_role_setting join pg_authid it on it.oid = setrole
-                where rolname = {literal(self.settings_of or self.role)};
-            select set_config('search_path', {literal(self.path)}, true);
-            alter role {name} in database {quoted(self.database)} set search_path from current;
-            alter role {name} set role = {base}{right if self.connects else ""}
-        """  # noqa: S608 - quoted
-
-    @property
-    def _drop(self) -> str:
-        return (
-            f"reassign owned by {self.name} to {quoted(self.role)}; drop owned by {self.name}; "
-            f"drop role {self.name}"
-        )
-
-
-def schema(
-    admin: Admin, name: str, *, roles: Sequence[str], login: Login, owner: str = ""
-) -> contextlib.AbstractContextManager[None]:
-    """An empty schema with its login, which the class's roles may use, while the block runs."""
-    usage = f"grant usage on schema {name} to {', '.join(map(quoted, roles))}; " if roles else ""
-    whose = f" authorization {owner}" if owner else ""
-    return login.made(
-        admin,
-        before=f"create schema if not exists {name}{whose}; {usage}",
-        after=f"drop schema if exists {name} cascade; ",
-    )
-
-
-def search_path(admin: Admin, *, of: str = "", database: str = "") -> str:
-    """Where sessions find unqualified names: those of `admin`, or of a role in a database."""
-    [[path]] = admin.run(
-        """
-        select coalesce(
-            (select substr(setting, 13) from pg_db_role_setting, unnest(setconfig) setting
-             where starts_with(setting, 'search_path=')
-               and setrole in (select oid from pg_roles where rolname = %(role)s)
-               and setdatabase in (0, (select oid from pg_database where datname = %(database)s))
-             order by setdatabase <> 0 desc limit 1),
-            (select reset_val from pg_settings where name = 'search_path'))
-        """,
-        {"role": of, "database": database},
-    )
-    return str(path)
 
 
 @contextlib.contextmanager
