@@ -5,24 +5,31 @@ Where it says so in a test, the real docker command was given the same environme
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime as dt
 import os
 import shutil
+import socket
+import socketserver
 import ssl
 import subprocess
 import tempfile
+import threading
 import unittest
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unittest import mock
+from urllib.parse import urlsplit
 
 import trustme
 
 from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import Label
 from orchestrator.errors import EngineError, EngineWarning
+from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.support.sshd import ssh_server
@@ -100,6 +107,72 @@ class ProxyTest(AddressTestCase):
             with self.subTest(url):
                 self.reaches(DOCKER_HOST=url, HOME=str(self.folder), **self.nowhere)
         self.assertNotIn(b"authorization", b"".join(seen).lower())
+
+    def test_one_is_used_for_a_daemon_elsewhere_and_named_where_that_fails(self) -> None:
+        """With what has the daemon asked directly, and without the proxy's password."""
+        proxy = self.enterContext(Proxy(DAEMON, tcp=True))
+        elsewhere = {"DOCKER_HOST": "tcp://daemon.invalid:2375"}
+        self.reaches(**elsewhere, http_proxy=proxy.url.replace("tcp:", "http:"))
+        told = self.refused(
+            {**elsewhere, "HTTP_PROXY": "http://me:secret@127.0.0.1:1"}, absent=True
+        )
+        self.assertIn("by way of the proxy http://***@127.0.0.1:1, which HTTP_PROXY names", told)
+        self.assertIn("NO_PROXY=daemon.invalid has it asked directly", told)
+        direct = {**elsewhere, **self.nowhere, "NO_PROXY": "daemon.invalid"}
+        told = self.refused(direct, absent=True)
+        self.assertNotIn("proxy", told)
+
+    def test_removal_goes_the_same_way(self) -> None:
+        """What lists and removes without docker-py uses the proxy, also within TLS."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.folder / "ca.pem")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("daemon.invalid").configure_cert(context)
+        secured = self.enterContext(Proxy(DAEMON, tcp=True, tls=context))
+        seen: list[bytes] = []
+        plain = self.enterContext(Proxy(DAEMON, tcp=True, before=seen.append))
+        tunnel = self.enterContext(tunnel_to(urlsplit(secured.url).port or 0))
+        tls = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(self.folder)}
+        host = {"DOCKER_HOST": "tcp://daemon.invalid:2375"}
+        for given in (
+            {**host, "HTTP_PROXY": plain.url.replace("tcp://", "http://me:secret@")},
+            {**host, **tls, "HTTPS_PROXY": tunnel},
+        ):
+            with self.subTest(given), self.engine(**given) as engine:
+                self.assertEqual("Docker", engine.info().product)
+                self.assertEqual([], [*snapshot(engine, {Label.SESSION: "nobody's"})[0]])
+        login = b"proxy-authorization: basic " + base64.b64encode(b"me:secret")
+        said = b"".join(seen).replace(b"Proxy-Authorization: Basic", b"proxy-authorization: basic")
+        self.assertGreater(said.count(login), 1)
+
+
+@contextlib.contextmanager
+def tunnel_to(port: int) -> Iterator[str]:
+    """The URL of a web proxy that leads whoever asks for a tunnel to a port of this machine."""
+
+    class Tunnel(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.0 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                back = threading.Thread(target=pump, args=(there, self.connection))
+                back.start()
+                pump(self.connection, there)
+                back.join()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        serving.join()
 
 
 class TlsTest(AddressTestCase):

@@ -64,6 +64,32 @@ class EndpointTest(unittest.TestCase):
         content = {"Name": name, "Endpoints": {"docker": docker}}
         (meta / "meta.json").write_text(json.dumps(content), encoding="utf-8")
 
+    def test_proxies_are_those_that_docker_takes(self) -> None:
+        """By Go's rules: HTTP_PROXY or HTTPS_PROXY, less NO_PROXY; none for what is here.
+
+        Each was tried with the docker command.
+        """
+        far, ip = "tcp://far.example:2375", "tcp://192.0.2.7:2375"
+        for host, tls, given, used in (
+            (far, "", {"HTTP_PROXY": "a:1"}, ("HTTP_PROXY", "http://a:1")),
+            (far, "", {"http_proxy": "http://a:1"}, ("http_proxy", "http://a:1")),
+            (far, "1", {"HTTP_PROXY": "a:1", "https_proxy": "b:1"}, ("https_proxy", "http://b:1")),
+            (far, "", {"ALL_PROXY": "a:1", "HTTPS_PROXY": "a:1"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "x, .EXAMPLE"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "example:2375"}, None),
+            (far, "", {"HTTP_PROXY": "a:1", "NO_PROXY": ".far.example,r.example"}, "used"),
+            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.0/24"}, None),
+            (ip, "", {"HTTP_PROXY": "a:1", "NO_PROXY": "192.0.2.7:1,2.7"}, "used"),
+            ("tcp://[fd00::7]", "", {"HTTP_PROXY": "a:1", "NO_PROXY": "fd00::/8"}, None),
+            ("tcp://127.0.0.9", "", {"HTTP_PROXY": "a:1"}, None),
+            ("ssh://far", "", {"HTTP_PROXY": "a:1"}, None),
+            ("", "", {"HTTP_PROXY": "a:1"}, None),
+        ):
+            with self.subTest(host, given=given):
+                environ = {**self.environ, "DOCKER_HOST": host, "DOCKER_TLS": tls, **given}
+                expected = ("HTTP_PROXY", "http://a:1") if used == "used" else used
+                self.assertEqual(expected, find_endpoint(environ).proxy)
+
     def test_it_is_found_the_way_docker_finds_it(self) -> None:
         """DOCKER_HOST, else DOCKER_CONTEXT, else the current context, else the local socket."""
         self.assertEqual(Endpoint(url=LOCAL), find_endpoint(self.environ))

@@ -285,6 +285,12 @@ def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineU
             f"No Docker daemon answers at {url}: {reason}. Start it {here}, or set "
             "DOCKER_HOST to another one. `python -m orchestrator doctor` looks closer."
         )
+    if endpoint.proxy:
+        variable, address = endpoint.proxy
+        told += (
+            f" It was asked by way of the proxy {re.sub(r'//[^/]*@', '//***@', address)}, which "
+            f"{variable} names; NO_PROXY={endpoint.hostname} has it asked directly."
+        )
     return EngineUnavailableError(told, absent=absent)
 
 

@@ -99,6 +99,8 @@ class Client(docker.APIClient):
         self.trust_env = False
         if ssh:
             self.mount("http://", _ProgramAdapter(endpoint.way))
+        if endpoint.proxy:
+            self.proxies = dict.fromkeys(("http", "https"), endpoint.proxy[1])
         try:
             self.about = about or self.version(api_version=False)
             self._version = _usable(self.about["ApiVersion"])
@@ -167,6 +169,10 @@ class _TlsAdapter(requests.adapters.HTTPAdapter):
         """Connections directly to the daemon."""
         super().init_poolmanager(*arguments, ssl_context=self._context, **options)
         self.poolmanager.pool_classes_by_scheme = {"https": _TlsPool}
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        """Connections by way of a proxy."""
+        return super().proxy_manager_for(*arguments, ssl_context=self._context, **options)
 
     def cert_verify(self, *_arguments: Any) -> None:
         """Add no authorities of the web."""

@@ -7,6 +7,7 @@ process runs in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -46,12 +47,14 @@ class Endpoint:
             plain connection.
         verify: Whether the daemon's certificate is checked; only of meaning with ``tls``.
         origin: Who says so: a variable, or a docker context and what chose it; empty by default.
+        proxy: The variable that names a web proxy on the way, and the proxy.
     """
 
     url: str
     tls: Path | None = None
     verify: bool = True
     origin: str = field(default="", compare=False)
+    proxy: tuple[str, str] | None = None
 
     @property
     def socket(self) -> str | None:
@@ -79,13 +82,14 @@ class Endpoint:
             there = f" --host {shlex.quote(f'unix://{path}')}" if path else ""
             return ["ssh", *_SSH_OPTIONS, *_ssh_target(url), f"docker{there} system dial-stdio"]
         where = [url.hostname or "localhost", str(url.port)]
+        by_way_of = ["proxy", self.proxy[0]] if self.proxy else []  # no process list has its value
         if not self.secure:
-            return ["tcp", *where]
+            return [*by_way_of, "tcp", *where]
         files = ["", "", ""]
         if self.tls is not None:
             paths = [(self.tls / f"{name}.pem").absolute() for name in ("ca", "cert", "key")]
             files = [str(path) if path.exists() else "" for path in paths]
-        return ["tls", *where, *files, "1" if self.verify else ""]
+        return [*by_way_of, "tls", *where, *files, "1" if self.verify else ""]
 
 
 def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
@@ -102,7 +106,8 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
         url = _checked(url, "DOCKER_HOST", secure=secure)
         secure = secure and not url.startswith(("unix:", "ssh:"))
         tls, verify = folder if secure else None, verify or not secure
-        return Endpoint(url=url, tls=tls, verify=verify, origin="DOCKER_HOST")
+        proxy = _proxy(url, environ, secure=secure)
+        return Endpoint(url=url, tls=tls, verify=verify, origin="DOCKER_HOST", proxy=proxy)
     chosen_by = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else _config(environ) / _CONFIG
     name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
     if name and name != "default":
@@ -177,7 +182,58 @@ def _from_context(name: str, environ: Mapping[str, str], *, origin: str) -> Endp
     url = _checked(url, origin, secure=tls is not None)
     if url.startswith(("unix:", "ssh:")):
         tls, skip = None, False
-    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin)
+    proxy = _proxy(url, environ, secure=tls is not None)
+    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin, proxy=proxy)
+
+
+def _proxy(url: str, environ: Mapping[str, str], *, secure: bool) -> tuple[str, str] | None:
+    """The web proxy that the docker command would use, and the variable that names it.
+
+    As Go has it: none for a host that is this machine, or that NO_PROXY names; and ALL_PROXY is
+    not asked. What docker's config.json says of proxies is for containers.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("unix", "ssh"):
+        return None
+    host, port = parts.hostname or "", parts.port
+    name = "HTTPS_PROXY" if secure or parts.scheme == "https" else "HTTP_PROXY"
+    name = next((it for it in (name, name.lower()) if environ.get(it)), "")
+    address = _address(host)
+    if not name or host == "localhost" or (address and address.is_loopback):
+        return None
+    for entry in (environ.get("NO_PROXY") or environ.get("no_proxy") or "").split(","):
+        rule, _, its_port = entry.strip().lower().partition(":")
+        if entry.count(":") > 1:  # an IPv6 address, which has a port only behind brackets
+            rule, _, its_port = entry.strip(" [").lower().partition("]:")
+        rule, its_port = rule.rstrip("]"), its_port or str(port)
+        if rule == "*" or (its_port == str(port) and _is_meant(host, address, rule)):
+            return None
+    proxy = environ[name] if "://" in environ[name] else f"http://{environ[name]}"
+    if not proxy.startswith("http://"):
+        raise EngineError(
+            f"{name} names a web proxy that is not spoken to in HTTP ({proxy.partition(':')[0]}); "
+            f"NO_PROXY={host} has the Docker daemon at {url} asked directly"
+        )
+    return name, proxy
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_meant(host: str, address: object, rule: str) -> bool:
+    """Whether an entry of NO_PROXY is about a host: an address, a network, or a domain's name."""
+    if address is not None:
+        with contextlib.suppress(ValueError):
+            return address in ipaddress.ip_network(rule, strict=False)
+        return False
+    domain = rule.removeprefix("*").lstrip(".")
+    return bool(domain) and (
+        host.endswith(f".{domain}") or (host == domain and not rule.startswith(("*", ".")))
+    )
 
 
 def _ssh_target(url: SplitResult) -> list[str]:

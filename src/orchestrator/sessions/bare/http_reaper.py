@@ -205,11 +205,22 @@ class Dialer:
     Args:
         way: ``unix PATH``, ``tcp HOST PORT``, ``tls HOST PORT CA CERT KEY VERIFY`` (empty for what
             there is not) or ``ssh ARGUMENTS``, a command that speaks to the daemon on its stdin
-            and stdout.
+            and stdout. ``proxy VARIABLE`` before it names a web proxy to go through.
     """
 
     def __init__(self, way: Sequence[str]) -> None:
-        self.kind, *self._rest = way
+        proxy = os.environ.get(way[1], "") if way[0] == "proxy" else ""
+        self.kind, *self._rest = way[2:] if way[0] == "proxy" else way
+        self._proxy: Any = None
+        self._login = ""
+        if proxy:
+            from base64 import b64encode
+            from urllib.parse import unquote, urlsplit
+
+            self._proxy = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            if self._proxy.username:
+                login = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
+                self._login = f"Proxy-Authorization: Basic {b64encode(login.encode()).decode()}\r\n"
         self._tls: Any = None
         if self.kind == "tls":  # imported now: at the owner's death the files may be gone
             import ssl
@@ -237,10 +248,32 @@ class Dialer:
                 raise
             return Connection(connection)
         host, port, *_ = self._rest
-        connection = socket.create_connection((host, int(port)), timeout)
+        where = (self._proxy.hostname, self._proxy.port or 80) if self._proxy else (host, int(port))
+        connection = socket.create_connection(where, timeout)
         if self._tls is not None:
+            if self._proxy:
+                self._tunnel(connection)
             connection = self._tls.wrap_socket(connection, server_hostname=host)
         return Connection(connection)
+
+    def head(self, method: str, path: str) -> str:
+        """The first lines of a request; a proxy is told whom it is for, except within TLS."""
+        if self._proxy and self._tls is None:
+            path = f"http://{':'.join(self._rest)}{path}"
+            return f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{self._login}"
+        return f"{method} {path} HTTP/1.0\r\nHost: docker\r\n"
+
+    def _tunnel(self, connection: socket.socket) -> None:
+        """Have the proxy let bytes through."""
+        where = ":".join(self._rest[:2])
+        connection.sendall(f"CONNECT {where} HTTP/1.0\r\n{self._login}\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):  # not a byte more: what follows is TLS
+            if not (byte := connection.recv(1)):
+                raise OSError("the web proxy has hung up")
+            answer += byte
+        if answer.split()[1:2] != [b"200"]:
+            raise OSError(f"the web proxy answers: {answer.decode(errors='replace').strip()}")
 
     def _through_a_command(self, timeout: float) -> Connection:
         """Not by `subprocess`, which costs the watchdog memory, and Python 3.12 at exit refuses."""
@@ -324,7 +357,7 @@ def _send(dialer: Dialer, request: Request, deadline: float) -> Connection:
     method, path, body = request
     connection = dialer.connect(max(0.001, deadline - time.monotonic()))
     try:
-        head = f"{method} {path} HTTP/1.0\r\nHost: docker\r\n"
+        head = dialer.head(method, path)
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         connection.socket.sendall(f"{head}\r\n".encode() + body)
