@@ -45,17 +45,3 @@ class ChaosTest(FaultCase):
         now = time.monotonic()
         owner.wait()
         return now
-
-
-class MoreTest(FaultCase):
-    """What differs from cases of the other files in number or moment only."""
-
-    @repeated(30)
-    def test_r03_interrupt_anywhere(self) -> None:
-        """R3 Ctrl-C at a random moment of the start leaves nothing."""
-        owner = self.start("begin", seconds=60)
-        owner.expect("begin")
-        time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
-        since = owner.kill(signal.SIGINT)
-        self.assertNotEqual(0, owner.wait())
-        self.assert_nothing_left(owner, since=since)

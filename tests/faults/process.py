@@ -71,18 +71,6 @@ class OwnerProcess:
                 self._lines += data
         raise AssertionError(f"the owner did not say {word!r}; stderr:\n{self.errors()}")
 
-    def expect_error(self, text: str) -> None:
-        """Wait until it has written this on stderr.
-
-        Raises:
-            AssertionError: It does not, in time.
-        """
-        deadline = time.monotonic() + DEADLINE
-        while text not in self.errors():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"no {text!r} on stderr:\n{self.errors()}")
-            time.sleep(0.01)
-
     def go(self) -> float:
         """Give the go-ahead that `Owner.ready` waits for; the moment it was given."""
         assert self._process.stdin is not None

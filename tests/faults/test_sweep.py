@@ -1,4 +1,4 @@
-"""R14, R15, R16: what the next start and ``reap`` remove, and what they leave alone."""
+"""R12 to R16: a daemon that fails; what the next start and ``reap`` remove, and what they leave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INITIAL = 0xEFFFFFFC  # the PID namespace that sees all others
 
 
 class SweepTest(PrivateFaultCase):
-    """Judged by identity, never by age or pid alone. On a daemon that nobody else sweeps."""
+    """Judged by identity, never by age or pid alone. On a daemon that nobody else has."""
 
     judged = True
 
@@ -145,6 +145,40 @@ class SweepTest(PrivateFaultCase):
         since = outside.kill()
         self.reap("--older-than", "0s", before=_NAMESPACE)
         self.assert_nothing_left(outside, inside, since=since)
+
+    @repeated(3)
+    def test_r12_daemon_crashes(self) -> None:
+        """R12 A daemon that is away is waited for, but not by the process, which says so."""
+        ending, killed = (self.started(it, judged=False) for it in ("normal", "wait"))
+        self.private.kill()
+        ending.go()
+        since = killed.kill()
+        self.assertEqual(0, ending.wait())
+        self.assertIn("python -m orchestrator reap", ending.errors())
+        killed.wait()
+        self.private.start()
+        self.assert_nothing_left(ending, killed, since=since)
+
+    @repeated(3)
+    def test_r13_daemon_hangs(self) -> None:
+        """R13 A daemon that hangs keeps no process from ending, which says so, by exit or SIGTERM.
+
+        After SIGKILL it is waited for.
+        """
+        endings = ("normal", "wait", "wait")
+        ending, terminated, killed = (self.started(it, judged=False) for it in endings)
+        self.private.signal(signal.SIGSTOP)
+        try:
+            since = ending.go()
+            terminated.kill(signal.SIGTERM)
+            killed.kill()
+            for owner, status in ((ending, 0), (terminated, -signal.SIGTERM)):
+                self.assertEqual(status, owner.wait())
+                self.assertIn(owner.session, owner.errors())
+                self.assertIn("python -m orchestrator reap", owner.errors())
+        finally:
+            self.private.signal(signal.SIGCONT)
+        self.assert_nothing_left(ending, terminated, killed, since=since)
 
     @repeated(10)
     def test_r16_several_reapers_at_once(self) -> None:

@@ -6,36 +6,13 @@ import os
 import select
 import signal
 import time
-import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engine import Endpoint
-from orchestrator.engine.api import Label
-from orchestrator.sessions.watchdog import start_watchdog
 from tests.faults.case import FaultCase
-from tests.faults.process import wait_until_no_process_with
 
 if TYPE_CHECKING:
     from tests.faults.process import OwnerProcess
-
-
-class StartingTest(unittest.TestCase):
-    """Its first milliseconds, in which Python is not up yet."""
-
-    def test_signals_do_not_end_it_at_its_start(self) -> None:
-        """What is sent to everybody in that moment waits, and is ignored then."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            session = f"starting-{number}"
-            before = set(os.listdir("/proc"))  # noqa: PTH208 - pids
-            watchdog = start_watchdog(session, endpoint=Endpoint(url="unix:///nowhere"))
-            for pid in set(os.listdir("/proc")) - before:  # noqa: PTH208
-                if pid.isdecimal() and _parent(pid) == os.getpid():
-                    os.kill(int(pid), number)
-            watchdog.acknowledged()
-            self.addCleanup(watchdog.close)
-            watchdog.send("bye")
-            wait_until_no_process_with(f"{Label.SESSION}={session}")
 
 
 class WatchdogTest(FaultCase):
@@ -82,22 +59,6 @@ class WatchdogTest(FaultCase):
             os.kill(another, number)
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
-
-    def test_it_ends_with_its_owner(self) -> None:
-        """After a normal exit it is gone."""
-        owner = self.started("normal")
-        self.assertEqual(1, len(owner.watchdogs()))
-        since = owner.go()
-        self.assertEqual(0, owner.wait())
-        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
-        self.assert_nothing_left(owner, since=since)
-
-
-def _parent(pid: str) -> int:
-    try:
-        return _status(int(pid), "PPid")
-    except FileNotFoundError:
-        return 0
 
 
 def _kill_and_wait(pid: int) -> None:

@@ -18,7 +18,6 @@ from orchestrator.errors import MissingDriverError
 from orchestrator.services.once import (
     ProcessLock,
     driver,
-    load_early,
     locked_property,
 )
 
@@ -108,14 +107,3 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, words),
         ):
             Shop().__enter__()
-
-
-class EarlyTest(unittest.TestCase):
-    """Drivers are imported while the containers start."""
-
-    def test_what_is_missing_is_told_to_whoever_needs_it(self) -> None:
-        """Not before; the others are imported all the same."""
-        with unittest.mock.patch.dict(sys.modules, {"redis": None}):
-            sys.modules.pop("colorsys", None)
-            load_early(["redis", "colorsys"])
-            self.assertTrue("colorsys" in sys.modules)

@@ -18,7 +18,6 @@ from typing import Any
 import orchestrator.sessions.bare
 from orchestrator.cli.inventory import seconds
 from orchestrator.engine import Endpoint
-from orchestrator.sessions.bare.removal import own_name
 from orchestrator.sessions.bare.watchdog import Messages
 from orchestrator.sessions.identity import Identity, Liveness, liveness, process_start, this_process
 from orchestrator.sessions.session import Gate, Session
@@ -190,25 +189,6 @@ class BareTest(unittest.TestCase):
         self.assertFalse(lines.bye)
         lines.feed(b"e\n")
         self.assertTrue(lines.bye)
-
-    def test_what_is_ours(self) -> None:
-        """What carries its own name is ours, by that name; what inherited its labels is not."""
-        session = {"dev.orchestrator.session": "0a1b2c3d-4e5f"}
-        named = {**session, "dev.orchestrator.name": "db"}
-        tagged = {**session, "dev.orchestrator.name": "built:1"}
-        for expected, kind, names, carried in (
-            ("db", "container", ["db"], named),
-            ("db", "container", ["other/alias", "db"], named),
-            ("db", "container", [], named),  # its name is free already, and the rest is going
-            (None, "container", ["theirs"], named),
-            (None, "image", ["db:latest"], named),
-            ("built:1", "image", ["theirs:2", "built:1"], tagged),
-            (None, "image", ["theirs:2"], tagged),
-            (None, "volume", ["theirs"], named),
-            (None, "volume", ["any"], session),
-        ):
-            with self.subTest(kind=kind, names=names):
-                self.assertEqual(expected, own_name(kind, names, carried))
 
 
 class AgeTest(unittest.TestCase):

@@ -6,18 +6,15 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import tempfile
 import time
 import unittest
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 from orchestrator.engine.registry import RegistryClient, is_insecure
 from orchestrator.errors import EngineError
-from tests.support.registries import make_certificate
 from tests.unit.images.hostile import MOST, PIECE, Answer, Asked, Server, server
 
 MANIFEST = b'{"config": {}}'
@@ -208,40 +205,6 @@ class EndlessTest(RegistryTestCase):
             with self.subTest(name):
                 self.fails(registry, "did not answer within 0.5 s", timeout=0.5)
                 self.assertLess(time.monotonic() - began, 30)
-
-
-class CertificateTest(RegistryTestCase):
-    """TLS where no certificate is asked for, and where one is."""
-
-    def setUp(self) -> None:
-        """Start a registry with TLS on this machine, which needs no trusted certificate."""
-        super().setUp()
-        self.registry = self.serve(GOOD, tls=True)
-
-    def test_insecure(self) -> None:
-        """It is used, without a warning, whatever REQUESTS_CA_BUNDLE says about the web."""
-        other = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        make_certificate(other, "127.0.0.1")
-        for bundle in ("", str(other / "ca.crt"), str(other / "missing")):
-            with (
-                self.subTest(bundle),
-                mock.patch.dict(os.environ, {"REQUESTS_CA_BUNDLE": bundle}),
-                warnings.catch_warnings(),
-            ):
-                warnings.simplefilter("error")
-                self.assertEqual(DIGEST, self.digest(self.registry))
-
-    def test_not_trusted(self) -> None:
-        """Where docker has another certificate for it, that is the error; http is no way round."""
-        other = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        make_certificate(other, "127.0.0.1")
-        folder = self.folder / "config" / "docker" / "certs.d" / self.registry.host
-        folder.mkdir(parents=True)
-        shutil.copy(other / "ca.crt", folder)
-        self.fails(self.registry, f"the certificate of {self.registry.host} is not trusted")
-        self.assertEqual([], self.registry.asked)
-        with mock.patch.dict(os.environ, {"REQUESTS_CA_BUNDLE": str(other / "missing")}):
-            self.fails(self.registry, "REQUESTS_CA_BUNDLE=.*missing: no certificate there")
 
 
 class InsecureTest(unittest.TestCase):

@@ -225,14 +225,3 @@ class TextTest(unittest.TestCase):
         terminal = io.StringIO()
         Text(terminal, stdout=terminal, verbosity=NORMAL).note("name\x1b[2J\r\x1b[32mgreen\x1b[0m")
         self.assertEqual("name\\x1b[2J\\r\x1b[32mgreen\x1b[0m\n", terminal.getvalue())
-
-    def test_progress(self) -> None:
-        """On a terminal the last line is what takes a while; other text takes its place."""
-        terminal = io.StringIO()
-        vars(terminal)["isatty"] = lambda: True
-        text = Text(terminal, stdout=io.StringIO(), verbosity=NORMAL)
-        text.told("db", "1 of 80 MB", over=False)
-        text.tick([])
-        text.told("db", "pulled", over=True)
-        text.tick([])
-        self.assertEqual("0/0  db: 1 of 80 MB\r\x1b[Kdb: pulled\n", terminal.getvalue())

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from orchestrator import Kafka, Postgres, Redis, Service, ServicesMixin
 from orchestrator.runner.collect import can_start_ahead, memory_of_services
-from orchestrator.runner.history import FOLDER, History, Past, estimates, in_shard
+from orchestrator.runner.history import FOLDER, History, Past, in_shard
 from orchestrator.runner.options import Shard
 from orchestrator.runner.results import Test, Unit, UnitResult
 from orchestrator.runner.schedule import Schedule
@@ -51,11 +51,6 @@ class ScheduleTest(unittest.TestCase):
         self.assertEqual(["m.B", "m.C", "m.A"], _drain(plan))
         plan = _schedule(_unit("A"), _unit("B", tests=50), _unit("C", memory=64), _unit("D"))
         self.assertEqual(["m.C", "m.B", "m.A", "m.D"], _drain(plan))
-
-    def test_new_class_is_no_short_one(self) -> None:
-        """A class without a record counts as long as the usual one."""
-        recorded = {"m.A": 1.0, "m.B": 5.0, "m.C": 9.0}
-        self.assertEqual({"m.New": 5.0}, estimates([_unit("New")], recorded))
 
     def test_waits_until_it_fits(self) -> None:
         """A class does not start beside others that leave too little memory; a smaller one does."""
@@ -179,14 +174,6 @@ class HistoryTest(unittest.TestCase):
         self.history.record({"e": 1.0})
         self.assertEqual({"d": 2.0, "e": 1.0}, self.history.read().seconds)
 
-    def test_shards_are_balanced(self) -> None:
-        """Recorded times spread evenly, however uneven they are."""
-        seconds = dict(zip([f"m.{name}" for name in "ABCDEFG"], (9, 5, 4, 4, 3, 2, 1), strict=True))
-        self.history.record(seconds)
-        units = [_unit(name) for name in "ABCDEFG"]
-        loads = [sum(seconds[unit.key] for unit in shard) for shard in self._shards(units, 3)]
-        self.assertEqual([9, 9, 10], sorted(loads))
-
     def test_plan_of_a_set(self) -> None:
         """What a shard records moves no class within a set; the next set is balanced anew."""
         units = [_unit(name) for name in "ABCDEFG"]
@@ -197,14 +184,6 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(units, sorted([*first, *second], key=lambda unit: unit.key))
         self.history.record({unit.key: 1.0 for unit in units} | {"m.G": 1000.0})
         self.assertIn([units[-1]], self._shards(units, 2))
-
-    def test_plan_of_other_tests(self) -> None:
-        """A class that is new since the plan was made is in exactly one shard."""
-        units = [_unit(name) for name in "ABC"]
-        in_shard(units, Shard(number=1, count=2), self.history)
-        units.append(_unit("New"))
-        shards = [unit for shard in self._shards(units, 2) for unit in shard]
-        self.assertEqual(units, sorted(shards, key=units.index))
 
     def _shards(self, units: list[Unit], count: int) -> list[list[Unit]]:
         numbers = range(1, count + 1)
