@@ -51,16 +51,10 @@ class Proxy:
     """Listens on a unix socket or a TCP port and forwards to a daemon's unix socket.
 
     A request that was read is forwarded, also when its client is gone: the daemon does not notice
-    either.
-
-    Args:
-        url: The daemon's socket.
-        before: Is given what a client sends, before it is forwarded.
-        instead: Is given the first line of what a client sends ("GET /v1.41/info HTTP/1.1"), and
-            says what it gets: None for the daemon's answer, `CUT` for the end of the connection
-            while the daemon does what it was asked for, else the answer itself.
-        tcp: Listen on a TCP port, of the loopback of IPv6 where ``"::1"`` is given.
-        tls: How to speak TLS there.
+    either. `before` is given what a client sends; `instead` its first line ("GET /v1.41/info
+    HTTP/1.1"), and says what it gets: None for the daemon's answer, `CUT` for the end of the
+    connection while the daemon does what it was asked for, else the answer itself. `tcp` is a
+    port on the loopback, IPv6's where it is ``"::1"``.
     """
 
     def __init__(

@@ -1,1 +1,0 @@
-"""The test images keep the contracts of the official images: see ci/images/README.md."""
