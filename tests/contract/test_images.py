@@ -135,7 +135,8 @@ class PostgresImageTest(ImageTest):
 
     def test_data_outlive_a_restart(self) -> None:
         """Variables can be files; the server is process 1, the user's own, and is not kept up."""
-        options = ("--env=POSTGRES_HOST_AUTH_METHOD=trust", "--env=POSTGRES_DB_FILE=/etc/hostname")
+        variables = ("HOST_AUTH_METHOD=trust", "DB_FILE=/etc/hostname", "INITDB_ARGS=--no-sync")
+        options = (f"--env=POSTGRES_{variable}" for variable in variables)
         container = self.start(*options, "--hostname=orders")
         asks = ("psql", "-tA", "-h", "127.0.0.1", "-U", "postgres", "-d", "orders", "-c")
         self.eventually(container, *asks, 'create extension "uuid-ossp"')

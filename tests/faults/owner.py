@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import faulthandler
 import io
 import json
 import os
@@ -140,13 +139,6 @@ def normal(owner: Owner) -> None:
     """End normally."""
     owner.fill()
     owner.ready()
-
-
-def segv(owner: Owner) -> None:
-    """Read from address zero, with faulthandler on as under pytest."""
-    faulthandler.enable(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123  # lives to the end
-    normal(owner)
-    ctypes.string_at(0)
 
 
 def execv_again(owner: Owner) -> None:

@@ -24,12 +24,6 @@ class SuddenDeathTest(FaultCase):
         self.assert_nothing_left(owner, since=since)
 
     @repeated(20)
-    def test_r06_segmentation_fault(self) -> None:
-        """R6 A segmentation fault leaves nothing, with faulthandler on."""
-        owner = self.started("segv")
-        self.assert_ends(owner, -signal.SIGSEGV, since=owner.go())
-
-    @repeated(20)
     def test_r19_all_that_can_be_found(self) -> None:
         """R19 SIGTERM, then SIGKILL, to process group, session, tree and environment tag at once.
 

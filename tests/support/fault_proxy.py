@@ -40,22 +40,14 @@ class Fault:
 
 @dataclass(kw_only=True)
 class FaultProxy:
-    """A running proxy.
-
-    Attributes:
-        host: Host and port, as references write it.
-        faults: What shall go wrong next; the first that fits a request is taken.
-        stalling: Set when a client began to wait for an answer that does not come.
-        dripping: Set when a body began to drip.
-        left: Set when the client of a dripping body went away.
-    """
+    """A running proxy; the first fault that fits a request is taken."""
 
     upstream: str
-    host: str = ""
+    host: str = ""  # and port
     faults: list[Fault] = field(default_factory=list)
-    stalling: threading.Event = field(default_factory=threading.Event)
+    stalling: threading.Event = field(default_factory=threading.Event)  # a client waits in vain
     dripping: threading.Event = field(default_factory=threading.Event)
-    left: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)  # the client of a dripping body
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 

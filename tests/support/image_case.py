@@ -8,6 +8,7 @@ import os
 import tempfile
 import unittest
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -111,13 +112,13 @@ class ImageTestCase(unittest.TestCase):
         return Ran(status, out.getvalue(), err.getvalue())
 
 
+@dataclass(frozen=True)
 class Ran:
     """What a command did."""
 
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status = status
-        self.out = out
-        self.err = err
+    status: int
+    out: str
+    err: str
 
     def __repr__(self) -> str:
         return f"status {self.status}\n{self.out}{self.err}"

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.services.tls import Tls
 from tests.support.tiny_images import Pusher
 
 if TYPE_CHECKING:
@@ -25,18 +26,12 @@ HTPASSWD = f"{USER}:$2y$05$5ME7qokr6/IYCzM5Tz2kTO8Cp2oBfkFAqYqXSBrKFczX0YcuEe1Vu
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """A running registry.
+    """A running registry."""
 
-    Attributes:
-        host: Host and port, as references write it.
-        config: The file that configures it.
-        ca: The file with the CA of its certificate, or None without TLS.
-    """
-
-    host: str
+    host: str  # and port, as references write it
     pusher: Pusher
     config: Path
-    ca: Path | None = None
+    ca: Path | None = None  # of its certificate
 
 
 @contextlib.contextmanager
@@ -105,19 +100,7 @@ def wait_for_port(host: str, process: subprocess.Popen[bytes], log: Path) -> Non
 
 def make_certificate(folder: Path, address: str) -> None:
     """A CA of its own (ca.crt) and a certificate for an address (server.crt, server.key)."""
-    ca = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(
-        "req", *ca, "-subj", "/CN=tests CA", "-days", "2",
-        "-keyout", folder / "ca.key", "-out", folder / "ca.crt",
-    )  # fmt: skip
-    openssl(
-        "req", *ca, "-subj", "/CN=registry", "-days", "2",
-        "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key",
-        "-addext", f"subjectAltName=IP:{address}",
-        "-keyout", folder / "server.key", "-out", folder / "server.crt",
-    )  # fmt: skip
-
-
-def openssl(*arguments: str | Path) -> None:
-    """Run openssl quietly."""
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+    made = Tls.create([address])
+    (folder / "ca.crt").write_bytes(made.authority)
+    (folder / "server.crt").write_bytes(made.server.certificate)
+    (folder / "server.key").write_bytes(made.server.key)

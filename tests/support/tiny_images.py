@@ -28,16 +28,12 @@ def digest_of(content: bytes) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImage:
-    """One image for one platform: a single layer with a single file.
-
-    Attributes:
-        blobs: Digest to bytes: the layer and the config.
-    """
+    """One image for one platform: a single layer with a single file."""
 
     platform: str
     config: str
     manifest: bytes
-    blobs: Mapping[str, bytes] = field(repr=False)
+    blobs: Mapping[str, bytes] = field(repr=False)  # by digest: the layers and the config
 
     @property
     def digest(self) -> str:
@@ -91,13 +87,7 @@ def index_of(images: Sequence[TinyImage]) -> bytes:
 
 
 class Pusher:
-    """Pushes to one registry.
-
-    Args:
-        url: Scheme, host and port.
-        auth: Name and password, where it asks for them.
-        verify: The file with the CA of its certificate.
-    """
+    """Pushes to one registry; `verify` is the file with the CA of its certificate."""
 
     def __init__(
         self, url: str, *, auth: tuple[bytes, bytes] | None = None, verify: str | bool = True

@@ -172,21 +172,6 @@ class ComposeFileTest(unittest.TestCase):
         for text in ("{test: [NONE]}", "{disable: true, test: a}"):
             self.assertIsNone(self.service(f"{{image: a, healthcheck: {text}}}").probe)
 
-    def test_limits_are_read_from_either_place(self) -> None:
-        """The old keys, and those of deploy."""
-        for text in (
-            "{image: a, mem_limit: 64mb, cpus: 0.5, pids_limit: 9}",
-            "{image: a, deploy: {resources: {limits: {memory: 64M, cpus: '0.5', pids: 9}}}}",
-        ):
-            found = self.service(text)
-            self.assertEqual((64 << 20, 0.5, 9), (found.memory, found.cpus, found.pids))
-        self.assertIsNone(self.service("{image: a, pids_limit: -1}").pids)
-
-    def test_capabilities_are_added_and_dropped(self) -> None:
-        """Asked for by name in the file, in either spelling."""
-        found = self.service("{image: a, cap_drop: [all], cap_add: [CAP_NET_ADMIN]}")
-        self.assertEqual(["NET_ADMIN"], found.server_capabilities())
-
     def test_a_build_is_a_folder_or_more(self) -> None:
         """Relative to the file; another service may use its image by name."""
         self.assertEqual(Build(folder=self.folder / "web"), self.service("{build: ./web}").build)

@@ -138,15 +138,3 @@ class ParentKilledTest(RunnerTestCase):
             running.kill()
             running.wait()
             self.wait_for_file("down")
-
-    def test_workers_finish_and_tear_down(self) -> None:
-        """When the parent is killed, with its group, workers finish their test and tear down."""
-        self.write(test_slow=SLOW)
-        with self.started("-j", "1", new_session=True) as running:
-            self.wait_for_file("running")
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-            (self.project / "go").touch()
-            self.wait_for(lambda: not self.processes(), "the workers to exit")
-        self.assertTrue((self.project / "down").exists())
-        self.assertEqual("x", (self.project / "cleaned").read_text())
