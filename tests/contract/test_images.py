@@ -76,7 +76,7 @@ class ImageTest(unittest.TestCase):
 
     def eventually(self, container: str, *argv: str) -> None:
         """Wait until a command succeeds in the container."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while subprocess.run(["docker", "exec", container, *argv], capture_output=True).returncode:  # noqa: PLW1510
             self.assertLess(time.monotonic(), deadline, docker("logs", container))
             time.sleep(0.3)  # an exec costs the daemon as much

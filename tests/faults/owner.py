@@ -257,15 +257,6 @@ def closed_output(owner: Owner) -> None:
     os.close(2)
 
 
-def in_a_thread(owner: Owner) -> None:
-    """The session is owned in a thread: handlers cannot be set there."""
-    thread = threading.Thread(target=owner.fill)
-    thread.start()
-    thread.join()
-    owner.say("ready", session=owner.session().id)
-    time.sleep(_LONG)
-
-
 def again(owner: Owner) -> None:
     """Create once more after the test's word."""
     normal(owner)

@@ -84,12 +84,6 @@ class HandlerTest(FaultCase):
         since = owner.kill(signal.SIGTERM)
         self.assert_ends(owner, -signal.SIGTERM, since=since, at_once=True)
 
-    @repeated(5)
-    def test_r18_session_owned_in_a_thread(self) -> None:
-        """R18 Where no handler could be set, SIGTERM has its default action and nothing is left."""
-        owner = self.started("in_a_thread")
-        self.assert_ends(owner, -signal.SIGTERM, since=owner.kill(signal.SIGTERM))
-
 
 class ForkTest(FaultCase):
     """Forked and multiprocessing children."""

@@ -51,8 +51,8 @@ def with_token_service(asked: Asked) -> Answer:
         allowed = asked.authorization == BASIC
         body = json.dumps({"token": TOKEN}).encode()
         return Answer(status=200 if allowed else 401, body=[body])
-    asked = 'Bearer realm="http://HERE/token",service="te\\sts",scope="repository:a/b:pull"'
-    challenge = f'Basic realm="a, Bearer realm=\\"x\\"", {asked}'  # beside another scheme
+    bearer = 'Bearer realm="http://HERE/token",service="te\\sts",scope="repository:a/b:pull"'
+    challenge = f'Basic realm="a, Bearer realm=\\"x\\"", {bearer}'  # beside another scheme
     return Answer(status=401, headers={"WWW-Authenticate": challenge})
 
 
