@@ -133,6 +133,15 @@ class OrderTest(RunnerTestCase):
         self.run_suite("-j", "1", found[0])
         self.assertEqual(mixed, self._order())
 
+    def test_shards(self) -> None:
+        """The shards together run every test once; one for which no class is left is no failure."""
+        self.write(test_letters=LETTERS)
+        for number in (1, 2):
+            ran = self.run_suite("--shard", f"{number}/2", "test_letters.A")
+            self.assertEqual(0, ran.status)
+            self.assertRegex(ran.text, rf"Shard {number}/2: [01] of 1 classes \(plan \w+\)")
+        self.assertEqual(["A1", "A2", "A3"], sorted(self._order()))
+
     def _order(self) -> list[str]:
         path = self.project / "ran"
         order = path.read_text()
