@@ -194,6 +194,11 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
         self.assertEqual([True] * 4, [client._closed for client in clients])
         with kafka.KafkaProducer(bootstrap_servers=self.events.bootstrap) as stranger:
             stranger.send("from-the-past", b"x").get(timeout=60)
+        reader = kafka.KafkaConsumer(
+            self.kept, **self.events.client_settings, group_id="fixed", auto_offset_reset="earliest"
+        )
+        self.addCleanup(reader.close, autocommit=False)
+        self.assertEqual(b"for all", next(reader).value)  # and it never leaves its group
         with type(self).events.isolated("test_two-2") as two:
             left = {name for name in two.admin.list_topics() if not name.startswith("__")}
             self.assertEqual({self.kept}, left)
