@@ -49,7 +49,8 @@ services:
     hostname: box
     container_name: shop-web
     extra_hosts: ["there=10.1.2.3"]
-    ulimits: {memlock: {soft: 65536, hard: 131072}}
+    # Podman 4 raises these two where they are not given, and root may not be allowed to.
+    ulimits: {memlock: {soft: 65536, hard: 131072}, nofile: 4096, nproc: 8192}
     sysctls: {net.core.somaxconn: 1234}
     init: true
   job:

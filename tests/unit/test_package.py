@@ -63,7 +63,8 @@ _WATCH = """
 """
 _TELL = """
     loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
-    foreign = sorted(loaded - sys.stdlib_module_names - {"orchestrator"})
+    own = {"orchestrator", "_missing_stdlib_info"}  # this is 3.15's
+    foreign = sorted(loaded - sys.stdlib_module_names - own)
     print(json.dumps({"foreign": foreign, "loaded": sorted(loaded), "deeds": deeds}))
 """
 
