@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
 
+from orchestrator.cli import main
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
 from tests.faults.daemon import DEADLINE
-from tests.faults.process import ROOT, OwnerProcess, wait_until_no_process_with
+from tests.faults.process import OwnerProcess, wait_until_no_process_with
 
 
 class InheritedTest(FaultCase):
@@ -83,12 +82,6 @@ class InheritedTest(FaultCase):
         self._assert_only(theirs, owner)
 
     def _command(self, *argv: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "orchestrator", *argv],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            timeout=120,
-            env={**os.environ, "DOCKER_HOST": self.daemon.url},
-        ).stdout
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            main(argv)
+        return out.getvalue()

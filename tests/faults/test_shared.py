@@ -60,10 +60,6 @@ class SharedTestCase(ProcessTestCase):
         self.environ["TMPDIR"] = str(self.folder)
         self.write("test_shared.py", _SUITE)
 
-    def go(self) -> None:
-        """Let the tests go on."""
-        (self.folder / "go").touch()
-
     def used(self, name: str) -> tuple[str, int]:
         """The container, and the process, that a class has, as soon as its test uses it."""
         path = self.folder / f"{name}.used"
@@ -84,7 +80,7 @@ class SharedTestCase(ProcessTestCase):
 
     def assert_passed(self, run: subprocess.Popen[str]) -> None:
         """Let it go on to its end, after which nothing is left at once."""
-        self.go()
+        (self.folder / "go").touch()
         status, output = self.finish(run)
         self.assertEqual(0, status, output)
         self.assertEqual([], self.left())
@@ -94,13 +90,6 @@ class SharedTestCase(ProcessTestCase):
 class RunTest(SharedTestCase):
     """What a run is: the runner's command, xdist's, or one process."""
 
-    def test_workers_of_the_runner_share_a_server(self) -> None:
-        """Two at once, with the same names; nothing is left when the command ends."""
-        run = self.start(*_RUNNER)
-        (one, pid), (two, other) = self.used("OneTest"), self.used("TwoTest")
-        self.assertEqual((one, False), (two, pid == other))
-        self.assert_passed(run)
-
     def test_workers_of_xdist_share_a_server(self) -> None:
         """It goes with the process that began them."""
         del self.environ["ORCHESTRATOR_RUN"]
@@ -109,7 +98,7 @@ class RunTest(SharedTestCase):
         )
         (one, pid), (two, other) = self.used("OneTest"), self.used("TwoTest")
         self.assertEqual((one, False), (two, pid == other))
-        self.go()
+        (self.folder / "go").touch()
         status, output = self.finish(run)
         self.assertEqual(0, status, output)
         self.await_that(lambda: self.engine.container(one) is None, lambda: f"{one} is left")
@@ -128,7 +117,7 @@ class RunTest(SharedTestCase):
 """
         )
         self.write("test_shared.py", suite)
-        self.go()
+        (self.folder / "go").touch()
         self.assert_passed(self.start("-m", "unittest", "test_shared"))
         names = ("One", "Two", "Three", "Four")
         one, two, three, four = (self.used(f"{name}Test")[0] for name in names)
@@ -152,18 +141,18 @@ class DeathTest(SharedTestCase):
     """Whoever is killed, nothing is left."""
 
     def setUp(self) -> None:
-        """Have a run of which both classes use the server."""
+        """Have a run of which two workers use one server, with the same names in it."""
         super().setUp()
         more = "    class ZThreeTest(Shared, unittest.TestCase): ...\n"
         self.write("test_shared.py", _SUITE + more)
         self.running = self.start(*_RUNNER)
-        self.container, _ = self.used("OneTest")
-        self.used("TwoTest")
+        (self.container, self.worker), (other, pid) = self.used("OneTest"), self.used("TwoTest")
+        self.assertEqual((other, False), (self.container, pid == self.worker))
 
     def test_killed_worker(self) -> None:
         """The other one's test passes, on the same server."""
-        os.kill(self.used("OneTest")[1], signal.SIGKILL)
-        self.go()
+        os.kill(self.worker, signal.SIGKILL)
+        (self.folder / "go").touch()
         status, output = self.finish(self.running)
         self.assertEqual(1, status, output)
         self.assertEqual(1, output.count("\nERROR: "), output)
@@ -174,7 +163,7 @@ class DeathTest(SharedTestCase):
         """Tests whose server went with it say so; the next class has a new one."""
         os.kill(self.keeper(), signal.SIGKILL)
         self.await_that(lambda: not self.servers(), lambda: f"left: {self.left()}")
-        self.go()
+        (self.folder / "go").touch()
         status, output = self.finish(self.running)
         self.assertEqual(1, status, output)
         self.assertIn("cache: ", output)
