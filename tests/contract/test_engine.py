@@ -207,6 +207,7 @@ class DaemonOutOfReachTest(unittest.TestCase):
     def test_a_socket_that_one_may_not_use_names_the_group(self) -> None:
         """As docker's own socket is to users outside the group `docker`."""
         self.path.chmod(0o600)
+        connect(Settings(), endpoint=self.here).close()  # imports what one may not read then
         os.seteuid(65534)
         self.addCleanup(os.seteuid, 0)
         told = self.refused(self.here)

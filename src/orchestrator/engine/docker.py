@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 from orchestrator.engine.api import (
     STDERR,
-    Copy,
     Ending,
     ExecResult,
     Label,
@@ -29,7 +28,7 @@ from orchestrator.engine.api import (
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.create import HOST_GATEWAY, create_container
 from orchestrator.engine.endpoint import LOOPBACK, PublishedAddress, own_address, published_address
-from orchestrator.engine.files import copy_into, read_file, real_path, unpack
+from orchestrator.engine.files import Files
 from orchestrator.engine.images import Images
 from orchestrator.engine.streams import (
     Cut,
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 _SIGNAL_OF: Final = {128 + it: it.name for it in signal.Signals}  # by exit code
 _LATE: Final = 1.0  # seconds by which an event may come after what it tells of
 _ELSEWHERE: Final = "198.51.100.1"  # of a network that is nobody's (RFC 5737)
-_ALWAYS_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _CUT_SHORT: Final = re.compile(rb"Error: (read|write) unixpacket \S*/attach: .*\n")
 _PEAKS: Final = (
     "/sys/fs/cgroup/memory.peak",  # control groups version 2, Linux 5.19
@@ -77,6 +75,7 @@ class Engine:
         self._host = host
         self._signals: dict[str, str] = {}  # by container: the last that it was sent from here
         self.images = Images(self._pool)
+        self.files = Files(self._pool)
 
     @property
     def answered(self) -> bool:
@@ -137,7 +136,7 @@ class Engine:
         bind_address = self.bind_address if spec.mounts else LOOPBACK
         created = create_container(self._pool, spec, bind_address=bind_address)
         if spec.options.read_only:
-            self.copy_into(created, self.mount_points("/"))
+            self.files.copy_into(created, self.files.mount_points("/"))
         return created
 
     @property
@@ -149,14 +148,6 @@ class Engine:
     def is_rootless(self) -> bool:
         """Whether it runs without root: its networks are in a namespace of its own."""
         return self._pool.is_rootless
-
-    def mount_points(self, folder: str) -> Sequence[Copy]:
-        """What must be in a folder that is read-only once the container runs.
-
-        Podman mounts files of its own over these, and cannot make them by then; Docker can.
-        """
-        found = [path for path in _ALWAYS_MOUNTED if path.startswith(f"{folder.rstrip('/')}/")]
-        return [Copy(path=path, source=b"") for path in found if self.is_podman]
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
@@ -225,39 +216,6 @@ class Engine:
         """Thaw a frozen container."""
         with self._pool.client(f"unpause container {short_name(container)}") as client:
             client.unpause(container)
-
-    def copy_into(
-        self,
-        container: str,
-        copies: Sequence[Copy],
-        /,
-        *,
-        links: Mapping[str, str] | None = None,
-    ) -> None:
-        """Put files and folders into a created or running container, never a file over a folder.
-
-        Folders on the way are made if need be. Links lead to their targets from a folder that all
-        users may write to.
-        """
-        if copies or links:
-            copy_into(self._pool, container, copies, links or {})
-
-    def unpack(self, container: str, tar: bytes, /, *, folder: str = "/") -> None:
-        """Unpack a tar in a folder of a created or running container."""
-        unpack(self._pool, container, tar, folder=folder)
-
-    def get_file(self, container: str, path: str, /) -> bytes:
-        """The content of a file of a container, which may have ended; links are followed.
-
-        What is in memory is not seen: an `EngineError` (404), as a folder or a device is one.
-        """
-        with self._pool.client(f"read {path} in container {short_name(container)}") as client:
-            return read_file(client, container, path)
-
-    def real_path(self, container: str, path: str, /) -> str:
-        """A path without links on its way, as far as it exists; what is in memory is not seen."""
-        with self._pool.client(f"find {path} in container {short_name(container)}") as client:
-            return real_path(client, container, path)
 
     def exec(
         self,

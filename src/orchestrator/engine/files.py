@@ -5,6 +5,7 @@ What is sent to build an image, what is put into containers, and what is read fr
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import posixpath
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from orchestrator.engine.api import Copy
 from orchestrator.engine.client import short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.streams import open_stream
@@ -24,7 +26,6 @@ from orchestrator.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.engine.api import Copy
     from orchestrator.engine.client import ClientPool
 
 _NOT_FOUND: Final = 404
@@ -33,6 +34,7 @@ _PIECE: Final = 1 << 20  # bytes
 _IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
 _IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
+_ALWAYS_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _MOST_LINKS: Final = 255  # on the way to a file, with the folders
 
 
@@ -91,46 +93,88 @@ def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | 
         archive.addfile(member)
 
 
-def copy_into(
-    pool: ClientPool, container: str, copies: Sequence[Copy], links: Mapping[str, str]
-) -> None:
-    """Put files, folders and links into a container."""
+class Files:
+    """The files of containers, as ``engine.files``; what one has in memory is not seen."""
 
-    def read(path: str) -> bytes:
-        with pool.client(f"read {path} in container {short_name(container)}") as client:
-            return read_file(client, container, path)
+    def __init__(self, pool: ClientPool) -> None:
+        self._pool = pool
 
-    for folder, its in _by_volume(pool, container, copies).items():
-        in_it = links if folder == "/" else {}
-        if its or in_it:
-            packed = _pack(its, in_it, folder=folder, read=read)
-            unpack(pool, container, packed, folder=folder)
+    def copy_into(
+        self,
+        container: str,
+        copies: Sequence[Copy],
+        /,
+        *,
+        links: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put files and folders into a created or running container, never a file over a folder.
 
+        Folders on the way are made if need be. Links lead to their targets from a folder that all
+        users may write to.
+        """
+        if not copies and not links:
+            return
+        read = functools.partial(self.get_file, container)
+        for folder, its in self._by_volume(container, copies).items():
+            in_it = links or {} if folder == "/" else {}
+            if its or in_it:
+                packed = _pack(its, in_it, folder=folder, read=read)
+                self.unpack(container, packed, folder=folder)
 
-def unpack(pool: ClientPool, container: str, tar: bytes, *, folder: str) -> None:
-    """Unpack a tar in a folder; docker-py's `put_archive` would replace a folder by a file."""
-    path, asked = f"/containers/{quote(container)}/archive", {"path": folder, **_KEEP_FOLDERS}
-    with (
-        pool.client(f"write files into container {short_name(container)}") as client,
-        open_stream(client, "PUT", path, params=asked, data=tar),
-    ):
-        pass
+    def _by_volume(self, container: str, copies: Sequence[Copy]) -> Mapping[str, Sequence[Copy]]:
+        """What goes to the root, or to a volume, below which Podman would put it otherwise."""
+        found: dict[str, list[Copy]] = {"/": []}
+        if not self._pool.is_podman:
+            return {"/": copies}
+        with self._pool.client(f"inspect container {short_name(container)}") as client:
+            mounts = client.inspect_container(container)["Mounts"] or ()
+        volumes = [str(it["Destination"]) for it in mounts if it["Type"] == "volume"]
+        for copy in copies:
+            around = [path for path in volumes if f"{copy.path}/".startswith(f"{path}/")]
+            found.setdefault(max(around, key=len, default="/"), []).append(copy)
+        return found
 
+    def mount_points(self, folder: str) -> Sequence[Copy]:
+        """What must be in a folder that is read-only once the container runs.
 
-def _by_volume(
-    pool: ClientPool, container: str, copies: Sequence[Copy]
-) -> Mapping[str, Sequence[Copy]]:
-    """What goes to the root, or to a volume, below which Podman would put it otherwise."""
-    found: dict[str, list[Copy]] = {"/": []}
-    if not pool.is_podman:
-        return {"/": copies}
-    with pool.client(f"inspect container {short_name(container)}") as client:
-        mounts = client.inspect_container(container)["Mounts"] or ()
-    volumes = [str(it["Destination"]) for it in mounts if it["Type"] == "volume"]
-    for copy in copies:
-        around = [path for path in volumes if f"{copy.path}/".startswith(f"{path}/")]
-        found.setdefault(max(around, key=len, default="/"), []).append(copy)
-    return found
+        Podman mounts files of its own over these, and cannot make them by then; Docker can.
+        """
+        found = [path for path in _ALWAYS_MOUNTED if path.startswith(f"{folder.rstrip('/')}/")]
+        return [Copy(path=path, source=b"") for path in found if self._pool.is_podman]
+
+    def unpack(self, container: str, tar: bytes, /, *, folder: str) -> None:
+        """Unpack a tar in a folder; docker-py's `put_archive` would replace a folder by a file."""
+        path, asked = f"/containers/{quote(container)}/archive", {"path": folder, **_KEEP_FOLDERS}
+        with (
+            self._pool.client(f"write files into container {short_name(container)}") as client,
+            open_stream(client, "PUT", path, params=asked, data=tar),
+        ):
+            pass
+
+    def get_file(self, container: str, path: str, /) -> bytes:
+        """The content of a file of a container, which may have ended; links are followed.
+
+        Raises:
+            EngineError: There is none (status 404), or it is a folder or a device.
+        """
+        with self._pool.client(f"read {path} in container {short_name(container)}") as client:
+            real = _real_path(client, container, path)
+            about = _stat(client, container, real)
+            if about and about["mode"] & _IS_NO_FILE:
+                kind = "a folder" if about["mode"] & _IS_FOLDER else "no regular file"
+                raise EngineError(f"{path} in container {short_name(container)} is {kind}")
+            pieces, _ = client.get_archive(container, real)
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+                spool.writelines(pieces)
+                spool.seek(0)
+                with tarfile.open(fileobj=spool) as archive:
+                    file = archive.extractfile(archive.getmembers()[0])
+                    return file.read() if file else b""
+
+    def real_path(self, container: str, path: str, /) -> str:
+        """A path without links on its way, as far as it exists."""
+        with self._pool.client(f"find {path} in container {short_name(container)}") as client:
+            return _real_path(client, container, path)
 
 
 def _pack(
@@ -211,28 +255,7 @@ def _id(name: str, table: str, read: Callable[[str], bytes]) -> tuple[int, int]:
     )
 
 
-def read_file(client: Any, container: str, path: str) -> bytes:
-    """The content of a file of a container; links are followed.
-
-    Raises:
-        EngineError: It is a folder or a device.
-    """
-    real = real_path(client, container, path)
-    about = _stat(client, container, real)
-    if about and about["mode"] & _IS_NO_FILE:
-        kind = "a folder" if about["mode"] & _IS_FOLDER else "no regular file"
-        raise EngineError(f"{path} in container {short_name(container)} is {kind}")
-    pieces, _ = client.get_archive(container, real)
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
-        for piece in pieces:
-            spool.write(piece)
-        spool.seek(0)
-        with tarfile.open(fileobj=spool) as archive:
-            file = archive.extractfile(archive.getmembers()[0])
-            return file.read() if file else b""
-
-
-def real_path(client: Any, container: str, path: str) -> str:
+def _real_path(client: Any, container: str, path: str) -> str:
     """A path without links on its way, as far as it exists."""
     done, parts = PurePosixPath("/"), list(PurePosixPath(posixpath.normpath(path)).parts[1:])
     for _ in range(_MOST_LINKS):

@@ -148,9 +148,9 @@ class StartContext:
                 self.engine.create_volume(name, labels=self.labels(scope="class"))
             if volume.content:
                 mount = VolumeMount(volume=name, path=volume.path, no_copy=volume.no_copy)
-                content = [*volume.content, *self.engine.mount_points(volume.path)]
+                content = [*volume.content, *self.engine.files.mount_points(volume.path)]
                 with self.filler(mount, image=image) as filler:
-                    self.engine.copy_into(filler, content)
+                    self.engine.files.copy_into(filler, content)
             return name
 
     @contextlib.contextmanager
@@ -271,7 +271,9 @@ class StartContext:
             with self.creating("container", name):
                 undo.callback(self.remove_container, name)
                 self.engine.create_container(spec)
-            self.engine.copy_into(name, [Copy(path=at, source=it) for at, it in files.items()])
+            self.engine.files.copy_into(
+                name, [Copy(path=at, source=it) for at, it in files.items()]
+            )
             self.engine.start_container(name)
             yield name
 

@@ -153,7 +153,7 @@ class KeptData:
             engine.create_volume(made.volume, labels=labels)
         mount = VolumeMount(volume=made.volume, path=SNAPSHOT, no_copy=True)
         with context.filler(mount, image=self._image) as filler:
-            engine.copy_into(filler, [Copy(path=SNAPSHOT_DATA, source=tar)])
+            engine.files.copy_into(filler, [Copy(path=SNAPSHOT_DATA, source=tar)])
 
 
 def snapshot_mounts(snapshot: Snapshot | None, context: StartContext) -> list[VolumeMount]:

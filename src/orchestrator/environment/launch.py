@@ -229,10 +229,10 @@ def _write_files(handle: Service, declared: Sequence[Copy]) -> None:
     if declared:
         where = {it.path: it.path for it in declared}
         if handle.tmpfs:
-            where = {path: engine.real_path(container, path) for path in where}
+            where = {path: engine.files.real_path(container, path) for path in where}
         check_hidden(handle, where, [*handle.tmpfs, *handle.server_tmpfs()])
     if own or declared or links:
-        engine.copy_into(container, [*own, *declared], links=links)
+        engine.files.copy_into(container, [*own, *declared], links=links)
 
 
 def _check_starved(handle: Service, error: EngineError) -> None:

@@ -156,7 +156,7 @@ def read(running: Runtime, path: str, *, mounted: Collection[str]) -> bytes:
     _check_path(running, "read_file", path)
     if not _is_in_memory(running, path, mounted):
         try:
-            return running.engine.get_file(running.container, path)
+            return running.engine.files.get_file(running.container, path)
         except EngineError as error:
             if error.status is None:
                 raise ServiceError(str(error), service=running.alias) from error
@@ -196,7 +196,7 @@ def write(
     try:
         if not _is_in_memory(running, path, mounted):
             file = Copy(path=path, source=data, mode=mode, owner=str(owner))
-            engine.copy_into(container, [file])
+            engine.files.copy_into(container, [file])
             return
         script = data.startswith(b"#!")
         bits = f"{(0o755 if script else 0o644) if mode is None else mode:o}"
@@ -225,7 +225,10 @@ def _check_path(running: Runtime, method: str, path: object) -> None:
 def _is_in_memory(running: Runtime, path: str, mounted: Collection[str]) -> bool:
     return bool(
         place_in_memory(path, mounted)
-        or (mounted and place_in_memory(running.engine.real_path(running.container, path), mounted))
+        or (
+            mounted
+            and place_in_memory(running.engine.files.real_path(running.container, path), mounted)
+        )
     )
 
 

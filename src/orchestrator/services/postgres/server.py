@@ -450,5 +450,5 @@ class ServerState:
                 service=service.alias,
             )
         yield
-        engine.copy_into(container, [], links={DATA: _SAVED})
+        engine.files.copy_into(container, [], links={DATA: _SAVED})
         self.on_disk = True
