@@ -50,8 +50,10 @@ class Images:
         The daemon has the engine's timeout for each step: a registry that stalls is an error. When
         ``stopping`` is set, or nobody reads on, the daemon gives up too.
         """
-        doing, (name, tag) = f"pull {reference}", _split(reference)
-        parameters = {"fromImage": name, "tag": tag, **({"platform": platform} if platform else {})}
+        doing, (name, tag) = f"pull {reference}", docker.utils.parse_repository_tag(reference)
+        parameters = {"fromImage": name, "tag": tag or "latest"}
+        if platform:
+            parameters["platform"] = platform
         with self._pool.client(doing) as client:
             headers = _credentials(client, name)
         for step in read_until_stopped(
@@ -72,7 +74,7 @@ class Images:
 
     def tag(self, reference: str, /, *, as_reference: str) -> None:
         """Give an image another name."""
-        repository, tag = _split(as_reference)
+        repository, tag = docker.utils.parse_repository_tag(as_reference)
         with self._pool.client(f"tag {reference} as {as_reference}") as client:
             client.tag(reference, repository, tag)
 
@@ -181,16 +183,6 @@ def _failed(registry: str, error: Exception) -> EngineError:
         f"the credentials for {registry} cannot be had: {error}. Look at credHelpers and "
         "credsStore in docker's config.json, or run `docker login` again"
     )
-
-
-def _split(reference: str) -> tuple[str, str]:
-    """Name, and tag or digest; a colon before the last slash belongs to a port."""
-    name, at, digest = reference.partition("@")
-    if at:
-        return name, digest
-    head, slash, last = reference.rpartition("/")
-    last, _, tag = last.partition(":")
-    return f"{head}{slash}{last}", tag or "latest"
 
 
 def _credentials(client: Any, name: str) -> dict[str, str]:
