@@ -119,7 +119,7 @@ class Files:
             in_it = links or {} if folder == "/" else {}
             if its or in_it:
                 packed = _pack(its, in_it, folder=folder, read=read)
-                self.unpack(container, packed, folder=folder)
+                self._unpack(container, packed, folder=folder)
 
     def _by_volume(self, container: str, copies: Sequence[Copy]) -> Mapping[str, Sequence[Copy]]:
         """What goes to the root, or to a volume, below which Podman would put it otherwise."""
@@ -142,7 +142,7 @@ class Files:
         found = [path for path in _ALWAYS_MOUNTED if path.startswith(f"{folder.rstrip('/')}/")]
         return [Copy(path=path, source=b"") for path in found if self._pool.is_podman]
 
-    def unpack(self, container: str, tar: bytes, /, *, folder: str) -> None:
+    def _unpack(self, container: str, tar: bytes, /, *, folder: str) -> None:
         """Unpack a tar in a folder; docker-py's `put_archive` would replace a folder by a file."""
         path, asked = f"/containers/{quote(container)}/archive", {"path": folder, **_KEEP_FOLDERS}
         with (
