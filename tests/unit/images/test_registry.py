@@ -1,21 +1,114 @@
 """The registry's client: who is told a password, what a registry may send, which need no TLS."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import itertools
 import json
 import os
+import ssl
 import tempfile
+import threading
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from unittest import mock
+from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.engine.registry import RegistryClient, is_insecure
 from orchestrator.errors import EngineError
-from tests.unit.images.hostile import MOST, PIECE, Answer, Asked, Server, server
+from tests.support.registries import make_certificate
+
+PIECE = b" " * (1 << 16)
+MOST = 64 << 20  # bytes of an endless body, when nobody hangs up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One request, as it came."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    authorization: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is answered."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Iterable[bytes] = ()  # pieces, sent until the client hangs up
+    raw: Iterable[bytes] = ()  # pieces to send instead of an HTTP answer
+    pause: float = 0.0  # seconds between two pieces
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running server."""
+
+    host: str  # and port
+    asked: list[Asked] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)  # bytes of each body so far
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers whatever a test wants, whole or not; in a header, HERE becomes host and port."""
+
+    timeout = 5.0
+    where: Server
+    answer: Callable[[Asked], Answer]
+
+    def serve(self) -> None:
+        """Take note of a request, and answer it."""
+        url = urlsplit(self.path)
+        form = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        asked = Asked(
+            method=self.command,
+            path=url.path,
+            query=parse_qs(form or url.query),
+            authorization=self.headers.get("Authorization", ""),
+        )
+        self.where.asked.append(asked)
+        self.send(self.answer(asked))
+
+    do_GET = do_POST = serve  # noqa: N815 - the base class looks for these names
+
+    def send(self, what: Answer) -> None:
+        """Send until the client hangs up."""
+        if not what.raw:
+            self.send_response(what.status)
+            for name, value in what.headers.items():
+                self.send_header(name, value.replace("HERE", self.where.host))
+            self.end_headers()
+        sent = self.where.sent
+        sent.append(0)  # clients here ask one thing after the other
+        with contextlib.suppress(OSError):
+            for piece in what.raw or what.body:
+                self.wfile.write(piece)
+                sent[-1] += len(piece)
+                if sent[-1] > MOST:
+                    break
+                time.sleep(what.pause)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that do not finish a handshake, and does not wait for them."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Nothing."""
+
 
 MANIFEST = b'{"config": {}}'
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
@@ -67,8 +160,19 @@ class RegistryTestCase(unittest.TestCase):
 
     def serve(self, answer: Answer | Callable[[Asked], Answer], *, tls: bool = False) -> Server:
         """Start a server."""
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory())) if tls else None
-        return self.enterContext(server(answer, tls=folder))
+        tell = (lambda _: answer) if isinstance(answer, Answer) else answer
+        handler: Any = type("Telling", (Handler,), {"answer": staticmethod(tell)})
+        running = self.enterContext(Quiet(("127.0.0.1", 0), handler))
+        where = handler.where = Server(host=f"127.0.0.1:{running.server_address[1]}")
+        if tls:
+            folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+            make_certificate(folder, "127.0.0.1")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(folder / "server.crt", folder / "server.key")
+            running.socket = context.wrap_socket(running.socket, server_side=True)
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        self.addCleanup(running.shutdown)
+        return where
 
     def log_in(self, *servers: Server, **auth: str) -> None:
         """Do as `docker login` does."""
