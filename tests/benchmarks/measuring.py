@@ -117,7 +117,7 @@ def at_most(seconds: float) -> Expectation:
 
 def at_most_times(limit: float, base: str, variant: str = OURS) -> Expectation:
     """At most so many times what another variant takes."""
-    text = f"{variant} ≤ {limit:.2g}x {base}"
+    text = f"{variant} ≤ {limit:.3g}x {base}"
     return Expectation(text, lambda row: row.ratio(variant, base), limit)
 
 
