@@ -310,12 +310,8 @@ class Broker(Service):
         over it ends when nothing came for ten seconds. `topics` are full names, as `topic` returns
         them; kafka-python's settings in `config` go over ours.
         """
-        ours = {
-            "group_id": self.group,
-            "auto_offset_reset": "earliest",
-            "enable_auto_commit": False,
-        }
-        return self._clients.open("KafkaConsumer", *topics, **{**ours, **config})
+        config = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **config}
+        return self._clients.open("KafkaConsumer", *topics, **{"group_id": self.group, **config})
 
     def consume(self, topic: str, count: int = 1, timeout: float = 10.0) -> list[ConsumerRecord]:
         """Read records from a topic; the next call goes on where this one ended.
