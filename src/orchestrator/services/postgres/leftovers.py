@@ -28,7 +28,6 @@ _MARK: Final = "(select ($1::jsonb ->> 'mark')::int8)"
 _XID: Final = "(select ($1::jsonb ->> 'xid')::int8)"
 _AT: Final = "(select ($1::jsonb ->> 'at')::timestamptz)"
 _OWN: Final = "(select $1::jsonb ->> 'own')"
-_BEFORE_THAT: Final = "(select $1::jsonb ->> 'snapshot')"
 _NAMES: Final = "array(select jsonb_array_elements_text($1::jsonb -> 'names'))"
 _OTHERS: Final = "array(select jsonb_array_elements_text($1::jsonb -> 'others'))"
 # The logins of tests are none of theirs; this tells them.
@@ -154,8 +153,12 @@ _END_SESSIONS: Final = f"""
 """  # noqa: S608 - made of constants
 
 
-def _queries(part: str) -> tuple[str, str]:
-    """What is asked before a test, and what clears after it; see `Leftovers` for `part`."""
+def _queries(part: str) -> tuple[Sequence[str], Sequence[str]]:
+    """What is asked before a test, and what clears after it; see `Leftovers` for `part`.
+
+    Each without what has to be known only where something was written, and with it: that takes as
+    long again.
+    """
     conditions, always, new = _ROWS, _ALWAYS, _NEW
     prepared, further = _PREPARED, ""
     if part:
@@ -175,22 +178,18 @@ def _queries(part: str) -> tuple[str, str]:
             for name, where in conditions.items()
         }
     )
-    look = {
-        **_BEFORE,
-        **always,
-        "at": "clock_timestamp()",
-        "rows": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {rows} end",
-    }
-    changed = _object({"rows": rows, "new": _list(new)})
+    look = {**_BEFORE, **always, "at": "clock_timestamp()"}
     now = {
         **always,
         "prepared": _list(prepared),
         "ended": "(select count(*) from ended)",
         "mark": _COUNTER,
-        "changed": f"case when {_SNAPSHOT} <> {_BEFORE_THAT} then {changed} end",
     }
-    ending = _END_SESSIONS.format(further=further)
-    return f"select {_object(look)}", f"{ending} select {_object(now)}"
+    ending, written = _END_SESSIONS.format(further=further), {"rows": rows, "new": _list(new)}
+    return (
+        [f"select {_object(it)}" for it in (look, {**look, "rows": rows})],
+        [f"{ending} select {_object(it)}" for it in (now, {**now, **written})],
+    )
 
 
 # Kinds that DROP calls otherwise; catalogs that no DROP knows; and what is dropped last.
@@ -230,7 +229,8 @@ class Leftovers:
         self._live = live
         self._lock = lock
         self._seen: tuple[str, Look] = ("", {})  # rows, and the snapshot in which they are those
-        self._look_query, self._clear_query = _queries(part)
+        self._writes = True  # whether the test before has written something, as the next may
+        self._look_queries, self._clear_queries = _queries(part)
 
     @contextlib.contextmanager
     def cleared(
@@ -268,12 +268,15 @@ class Leftovers:
         """
         if self._server is None:
             assert self._inside is not None  # noqa: S101 - for the type checker
-            look: Look = _asked(self._inside, f"select {_object(_BEFORE)}")
-            return look
+            return dict(_asked(self._inside, f"select {_object(_BEFORE)}"))
         snapshot, rows = self._seen
-        known = {"snapshot": snapshot, "names": self._live}
-        found = _asked(self._server, self._look_query, known)
-        return {**found, "rows": found["rows"] or rows}
+        short, whole = self._look_queries
+        known = {"names": self._live}
+        if not self._writes:
+            found = _asked(self._server, short, known)
+            if found["snapshot"] == snapshot:
+                return {**found, "rows": rows}
+        return dict(_asked(self._server, whole, known))
 
     def _clear(self, before: Look, own: str) -> Look:
         """End sessions, drop what would keep the state from being dropped, restore settings.
@@ -282,14 +285,12 @@ class Leftovers:
             What tells what else there may be to drop, once the state is; empty if there is nothing.
         """
         others = [name for name in self._live if name != own]
-        known = {name: before.get(name) for name in ("mark", "xid", "snapshot", "at")}
+        known = {name: before.get(name) for name in ("mark", "xid", "at")}
         known |= {"others": others, "names": [own, *others], "own": f"^{own}_[0-9]+$"}
         if self._server is None:
             return known
-        now = _asked(self._server, self._clear_query, known)
-        changed = now["changed"]
-        new = changed["new"] if changed else []
-        numbered = now["mark"] != before["mark"] + 1
+        now = self._end_sessions(self._server, before, known)
+        new, wrote, numbered = now["new"], now["wrote"], now["numbered"]
         if self._inside and numbered:  # they may forbid to drop other things
             _drop_all(self._inside, _EVENT_TRIGGERS, known)
         if any(catalog == "pg_subscription" for catalog, _ in new):
@@ -303,12 +304,25 @@ class Leftovers:
             if [slot, database] not in before["slots"] and database not in others:
                 _tell("replication slot", slot)
                 self._server.run(_DROP_SLOT.format(slot=literal(slot)))
-        if changed:
-            _restore(self._server, before["rows"], changed["rows"])
+        if wrote:
+            _restore(self._server, before["rows"], now["rows"])
         if before["system"] != now["system"]:
             _restore_system(self._server, before["system"])
         self._seen = now["snapshot"], before["rows"]
-        return {**known, "of_server": new, "numbered": numbered} if changed else {}
+        return {**known, "of_server": new, "numbered": numbered} if wrote else {}
+
+    def _end_sessions(self, server: Admin, before: Look, known: Look) -> Look:
+        """End the test's sessions; what is there then, rows and objects if something was written.
+
+        Whether that is so is asked first, where the test before had written nothing.
+        """
+        short, whole = self._clear_queries
+        now = _asked(server, whole if self._writes else short, known)
+        numbered = now["mark"] != before["mark"] + 1
+        self._writes = wrote = now["snapshot"] != before["snapshot"]
+        if wrote and "rows" not in now:
+            now = _asked(server, whole, known)
+        return {"new": [], **now, "wrote": wrote, "numbered": numbered}
 
     def _drop_made(self, known: Look) -> None:
         """Drop what the test has made and is still there."""
