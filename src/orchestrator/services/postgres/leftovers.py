@@ -185,9 +185,10 @@ def _queries(part: str) -> tuple[Sequence[str], Sequence[str]]:
         "ended": "(select count(*) from ended)",
         "mark": _COUNTER,
     }
+    looks = (look, {**look, "rows": rows})  # both with a parameter, so that they are planned once
     ending, written = _END_SESSIONS.format(further=further), {"rows": rows, "new": _list(new)}
     return (
-        [f"select {_object(it)}" for it in (look, {**look, "rows": rows})],
+        [f"with known as (select $1::jsonb) select {_object(it)}" for it in looks],
         [f"{ending} select {_object(it)}" for it in (now, {**now, **written})],
     )
 

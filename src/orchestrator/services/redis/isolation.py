@@ -33,7 +33,8 @@ Isolation = Literal["flush", "prefix", "none"]
 _CLOSING: Final = 5.0  # seconds for an asyncio client
 _log: Final = logging.getLogger("orchestrator.redis")
 
-_EMPTY: Final = (("FLUSHALL",), ("SCRIPT", "FLUSH"))
+_EMPTY: Final = ("FLUSHALL",)
+_NO_SCRIPTS: Final = ("SCRIPT", "FLUSH")  # makes a new Lua, which takes longer than all the rest
 _NO_FUNCTIONS: Final = ("FUNCTION", "FLUSH")
 # What concerns more than one's own keys is dangerous in Redis's own words; the harmless part of
 # that is given back. Scripts and functions are the server's, not a prefix's.
@@ -56,6 +57,7 @@ _DELETE: Final = """
 # Subcommands that change nothing. A server before 7.0 does not count them apart.
 _READS: Final = ("cat", "dryrun", "genpass", "get", "getuser", "list", "log", "users", "whoami")
 _OTHERS: Final = ("replicaof", "slaveof", "client|pause")
+_LOADS: Final = ("eval", "eval_ro", "script", "script|load", "function|load", "function|restore")
 _CONNECT_TIMEOUT: Final = 10  # seconds
 _ADMIN_TIMEOUT: Final = 5.0
 _LOOK: Final = (("CLIENT", "LIST"), ("INFO", "commandstats"), ("CLIENT", "ID"))
@@ -94,6 +96,7 @@ class ServerState:
         self._settings: Mapping[str, str] = {}  # as the class has them
         self._users: Mapping[str, str] = {}
         self._counts: Counts | None = None  # of changes, when those two were taken
+        self._loaded: int | None = None  # how often scripts had been, when the last were flushed
         self.alone = threading.RLock()
 
     @locked_property
@@ -133,8 +136,7 @@ class ServerState:
         with self._possible(isolation):
             if isolation == "flush":
                 changes: Mapping[str, Any] = {}
-                empty = [*_EMPTY, *([_NO_FUNCTIONS] if self._has_functions else [])]
-                before = self._begin(empty)
+                before = self._begin([_EMPTY])
                 drop: Sequence[Sequence[str]] = ()
             else:
                 password = random_password()
@@ -186,7 +188,11 @@ class ServerState:
 
         `user` is whom one of them makes.
         """
-        clients, counts, _ = self._look(commands)
+        clients, counts, loaded, _ = self._look(commands)
+        if user is None and (loaded != self._loaded or counts != self._counts):
+            scripts = [_NO_SCRIPTS, *([_NO_FUNCTIONS] if self._has_functions else [])]
+            _check(self._ask(scripts))
+            self._loaded = loaded
         if counts != self._counts:  # setUpClass, or nobody yet, made what is there now
             self._users = {name: its for name, its in self._rules().items() if name != user}
             self._settings = self.admin.config_get("*")
@@ -201,7 +207,7 @@ class ServerState:
 
         `drop` are the commands that drop a test's user, if it has one.
         """
-        clients, counts, own = self._look()
+        clients, counts, _, own = self._look()
         new = (number for number, at in clients.items() if at not in before.clients)
         kill = [("CLIENT", "KILL", "ID", str(number)) for number in new if number != own]
         known = counts == before.counts
@@ -216,8 +222,10 @@ class ServerState:
 
     def _look(
         self, commands: Sequence[Sequence[str]] = ()
-    ) -> tuple[Mapping[int, bytes], Counts, int]:
-        """The clients' addresses by id, counts of changes, and our own id; then execute commands.
+    ) -> tuple[Mapping[int, bytes], Counts, int, int]:
+        """The clients' addresses by id, counts of changes and of scripts that were loaded, our id.
+
+        Then execute commands.
 
         Raises:
             ResponseError: The server refuses one of them.
@@ -226,7 +234,8 @@ class ServerState:
         _check(replies)
         clients, statistics, own, *_ = replies
         addresses = {int(number): address for number, address in _CLIENT.findall(clients)}
-        return addresses, _changes(_CALLS.findall(statistics)), own
+        calls = {name.decode(): int(times) for name, times in _CALLS.findall(statistics)}
+        return addresses, _changes(calls), sum(calls.get(name, 0) for name in _LOADS), own
 
     def _ask(self, commands: Sequence[Sequence[str]]) -> list[Any]:
         """The replies to commands, errors too, in one round trip.
@@ -291,16 +300,15 @@ def _check(replies: Iterable[object]) -> None:
             raise reply
 
 
-def _changes(calls: Iterable[tuple[bytes, bytes]]) -> Counts:
+def _changes(calls: Counts) -> Counts:
     """How often something was called that changes settings, users, or the server's role."""
     counts = {"config": 0, "acl": 0, "others": 0}
-    for name, times in calls:
-        command = name.decode()
+    for command, times in calls.items():
         group, _, subcommand = command.partition("|")
         if group in ("config", "acl") and subcommand not in _READS:
-            counts[group] += int(times)
+            counts[group] += times
         elif command in _OTHERS:
-            counts["others"] += int(times)
+            counts["others"] += times
     return counts
 
 
