@@ -110,7 +110,8 @@ class Environment:
             return
         from orchestrator.environment.timeline import add_to_page
 
-        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", self._session.run if self._session else "")
+        alone = self._session.run if self._session else f"process {os.getpid()}"
+        run = self._settings.run_of_workers or alone
         try:
             add_to_page(self._settings.timeline, self._timeline, run=run, error=error)
         except OSError as failed:

@@ -2,9 +2,9 @@
 
 It waits until the process that asked for it has ended; imports the class as that one did; starts
 its services by the same code; and hands them to the first process of this user that declares the
-same, if nothing that they were made from has changed: it has an account of what Python read
-meanwhile. They are its own all the time, in a session with a watchdog: it removes them when that
-process has done with them or is dead, when nobody came in time, and when it is told to stop.
+same, if nothing that they were made from has changed, of which it has an account. They are its own
+all the time: it removes them when that process has done with them or is dead, when nobody came in
+time, and when it is told to stop.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class WarmKeeper(keeper.Keeper):
     # What it is asked
 
     def answer(self, connection: socket.socket, request: Mapping[str, Any], pid: int) -> bool:
-        """Answer one request; whether the connection is still needed."""
+        """Say what there is, hand it over, or end."""
         with self.lock:
             if request["do"] == "take":
                 if self._state == "made" and self._waiting is None:
@@ -244,8 +244,8 @@ class WarmKeeper(keeper.Keeper):
 class Account:
     """What this process has read since, as far as Python sees it.
 
-    A file is noted as it was before it was read. A process that this one starts reads what nobody
-    sees: there is no saying, then, what the servers were made from.
+    A file is noted as it was before it was read. What a process reads that this one starts, nobody
+    sees.
     """
 
     def __init__(self) -> None:
@@ -384,9 +384,7 @@ def _check_memory(needed: int) -> None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:") and needed > int(line.split()[1]) * 1024 * _SHARE:
-                raise MemoryError(
-                    f"its servers take {needed >> 20} MiB of memory; too little is free"
-                )
+                raise MemoryError(f"its servers take {needed >> 20} MiB; too little is free")
 
 
 def _clock() -> float:
