@@ -252,7 +252,8 @@ class Service(Hooks):
     def copy_with(self, **changes: Any) -> Self:
         """A copy with other attributes; what the original opened and cached stays with it."""
         copy = object.__new__(type(self))  # checked when declared
-        options.normalise(copy, **{**self.__getstate__(), **changes})
+        for name, value in {**self.__getstate__(), **changes}.items():
+            object.__setattr__(copy, name, value)
         return copy
 
     def secrets(self) -> Sequence[str]:
