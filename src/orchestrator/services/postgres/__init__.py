@@ -84,7 +84,8 @@ class Postgres(PostgresHandle):
             ServiceError: The class's migration has failed in another class: why start a server?
         """
         handles = (self, *map(self.in_database, self.databases))
-        setup.check_migrations(handles, key=snapshots.migration_key)
+        if migrated := [handle for handle in handles if handle.migrate is not None]:
+            setup.check_migrations(migrated, key=snapshots.migration_key)
         if not self._starts_itself:
             return super().server_env()
         statements = self._first_statements

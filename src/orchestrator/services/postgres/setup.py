@@ -231,11 +231,10 @@ def _keep_own_frames(error: BaseException | None) -> None:
 
 def check_migrations(handles: Iterable[Handle], *, key: Callable[[Handle], str | None]) -> None:
     """Raise ServiceError for a migration that has failed in this run, in another class."""
-    migrated = [handle for handle in handles if handle.migrate is not None]
     settings = Settings.from_environment()
-    if not migrated or not has_failures(settings=settings):
+    if not has_failures(settings=settings):
         return  # a key takes its time
-    for handle in migrated:
+    for handle in handles:
         known = key(handle)
         if known is not None and (before := failed_before(known, settings=settings)):
             raise ServiceError(
