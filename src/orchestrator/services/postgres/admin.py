@@ -17,7 +17,6 @@ from orchestrator.errors import ServiceError
 from orchestrator.probes import ATTEMPT
 from orchestrator.probes.waiting import FROZEN, answers, await_ready
 from orchestrator.services.once import ProcessLock
-from orchestrator.services.postgres.setup import APPLICATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -223,7 +222,6 @@ class Admin:
             self._dsn(self._database),
             autocommit=True,
             connect_timeout=_CONNECT,
-            application_name=APPLICATION,
             options=options,
             **self._arguments,
         )

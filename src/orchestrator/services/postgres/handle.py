@@ -212,7 +212,8 @@ class PostgresHandle(PostgresServer):
         driver("psycopg", extra="postgres")
         from orchestrator.services.postgres.admin import Admin
 
-        return Admin(self, dsn, database=database, arguments=self._arguments)
+        arguments = {"application_name": setup.APPLICATION, **self._arguments}
+        return Admin(self, dsn, database=database, arguments=arguments)
 
     @property
     def _arguments(self) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from orchestrator.services.postgres.setup import is_alembic, is_metadata, litera
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from orchestrator.services.postgres.server import PostgresServer
 
 _FORMAT: Final = 3  # of snapshots, and of how it is made
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
@@ -179,11 +178,11 @@ def _verifier(password: str) -> str:
 # What data, and the outcome of a migration, depend on
 
 
-def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> SnapshotKey | None:
+def key_of(service: Any, image: str, *, own: type[Hooks]) -> SnapshotKey | None:
     """What a declared server's data depend on; None when that cannot be known.
 
     Args:
-        service: The declaration.
+        service: The declaration, a `Postgres`, whose room imports this one.
         image: The id of its image.
         own: The class whose hooks are known here.
     """
@@ -215,7 +214,7 @@ def key_of(service: PostgresServer, image: str, *, own: type[Hooks]) -> Snapshot
     return SnapshotKey(text=made.digest(), lasting=made.lasting)
 
 
-def migration_key(handle: PostgresServer) -> str | None:
+def migration_key(handle: Any) -> str | None:
     """What the outcome of a handle's migration depends on, to all processes of a run."""
     if handle.migrate is None:
         return None
@@ -225,7 +224,7 @@ def migration_key(handle: PostgresServer) -> str | None:
     return made.digest() if known else None
 
 
-def _is_known(service: PostgresServer, own: type[Hooks]) -> bool:
+def _is_known(service: Any, own: type[Hooks]) -> bool:
     """Whether a server is started, and its data are made, by what stands here."""
     between = type(service).__mro__[: type(service).__mro__.index(own)]
     hooks = {name for name in dir(Hooks) if callable(getattr(Hooks, name))} - set(dir(object))
