@@ -294,8 +294,8 @@ class Hooks(Declaration):
     def isolated(self, test: str) -> Iterator[Self]:  # noqa: ARG002 - services that clean up name things by it
         """Give one test clean state: yield its handle, and drop the state afterwards.
 
-        By a new connection, since the test may have restarted the server meanwhile. What a driver
-        says of a server that the test has ended for good is no error.
+        By a new connection: the test may have restarted the server. What a driver says of one that
+        has ended for good is no error.
         """
         yield self
 
@@ -328,11 +328,7 @@ class Hooks(Declaration):
         return None
 
     def snapshot(self) -> bytes:
-        """A tar with the data of the server, as `prepare` has left it.
-
-        Raises:
-            OrchestratorError: It cannot be had; why. That keeps nobody from going on.
-        """
+        """A tar with the data as `prepare` left them; why there is none is an OrchestratorError."""
         raise NotImplementedError
 
     def restored(self) -> None:
@@ -378,8 +374,7 @@ class Runtime:
 
     Attributes:
         container: Its name.
-        image_id: The id of the image it is made from.
-        networks: The networks it stands on, and what it is called there.
+        networks: Those it stands on, and what it is called there.
         ports: Container port such as ``"5432/tcp"`` to the host port.
         password: A random password of this server's own, for servers that want one.
         helper: `StartContext.helper_container`: runs another container in its network namespace.
