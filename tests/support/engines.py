@@ -38,6 +38,7 @@ _KEPT: Final = ROOT / ".cache/engines"
 _SECONDS: Final = 240.0  # for one step
 _WHOLE: Final = "yes"
 
+_DATABASE: Final = "tests.integration.test_postgres_isolation.DatabaseTest"
 _TRANSACTION: Final = "tests.integration.test_postgres_transaction.TransactionTest"
 # What is tried by tests that are there anyway: only what an engine may do in its own way.
 _TESTS: Final[Mapping[str, Sequence[str]]] = {
@@ -45,7 +46,7 @@ _TESTS: Final[Mapping[str, Sequence[str]]] = {
     "API": ["tests.contract.test_engine.EngineContractTest"],
     "isolation": [
         "tests.integration.test_postgres_leftovers.SchemaLeftoversTest",
-        "tests.integration.test_postgres_isolation.DatabaseTest",
+        f"{_DATABASE}.test_tests_do_not_see_each_others_work",
         f"{_TRANSACTION}.test_nested_transactions_of_the_user_work",
     ],
     "faults": ["tests.integration.test_faults.FaultsTest"],
