@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from orchestrator.engine.api import Label
 from tests.faults.daemon import Daemon
-from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.process import OwnerProcess, wait_until_no_process_with
 
 if TYPE_CHECKING:
@@ -133,16 +132,3 @@ class FaultCase(unittest.TestCase):
         left = self.daemon.left_of_session(owner.session)
         self.assertEqual(1, sum(name.startswith("network ") for name in left), left)
         self.assertEqual(containers, sum(name.startswith("container ") for name in left), left)
-
-
-class PrivateFaultCase(FaultCase):
-    """On a daemon of its own, which the class may kill, and which nobody else sweeps."""
-
-    private: ClassVar[PrivateDaemon]
-
-    @classmethod
-    def make_daemon(cls) -> Daemon:
-        """The daemon to use: a private one."""
-        cls.private = PrivateDaemon()
-        cls.addClassCleanup(cls.private.close)
-        return Daemon(cls.private.start().url)

@@ -11,11 +11,13 @@ import sys
 import time
 import unittest
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
-from tests.faults.case import PrivateFaultCase, repeated
+from tests.faults.case import FaultCase, repeated
+from tests.faults.daemon import Daemon
+from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.process import ROOT, wait_until_no_process_with
 from tests.faults.quiet import no_sweeps
 
@@ -28,10 +30,18 @@ _NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INITIAL = 0xEFFFFFFC  # the PID namespace that sees all others
 
 
-class SweepTest(PrivateFaultCase):
+class SweepTest(FaultCase):
     """Judged by identity, never by age or pid alone. On a daemon that nobody else has."""
 
     judged = True
+    private: ClassVar[PrivateDaemon]
+
+    @classmethod
+    def make_daemon(cls) -> Daemon:
+        """The daemon to use, which the class may kill: a private one."""
+        cls.private = PrivateDaemon()
+        cls.addClassCleanup(cls.private.close)
+        return Daemon(cls.private.start().url)
 
     def _ends(self, owner: OwnerProcess) -> None:
         """It ends before its way to the daemon is closed, and so does its watchdog."""
