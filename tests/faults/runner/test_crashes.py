@@ -137,6 +137,29 @@ class CrashTest(RunnerTestCase):
         self.assertIn("Tests must be collected the same each time", ran.text)
         self.assertIn("not run=2", ran.verdict)
 
+    def test_workers_that_cannot_collect_again(self) -> None:
+        """When only the first worker can collect it runs everything; others are not hired anew."""
+        self.write(
+            test_once="""
+            with open("imports", "a") as file:
+                file.write("x")
+            if os.stat("imports").st_size > 1:
+                raise RuntimeError("a second time")
+            class A(unittest.TestCase):
+                def test_a(self):
+                    deadline = time.monotonic() + 3
+                    while os.stat("imports").st_size < 8 and time.monotonic() < deadline:
+                        time.sleep(0.01)
+            class B(unittest.TestCase):
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite("-j", "2", "test_once")
+        self.assertEqual(1, ran.status)
+        self.assertIn("RuntimeError: a second time", ran.text)
+        self.assertEqual(("ok", "ok"), (ran.outcomes["A.test_a"], ran.outcomes["B.test_b"]))
+        self.assertLess(len((self.project / "imports").read_text()), 8)
+
 
 class HangTest(RunnerTestCase):
     """A worker hangs."""
