@@ -202,3 +202,10 @@ class DeclarationTest(unittest.TestCase):
             cache = None  # type: ignore[assignment]
 
         self.assertEqual({"db": Changed.__dict__["db"]}, declared_services(Changed))
+
+    def test_the_part_of_a_log_that_is_asked_for_is_checked(self) -> None:
+        """The daemon would give all of it for a wrong number."""
+        with self.assertRaisesRegex(DeclarationError, r"logs\(tail=-1\)"):
+            Redis().logs(tail=-1)
+        with self.assertRaisesRegex(DeclarationError, r"logs\(since=3\.5\)"):
+            Redis().logs(since=3.5)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from orchestrator.services.once import (
     driver,
     locked_property,
 )
+from orchestrator.services.postgres import setup
 
 
 class Handle:
@@ -107,3 +108,14 @@ class MissingTest(unittest.TestCase):
             self.assertRaisesRegex(MissingDriverError, words),
         ):
             Shop().__enter__()
+
+    def test_alembic_is_installed_by_its_own_name(self) -> None:
+        """No extra brings it: only whoever has migrations of that kind needs it."""
+        gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
+        config = unittest.mock.MagicMock(attributes={})
+        handle = unittest.mock.MagicMock(migrate=config)
+        with (
+            unittest.mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
+        ):
+            setup.migrate(handle, key=lambda _: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from orchestrator import Postgres, Redis
+from orchestrator import Kafka, Postgres, Redis
 from orchestrator.services import kafka
 from orchestrator.services.kafka import start_command
 from orchestrator.services.postgres import server as postgres
@@ -72,3 +72,24 @@ class WhyEndedTest(unittest.TestCase):
         )
         ran = f"INFO Kafka Server started (kafka.server)\n{_THROWN}"
         self.assertEqual("", kafka.why_ended(ran))
+
+
+class NewsTest(unittest.TestCase):
+    """What of a broker's log a failed test is told."""
+
+    def test_isolation_is_no_news(self) -> None:
+        """Topics that are made and deleted are not; groups, warnings and errors are."""
+        topics = (
+            "INFO [Broker id=1] Deleting 1 partition(s). (state.change.logger)",
+            "INFO Created log for partition a-0 in /tmp/a-0 with properties (kafka.log.LogManager)",
+        )
+        news = (
+            "WARN [Partition a-0 broker=1] Shrinking ISR from 1,2 to 1. (kafka.cluster.Partition)",
+            (
+                "INFO [GroupCoordinator id=1 partition=0] Stabilized group g "
+                "(org.apache.kafka.coordinator.group.GroupMetadataManager)"
+            ),
+            "java.io.IOException: No space left on device",
+        )
+        lines = [f"[2026-11-27 08:36:10,587] {line}" for line in (*topics, *news)]
+        self.assertEqual(lines[-3:], list(filter(Kafka().is_news, lines)))

@@ -115,6 +115,26 @@ class MannersTest(RunnerTestCase):
         self.assertEqual(expected, shown[:2])
         self.assertEqual("error", ran.outcomes["C.test_c"])
 
+    def test_every_descriptor_closed(self) -> None:
+        """A test that closes the runner's own connection is told so; no file is written to."""
+        self.write(
+            test_close="""
+            class A(unittest.TestCase):
+                @classmethod
+                def tearDownClass(cls):
+                    open("down", "a").close()
+                def test_a(self):
+                    os.closerange(3, 5000)
+                    type(self).files = [open("victim", "a") for _ in range(600)]
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite()
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes)
+        self.assertIn("did a test close descriptors not its own?", ran.text)
+        self.assertTrue((self.project / "down").exists())
+        self.assertEqual("", (self.project / "victim").read_text())
+
 
 class SignalsTest(RunnerTestCase):
     """What tests do with signals."""
