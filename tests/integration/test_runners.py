@@ -55,10 +55,11 @@ FAILS = """
         two = Redis()
 
         def test_it(self):
-            for number in range(5):
-                with self.subTest(number=number):
-                    self.fail("as wanted")
+            {statement}
 """
+OFTEN = """for number in range(5):
+                with self.subTest(number=number):
+                    self.fail("as wanted")"""
 
 FORKS = """
     import os, sys, unittest
@@ -101,7 +102,7 @@ class RunnersTest(ProcessTestCase):
     def test_pytest_xdist(self) -> None:
         """Each worker process owns its services; a failure's note is part of the report."""
         self.write("test_passes.py", PASSES)
-        self.write("test_fails.py", FAILS)
+        self.write("test_fails.py", FAILS.format(statement='self.fail("as wanted")'))
         status, output = self.run_python("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
         self.assertEqual(1, status, output)
         self.assertIn("1 failed, 2 passed", output)
@@ -123,7 +124,7 @@ class RunnersTest(ProcessTestCase):
 
     def test_a_daemon_whose_logs_hang_is_waited_for_once(self) -> None:
         """A test that fails often, with two services, asks for logs once; the failures are told."""
-        self.write("test_fails.py", FAILS)
+        self.write("test_fails.py", FAILS.format(statement=OFTEN))
         asked: list[bytes] = []
         over = threading.Event()
 
