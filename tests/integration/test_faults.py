@@ -125,7 +125,7 @@ class FaultsTest(ServicesMixin, unittest.TestCase):
 
 
 PATIENCE = (
-    "services.postgres.connections.PATIENCE",
+    "services.postgres.admin._PATIENCE",
     "services.redis.isolation._ADMIN_TIMEOUT",
     "environment.diagnosis._INFO_TIMEOUT",
 )

@@ -104,6 +104,9 @@ class Client(docker.APIClient):
         try:
             self.about = about or self.version(api_version=False)
             self._version = _usable(self.about["ApiVersion"])
+        except docker.errors.APIError as error:  # by whoever is there, of whom nothing is known yet
+            self.close()
+            raise docker.errors.DockerException(str(error)) from error
         except BaseException:
             self.close()
             raise
