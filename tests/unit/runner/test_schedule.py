@@ -185,6 +185,14 @@ class HistoryTest(unittest.TestCase):
         self.history.record({unit.key: 1.0 for unit in units} | {"m.G": 1000.0})
         self.assertIn([units[-1]], self._shards(units, 2))
 
+    def test_plan_of_other_tests(self) -> None:
+        """A class that is new since the plan was made is in exactly one shard."""
+        units = [_unit(name) for name in "ABC"]
+        in_shard(units, Shard(number=1, count=2), self.history)
+        units.append(_unit("New"))
+        shards = [unit for shard in self._shards(units, 2) for unit in shard]
+        self.assertEqual(units, sorted(shards, key=units.index))
+
     def _shards(self, units: list[Unit], count: int) -> list[list[Unit]]:
         numbers = range(1, count + 1)
         return [in_shard(units, Shard(number=n, count=count), self.history)[0] for n in numbers]
