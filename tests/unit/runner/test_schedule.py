@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import unittest
@@ -154,6 +155,16 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual({"a.A": 2.0, "a.B": 2.0}, self.history.read().seconds)
         self.assertEqual("*\n", (self.folder / ".gitignore").read_text())
 
+    def test_parallel_writers(self) -> None:
+        """Figures of runs at the same time are all kept."""
+        context = multiprocessing.get_context("fork")
+        writers = [context.Process(target=self._write_ten, args=(number,)) for number in range(2)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        self.assertEqual(20, len(self.history.read().seconds))
+
     def test_damage(self) -> None:
         """Whatever stands in the file, reading gives what can be used, and writing mends it."""
         damaged = '{"version": 1, "seconds": {"a": -1, "b": "x", "c": NaN, "d": 2}, "plans": []}'
@@ -192,6 +203,10 @@ class HistoryTest(unittest.TestCase):
         units.append(_unit("New"))
         shards = [unit for shard in self._shards(units, 2) for unit in shard]
         self.assertEqual(units, sorted(shards, key=units.index))
+
+    def _write_ten(self, writer: int) -> None:
+        for number in range(10):
+            self.history.record({f"test.Class{writer}x{number}": 1.0})
 
     def _shards(self, units: list[Unit], count: int) -> list[list[Unit]]:
         numbers = range(1, count + 1)
