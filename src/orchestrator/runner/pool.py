@@ -154,6 +154,7 @@ class WorkerPool:
         for worker in staying:
             if worker.state is State.IDLE and worker.ahead and self._free:
                 worker.run(worker.ahead)
+                self._idle.restart()  # its first test waits for what comes before that
         for worker in staying:
             if worker.state is State.IDLE and worker.ahead is None:
                 self._assign_one(waiting, worker)
