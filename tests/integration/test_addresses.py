@@ -134,8 +134,10 @@ class ProxyTest(AddressTestCase):
         tunnel = self.enterContext(tunnel_to(urlsplit(secured.url).port or 0))
         tls = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(self.folder)}
         host = {"DOCKER_HOST": "tcp://daemon.invalid:2375"}
+        by_way = {"HTTP_PROXY": plain.url.replace("tcp://", "http://me:secret@")}
         for given in (
-            {**host, "HTTP_PROXY": plain.url.replace("tcp://", "http://me:secret@")},
+            {**host, **by_way},
+            {"DOCKER_HOST": "tcp://[fd00::7]:2375", **by_way},
             {**host, **tls, "HTTPS_PROXY": tunnel},
         ):
             with self.subTest(given), self.engine(**given) as engine:
@@ -144,6 +146,7 @@ class ProxyTest(AddressTestCase):
         login = b"proxy-authorization: basic " + base64.b64encode(b"me:secret")
         said = b"".join(seen).replace(b"Proxy-Authorization: Basic", b"proxy-authorization: basic")
         self.assertGreater(said.count(login), 1)
+        self.assertNotIn(b"//fd00", said, "an IPv6 address stands in brackets")
 
 
 @contextlib.contextmanager

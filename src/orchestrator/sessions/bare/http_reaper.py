@@ -258,15 +258,21 @@ class Dialer:
 
     def head(self, method: str, path: str) -> str:
         """The first lines of a request; a proxy is told whom it is for, except within TLS."""
+        login = ""
         if self._proxy and self._tls is None:
-            path = f"http://{':'.join(self._rest)}{path}"
-            return f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{self._login}"
-        return f"{method} {path} HTTP/1.0\r\nHost: docker\r\n"
+            path, login = f"http://{self._authority}{path}", self._login
+        return f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{login}"
+
+    @property
+    def _authority(self) -> str:
+        """Host and port as a proxy reads them: an IPv6 address stands in brackets."""
+        host, port, *_ = self._rest
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _tunnel(self, connection: socket.socket) -> None:
         """Have the proxy let bytes through."""
-        where = ":".join(self._rest[:2])
-        connection.sendall(f"CONNECT {where} HTTP/1.0\r\n{self._login}\r\n".encode())
+        head = f"CONNECT {self._authority} HTTP/1.0\r\n{self._login}\r\n"
+        connection.sendall(head.encode())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):  # not a byte more: what follows is TLS
             if not (byte := connection.recv(1)):
