@@ -25,7 +25,7 @@ def image_of(entry: str, reference: str) -> str:
 
 
 class ImagesTest(ServicesMixin, unittest.TestCase):
-    """One and the same test passes with each of them, with what security it offers."""
+    """One and the same test passes with each of them, with what security it offers, over IPv6."""
 
     # SCRAM came to KRaft with this version of Kafka.
     confluent = Kafka(
@@ -43,8 +43,9 @@ class ImagesTest(ServicesMixin, unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Official images that no lock file has may run."""
-        cls.enterClassContext(mock.patch.dict(os.environ, ORCHESTRATOR_UNLOCKED="allow"))
+        """Official images that no lock file has may run; ports are published on another address."""
+        environ = {"ORCHESTRATOR_UNLOCKED": "allow", "ORCHESTRATOR_HOST": "::1"}
+        cls.enterClassContext(mock.patch.dict(os.environ, environ))
         super().setUpClass()
 
     def test_1_records_groups_and_transactions(self) -> None:
@@ -55,6 +56,7 @@ class ImagesTest(ServicesMixin, unittest.TestCase):
 
     def check_records(self, events: Kafka | Redpanda) -> None:
         """All that a test does with a broker."""
+        self.assertEqual(f"[::1]:{events.port}", events.bootstrap)
         topic = events.topic("orders", partitions=2)
         with events.producer(transactional_id=f"{events.prefix}writer") as producer:
             producer.init_transactions()

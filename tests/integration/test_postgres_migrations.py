@@ -71,6 +71,8 @@ _FAILS = """
 
         def test_it(self): ...
 
+    class SameTest(FunctionTest): ...
+
     config = Config()
     config.set_main_option("script_location", "script")
 
@@ -80,7 +82,16 @@ _FAILS = """
 
 
 class FailedTest(ProcessTestCase):
-    """The processes of a run."""
+    """The classes of a process, and the processes of a run."""
+
+    def test_a_migration_that_failed_in_a_class_is_not_run_in_the_next(self) -> None:
+        """That fails with what the first was told, also where the process is no part of a run."""
+        self.write("test_books.py", _FAILS)
+        del self.environ["ORCHESTRATOR_RUN"]
+        names = ("test_books.FunctionTest", "test_books.SameTest")
+        _, output = self.run_python("-m", "unittest", *names)
+        self.assertEqual(1, output.count("migrating"), output)
+        self.assertRegex(output, r"a class before, so it is not run again: .*not at \S*//test:\*")
 
     def test_a_migration_that_failed_in_one_is_not_run_in_another(self) -> None:
         """A function, and an Alembic config; no frames but the user's, no password."""

@@ -219,6 +219,20 @@ class HangTest(RunnerTestCase):
         self.assertIn("Collecting the tests took more than 2 s", ran.text)
         self.assertIn("in wait_for_ever", ran.text)
 
+    def test_slow_imports(self) -> None:
+        """The time is a class's: imports may take longer, in each worker."""
+        self.write(
+            test_slow="""
+            time.sleep(1.2)
+            class A(unittest.TestCase):
+                def test_a(self): os._exit(1)
+                def test_b(self): pass
+            """
+        )
+        ran = self.run_suite("--timeout", "1", "-j", "1")
+        self.assertEqual({"A.test_a": "error", "A.test_b": "ok"}, ran.outcomes, ran.text)
+        self.assertNotIn("took more than", ran.text)
+
     def test_thread_that_never_ends(self) -> None:
         """A thread that outlives the tests holds up neither the report nor the exit for ever."""
         self.write(

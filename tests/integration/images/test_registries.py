@@ -85,8 +85,14 @@ class AuthTest(ImageTestCase):
             self.assert_no_secret(ran)
 
     def test_auths(self) -> None:
-        """What `docker login` wrote is used."""
+        """What `docker login` wrote is used; nobody is asked whom ORCHESTRATOR_REGISTRIES lacks."""
         self.configure(auths={self.registry.host: {"auth": SECRET}})
+        elsewhere = {"ORCHESTRATOR_REGISTRIES": f"{self.registry.host}/safe"}
+        for argv in (("pull",), ("lock", "--check"), ("lock", "other=ghcr.io/team/app:1")):
+            with self.subTest(argv):
+                ran = self.command(*argv, env=elsewhere)
+                self.assertEqual((2, ""), (ran.status, ran.out), ran)
+                self.assertIn("not from an allowed registry: ORCHESTRATOR_REGISTRIES has", ran.err)
         self.assert_works()
 
     def test_helpers(self) -> None:

@@ -207,6 +207,14 @@ class CoverageTest(RunnerTestCase):
         left = sorted(path.name for path in self.project.glob(".coverage*"))
         self.assertEqual([".coverage"], left)
 
+    def test_as_coverage_does_it_itself(self) -> None:
+        """Workers and children are measured once, in files that are put together."""
+        (self.project / ".coveragerc").write_text("[run]\npatch = subprocess\n")
+        ran = self.run_suite("-j", "2", python=("-m", "coverage", "run"))
+        self.assertEqual("FAILED (errors=1)", ran.verdict, ran.text)
+        self._coverage("combine")
+        self.assertLessEqual({4, 6, 8}, {*self._report()["files"]["shop.py"]["executed_lines"]})
+
     def _report(self) -> Any:
         self._coverage("json", "-q", "-o", "report.json")
         return json.loads((self.project / "report.json").read_text())
