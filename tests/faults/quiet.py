@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine import Endpoint
-from orchestrator.sessions.reap import _sweep_lock
+from orchestrator.sessions.identity import hold
+from orchestrator.sessions.reap import sweep_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +25,10 @@ def no_sweeps(url: str) -> Iterator[None]:
     """
     deadline = time.monotonic() + _DEADLINE
     while True:
-        with _sweep_lock(Endpoint(url=url)) as alone:
-            if alone:
+        if lock := hold(sweep_lock(Endpoint(url=url))):
+            with lock:
                 yield
-                return
+            return
         if time.monotonic() > deadline:
             raise AssertionError("another process sweeps all the time")
         time.sleep(0.01)

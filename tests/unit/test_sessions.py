@@ -137,16 +137,16 @@ class GateTest(unittest.TestCase):
         gate, entered, go = Gate(), threading.Event(), threading.Event()
 
         def create() -> None:
-            ticket = gate.enter()
-            entered.set()
-            go.wait()
-            gate.leave(ticket)
+            with gate.passing():
+                entered.set()
+                go.wait()
 
         thread = threading.Thread(target=create)
         thread.start()
         entered.wait()
         gate.close()
-        self.assertIsNone(gate.enter())
+        with gate.passing() as is_open:
+            self.assertFalse(is_open)
         self.assertFalse(gate.wait_until_empty(seconds=0.01))
         go.set()
         self.assertTrue(gate.wait_until_empty(seconds=30))

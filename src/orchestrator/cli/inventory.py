@@ -149,7 +149,7 @@ def reap(arguments: argparse.Namespace) -> int:
         report = sessions.reap(engine, selection, dry_run=arguments.dry_run)
     if arguments.json:
         spared = {
-            kind: [{**as_json(one.thing), "reason": one.reason} for one in found]
+            kind: [{**as_json(thing), "reason": reason} for thing, reason in found]
             for kind, found in (("kept", report.kept), ("failed", report.failed))
         }
         refused = {"refused": dict(report.refused)} if report.refused else {}
@@ -189,10 +189,10 @@ def _full_id(engine: Engine, text: str) -> str:
 def _print(report: sessions.ReapReport, *, dry_run: bool) -> None:
     for thing in report.removed:
         _say(f"{'would remove' if dry_run else 'removed'} {_described(thing)}")
-    for spared in report.kept:
-        _say(f"kept {_described(spared.thing)}: {spared.reason}")
-    for spared in report.failed:
-        _say(f"could not remove {_described(spared.thing)}: {spared.reason}", file=sys.stderr)
+    for thing, reason in report.kept:
+        _say(f"kept {_described(thing)}: {reason}")
+    for thing, reason in report.failed:
+        _say(f"could not remove {_described(thing)}: {reason}", file=sys.stderr)
     print_refused(report.refused)
     if not (report.removed or report.kept or report.failed or report.refused):
         print("nothing to remove")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -59,7 +60,6 @@ class ProcessSessions:
     def __init__(self) -> None:
         self.lock = threading.Lock()  # held while a session is made
         self.supervisor: Supervisor | None = None
-        self._armed = False
         self.sessions: dict[Endpoint, Session] = {}
 
     def owned(self) -> dict[Endpoint, Session]:
@@ -69,18 +69,6 @@ class ProcessSessions:
             for endpoint, session in tuple(self.sessions.items())
             if session.owner.pid == os.getpid()
         }
-
-    def arm(self) -> None:
-        """Have them ended with the process, and not with its forked children; once is enough."""
-        if self._armed:  # also in a forked child: it inherits these
-            return
-        atexit.register(_at_exit)
-        os.register_at_fork(
-            before=_block_signals,
-            after_in_parent=_unblock_signals,
-            after_in_child=_in_forked_child,
-        )
-        self._armed = True
 
     def disown(self) -> None:
         """In a forked child: own nothing, and let go of the parent's watchdogs."""
@@ -97,9 +85,8 @@ PROCESS_SESSIONS: Final = ProcessSessions()
 def supervised(pipe: int, *, grace: float) -> None:
     """Let a parent look at this process's things when it has died: before the first session.
 
-    Args:
-        pipe: The reading end of a pipe whose writing end only the parent has, and closes after it.
-        grace: Seconds this process has to end when the parent is gone, before its watchdog acts.
+    ``pipe`` is the reading end of one whose writing end only the parent has, and closes when it has
+    looked. When the parent is gone, this process has the ``grace`` (seconds) to end by itself.
     """
     PROCESS_SESSIONS.supervisor = Supervisor(pipe=pipe, grace=grace)
 
@@ -126,7 +113,7 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
             supervisor=PROCESS_SESSIONS.supervisor,
             before_create=arm_signals,
         )
-        PROCESS_SESSIONS.arm()
+        _arm()
         own = [one.id for one in owned.values()]
         try:
             session.watch(meanwhile=lambda: sweep(engine, own=own))
@@ -137,12 +124,22 @@ def own_session(engine: Engine, *, settings: Settings) -> Session:
         return session
 
 
+@functools.cache  # once is enough, also for a forked child: it inherits these
+def _arm() -> None:
+    """Have sessions ended with the process, and not with its forked children."""
+    atexit.register(_at_exit)
+    os.register_at_fork(
+        before=_block_signals,
+        after_in_parent=_unblock_signals,
+        after_in_child=_in_forked_child,
+    )
+
+
 def departed(*, test_class: str | None = None) -> Mapping[str, Sequence[Thing]]:
     """Wait until what is being removed is gone; by class, what would not go, told once.
 
-    Args:
-        test_class: Only what is of this class. Of all, networks that the watchdog is removing are
-            not waited for, if it outlives this process.
+    All of a class, or of every class; then networks that the watchdog is removing are not waited
+    for, if it outlives this process.
     """
     left: dict[str, list[Thing]] = {}
     for session in PROCESS_SESSIONS.owned().values():
@@ -173,11 +170,10 @@ def end_session(session: Session, *, seconds: float, kinds: Sequence[str] = KIND
     except Exception as error:  # noqa: BLE001  # nothing may keep a process from ending
         _write_error(f"it is not known what is left of session {session.id}: {error}")
         return
-    session.settle(seen)
     if left:
         what = "; ".join(_described(thing) for thing in left)
         _write_error(f"left behind in session {session.id}: {what}")
-    elif kinds == KINDS and not session.unsettled:
+    elif kinds == KINDS and session.unsettled.issubset(seen):
         session.dismiss_watchdogs()
 
 

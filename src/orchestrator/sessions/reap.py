@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ from orchestrator.sessions.bare.removal import KINDS, SilentError, Thing, remove
 from orchestrator.sessions.identity import Identity, Liveness, hold, is_held, liveness, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
@@ -34,9 +34,8 @@ def snapshot(
 ) -> tuple[Sequence[Thing], Mapping[str, str]]:
     """List what was created under these labels, without what only inherited them.
 
-    Returns:
-        The things; and the kinds that the daemon does not list, with its reasons: a filter before
-        its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
+    Beside the things are the kinds that the daemon does not list, with its reasons: a filter before
+    its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
     """
     reaper = _reaper(engine, wanted, kept=kept)
     for last in (False, True):
@@ -61,10 +60,8 @@ def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) ->
     """Remove these, again and again while the daemon refuses: it often does so for a moment only.
 
     The seconds are for what does not go at the first attempt. A daemon that does not answer is not
-    waited for: who cleans up later finds what is left.
-
-    Returns:
-        What is still there; the ``reason`` of each says why.
+    waited for: who cleans up later finds what is left. Those that are still there are returned,
+    each with the ``reason``.
     """
     known = KnownThings(engine.endpoint.way, things, timeout=engine.timeout)
     with contextlib.suppress(SilentError):
@@ -87,9 +84,7 @@ def remove_session(engine: Engine, session: str) -> list[Thing]:
     """Remove everything of one session, whose owner the caller knows to be dead or done.
 
     It waits a moment for creates that were still under way; that session's watchdog waits longer.
-
-    Returns:
-        What is still there; the ``reason`` of each says why.
+    What is still there is returned.
     """
     reaper = _reaper(engine, {Label.SESSION: session})
     try:
@@ -105,10 +100,9 @@ class Owned:
     Attributes:
         id: What a removal takes.
         process: The owning process in words, such as ``pid 12 on build``.
-        test_class: The class it was made for.
-        service: The alias in that class.
         kept: Whether it outlives its owner, because its class failed, or as a snapshot.
         snapshot: Whether it is of one.
+        is_marker: Whether it is the volume that says what is kept.
     """
 
     kind: str
@@ -125,7 +119,7 @@ class Owned:
     created: datetime | None
     kept: bool = False
     snapshot: bool = False
-    is_marker: bool = False  # the volume that says what is kept
+    is_marker: bool = False
 
     def age(self, now: datetime) -> float | None:
         """Seconds since its creation."""
@@ -148,11 +142,9 @@ def inventory(
 ) -> Inventory:
     """List everything that was created in some session, and judge whether its owner lives.
 
-    Args:
-        engine: The daemon.
-        labelled: More labels to ask for.
-        own: Ids of all sessions of this process, when it knows them. Another session with its
-            identity then belongs to the program it was before `os.execv`: dead.
+    ``labelled`` has more labels to ask for; ``own`` the ids of all sessions of this process, when
+    it knows them. Another session with its identity then belongs to the program it was before
+    `os.execv`: dead.
     """
     here = this_process()
     judged: dict[tuple[str | None, bool], tuple[Liveness, str]] = {}
@@ -222,8 +214,7 @@ class Selection:
 
     Attributes:
         everything: Also what belongs to living owners, and what has malformed labels.
-        session: Only this session.
-        run: Only the sessions of this run.
+        session, run: Only this one.
         kept: Also what is kept of classes that failed. Snapshots go with `everything` alone.
         older_than: Only what is older, in seconds; then also of owners that cannot be judged.
     """
@@ -261,24 +252,17 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spared:
-    """Something that a reap did not remove, and why."""
-
-    thing: Owned
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReapReport:
     """What a reap removed (or, as a dry run, would), left alone on purpose, and could not remove.
 
-    Of the kinds in ``refused`` it does not know what there is; the daemon's reason is beside them.
+    The latter two with the reasons. Of the kinds in ``refused`` it does not know what there is; the
+    daemon's reason is beside them.
     """
 
-    removed: Sequence[Owned] = ()
-    kept: Sequence[Spared] = ()
-    failed: Sequence[Spared] = ()
-    refused: Mapping[str, str] = field(default_factory=dict)
+    removed: Sequence[Owned]
+    kept: Sequence[tuple[Owned, str]]
+    failed: Sequence[tuple[Owned, str]]
+    refused: Mapping[str, str]
 
 
 def reap(
@@ -291,80 +275,57 @@ def reap(
 ) -> ReapReport:
     """Remove what dead owners left, or what a selection says. Several at once are fine.
 
-    Args:
-        engine: The daemon.
-        selection: What to remove.
-        dry_run: Remove nothing, only say what would be removed.
-        seconds: For what does not go at the first attempt.
-        own: As for `inventory`.
+    The seconds are for what does not go at the first attempt; ``own`` is as for `inventory`.
     """
     wanted = {Label.SESSION: selection.session, Label.RUN: selection.run}
     labelled = {name: value for name, value in wanted.items() if value is not None}
     found = inventory(engine, labelled=labelled, own=own)
     now = datetime.now(UTC)
-    chosen: list[Owned] = []
-    kept: list[Spared] = []
-    for thing in found.things:
-        if thing.snapshot and not selection.everything:
-            continue
-        if reason := selection.spares(thing, now=now):
-            kept.append(Spared(thing=thing, reason=reason))
-        else:
-            chosen.append(thing)
-    things = [Thing(thing.kind, thing.id, thing.name) for thing in chosen]
-    left = [] if dry_run else remove_things(engine, things, seconds=seconds)
-    reasons = {(thing.kind, thing.id): thing.reason for thing in left}
+    judged = [
+        (it, selection.spares(it, now=now))
+        for it in found.things
+        if selection.everything or not it.snapshot
+    ]
+    chosen = {Thing(it.kind, it.id, it.name): it for it, reason in judged if not reason}
+    left = [] if dry_run else remove_things(engine, [*chosen], seconds=seconds)
     return ReapReport(
-        removed=[thing for thing in chosen if (thing.kind, thing.id) not in reasons],
-        kept=kept,
-        failed=[
-            Spared(thing=thing, reason=reasons[thing.kind, thing.id])
-            for thing in chosen
-            if (thing.kind, thing.id) in reasons
-        ],
+        removed=[owned for thing, owned in chosen.items() if thing not in left],
+        kept=[(it, reason) for it, reason in judged if reason],
+        failed=[(chosen[thing], thing.reason) for thing in left],
         refused=found.refused,
     )
+
+
+def sweep_lock(endpoint: Endpoint) -> str:
+    """The name that who sweeps a daemon for this user holds meanwhile."""
+    return f"sweep-{os.getuid()}-{hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]}"
 
 
 def sweep(engine: Engine, *, own: Collection[str]) -> None:
     """Before a process creates anything: remove what provably dead owners left.
 
-    Of many processes that start together one sweeps, and the others do not wait for it.
+    Of many processes of a user that start together one sweeps, and the others do not wait for it.
+    Where a system has no such locks, all sweep, which does no harm.
     """
-    with _sweep_lock(engine.endpoint) as locked:
-        if not locked:
-            return
-        try:
+    name = sweep_lock(engine.endpoint)
+    lock = hold(name)
+    if lock is None and is_held(name):
+        return
+    try:
+        with lock or contextlib.nullcontext():
             report = reap(engine, seconds=_SWEEP_SECONDS, own=own)
-        except EngineError as error:
-            if error.status is None:
-                raise
-            _LOG.warning("could not look for what dead processes left: %s", error)
-            return
+    except EngineError as error:
+        if error.status is None:
+            raise
+        _LOG.warning("could not look for what dead processes left: %s", error)
+        return
     for thing in report.removed:
         what = printable(f"{thing.kind} {thing.name} of {thing.process}", lines=False)
         _LOG.info("removed %s", what)
     for kind, reason in report.refused.items():
         why = printable(reason, lines=False)
         _LOG.warning("cannot know which %ss dead processes left: %s", kind, why)
-    for failure in report.failed:
-        if _GOING in failure.reason:  # its own watchdog is at it
-            continue
-        thing = failure.thing
-        what = printable(f"{thing.kind} {thing.name}: {failure.reason}", lines=False)
-        _LOG.warning("could not remove %s", what)
-
-
-@contextlib.contextmanager
-def _sweep_lock(endpoint: Endpoint) -> Iterator[bool]:
-    """Hold the lock of one daemon and one user, or yield False at once.
-
-    Where a system has no such locks, all sweep, which does no harm.
-    """
-    name = f"sweep-{os.getuid()}-{hashlib.sha256(endpoint.url.encode()).hexdigest()[:12]}"
-    lock = hold(name)
-    if lock is None and is_held(name):
-        yield False
-        return
-    with lock or contextlib.nullcontext():
-        yield True
+    for thing, reason in report.failed:
+        if _GOING not in reason:  # else its own watchdog is at it
+            what = printable(f"{thing.kind} {thing.name}: {reason}", lines=False)
+            _LOG.warning("could not remove %s", what)

@@ -30,7 +30,7 @@ from orchestrator.sessions.watchdog import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.engine import Endpoint
     from orchestrator.sessions.bare.removal import Thing
@@ -45,13 +45,8 @@ _GATE_POLL: Final = 0.002  # seconds
 class Session:
     """The owner's side of everything created in one process, at one daemon.
 
-    Attributes:
-        id: The session's uuid, drawn by this process and never inherited by a child.
-        answered: Whether the daemon has answered a create of this process.
-        departing: What is being removed while this process goes on.
-
-    Args:
-        before_create: Called before each create, such as to put signal handlers back in place.
+    Its `id` is drawn by this process and never inherited by a child. ``before_create`` is called
+    before each create, such as to put signal handlers back in place.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class Session:
         self.supervisor = supervisor
         self.owner = this_process()
         self.gate = Gate()
-        self.answered = False
+        self.answered = False  # whether the daemon has answered a create
         self._before_create = before_create
         self._numbers = itertools.count(1)
         self._intents: dict[str, None] = {}
@@ -106,24 +101,20 @@ class Session:
         """Hold this around the call that creates something under this name.
 
         The watchdog learns of it first: when the process dies in the middle of the call, it waits
-        for the thing to appear and removes it.
-
-        Raises:
-            OrchestratorError: The process is ending and its things are being removed; or it is a
-                forked child, which does not own this session.
+        for the thing to appear and removes it. In a process that is ending, and in a forked child,
+        it is an OrchestratorError.
         """
         if os.getpid() != self.owner.pid:
             raise OrchestratorError(
                 f"Process {os.getpid()} cannot create {kind} {name} in the session of process "
                 f"{self.owner.pid}, from which it was forked: set services up in the child itself."
             )
-        ticket = self.gate.enter()
-        if ticket is None:
-            raise OrchestratorError(
-                f"Did not create {kind} {name}: this process is ending, and what it created is "
-                "being removed."
-            )
-        try:
+        with self.gate.passing() as is_open:
+            if not is_open:
+                raise OrchestratorError(
+                    f"Did not create {kind} {name}: this process is ending, and what it created "
+                    "is being removed."
+                )
             self._before_create()
             self._intents[name] = None
             self._made[name] = kind
@@ -135,12 +126,9 @@ class Session:
                     self.answered = True
                     self.forget(name)
                 raise
-            else:
-                self.answered = True
-                self._intents.pop(name, None)
-                self._send(f"={kind} {name}")
-        finally:
-            self.gate.leave(ticket)
+            self.answered = True
+            self._intents.pop(name, None)
+            self._send(f"={kind} {name}")
 
     def remove_later(self, things: Sequence[Thing], *, test_class: str, seconds: float) -> bool:
         """Have the watchdog remove these while this process goes on; False if there is none.
@@ -166,11 +154,6 @@ class Session:
         self._intents.pop(name, None)
         self._made.pop(name, None)
         self._sent(f"-{name}")
-
-    def settle(self, names: Iterable[str]) -> None:
-        """What has these names was created after all, without an answer, and has been removed."""
-        for name in names:
-            self._intents.pop(name, None)
 
     def watch(self, *, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Have a watchdog watch this process, and do something else while it starts.
@@ -245,18 +228,15 @@ class Gate:
         self._closed = False
         self._inside: dict[object, int] = {}
 
-    def enter(self) -> object | None:
-        """Let one create in: its ticket, or None when the gate is closed."""
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[bool]:
+        """Stands around a create; whether it may happen."""
         ticket = object()
         self._inside[ticket] = threading.get_ident()
-        if self._closed:
-            self.leave(ticket)
-            return None
-        return ticket
-
-    def leave(self, ticket: object) -> None:
-        """The create is over."""
-        self._inside.pop(ticket, None)
+        try:
+            yield not self._closed
+        finally:
+            del self._inside[ticket]
 
     def close(self) -> None:
         """Let nobody in any more."""

@@ -32,14 +32,11 @@ _REMOVAL: Final = 1.0  # seconds; one that a server starts from right now stays 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A volume with a server's data.
+    """A volume with a server's data, made for a service of a class.
 
     Attributes:
         key: What it is a snapshot of.
-        volume: The volume's name.
         size: Bytes, of the tar that is in it.
-        test_class: The class for which it was made.
-        service: The alias in that class.
         marker: The volume that keeps it; empty for one that goes with its session.
         used: When a class of this user started from it last.
         is_whole: Whether its volume was there.
@@ -98,11 +95,7 @@ def keep_snapshot(engine: Engine, session: Session, made: Snapshot) -> None:
 
 
 def remove_snapshots(engine: Engine, found: Sequence[Snapshot]) -> Sequence[Thing]:
-    """Remove snapshots; a server that started from one keeps what it has.
-
-    Returns:
-        What is still there; the ``reason`` of each says why.
-    """
+    """Remove snapshots; what is still there. A server that started from one keeps what it has."""
     markers = [Thing("volume", it.marker, it.marker) for it in found if it.marker]
     left = remove_things(engine, markers, seconds=_REMOVAL)
     data = [Thing("volume", it.volume, it.volume) for it in found]

@@ -108,11 +108,7 @@ class Watchdog:
             raise WatchdogError(f"the watchdog does not listen: {error}") from error
 
     def heard(self, *, seconds: float) -> list[str]:
-        """The lines that it has written, having waited so long for the first of them.
-
-        Raises:
-            WatchdogError: It is gone.
-        """
+        """What it has written, having waited so long for the first line; WatchdogError if gone."""
         poller = select.poll()
         try:
             poller.register(self._connection, select.POLLIN)
@@ -140,11 +136,7 @@ class Watchdog:
 def start_watchdog(
     session: str, *, endpoint: Endpoint, supervisor: Supervisor | None = None
 ) -> Watchdog:
-    """Start a process that removes what this session left when the calling process is dead.
-
-    Raises:
-        WatchdogError: It cannot be started.
-    """
+    """Start a process that removes what this session left when the calling process is dead."""
     if not sys.executable:
         raise WatchdogError("the watchdog did not start: this Python does not know its executable")
     ours, theirs = socket.socketpair()
@@ -154,16 +146,14 @@ def start_watchdog(
     with theirs, _own_pidfd() as pidfd, _signals_blocked(), contextlib.ExitStack() as ending:
         argv.append("-" if pidfd is None else str(pidfd))
         inherited = [] if pidfd is None else [pidfd]
-        held = None
         if supervisor is None:
             argv += ["-", "0"]
         else:
             argv += [str(supervisor.pipe), str(supervisor.grace + _TORN_DOWN)]
             inherited.append(supervisor.pipe)
-            held = hold(session)  # until the watchdog ends: no sweep takes what is to be looked at
-        if held is not None:
-            ending.callback(held.close)
-            inherited.append(held.fileno())
+            # Until the watchdog ends: no sweep takes what is to be looked at.
+            if held := hold(session):
+                inherited.append(ending.enter_context(held).fileno())
         try:
             process = subprocess.Popen(
                 [*argv, *endpoint.way],
@@ -224,9 +214,7 @@ class _Departing:
 class Departing:
     """The things of one session that its watchdogs were told to remove.
 
-    Args:
-        way: How the daemon is reached, as `Endpoint.way` has it.
-        forget: Called with the name of what is gone.
+    ``forget`` is called with the name of what is gone.
     """
 
     def __init__(self, way: Sequence[str], *, forget: Callable[[str], None]) -> None:
@@ -239,13 +227,9 @@ class Departing:
     def hand_over(
         self, things: Sequence[Thing], *, to: Watchdog, test_class: str, seconds: float
     ) -> bool:
-        """Have a watchdog remove some things; whether it has taken that.
+        """Have a watchdog remove a class's things, containers first; whether it has taken that.
 
-        Args:
-            things: What is removed, the containers first.
-            to: The watchdog.
-            test_class: What they are of.
-            seconds: For what does not go at the first attempt.
+        The seconds are for what does not go at the first attempt.
         """
         with self._lock:
             self._listen()
@@ -271,9 +255,7 @@ class Departing:
     ) -> dict[str, list[Thing]]:
         """Wait until things of these kinds are gone; by class, what would not go, told once.
 
-        Args:
-            kinds: Of `KINDS`; of a class of which something would not go, all.
-            test_class: Only what is of this class.
+        They are of this class, or of all. Where something of a class would not go, all kinds count.
         """
         with self._lock:
             while waiting := [

@@ -48,6 +48,11 @@ class HttpReaper:
         kinds: What is listed, of `KINDS`.
         timeout: Seconds for one answer.
         until: When to stop waiting for any, on the clock of `time.monotonic`.
+
+    Attributes:
+        refused: The kinds that the daemon did not list the last time, and its reasons: a filter
+            before its socket may forbid it.
+        uncertain: Whether it may list them when it is asked again.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class HttpReaper:
         self.uncertain = False
 
     def listed(self) -> list[Thing]:
-        """Everything that was created under the labels; `SilentError` when nothing is listed."""
+        """What is there now; `SilentError` when the daemon lists nothing."""
         answers = self._ask(*(("GET", _LISTS[kind] + self._filters, b"") for kind in self._kinds))
         things: list[Thing] = []
         self.refused = {}
@@ -127,11 +132,7 @@ class HttpReaper:
 
 
 class KnownThings(HttpReaper):
-    """A reaper of things that are known; each is gone when its removal succeeded.
-
-    Args:
-        gone: Called with each when it is.
-    """
+    """A reaper of things that are known, each gone when its removal succeeded: ``gone`` is told."""
 
     def __init__(
         self,

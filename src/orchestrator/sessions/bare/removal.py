@@ -12,31 +12,12 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from typing import Protocol
 
-    class Reaper(Protocol):
-        """Lists and removes things at a daemon.
-
-        Attributes:
-            refused: The kinds that the daemon did not list the last time, and its reasons: a filter
-                before its socket may forbid it.
-            uncertain: Whether it may list them when it is asked again.
-        """
-
-        refused: dict[str, str]
-        uncertain: bool
-
-        def listed(self) -> list[Thing]:
-            """What is there now. Raises `SilentError` when the daemon does not say."""
-
-        def remove(self, things: Iterable[Thing]) -> None:
-            """Try once to remove these; the ``reason`` of each says why it did not go, if so."""
+    from .http_reaper import HttpReaper
 
 
 KINDS = ("container", "network", "volume", "image")  # in the order they can be removed
 ANSWER_SECONDS = 30.0  # for one answer, where nobody waits for the removal
-_AWAY_SECONDS = 120.0  # for a daemon that is away, and for things that do not go
-_QUIET_SECONDS = 2.0  # without anything new
 _LATE_SECONDS = 60.0  # in which a create that was sent and never answered may still succeed
 _NAME = "dev.orchestrator.name"  # as in engine/, which cannot be imported here
 _KEPT = "dev.orchestrator.kept"
@@ -51,8 +32,6 @@ class Thing:
 
     Attributes:
         id: What a removal takes; of an image its tag, with which nobody else's tag of it goes.
-        name: Under which it was created.
-        labels: What it carries, as far as it was listed.
         status: Docker's word for a listed container, such as ``running``; empty for the rest.
         image: What a listed container runs; empty for the rest.
         kept: Whether it outlives its owner, because its class has failed.
@@ -81,10 +60,7 @@ def own_name(kind: str, names: Collection[str], labels: Mapping[str, str]) -> st
     of its base, and `docker run` gives the image's to a container: those are somebody else's. Only
     what carries its own name in its labels is ours, so what is renamed is given away.
 
-    Args:
-        kind: Of `KINDS`.
-        names: Every name it has; all tags of an image, in full.
-        labels: What it carries.
+    ``names`` are all that it has; of an image all tags, in full.
     """
     name = labels.get(_NAME)
     going = kind == "container" and not names  # Docker frees the name before the rest is gone
@@ -100,7 +76,7 @@ def mark_kept(things: Sequence[Thing]) -> None:
 
 
 def remove_until_quiet(
-    reaper: Reaper,
+    reaper: HttpReaper,
     *,
     seconds: float,
     quiet: float = 0.0,
@@ -117,14 +93,11 @@ def remove_until_quiet(
         made: Name and kind of what is known to be made: what the daemon does not list goes by that.
         intents: Names of things whose create was announced, and whose end was not. While one of
             them was not seen, a minute must be quiet.
-        wait_for_daemon: Whether a daemon that is away or hangs is waited for.
+        wait_for_daemon: Whether a daemon that is away or hangs is waited for. Else it is a
+            `SilentError`, but a connection that is cut is tried again.
 
     Returns:
         The names of all things seen, and the things that are still there.
-
-    Raises:
-        SilentError: The daemon does not answer; what is left is unknown. A connection that is cut
-            is tried again even for who does not wait.
     """
     began = changed = time.monotonic()
     missing = set(intents)
@@ -161,15 +134,3 @@ def remove_until_quiet(
                 raise
         time.sleep(pause)
         pause = min(1.5 * pause, _LONGEST_PAUSE)
-
-
-def remove_after_death(reaper: Reaper, made: Mapping[str, str], intents: Iterable[str]) -> None:
-    """Remove what a dead owner left: nobody waits, so it may take minutes."""
-    remove_until_quiet(
-        reaper,
-        seconds=_AWAY_SECONDS,
-        quiet=_QUIET_SECONDS,
-        made=made,
-        intents=intents,
-        wait_for_daemon=True,
-    )

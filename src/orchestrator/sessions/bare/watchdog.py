@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 ACKNOWLEDGED = b"watching\n"
 IGNORED = ("SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTSTP")
 _SUPERVISOR_SECONDS = 10
+_AWAY_SECONDS = 120.0  # for a daemon that is away, and for things that do not go
+_QUIET_SECONDS = 2.0  # without anything new
 _NONE = "-"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Watch the owner at the other end of standard input.
 
-    Args:
-        arguments: The session's label (``name=value``), the number of the inherited pidfd or ``-``,
-            that of the supervisor's pipe or ``-``, the seconds the owner may outlive it, and the
-            way to the daemon.
+    The arguments are the session's label (``name=value``), the number of the inherited pidfd or
+    ``-``, that of the supervisor's pipe or ``-``, the seconds the owner may outlive it, and the way
+    to the daemon.
     """
     label, pidfd, supervisor, grace, *way = arguments
     _detach()
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     os.close(null)
     os.write(owner, ACKNOWLEDGED)
     from .http_reaper import HttpReaper  # now: at the owner's death the files may be gone
-    from .removal import ANSWER_SECONDS, remove_after_death
+    from .removal import ANSWER_SECONDS, remove_until_quiet
 
     reaper = HttpReaper(way, label, timeout=ANSWER_SECONDS)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that remove
@@ -67,7 +68,14 @@ def main(arguments: Sequence[str]) -> None:
         poller = select.poll()
         poller.register(int(supervisor), select.POLLIN)
         poller.poll(_SUPERVISOR_SECONDS * 1000)
-    remove_after_death(reaper, messages.made, messages.intents)
+    remove_until_quiet(
+        reaper,
+        seconds=_AWAY_SECONDS,
+        quiet=_QUIET_SECONDS,
+        made=messages.made,
+        intents=messages.intents,
+        wait_for_daemon=True,
+    )
 
 
 def _detach() -> None:
