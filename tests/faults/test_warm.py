@@ -190,6 +190,11 @@ class ChangeTest(WarmTestCase):
             with self.subTest(what):
                 self.assertNotIn(self.serve(), kept)
                 self.await_gone(session)
+        self.keeper()
+        self.write("helper.py", "import os\nos.system('true')\nSIZE = '64mb'\n")
+        self.serve()
+        by_whom = "it was made by another program"  # and nobody saw what that has read
+        self.await_that(lambda: by_whom in self.told(), self.told)
 
 
 class DeathTest(WarmTestCase):

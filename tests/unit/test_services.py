@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
 from orchestrator import Kafka, Postgres, Redis
+from orchestrator.environment.warm import may_be_warm
 from orchestrator.services import kafka
 from orchestrator.services.kafka import start_command
 from orchestrator.services.postgres import server as postgres
+from orchestrator.settings import Settings
 
 _SHUT_DOWN = "CREATE TABLE\nLOG:  database system is shut down\n"
 _READY = "LOG:  database system is ready to accept connections\n"
@@ -41,6 +44,43 @@ class CommandTest(unittest.TestCase):
         ):
             with self.subTest(command=command, settings=settings, env=env):
                 self.assertIsNone(start_command(command, settings=settings, env=env))
+
+
+class Own(Postgres):
+    """A service of the user's, which does something when it is ready."""
+
+    def prepare(self) -> None:
+        """Whatever it is."""
+
+
+class ReusedTest(unittest.TestCase):
+    """Whose server, or data, may have been made before; in doubt, nobody's."""
+
+    def test_warm(self) -> None:
+        """Not what lives longer or shorter than the class, or has to happen in this process."""
+        warm: dict[str, Any] = {"warm": 60.0}
+        yes = {"db": Postgres(), "cache": Redis(), "events": Kafka()}
+        self.assertTrue(may_be_warm(yes, Settings(**warm)))
+        for service in (Redis(scope="test"), Redis(scope="process"), Redis(log_to="a"), Own()):
+            with self.subTest(service):
+                self.assertFalse(may_be_warm({**yes, "own": service}, Settings(**warm)))
+        for setting in ({"warm": 0.0}, {"keep_failed": True}, {"timeline": "page.html"}):
+            with self.subTest(setting):
+                self.assertFalse(may_be_warm(yes, Settings(**{**warm, **setting})))
+
+    def test_snapshots(self) -> None:
+        """Not what is on the disk, started in another way, or prepared by other code."""
+        self.assertTrue(Postgres().snapshot_key("sha256:0"))
+        options: Any
+        for options in (
+            {"durable": True},
+            {"memory": "1g"},
+            {"command": ["postgres"]},
+            {"env": {"PGDATA": "/data"}},
+        ):
+            with self.subTest(options):
+                self.assertIsNone(Postgres(**options).snapshot_key("sha256:0"))
+        self.assertIsNone(Own().snapshot_key("sha256:0"))
 
 
 class WhyEndedTest(unittest.TestCase):

@@ -60,6 +60,8 @@ class EnsureImageTest(ImageTestCase):
         built = tiny_image()
         image = self.push(built)
         self.push(repository=image.reference.repository)
+        with self.assertRaisesRegex(EngineError, "orchestrator pull"):
+            self.ensure(image, settings=Settings(pull="never"))
         self.assertEqual(built.config, self.ensure(image))
         self.assertIn(f"{image.reference.familiar}: pulled and verified", self.shown)
         self.assertEqual(built.config, self.ensure(image, settings=Settings(pull="never")))
