@@ -1,7 +1,5 @@
 """The engine's port, held against the real daemon; and a daemon that hangs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -13,19 +11,17 @@ import uuid
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from orchestrator.engine import Endpoint, connect
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Label, RunOptions
+from orchestrator.engine.docker import Engine
 from orchestrator.engine.endpoint import own_address
 from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
 from orchestrator.settings import Settings
 from tests.faults.proxy import Proxy, answer, good
-
-if TYPE_CHECKING:
-    from orchestrator.engine.docker import Engine
 
 
 class EngineContractTest(unittest.TestCase):

@@ -4,8 +4,6 @@ The images are whichever the lock file in force names, so the same tests hold th
 what ours copy.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import subprocess
@@ -14,11 +12,9 @@ import time
 import tomllib
 import unittest
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import ClassVar
 
 _INIT = "/docker-entrypoint-initdb.d"
 _MEMORY = "--tmpfs=/var/lib/postgresql/data"  # where initdb takes no time

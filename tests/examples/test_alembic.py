@@ -1,7 +1,5 @@
 """The same migrations as production, through Alembic."""
 
-from __future__ import annotations
-
 import unittest
 from pathlib import Path
 

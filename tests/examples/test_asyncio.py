@@ -1,7 +1,5 @@
 """asyncio: the same services behind coroutines."""
 
-from __future__ import annotations
-
 import asyncio
 import unittest
 

@@ -1,7 +1,5 @@
 """Celery: tasks in a worker of this process, with Redis as broker and for results."""
 
-from __future__ import annotations
-
 import gc
 import unittest
 from typing import Any

@@ -1,7 +1,5 @@
 """A Compose file as it is: the queue and the worker of a shop, tested from outside."""
 
-from __future__ import annotations
-
 import unittest
 from pathlib import Path
 

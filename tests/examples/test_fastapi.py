@@ -1,7 +1,5 @@
 """FastAPI with SQLAlchemy's asyncio engine on asyncpg."""
 
-from __future__ import annotations
-
 import unittest
 
 import httpx

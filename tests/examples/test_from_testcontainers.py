@@ -1,7 +1,5 @@
 """What takes the place of what in testcontainers-python; the page beside this file says it."""
 
-from __future__ import annotations
-
 import unittest
 import urllib.request
 

@@ -1,21 +1,26 @@
 """The whole stack: an order service that uses Postgres, Redis and Kafka, and its tests."""
 
-from __future__ import annotations
-
 import json
 import unittest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kafka import TopicPartition
-from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, Text, func, insert, select
+from kafka import KafkaProducer, TopicPartition
+from redis import Redis as RedisClient
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import Kafka, Postgres, Redis, ServicesMixin
-
-if TYPE_CHECKING:
-    from kafka import KafkaProducer
-    from redis import Redis as RedisClient
-    from sqlalchemy import Engine
 
 # The application. It knows nothing about tests or containers.
 

@@ -1,15 +1,11 @@
 """Kafka: producing and consuming, consumer groups that resume, and a restart of the broker."""
 
-from __future__ import annotations
-
 import unittest
 from itertools import islice
-from typing import TYPE_CHECKING
+
+from kafka import KafkaConsumer
 
 from orchestrator import Kafka, ServicesMixin
-
-if TYPE_CHECKING:
-    from kafka import KafkaConsumer
 
 
 class Worker:

@@ -1,19 +1,15 @@
 """An outage: code that retries, against a Postgres that vanishes and comes back."""
 
-from __future__ import annotations
-
 import threading
 import time
 import unittest
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import Postgres, ServicesMixin
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 

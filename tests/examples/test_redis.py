@@ -1,7 +1,5 @@
 """Redis: keys that expire, and eviction when the memory is used up."""
 
-from __future__ import annotations
-
 import time
 import unittest
 

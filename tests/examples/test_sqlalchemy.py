@@ -1,7 +1,5 @@
 """SQLAlchemy's ORM: insert, query, and rollback on a unique violation."""
 
-from __future__ import annotations
-
 import unittest
 
 from sqlalchemy import select

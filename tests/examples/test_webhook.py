@@ -1,7 +1,5 @@
 """A webhook: a service in a container calls the test process."""
 
-from __future__ import annotations
-
 import http.server
 import queue
 import threading

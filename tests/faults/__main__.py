@@ -1,17 +1,13 @@
 """``ci/faults``: every case as often as it takes to catch a race, and a table."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics
 import sys
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _ROW: Final = "{:45} {:>5} {:>5} {:>6} {:>8} {:>7}  {}"

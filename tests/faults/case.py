@@ -1,21 +1,17 @@
 """The base of all cases: owners, and the proof that nothing is left of them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import time
 import unittest
 import uuid
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, TypeVar
 
 from orchestrator.engine.api import Label
 from tests.faults.daemon import Daemon
 from tests.faults.process import OwnerProcess, wait_until_no_process_with
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 THOROUGH: Final = bool(os.environ.get("FAULTS_THOROUGH"))  # set by ci/faults
 CONTAINERS: Final = 2 if THOROUGH else 1  # of an owner that says nothing else

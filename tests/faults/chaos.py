@@ -1,7 +1,5 @@
 """Cases for ``ci/faults`` alone: random moments, and many processes at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -1,12 +1,11 @@
 """The daemon as the tests see it: through docker-py, apart from the code under test."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import docker
 import docker.errors
@@ -14,9 +13,6 @@ import docker.errors
 from orchestrator.engine import find_endpoint
 from orchestrator.engine.api import Label
 from tests.faults.image import build_image
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 DEADLINE: Final = 180.0
 _POLL: Final = 0.005 if os.environ.get("FAULTS_THOROUGH") else 0.1  # ci/faults reports times

@@ -3,19 +3,15 @@
 As PID 1 it ignores SIGTERM, like many a real server, and it starts as fast as Docker can.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import platform
 import struct
 import tarfile
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import docker
+import docker
 
 _BASE: Final = 0x400000
 _ELF_HEADER: Final = 64

@@ -4,8 +4,6 @@ It owns a session, creates a network and some containers, says so on stdout (JSO
 ends in the way asked for. What needs no code of its own (signals from outside) is ``wait``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import dataclasses
@@ -19,7 +17,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import docker
 
@@ -31,9 +29,6 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
 from orchestrator.sessions.identity import Identity, this_process
 from orchestrator.settings import SUBNETS, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LONG: Final = 3600
 
@@ -294,7 +289,7 @@ def things(owner: Owner) -> None:
 
 def main() -> None:
     """Run one ending."""
-    ending: Callable[[Owner], None] = globals()[sys.argv[1]]
+    ending = globals()[sys.argv[1]]
     options = json.loads(sys.argv[2])
     if not options["judged"]:
         session_module.this_process = _stranger  # type: ignore[attr-defined]

@@ -4,8 +4,6 @@ It lives in a network namespace of its own: two daemons in one would fight over 
 firewall rules.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -14,16 +12,14 @@ import subprocess
 import tempfile
 import time
 import unittest
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from orchestrator.sessions.bare.http_reaper import Dialer, exchange
 from tests.faults.daemon import Daemon
 from tests.faults.process import processes_with
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _DEADLINE: Final = 180.0
 _IN_NAMESPACE: Final = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")

@@ -1,7 +1,5 @@
 """Starting owners, talking to them, and seeing which processes are left."""
 
-from __future__ import annotations
-
 import json
 import os
 import select
@@ -10,13 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from orchestrator.engine.api import Label
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEADLINE: Final = 180.0  # as long as a busy machine may take

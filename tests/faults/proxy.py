@@ -1,21 +1,17 @@
 """A proxy before the real daemon: makes it slow, deaf or choosy, or reachable in another way."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
 import socket
+import ssl
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
-    from types import TracebackType
+from types import TracebackType
+from typing import Final, Self
 
 _DEADLINE: Final = 180.0
 CUT: Final = b"cut"

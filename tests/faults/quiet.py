@@ -1,17 +1,13 @@
 """Keeping the sweeps of other processes on this machine away from what a test has planted."""
 
-from __future__ import annotations
-
 import contextlib
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from orchestrator.engine import Endpoint
 from orchestrator.sessions.identity import hold
 from orchestrator.sessions.reap import sweep_lock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _DEADLINE: Final = 180.0
 

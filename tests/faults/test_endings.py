@@ -1,7 +1,5 @@
 """R1, R3 to R5, R7, R17, R18: endings in which the process has a say, or its children."""
 
-from __future__ import annotations
-
 import os
 import pty
 import signal

@@ -1,7 +1,5 @@
 """Whose it is: labels are inherited by images, and by containers and images made from those."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """R8 to R11: creates in flight, and what else can be in the way of a removal."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

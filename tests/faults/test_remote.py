@@ -1,7 +1,5 @@
 """Daemons that are not behind a unix socket: TCP, TLS and ssh."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import ssl

@@ -3,22 +3,15 @@
 Every process here is a real one, and is killed as it comes.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+import subprocess
 
 from orchestrator.engine.api import Label
-from orchestrator.sessions import snapshot
+from orchestrator.sessions import Thing, snapshot
 from orchestrator.sessions.identity import Identity
 from tests.support.processes import ProcessTestCase
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from orchestrator.sessions import Thing
 
 _SUITE = """
     import os, pathlib, time, unittest

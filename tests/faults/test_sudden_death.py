@@ -1,7 +1,5 @@
 """R6, R19, R20: endings in which no code of the process runs any more."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

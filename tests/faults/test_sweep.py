@@ -1,7 +1,5 @@
 """R12 to R16: a daemon that fails; what the next start and ``reap`` remove, and what they leave."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -11,20 +9,16 @@ import sys
 import time
 import unittest
 import uuid
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.case import FaultCase, repeated
 from tests.faults.daemon import Daemon
 from tests.faults.private_daemon import PrivateDaemon
-from tests.faults.process import ROOT, wait_until_no_process_with
+from tests.faults.process import ROOT, OwnerProcess, wait_until_no_process_with
 from tests.faults.quiet import no_sweeps
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.faults.process import OwnerProcess
 
 _NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INITIAL = 0xEFFFFFFC  # the PID namespace that sees all others

@@ -1,7 +1,5 @@
 """R1 to R3, R5, R6 as users meet them: a test class under unittest, pytest and our own runner."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,22 +1,17 @@
 """ORCHESTRATOR_WARM: the next run finds unused servers of what it declares, or has its own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import unittest.mock
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.engine.api import Label
 from orchestrator.environment import warm
 from orchestrator.sessions import snapshot
 from tests.support.processes import ProcessTestCase
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
 
 TEST = """
     import sys, unittest

@@ -1,18 +1,13 @@
 """The watchdog itself: what it costs, what it does not inherit, and who watches it."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.faults.case import FaultCase
-
-if TYPE_CHECKING:
-    from tests.faults.process import OwnerProcess
+from tests.faults.process import OwnerProcess
 
 
 class WatchdogTest(FaultCase):

@@ -3,8 +3,6 @@
 Where it says so in a test, the real docker command was given the same environment.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import datetime as dt
@@ -18,9 +16,10 @@ import tempfile
 import threading
 import unittest
 import warnings
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -28,16 +27,12 @@ import trustme
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
+from orchestrator.engine.docker import Engine
 from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.support.sshd import ssh_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.engine.docker import Engine
 
 _OURS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 DAEMON = find_endpoint().url

@@ -1,7 +1,5 @@
 """`Container(build=…)`: images made from a Dockerfile by the real engine."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Reap and ps, on what is planted on a daemon in somebody's name."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """`Compose`: the services of a Compose file, started by the real engine."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

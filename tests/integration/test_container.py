@@ -1,7 +1,5 @@
 """`Container`: every option, seen from inside a real one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

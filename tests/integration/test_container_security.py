@@ -1,7 +1,5 @@
 """What a service may do to this machine and tells of itself, as Docker and the kernel see it."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
@@ -9,15 +7,12 @@ import os
 import socket
 import subprocess
 import unittest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
-from orchestrator import Container, Postgres, Redis, ServicesMixin
+from orchestrator import Container, Postgres, Redis, Service, ServicesMixin
 from orchestrator.services.hooks import CAPABILITIES
 from tests.support.classes import LeakCheckedTestCase, left_of_this_process
-
-if TYPE_CHECKING:
-    from orchestrator import Service
 
 SLEEP = ["sleep", "600"]
 SOCKET = "/var/run/docker.sock"

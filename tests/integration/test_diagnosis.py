@@ -1,7 +1,5 @@
 """What one is told about services: at the start, while they run, and when they use much."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

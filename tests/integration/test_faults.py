@@ -1,7 +1,5 @@
 """Faults of a real server, in a block, and one that was left frozen."""
 
-from __future__ import annotations
-
 import time
 import unittest
 import unittest.mock

@@ -1,7 +1,5 @@
 """What is done inside a running container: commands and files; and what it reaches outside."""
 
-from __future__ import annotations
-
 import time
 import unittest
 from pathlib import Path

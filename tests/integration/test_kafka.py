@@ -1,14 +1,13 @@
 """Kafka against the real broker: what a test gets from it, and what is left of it."""
 
-from __future__ import annotations
-
 import gc
 import threading
 import time
 import unittest
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from unittest import mock
 
 import kafka
@@ -17,9 +16,6 @@ from kafka.errors import KafkaError
 from orchestrator import Kafka, ServicesMixin
 from orchestrator.errors import DeclarationError, MissingDriverError, ServiceError
 from tests.integration.test_container_security import assert_confined
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class KafkaTest(ServicesMixin, unittest.TestCase):

@@ -5,8 +5,6 @@ On a machine that reaches no registry they are test images that enforce the docu
 the broker of the default image behind the other's way to be started.
 """
 
-from __future__ import annotations
-
 import os
 import unittest
 from unittest import mock

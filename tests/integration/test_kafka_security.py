@@ -1,21 +1,16 @@
 """Kafka with passwords and certificates, from the host and from another container."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import confluent_kafka
 import kafka
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from orchestrator import Kafka, ServicesMixin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TLS = """
 security.protocol=SSL

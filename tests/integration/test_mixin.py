@@ -1,7 +1,5 @@
 """``ServicesMixin`` with real containers: when services live, and what each test sees."""
 
-from __future__ import annotations
-
 import unittest
 import unittest.mock
 

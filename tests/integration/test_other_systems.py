@@ -1,7 +1,5 @@
 """Systems that lack what Linux has: the same code, in a Python from which that is taken away."""
 
-from __future__ import annotations
-
 import signal
 
 from tests.support.processes import ProcessTestCase

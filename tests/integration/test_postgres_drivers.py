@@ -1,14 +1,12 @@
 """Postgres: every driver and every way to connect ends in the test's own state."""
 
-from __future__ import annotations
-
 import asyncio
 import configparser
 import contextlib
 import sys
 import unittest
 import unittest.mock
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
@@ -19,10 +17,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import MissingDriverError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 WHERE = "select current_user || ' ' || current_database() || ' ' || current_schema()"
 

@@ -1,7 +1,5 @@
 """Postgres: what goes wrong is told, what a test does to its server is survived."""
 
-from __future__ import annotations
-
 import gzip
 import tempfile
 import unittest

@@ -1,23 +1,19 @@
 """Postgres: what each test gets, and that it is gone afterwards."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import psycopg
+import sqlalchemy
 from sqlalchemy import text
 
 from orchestrator import Postgres, Services
 from orchestrator.errors import ServiceError
-
-if TYPE_CHECKING:
-    import sqlalchemy
 
 
 def run(handle: Postgres, *statements: str) -> None:

@@ -1,20 +1,12 @@
 """Postgres: what a test leaves behind does not disturb the next one."""
 
-from __future__ import annotations
-
 import unittest
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 import psycopg
 
 from orchestrator import Postgres, ServicesMixin
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    TestCase = unittest.TestCase
-else:
-    TestCase = object
 
 # What a test makes; the tables where the next one counts what there is.
 MADE: Final = (
@@ -77,10 +69,17 @@ SET: Final = {
 }
 
 
-class Leftovers(TestCase):
-    """One test leaves something in one state, the next one looks; run per isolation."""
+_SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level": "logical"}
 
-    db: Postgres
+
+class SchemaLeftoversTest(ServicesMixin, unittest.TestCase):
+    """One test leaves something, the next one looks: isolation="schema", no encoding at all."""
+
+    db = Postgres(
+        settings=_SETTINGS,
+        roles=["app"],
+        env={"POSTGRES_INITDB_ARGS": "--no-sync --encoding=SQL_ASCII --locale=C"},
+    )
 
     def left(self, *statements: str) -> psycopg.Connection[tuple[object, ...]]:
         """What a test has executed in a connection that it opens by itself, and leaves open."""
@@ -145,20 +144,7 @@ class Leftovers(TestCase):
             self.assertEqual((1,), connection.execute("select 1").fetchone())
 
 
-_SETTINGS: dict[str, str | float] = {"max_prepared_transactions": 5, "wal_level": "logical"}
-
-
-class SchemaLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
-    """isolation="schema", in an encoding that is none."""
-
-    db = Postgres(
-        settings=_SETTINGS,
-        roles=["app"],
-        env={"POSTGRES_INITDB_ARGS": "--no-sync --encoding=SQL_ASCII --locale=C"},
-    )
-
-
-class DatabaseLeftoversTest(Leftovers, ServicesMixin, unittest.TestCase):
+class DatabaseLeftoversTest(SchemaLeftoversTest):
     """isolation="database"."""
 
     db = Postgres(settings=_SETTINGS, roles=["app"], isolation="database")

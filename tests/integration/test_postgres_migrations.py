@@ -1,7 +1,5 @@
 """Postgres: migrations of every kind, run once for the class."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,20 +1,14 @@
 """Postgres: several databases, roles and extensions."""
 
-from __future__ import annotations
-
 import unittest
-from typing import TYPE_CHECKING
 
 import psycopg
+import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from orchestrator import Postgres, ServicesMixin
 from orchestrator.errors import DeclarationError
 from orchestrator.services.options import masked
-
-if TYPE_CHECKING:
-    import sqlalchemy
-
 
 BOOKS = MetaData()
 Table("books", BOOKS, Column("id", Integer, primary_key=True))

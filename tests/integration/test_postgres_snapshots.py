@@ -1,7 +1,5 @@
 """Postgres: a server that was prepared once is where the next one starts from."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -9,11 +7,12 @@ import tempfile
 import textwrap
 import unittest
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import mock
 
 import psycopg
+import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from orchestrator import Postgres, Services
@@ -21,11 +20,6 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.images import find_lock
 from orchestrator.sessions import Snapshot, limit_snapshots, list_snapshots, remove_snapshots
 from orchestrator.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import sqlalchemy
 
 _ENV = """
     from alembic import context

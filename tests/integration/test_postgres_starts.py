@@ -1,7 +1,5 @@
 """Postgres: a first start, by the image's entry point or without the server that it stops again."""
 
-from __future__ import annotations
-
 import unittest
 
 from orchestrator import Postgres, ServicesMixin

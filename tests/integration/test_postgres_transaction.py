@@ -1,7 +1,5 @@
 """Postgres with isolation="transaction": everything is rolled back, and looks as if it were not."""
 
-from __future__ import annotations
-
 import unittest
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Probes against real containers."""
 
-from __future__ import annotations
-
 import os
 import re
 import unittest

@@ -1,7 +1,5 @@
 """Programs of their own: other frameworks, the page on new services, a timeline, sudden ends."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Daemons and test processes in other places; ports and networks that others have taken."""
 
-from __future__ import annotations
-
 import ipaddress
 import itertools
 import re

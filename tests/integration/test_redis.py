@@ -1,7 +1,5 @@
 """Redis: options, clients, users, databases and TLS on a real server."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import sys

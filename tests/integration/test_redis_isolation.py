@@ -1,7 +1,5 @@
 """Redis: what each test gets, and that nothing of it is left for the next."""
 
-from __future__ import annotations
-
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,18 +1,14 @@
 """A daemon that cuts connections, refuses for a moment, or may not be asked everything."""
 
-from __future__ import annotations
-
 import re
 import threading
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final
 
 from orchestrator.engine import find_endpoint
 from tests.faults.proxy import CUT, Proxy, answer, good
 from tests.faults.quiet import no_sweeps
 from tests.support.processes import ProcessTestCase
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _SUITE = """
     import atexit

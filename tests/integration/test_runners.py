@@ -1,7 +1,5 @@
 """Test classes as users write them, under the common runners."""
 
-from __future__ import annotations
-
 import threading
 
 from orchestrator.engine import find_endpoint

@@ -1,7 +1,5 @@
 """``Services``, and one service alone: where there is no test class; and how long each lives."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -3,14 +3,13 @@
 A `Services` is as good as a class for that: each instance has a part of its own.
 """
 
-from __future__ import annotations
-
 import unittest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import psycopg
 import redis.exceptions
+import sqlalchemy
 from kafka.errors import (
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
@@ -20,9 +19,6 @@ from sqlalchemy import text
 
 from orchestrator import Kafka, Postgres, Redis, Services
 from orchestrator.errors import DeclarationError
-
-if TYPE_CHECKING:
-    import sqlalchemy
 
 # What an application may have, and what its tests' user must be able to change.
 _MIGRATION = """

@@ -1,22 +1,14 @@
 """Running test classes from within a test, and checking that nothing of them is left."""
 
-from __future__ import annotations
-
 import io
 import unittest
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from orchestrator import ServicesMixin
+from orchestrator import Compose, Service, ServicesMixin
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
-from orchestrator.sessions import KINDS, own_session, snapshot
+from orchestrator.sessions import KINDS, Thing, own_session, snapshot
 from orchestrator.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator import Compose, Service
-    from orchestrator.sessions import Thing
 
 
 def run_class(cls: type[unittest.TestCase]) -> unittest.TestResult:

@@ -4,8 +4,6 @@
 it; ``table`` writes the rows of the engines that ran into the README, and leaves the others' alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -17,9 +15,10 @@ import tempfile
 import time
 import uuid
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import docker.errors
 
@@ -28,9 +27,6 @@ from orchestrator.images import find_lock
 from orchestrator.settings import Settings
 from tests.faults.daemon import Daemon
 from tests.faults.process import OwnerProcess
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _README: Final = ROOT / "src/orchestrator/engine/README.md"

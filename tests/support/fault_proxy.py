@@ -1,17 +1,13 @@
 """A proxy in front of a registry that fails on purpose: so often, for such paths, in such a way."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 DRIP = 0.02  # seconds between two bytes
 STALLED = 60.0  # seconds until a stalled connection is let go, should the proxy not end before

@@ -1,29 +1,23 @@
 """What tests of the image supply begin with: an engine, registries, images that go away again."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
 import tempfile
 import unittest
 import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import mock
 
 from orchestrator.cli import main
 from orchestrator.engine import connect
+from orchestrator.engine.docker import Engine
 from orchestrator.images import LockedImage, LockedPlatform, parse_reference
 from orchestrator.settings import Settings
 from tests.support.registries import PROGRAM, Registry, registry
 from tests.support.tiny_images import TinyImage, tiny_image
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.engine.docker import Engine
 
 
 @unittest.skipUnless(PROGRAM, "docker-registry is not installed: ci/setup brings it")
@@ -100,7 +94,7 @@ class ImageTestCase(unittest.TestCase):
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 
-    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> Ran:
+    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> "Ran":
         """Run a command in this process."""
         out, err = io.StringIO(), io.StringIO()
         with (

@@ -1,7 +1,5 @@
 """Running a user's test file in a process of its own, and watching the daemon meanwhile."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -11,17 +9,15 @@ import textwrap
 import time
 import unittest
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 DEADLINE: Final = 180.0  # a busy machine takes a minute for what takes seconds
 

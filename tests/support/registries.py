@@ -1,21 +1,16 @@
 """Real registries (Debian's docker-registry) on this machine, each on a port of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.services.tls import Tls
 from tests.support.tiny_images import Pusher
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PROGRAM = shutil.which("docker-registry")
 DEADLINE = 60.0

@@ -1,21 +1,14 @@
 """A private daemon with a small disk, and a registry in its network namespace."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.faults.private_daemon import PrivateDaemon
-from tests.support.registries import DEADLINE, PROGRAM
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.registries import Registry
+from tests.support.registries import DEADLINE, PROGRAM, Registry
 
 # A second daemon would delete docker0 of the first with `--bridge none`: hence the namespace.
 _OPTIONS = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")

@@ -1,7 +1,5 @@
 """A real ssh server on the loopback, and the user's configuration that leads to it."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import os
@@ -10,11 +8,9 @@ import socket
 import subprocess
 import time
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 _UNPACKED: Final = Path(__file__).parents[2] / ".cache/sshd"  # by ci/setup
 _DEADLINE: Final = 60.0

@@ -1,21 +1,17 @@
 """Images made in memory and pushed through the registry's API: small, unique, for any platform."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io
 import json
 import tarfile
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 import requests.auth
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"

@@ -1,7 +1,5 @@
 """Compose files: what is read, and what is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Declarations: what a class body may say."""
 
-from __future__ import annotations
-
 import unittest
 from typing import Any, assert_type
 

@@ -1,7 +1,5 @@
 """Where the daemon is, and from where its published ports are reached."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -9,8 +7,8 @@ import os
 import tempfile
 import unittest
 import unittest.mock
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.engine.endpoint import (
     EVERYWHERE,
@@ -22,9 +20,6 @@ from orchestrator.engine.endpoint import (
     published_address,
 )
 from orchestrator.errors import EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HERE = Endpoint(url=LOCAL)
 ELSEWHERE = "203.0.113.7"  # an address for documentation: never this machine's

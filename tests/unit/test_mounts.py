@@ -1,7 +1,5 @@
 """What of this machine a container may see."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """What handles make when first asked: once, whoever asks; and locks that survive a fork."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The package as a whole: its import, names and settings; and its README tells the truth."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io

@@ -1,22 +1,17 @@
 """Probes, against sockets of this process."""
 
-from __future__ import annotations
-
 import itertools
 import socket
 import threading
 import time
 import unittest
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.engine.streams import read_frames, read_lines
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
 from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp
 from orchestrator.probes.waiting import poll, wait_until_ready
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class TcpTest(unittest.TestCase):
@@ -55,9 +50,9 @@ class PollTest(unittest.TestCase):
 
     def test_it_ends_with_a_true_answer_an_error_or_the_deadline(self) -> None:
         """What is false, or an error to be retried, is asked again; the last one counts."""
-        answers: Iterator[int | KeyError] = iter([0, KeyError("not yet"), 0, 7, 8])
+        answers = iter([0, KeyError("not yet"), 0, 7, 8])
 
-        def ask() -> int:
+        def ask() -> object:
             answer = next(answers)
             if isinstance(answer, KeyError):
                 raise answer

@@ -1,7 +1,5 @@
 """Postgres, Redis and Kafka: what can be said about a declaration or a log without a server."""
 
-from __future__ import annotations
-
 import unittest
 from typing import Any
 

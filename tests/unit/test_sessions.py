@@ -1,7 +1,5 @@
 """Sessions without a daemon: who owns what, what carries whose name, and the gate of creates."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

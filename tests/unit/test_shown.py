@@ -1,7 +1,5 @@
 """What people are shown: errors, progress, the page of a run's times; and that secrets are not."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Certificates made on the fly, tried in real TLS handshakes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import ssl

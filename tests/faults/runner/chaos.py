@@ -4,8 +4,6 @@
 A row shows each run; the last line sums up what was lost, hung or left, which must be nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random
@@ -16,18 +14,16 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable, Sized
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sized
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP)
 COLUMNS: Final = ("ok", "error", "not-run", "lost", "doubled", "processes", "resources", "hung")

@@ -1,7 +1,5 @@
 """Workers that die or hang: one test is the error, every other has its own outcome."""
 
-from __future__ import annotations
-
 from tests.integration.runner.case import RunnerTestCase
 
 

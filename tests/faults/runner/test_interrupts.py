@@ -1,7 +1,5 @@
 """People and CI systems that stop a run: everything is torn down and told, exit status 130."""
 
-from __future__ import annotations
-
 import os
 import signal
 

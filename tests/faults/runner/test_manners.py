@@ -1,7 +1,5 @@
 """What tests do to their own process and with signals: as harmless as under unittest."""
 
-from __future__ import annotations
-
 from tests.integration.runner.case import RunnerTestCase
 
 

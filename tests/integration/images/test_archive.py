@@ -1,22 +1,17 @@
 """Save and load against a real daemon, also of what puts other bytes under a locked name."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.tiny_images import tiny_image
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NEVER = Settings(pull="never")
 

@@ -1,19 +1,14 @@
 """The pull command, with a registry that also fails, stalls, cuts, lies and answers 429."""
 
-from __future__ import annotations
-
 import json
 import threading
-from typing import TYPE_CHECKING
 from unittest import mock
 
+from orchestrator.images import LockedImage
 from orchestrator.images.failures import Retry
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.tiny_images import tiny_image
-
-if TYPE_CHECKING:
-    from orchestrator.images import LockedImage
 
 
 class PullTest(ImageTestCase):

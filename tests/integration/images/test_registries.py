@@ -1,7 +1,5 @@
 """Registries that want a password, have a certificate of their own, or stand for another."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
@@ -10,16 +8,14 @@ import shutil
 import stat
 import tempfile
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 from orchestrator.images import read_lock
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.registries import PASSWORD, USER, Registry, registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SECRET = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 

@@ -1,7 +1,5 @@
 """What a service does about its image before it starts, and what a class meets when that fails."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import subprocess

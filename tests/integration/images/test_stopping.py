@@ -1,7 +1,5 @@
 """Pulls, builds and commands that are interrupted, or that nobody waits for any more."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -9,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from unittest import mock
 
 from orchestrator import Container
@@ -18,9 +17,6 @@ from tests.support.classes import LeakCheckedTestCase
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class InterruptionTest(ImageTestCase):

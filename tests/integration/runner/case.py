@@ -1,7 +1,5 @@
 """A test case that writes a suite, runs the command on it, and looks for what it left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -11,15 +9,11 @@ import textwrap
 import time
 import unittest
 import uuid
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
 DEADLINE = 180.0  # a busy machine takes a minute for what takes seconds
 _TAG = "ORCHESTRATOR_TEST_TAG"

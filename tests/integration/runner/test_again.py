@@ -1,7 +1,5 @@
 """What failed runs again: in the same run, or first or alone in the next one."""
 
-from __future__ import annotations
-
 from tests.integration.runner.case import RunnerTestCase
 
 FLAKY = """

@@ -1,7 +1,5 @@
 """Suites that run their tests in ways of their own: everything counts as under plain unittest."""
 
-from __future__ import annotations
-
 import re
 
 from tests.integration.runner.case import RunnerTestCase

@@ -1,7 +1,5 @@
 """Selecting, ordering and showing tests."""
 
-from __future__ import annotations
-
 import re
 
 from tests.integration.runner.case import RunnerTestCase

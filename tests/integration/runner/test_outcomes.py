@@ -1,7 +1,5 @@
 """Every kind of outcome, counted once and told in unittest's words; what was run is measured."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

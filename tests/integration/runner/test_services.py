@@ -1,15 +1,12 @@
 """The runner with real services: what becomes of containers and of their logs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import textwrap
 import unittest.mock
 import uuid
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, closing
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
@@ -17,9 +14,6 @@ from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 from tests.integration.runner.case import Ran, RunnerTestCase
 from tests.support.processes import python_beside_the_daemon
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 PREAMBLE = "from orchestrator import Redis, ServicesMixin\n"
 HANGS = """

@@ -1,7 +1,5 @@
 """References: how they are read and resolved, also in a Dockerfile, and where mirrors have them."""
 
-from __future__ import annotations
-
 import unittest
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a run is asked for, what its workers send, and what it reports."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import io

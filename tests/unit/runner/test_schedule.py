@@ -1,7 +1,5 @@
 """Order, memory, shards, and the cache of durations they rest on."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import tempfile
