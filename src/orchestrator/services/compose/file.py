@@ -8,7 +8,7 @@ import re
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.once import driver
@@ -16,7 +16,10 @@ from orchestrator.services.options import in_bytes
 from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+Value = TypeVar("Value")
+Usual = TypeVar("Usual")
 
 _TAG: Final = "tag:yaml.org,2002:"
 _TAGS: Final = [f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")]
@@ -86,6 +89,19 @@ class Entry:
         found = self.mapping().get(key)
         return None if found is None or found.value is None else found
 
+    def part(self, key: str) -> Entry:
+        """The entry of a key; an empty one where there is none."""
+        return self.get(key) or replace(self, value=None)
+
+    def read(self, key: str, how: Callable[[Entry], Value], usual: Usual) -> Value | Usual:
+        """What the entry of a key says, read so; the usual value where there is none."""
+        found = self.get(key)
+        return usual if found is None else how(found)
+
+    def flag_of(self, key: str, *, usual: bool = False) -> bool:
+        """Whether what a key says is true."""
+        return self.read(key, Entry.flag, usual)
+
     def must(self, key: str) -> Entry:
         """The entry of a key that has to be there."""
         found = self.get(key)
@@ -111,8 +127,7 @@ class Entry:
 
     def entries_of(self, key: str) -> Sequence[Entry]:
         """The entries of the list of a key; none where there is none."""
-        found = self.get(key)
-        return [] if found is None else found.entries()
+        return self.part(key).entries()
 
     def text(self) -> str:
         """Its text; a number or a truth value as docker compose writes it."""

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections import ChainMap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, did_you_mean
@@ -42,8 +42,7 @@ class Project:
 
     def declared(self, kind: str, name: Entry) -> Entry:
         """The declaration of a volume, network, secret or config that a service names."""
-        found = self.top.mapping().get(kind)
-        entry = found and found.mapping().get(name.text())
+        entry = self.top.part(kind).mapping().get(name.text())
         if entry is None:
             hint = "; a path begins with ./" if kind == "volumes" and "/" in name.text() else ""
             raise name.error(f"names {name.text()!r}, which {kind!r} does not declare{hint}")
@@ -59,8 +58,7 @@ def read_project(file: Path, wanted: Sequence[str] | None) -> Project:
     below = read_env_file(dotenv, os.environ) if dotenv.is_file() else {}
     name = {"COMPOSE_PROJECT_NAME": file.resolve().parent.name}
     top = read_file(Source(file, ChainMap(dict(os.environ), dict(below), name)))
-    named = top.only(*_TOP, "name", "version").get("name")
-    if named:
+    if named := top.only(*_TOP, "name", "version").get("name"):
         name["COMPOSE_PROJECT_NAME"] = named.text()
     services = top.must("services").mapping()
     for service in services.values():
@@ -83,16 +81,16 @@ class Dependency:
 def dependencies(service: Entry) -> Mapping[str, Dependency]:
     """What a service waits for, by name."""
     found = {it.text().partition(":")[0]: Dependency(it) for it in service.entries_of("links")}
-    wanted = service.get("depends_on")
-    if wanted is None or not isinstance(wanted.value, dict):
-        return found | {it.text(): Dependency(it) for it in service.entries_of("depends_on")}
-    for name, entry in wanted.mapping().items():
+    wanted = service.part("depends_on")
+    if not isinstance(wanted.value, dict):
+        return found | {it.text(): Dependency(it) for it in wanted.entries()}
+    for name, entry in wanted.value.items():
         entry.only("condition", "restart", "required")
-        said, required = entry.get("condition"), entry.get("required")
-        condition = said.text() if said else STARTED
-        if said and condition not in CONDITIONS:
-            raise said.error(f"is {condition!r}; expected {' or '.join(CONDITIONS)}")
-        found[name] = Dependency(entry, condition, required is None or required.flag())
+        condition = entry.read("condition", Entry.text, STARTED)
+        if condition not in CONDITIONS:
+            expected = " or ".join(CONDITIONS)
+            raise entry.must("condition").error(f"is {condition!r}; expected {expected}")
+        found[name] = Dependency(entry, condition, entry.flag_of("required", usual=True))
     return found
 
 
@@ -154,8 +152,7 @@ def ports(service: Entry) -> Sequence[str]:
 
 def _long_port(entry: Entry) -> str:
     entry.only("target", "published", "host_ip", "protocol", "app_protocol", "mode", "name")
-    protocol = entry.get("protocol")
-    return f"{entry.must('target').whole()}/{protocol.text() if protocol else 'tcp'}"
+    return f"{entry.must('target').whole()}/{entry.read('protocol', Entry.text, 'tcp')}"
 
 
 def host_name(entry: Entry) -> str:
@@ -194,20 +191,18 @@ def links(project: Project) -> Mapping[str, Sequence[str]]:
 
 def networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras:
     """The networks it stands on: the file's default one is that of the test class."""
-    container_name = service.get("container_name")
-    names = [*more, *([_alias(container_name)] if container_name else [])]
-    wanted = service.get("networks")
-    if wanted is None or not wanted.value:
+    names = [*more, *service.read("container_name", lambda it: [_alias(it)], [])]
+    wanted = service.part("networks")
+    if not wanted.value:
         return Extras(aliases=names)
-    long = isinstance(wanted.value, dict)
-    found = wanted.mapping() if long else {entry.text(): entry for entry in wanted.entries()}
+    found = wanted.value
+    if not isinstance(found, dict):
+        found = {it.text(): replace(it, value=None) for it in wanted.entries()}
     networks = []
     aliases: Sequence[str] = ()
     for key, entry in found.items():
-        own = names
-        if long:
-            entry.only("aliases", "priority")
-            own = [*names, *map(_alias, entry.entries_of("aliases"))]
+        entry.only("aliases", "priority")
+        own = [*names, *map(_alias, entry.entries_of("aliases"))]
         internal = _internal(key, entry, project)
         if key == _DEFAULT:
             aliases = own
@@ -218,13 +213,14 @@ def networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras
 
 def _internal(key: str, entry: Entry, project: Project) -> bool:
     """Whether a network has no way out."""
-    top = project.top.mapping().get("networks")
-    if key == _DEFAULT and (top is None or key not in top.mapping()):
+    if key == _DEFAULT and key not in project.top.part("networks").mapping():
         return False
     declared = project.declared("networks", entry.replaced(key)).only(*_OF_NETWORK)
-    driver, internal = declared.get("driver"), declared.get("internal")
-    if driver and driver.text() != "bridge":
-        raise driver.error("other than bridge is not supported")
-    if internal and internal.flag() and key == _DEFAULT:
-        raise internal.error("is not supported for the default network, which is the test class's")
-    return internal is not None and internal.flag()
+    if declared.read("driver", Entry.text, "bridge") != "bridge":
+        raise declared.must("driver").error("other than bridge is not supported")
+    internal = declared.flag_of("internal")
+    if internal and key == _DEFAULT:
+        raise declared.must("internal").error(
+            "is not supported for the default network, which is the test class's"
+        )
+    return internal

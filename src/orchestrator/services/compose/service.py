@@ -148,7 +148,7 @@ def to_containers(
                 command=_words(service, "command"),
                 entrypoint=_words(service, "entrypoint"),
                 env=_environment(service),
-                user=user.text() if (user := service.get("user")) else None,
+                user=service.read("user", Entry.text, None),
                 capabilities=_capabilities(service),
                 ports=published,
                 probe=_probe(name, service, project, published),
@@ -168,9 +168,8 @@ def to_containers(
 
 
 def _check_rights(service: Entry) -> None:
-    privileged = service.get("privileged")
-    if privileged and privileged.flag():
-        raise privileged.error("is not supported; name what it needs in cap_add")
+    if service.flag_of("privileged"):
+        raise service.must("privileged").error("is not supported; name what it needs in cap_add")
     for entry in service.entries_of("security_opt"):
         if entry.text() not in ("no-new-privileges", "no-new-privileges:true"):
             raise entry.error(f"is {entry.text()!r}, which is not supported")
@@ -194,15 +193,14 @@ def _build(entry: Entry) -> Build:
         return Build(folder=entry.file())
     ignored = ("cache_from", "cache_to", "labels", "no_cache", "pull", "tags")
     entry.only("context", "dockerfile", "args", "target", *ignored)
-    context, file, target = map(entry.get, ("context", "dockerfile", "target"))
-    args = entry.get("args")
-    if context and re.match(r"\w+://|git@", context.text()):
+    context = entry.get("context") or entry.replaced(".")
+    if re.match(r"\w+://|git@", context.text()):
         raise context.error(f"is {context.text()!r}; expected a folder of this machine")
     return Build(
-        folder=context.file() if context else entry.replaced(".").file(),
-        dockerfile=file.text() if file else "Dockerfile",
-        args=_resolved(args) if args else {},
-        target=target.text() if target else None,
+        folder=context.file(),
+        dockerfile=entry.read("dockerfile", Entry.text, "Dockerfile"),
+        args=entry.read("args", _resolved, {}),
+        target=entry.read("target", Entry.text, None),
     )
 
 
@@ -234,11 +232,11 @@ def _environment(service: Entry) -> Mapping[str, str]:
         path, raw = entry, False
         if isinstance(entry.value, dict):
             path = entry.only("path", "required", "format").must("path")
-            required, kind = entry.get("required"), entry.get("format")
-            if kind and kind.text() != "raw":
-                raise kind.error(f"is {kind.text()!r}; expected 'raw', or none")
-            raw = kind is not None
-            if required and not required.flag() and not path.file().is_file():
+            if kind := entry.get("format"):
+                if kind.text() != "raw":
+                    raise kind.error(f"is {kind.text()!r}; expected 'raw', or none")
+                raw = True
+            if not entry.flag_of("required", usual=True) and not path.file().is_file():
                 continue
         known = {**values, **entry.source.variables}
         values.update(read_env_file(path.file(), known, raw=raw))
@@ -250,14 +248,22 @@ def _environment(service: Entry) -> Mapping[str, str]:
 
 
 def _limits(service: Entry) -> dict[str, Any]:
-    deployed = _deployed(service)
+    policies = ("restart_policy", "update_config", "rollback_config")
+    deploy = service.part("deploy")
+    deploy.only("resources", "replicas", "mode", "labels", "endpoint_mode", *policies)
+    for count in (deploy.get("replicas"), service.get("scale")):
+        if count and count.whole() != 1:
+            raise count.error("other than 1 is not supported")
+    resources = deploy.part("resources").only("limits", "reservations")
+    resources.part("reservations").only("cpus", "memory")
+    deployed = resources.part("limits").only("memory", "cpus", "pids")
     found: dict[str, Any] = {}
     for option, key, name, read in (
         ("memory", "mem_limit", "memory", Entry.size),
         ("cpus", "cpus", "cpus", Entry.number),
         ("pids", "pids_limit", "pids", lambda it: max(0, it.whole(least=-1))),
     ):
-        old, new = service.get(key), deployed.get(name) if deployed else None
+        old, new = service.get(key), deployed.get(name)
         if old and new and read(old) != read(new):
             raise old.error(f"and 'deploy.resources.limits.{name}' are not the same")
         if entry := old or new:
@@ -265,26 +271,6 @@ def _limits(service: Entry) -> dict[str, Any]:
     if shared := service.get("shm_size"):
         found["shm_size"] = shared.size()
     return found
-
-
-def _deployed(service: Entry) -> Entry | None:
-    """The limits of ``deploy``."""
-    deploy = service.get("deploy")
-    replicas = deploy.get("replicas") if deploy else None
-    for count in (replicas, service.get("scale")):
-        if count and count.whole() != 1:
-            raise count.error("other than 1 is not supported")
-    if not deploy:
-        return None
-    policies = ("restart_policy", "update_config", "rollback_config")
-    deploy.only("resources", "replicas", "mode", "labels", "endpoint_mode", *policies)
-    resources = deploy.get("resources")
-    if not resources:
-        return None
-    if reserved := resources.only("limits", "reservations").get("reservations"):
-        reserved.only("cpus", "memory")
-    limits = resources.get("limits")
-    return limits.only("memory", "cpus", "pids") if limits else None
 
 
 def _texts(entry: Entry) -> Sequence[str]:
@@ -340,26 +326,19 @@ def _probe(name: str, service: Entry, project: Project, ports: Sequence[str]) ->
     if COMPLETED in needed:
         return _Completed()
     dependent = needed.get(HEALTHY)
-    check = service.get("healthcheck")
-    argv: Sequence[str] | None = None
-    timeout = _USUAL_TIMEOUT
-    if check:
-        durations = ("interval", "timeout", "start_period", "start_interval")
-        check.only("test", "disable", "retries", *durations)
-        seconds = {key: it.seconds() for key in durations if (it := check.get(key))}
-        timeout = seconds.get("timeout") or timeout
-        if retries := check.get("retries"):
-            retries.whole()
-        test, disable = check.get("test"), check.get("disable")
-        argv = _test(test) if test else None
-        if (disable and disable.flag()) or (test and argv is None):
-            if dependent:
-                raise dependent.error(f"waits until {name!r} is healthy, which has no healthcheck")
-            return None
-    if not check and not dependent:
+    durations = ("interval", "timeout", "start_period", "start_interval")
+    check = service.part("healthcheck").only("test", "disable", "retries", *durations)
+    timeout = {key: check.read(key, Entry.seconds, 0.0) for key in durations}["timeout"]
+    check.read("retries", Entry.whole, 0)
+    argv = check.read("test", _test, None)
+    if check.flag_of("disable") or (check.get("test") and argv is None):
+        if dependent:
+            raise dependent.error(f"waits until {name!r} is healthy, which has no healthcheck")
+        return None
+    if not service.get("healthcheck") and not dependent:
         return None
     otherwise = Tcp() if ports and ports[0].endswith("/tcp") else None
-    return _Healthcheck(argv, timeout, dependent, otherwise)
+    return _Healthcheck(argv, timeout or _USUAL_TIMEOUT, dependent, otherwise)
 
 
 def _test(entry: Entry) -> Sequence[str] | None:

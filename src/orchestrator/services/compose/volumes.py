@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.engine.api import Copy
+from orchestrator.services.compose.file import Entry
 from orchestrator.services.container import allowed_path
 from orchestrator.services.hooks import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.services.compose.file import Entry
     from orchestrator.services.compose.project import Project
 
 _NAMED: Final = "volume "
@@ -36,19 +36,6 @@ _BY_KIND: Final = {
 _READABLE: Final = 0o555
 _USUAL_MODE: Final = 0o444
 _WHOLE_MODE: Final = 0o7777
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """One entry of ``volumes``, whichever way it is written."""
-
-    kind: str
-    source: Entry | None
-    target: str
-    read_only: bool = False
-    no_copy: bool = False
-    create: bool = True
-    options: str = ""
 
 
 class FileSystem:
@@ -70,48 +57,69 @@ class FileSystem:
         self.secrets: list[str] = []
         self._name, self._project, self._allow = name, project, allow
         self._places: dict[str, Entry] = {}
-        user = service.get("user")
-        self._user = (user.text() if user else "").split(":")
+        self._user = service.read("user", Entry.text, "").split(":")
         for entry in service.entries_of("volumes"):
-            mount = _long(entry) if isinstance(entry.value, dict) else _short(entry)
-            self._claim(mount.target, entry)
-            self._mount(mount)
+            self._mount(_long_form(entry))
         for entry in service.entries_of("tmpfs"):
             target, _, options = entry.text().partition(":")
-            self.tmpfs[self._claim(_checked(entry, target), entry)] = options
+            self.tmpfs[self._claim(target, entry)] = options
         for kind, folder in (("secrets", "/run/secrets"), ("configs", "/")):
             for entry in service.entries_of(kind):
                 self._grant(kind, folder, entry)
-        read_only = service.get("read_only")
-        self._keep_in_volumes(everything=read_only is not None and read_only.flag())
+        self._keep_in_volumes(everything=service.flag_of("read_only"))
 
     def _claim(self, target: str, entry: Entry) -> str:
-        if (before := self._places.setdefault(target, entry)) is not entry:
-            raise entry.error(f"is {target}, where line {before.line} has put something")
-        return target
+        """A container path that something can be put at, if nothing is there."""
+        path = target.rstrip("/")
+        if not path.startswith("/") or posixpath.normpath(target) != path or ":" in path:
+            raise entry.error(f"has the target {target!r}; expected an absolute path below /")
+        if any(_is_in(path, folder) for folder in _OF_KERNEL) and not _is_in(path, "/dev/shm"):  # noqa: S108
+            raise entry.error(f"has the target {target!r}, which belongs to the kernel")
+        if (before := self._places.setdefault(path, entry)) is not entry:
+            raise entry.error(f"is {path}, where line {before.line} has put something")
+        return path
 
-    def _mount(self, mount: _Mount) -> None:
-        target, source = mount.target, mount.source
-        key = f"{self._name}:{target}"
-        volume = Volume(key=key, path=target, read_only=mount.read_only, no_copy=mount.no_copy)
-        if mount.kind == "tmpfs":
+    def _mount(self, entry: Entry) -> None:
+        """Have what an entry of ``volumes`` says, in its long form."""
+        kind = entry.must("type").text()
+        if kind not in _BY_KIND:
+            raise entry.error(f"has the type {kind!r}; supported are {', '.join(_BY_KIND)}")
+        entry.only("type", "source", "target", "read_only", "consistency", *_BY_KIND)
+        more = entry.part(kind).only(*_BY_KIND[kind])
+        shared = more.get("propagation")
+        if shared and shared.text() not in _SHARED:
+            raise shared.error("is not supported: nothing of this machine is mounted")
+        source = entry.must("source") if kind == "bind" else entry.get("source")
+        target = self._claim(entry.must("target").text(), entry)
+        volume = Volume(
+            key=f"{self._name}:{target}",
+            path=target,
+            read_only=entry.flag_of("read_only"),
+            no_copy=more.flag_of("nocopy"),
+        )
+        if kind == "tmpfs":
             if source:
                 raise source.error("is not for a tmpfs, which begins empty")
-            self.tmpfs[target] = mount.options
+            size, mode = more.read("size", Entry.size, None), more.read("mode", _mode, None)
+            options = (
+                "" if size is None else f"size={size}",
+                "" if mode is None else f"mode={mode:o}",
+                "ro" if volume.read_only else "",
+            )
+            self.tmpfs[target] = ",".join(filter(None, options))
         elif source is None:
             self.volumes.append(volume)
-        elif mount.kind == "volume":
+        elif kind == "volume":
             self.volumes.append(replace(volume, key=self._declared_volume(source)))
         else:
-            self._bind(source, volume, create=mount.create)
+            self._bind(source, volume, create=more.flag_of("create_host_path", usual=True))
 
     def _declared_volume(self, source: Entry) -> str:
         declared = self._project.declared("volumes", source)
         declared.only("name", "labels", "driver", "driver_opts", "external")
-        driver, options = declared.get("driver"), declared.get("driver_opts")
-        if driver and driver.text() != "local":
-            raise driver.error("other than local is not supported")
-        if options:
+        if declared.read("driver", Entry.text, "local") != "local":
+            raise declared.must("driver").error("other than local is not supported")
+        if options := declared.get("driver_opts"):
             raise options.error("is not supported: a volume is a folder of the engine's")
         return f"{_NAMED}{source.text()}"
 
@@ -143,23 +151,19 @@ class FileSystem:
 
     def _grant(self, kind: str, folder: str, entry: Entry) -> None:
         """Copy the file that a secret or a config is."""
-        more: dict[str, Entry] = {}
-        if isinstance(entry.value, dict):
-            entry.only("source", "target", "uid", "gid", "mode").must("source")
-            more = {key: it for key, it in entry.value.items() if it.value is not None}
-        source = more.get("source", entry)
-        target = posixpath.join(folder, more.get("target", source).text())
-        ids = [
-            more[key].whole() if key in more else int(own) if own.isdecimal() else 0
-            for key, own in zip(("uid", "gid"), [*self._user, ""], strict=False)
-        ]
+        if not isinstance(entry.value, dict):
+            entry = replace(entry, value={"source": entry})
+        source = entry.only("source", "target", "uid", "gid", "mode").must("source")
+        target = posixpath.join(folder, entry.read("target", Entry.text, source.text()))
+        user, group, *_ = [int(it) if it.isdecimal() else 0 for it in [*self._user, ""]]
         content = self._content_of(kind, source)
         self.copies.append(
             Copy(
-                path=self._claim(_checked(entry, target), entry),
+                path=self._claim(target, entry),
                 source=content,
-                mode=_mode(more["mode"]) & _READABLE if "mode" in more else _USUAL_MODE,
-                owner=f"{ids[0]}:{ids[1]}",
+                mode=entry.read("mode", lambda it: _mode(it) & _READABLE, _USUAL_MODE),
+                owner=f"{entry.read('uid', Entry.whole, user)}:"
+                f"{entry.read('gid', Entry.whole, group)}",
             )
         )
         if kind == "secrets":
@@ -215,68 +219,32 @@ class FileSystem:
         self.volumes = [*volumes.values()]
 
 
-def _checked(entry: Entry, target: str) -> str:
-    """A container path that something can be put at."""
-    path = target.rstrip("/")
-    if not path.startswith("/") or posixpath.normpath(target) != path or ":" in path:
-        raise entry.error(f"has the target {target!r}; expected an absolute path below /")
-    if any(_is_in(path, folder) for folder in _OF_KERNEL) and not _is_in(path, "/dev/shm"):  # noqa: S108
-        raise entry.error(f"has the target {target!r}, which belongs to the kernel")
-    return path
-
-
 def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _short(entry: Entry) -> _Mount:
+def _long_form(entry: Entry) -> Entry:
+    """What an entry of ``volumes`` stands for that is written as SOURCE:TARGET:OPTIONS."""
+    if isinstance(entry.value, dict):
+        return entry
     text = entry.text()
     parts = text.split(":")
     if len(parts) > _PARTS or not all(parts):
         raise entry.error(f"is {text!r}; expected SOURCE:TARGET, with :ro if need be")
-    if len(parts) == 1:
-        return _Mount("volume", None, _checked(entry, text))
     options = parts[2].split(",") if len(parts) == _PARTS else []
     for option in options:
         if option not in ("ro", "nocopy", *_SHARED):
             raise entry.error(f"has the option {option!r}, which is not supported")
-    return _Mount(
-        "bind" if parts[0][0] in "./~" else "volume",
-        entry.replaced(parts[0]),
-        _checked(entry, parts[1]),
-        read_only="ro" in options,
-        no_copy="nocopy" in options,
-    )
-
-
-def _long(entry: Entry) -> _Mount:
-    kind = entry.must("type").text()
-    if kind not in _BY_KIND:
-        raise entry.error(f"has the type {kind!r}; supported are {', '.join(_BY_KIND)}")
-    entry.only("type", "source", "target", "read_only", "consistency", *_BY_KIND)
-    more = entry.get(kind)
-    values = more.only(*_BY_KIND[kind]).mapping() if more else {}
-
-    def flag(key: str, *, usual: bool = False, of: Mapping[str, Entry] = values) -> bool:
-        return of[key].flag() if key in of else usual
-
-    shared = values.get("propagation")
-    if shared and shared.text() not in _SHARED:
-        raise shared.error("is not supported: nothing of this machine is mounted")
-    options = [
-        *([f"size={values['size'].size()}"] if "size" in values else []),
-        *([f"mode={_mode(values['mode']):o}"] if "mode" in values else []),
-        *(["ro"] if flag("read_only", of=entry.mapping()) else []),
-    ]
-    return _Mount(
-        kind,
-        entry.must("source") if kind == "bind" else entry.get("source"),
-        _checked(entry, entry.must("target").text()),
-        read_only="ro" in options,
-        no_copy=flag("nocopy"),
-        create=flag("create_host_path", usual=True),
-        options=",".join(options),
-    )
+    *source, target = map(entry.replaced, parts[:2])
+    values = {
+        "type": "bind" if len(parts) > 1 and text[0] in "./~" else "volume",
+        "source": source[0].value if source else None,
+        "target": target.value,
+        "read_only": "ro" in options,
+    }
+    found = {key: replace(entry, value=value) for key, value in values.items()}
+    no_copy = replace(entry, value={"nocopy": replace(entry, value="nocopy" in options)})
+    return replace(entry, value={**found, "volume": no_copy})
 
 
 def _mode(entry: Entry) -> int:
