@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.engine.streams import read_frames, read_lines
 from orchestrator.errors import DeclarationError, ServiceNotReadyError
 from orchestrator.probes import All, Call, Exec, Http, LogLine, NotReadyError, Tcp
-from orchestrator.probes.waiting import poll, wait_until_ready
+from orchestrator.probes.waiting import await_ready, poll
 
 
 class TcpTest(unittest.TestCase):
@@ -139,8 +139,9 @@ class HopelessProbeTest(unittest.TestCase):
             tries.append(target)
             raise DeclarationError("no such port")
 
+        self.target.readiness = lambda: Call(wrong)
         with self.assertRaisesRegex(DeclarationError, "no such port"):
-            wait_until_ready(Call(wrong), self.target, timeout=60)
+            await_ready(self.target, timeout=60)
         self.assertEqual(1, len(tries))
 
     def test_a_function_that_hangs_is_left_behind(self) -> None:
@@ -152,7 +153,8 @@ class HopelessProbeTest(unittest.TestCase):
             hangs.set()
             released.wait(60)
 
+        self.target.readiness = lambda: Call(hang)
         with self.assertRaisesRegex(ServiceNotReadyError, "hang.*still runs"):
-            wait_until_ready(Call(hang), self.target, timeout=0.1)
-        wait_until_ready(Call(hang), self.target, timeout=60, cancelled=hangs.is_set)
+            await_ready(self.target, timeout=0.1)
+        await_ready(self.target, timeout=60, cancelled=hangs.is_set)
         self.assertFalse(released.is_set())

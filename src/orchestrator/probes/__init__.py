@@ -11,7 +11,7 @@ import contextlib
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from orchestrator.errors import DeclarationError
 
@@ -69,14 +69,6 @@ def watching(probe: Probe, target: Target) -> AbstractContextManager[Probe]:
     if isinstance(probe, (LogLine, All)):
         return probe.watching(target)
     return contextlib.nullcontext(probe)
-
-
-def _log_of(target: Target, *, follow: bool) -> tuple[Iterator[str], Callable[[], None]]:
-    running = target.running
-    found: tuple[Iterator[str], Callable[[], None]] = running.engine.log_lines(
-        running.container, after=running.log_start, follow=follow
-    )
-    return found
 
 
 def is_probe(value: object) -> bool:
@@ -203,69 +195,56 @@ class LogLine:
 
     def check(self, target: Target) -> None:
         """Read what the container has logged since its latest start, once."""
-        self.require(sum(1 for _ in self.matches(*_log_of(target, follow=False))))
+        _LogWatch(self, target, follow=False).check(target)
 
     @contextlib.contextmanager
     def watching(self, target: Target) -> Iterator[Probe]:
         """The same, but for the log to be read once, while it is written."""
-        with _LogWatch(self, target) as watch:
+        watch = _LogWatch(self, target, follow=True)
+        try:
             yield watch
-
-    def matches(self, lines: Iterable[str], stop: Callable[[], None]) -> Iterator[None]:
-        """Tell of each line that matches, until there are enough."""
-        search, left = re.compile(self.pattern).search, self.times
-        for line in lines:
-            if search(line):
-                yield
-                left -= 1
-                if not left:
-                    break
-        stop()
-
-    def require(self, seen: int) -> None:
-        """Raise NotReadyError unless so many lines are enough."""
-        if seen < self.times:
-            raise NotReadyError(f"{seen} of {self.times} log lines match")
+        finally:
+            watch.stop()
 
 
 class _LogWatch:
-    """Counts the lines that match in a thread, and begins anew when the log breaks off."""
+    """Counts the lines that match; if it follows, in a thread, and anew when the log breaks off."""
 
-    def __init__(self, probe: LogLine, target: Target) -> None:
-        self._probe, self._target = probe, target
+    def __init__(self, probe: LogLine, target: Target, *, follow: bool) -> None:
+        self._probe, self._target, self._follow = probe, target, follow
         self._begin()
 
     def _begin(self) -> None:
         self._seen = 0
         self._error: Exception | None = None
-        lines, self._stop = _log_of(self._target, follow=True)
+        running = self._target.running
+        lines, self.stop = running.engine.log_lines(
+            running.container, after=running.log_start, follow=self._follow
+        )
         name = f"orchestrator-log-line-{self._target.alias}"
         self._thread = threading.Thread(target=self._count, args=[lines], name=name, daemon=True)
         self._thread.start()
+        if not self._follow:
+            self._thread.join()
 
     def _count(self, lines: Iterable[str]) -> None:
+        search = re.compile(self._probe.pattern).search
         try:
-            for _ in self._probe.matches(lines, self._stop):
+            for _ in filter(search, lines):
                 self._seen += 1
+                if self._seen == self._probe.times:
+                    break
+            self.stop()
         except Exception as error:  # noqa: BLE001 - whoever waits raises it
             self._error = error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()
-
     def check(self, _: Target) -> None:
         """Look at the count."""
-        over = not self._thread.is_alive()
-        try:
-            self._probe.require(self._seen)
-        except NotReadyError as error:
-            cause = self._error
-            if over:
+        over, seen, error = not self._thread.is_alive(), self._seen, self._error
+        if seen < self._probe.times:
+            if over and self._follow:
                 self._begin()
-            raise error from cause
+            raise NotReadyError(f"{seen} of {self._probe.times} log lines match") from error
 
 
 @dataclass(frozen=True)

@@ -97,42 +97,12 @@ def await_ready(
             that was `published` is out of reach. The probe's last error is the cause.
     """
     probe = target.readiness()
-    if probe is not None:
-        seconds = deadline_of(target) if timeout is None else timeout
-        wait_until_ready(probe, target, timeout=seconds, cancelled=cancelled, published=published)
+    if probe is None:
+        state = target.state()
+        if state is None or (state.ended and state.exit_code != 0):
+            raise exited(target, state)
         return
-    state = target.state()
-    if state is None or (state.ended and state.exit_code != 0):
-        raise exited(target, state)
-
-
-def deadline_of(target: Target) -> float:
-    """Seconds a service has to become ready: on a slow machine, more than it says."""
-    return max(target.startup_timeout, Settings.from_environment().startup_timeout)
-
-
-def answers(target: Target, *, patience: float = ATTEMPT) -> bool:
-    """Whether a server answers within so many seconds; a frozen one accepts connections at most.
-
-    Raises:
-        ServiceExitedError: It has ended.
-    """
-    try:
-        await_ready(target, timeout=patience)
-    except ServiceNotReadyError:
-        return False
-    return True
-
-
-def wait_until_ready(
-    probe: Probe,
-    target: Target,
-    *,
-    timeout: float,
-    cancelled: Callable[[], bool] = lambda: False,
-    published: bool = False,
-) -> None:
-    """Try a probe until it succeeds; raises what `await_ready` does."""
+    seconds = deadline_of(target) if timeout is None else timeout
     started = time.monotonic()
     attempts, looks = 0, _Looks(probe, target, published=published)
 
@@ -152,28 +122,46 @@ def wait_until_ready(
 
     try:
         with watching(probe, target) as watched:
-            tries = functools.partial(poll, attempt, timeout=timeout, retry_on=temporary)
-            bounded(tries, timeout=timeout + ATTEMPT, cancelled=cancelled)
+            tries = functools.partial(poll, attempt, timeout=seconds, retry_on=temporary)
+            bounded(tries, timeout=seconds + ATTEMPT, cancelled=cancelled)
     except (ServiceExitedError, DeclarationError, MissingDriverError) as error:
         if not isinstance(error, ServiceExitedError) or not _became_ready(probe, target, error):
             raise
     except Exception as error:
         _check_alive(target)
         error.with_traceback(None)  # the loop's frames say nothing
-        seconds = time.monotonic() - started
+        waited = time.monotonic() - started
         # Whoever waits so shortly asks only whether a server that was ready answers.
-        final = isinstance(error, _OutOfReachError) or timeout <= ATTEMPT
+        final = isinstance(error, _OutOfReachError) or seconds <= ATTEMPT
         hint = "" if final else _why_not_ready(probe, target)
         raise ServiceNotReadyError(
             f"{called(target.alias, target.image)} is not ready: {probe} did not succeed in "
-            f"{seconds:.1f} s and {attempts} attempts; the last said: "
+            f"{waited:.1f} s and {attempts} attempts; the last said: "
             f"{str(error) or type(error).__name__}{hint}",
             service=target.alias,
             probe=str(probe),
-            seconds=seconds,
+            seconds=waited,
             attempts=attempts,
             logs=target.logs(tail=_LAST_LINES),
         ) from error
+
+
+def deadline_of(target: Target) -> float:
+    """Seconds a service has to become ready: on a slow machine, more than it says."""
+    return max(target.startup_timeout, Settings.from_environment().startup_timeout)
+
+
+def answers(target: Target, *, patience: float = ATTEMPT) -> bool:
+    """Whether a server answers within so many seconds; a frozen one accepts connections at most.
+
+    Raises:
+        ServiceExitedError: It has ended.
+    """
+    try:
+        await_ready(target, timeout=patience)
+    except ServiceNotReadyError:
+        return False
+    return True
 
 
 class _Looks:
