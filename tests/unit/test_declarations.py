@@ -40,7 +40,7 @@ BAD: dict[type[Service], dict[str, list[Any]]] = {
         "password": ["", "hush\nhush"],
     },
     Redis: {
-        "maxmemory": ["some", -1, True],
+        "maxmemory": ["some", -1, True, "1.5mb", "2 mb"],
         "maxmemory_policy": ["allkeys"],
         "isolation": ["schema"],
         "settings": [

@@ -171,11 +171,6 @@ def private(default: Any, *, init: Literal[False] = False) -> Any:
     return field(init=init, default=default, repr=False)
 
 
-def is_size(value: object) -> bool:
-    """Whether a value is a number of bytes, or text such as ``"2mb"``."""
-    return in_bytes(value) >= 0
-
-
 def check_identifier(service: object, option: str, value: object) -> None:
     """Raise DeclarationError unless a value can name something on a server (63 bytes at most)."""
     check(service, option, is_identifier(value), "a name of 1 to 63 bytes")

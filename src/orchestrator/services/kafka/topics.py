@@ -123,31 +123,27 @@ class BrokerState:
 
         Without a user everybody may, and nobody delete them: who could tell whose they are?
         """
-        words = driver("kafka.admin", extra="kafka")
-        kinds, operations = words.ResourceType, words.ACLOperation
-        rules = []
-        for kind in (kinds.TOPIC, kinds.GROUP, kinds.TRANSACTIONAL_ID):
-            names = words.ResourcePattern(kind, prefix, words.ACLResourcePatternType.PREFIXED)
-            rules.append((names, operations.ALL, "ALLOW"))
-            if not user and kind != kinds.TRANSACTIONAL_ID:
-                rules.append((names, operations.DELETE, "DENY"))
-        self._allow(rules, user=user or "*")
+        rules = [(kind, "ALL", "ALLOW") for kind in ("TOPIC", "GROUP", "TRANSACTIONAL_ID")]
+        denied = [] if user else [(kind, "DELETE", "DENY") for kind in ("TOPIC", "GROUP")]
+        self._add_acls([*rules, *denied], name=prefix, match="PREFIXED", user=user or "*")
 
     def allow_asking(self) -> None:
         """Let everybody ask about the broker."""
-        words = driver("kafka.admin", extra="kafka")
-        broker = words.ResourcePattern(words.ResourceType.CLUSTER, "kafka-cluster")
-        harmless = (words.ACLOperation.DESCRIBE, words.ACLOperation.IDEMPOTENT_WRITE)
-        self._allow([(broker, it, "ALLOW") for it in harmless], user="*")
+        rules = [("CLUSTER", what, "ALLOW") for what in ("DESCRIBE", "IDEMPOTENT_WRITE")]
+        self._add_acls(rules, name="kafka-cluster", match="LITERAL", user="*")
 
-    def _allow(self, rules: Iterable[tuple[Any, Any, str]], *, user: str) -> None:
+    def _add_acls(
+        self, rules: Iterable[tuple[str, str, str]], *, name: str, match: str, user: str
+    ) -> None:
+        """Add rules about a name: the kind of what has it, the operation, the permission."""
         words = driver("kafka.admin", extra="kafka")
-        self.admin.create_acls(
-            [
-                words.ACL(f"User:{user}", "*", what, words.ACLPermissionType[which], pattern)
-                for pattern, what, which in rules
-            ]
-        )
+        acls = []
+        for kind, operation, permission in rules:
+            pattern = words.ACLResourcePatternType[match]
+            resource = words.ResourcePattern(words.ResourceType[kind], name, pattern)
+            what, may = words.ACLOperation[operation], words.ACLPermissionType[permission]
+            acls.append(words.ACL(f"User:{user}", "*", what, may, resource))
+        self.admin.create_acls(acls)
 
     def create_user(self, user: str, mechanism: str, password: str) -> None:
         """Create a user that proves its password by SCRAM; it can log in when this returns."""

@@ -39,6 +39,7 @@ Policy = Literal[
     "volatile-ttl",
 ]
 _SETTING: Final = re.compile(r"[a-z][a-z0-9-]*")
+_MEMORY: Final = re.compile(r"\d+[kmg]?b?", re.IGNORECASE)
 _USER: Final = re.compile(r"[!-~]{1,63}")
 _OURS: Final = {
     "user": "it is given by users=",
@@ -110,9 +111,8 @@ class Redis(Service):
 
     def check_options(self) -> None:
         """Raise DeclarationError for a value that Redis would refuse."""
-        if self.maxmemory is not None:
-            size = "bytes, or text such as '2mb'"
-            options.check(self, "maxmemory", options.is_size(self.maxmemory), size)
+        good = self.maxmemory is None or _MEMORY.fullmatch(str(self.maxmemory)) is not None
+        options.check(self, "maxmemory", good, "bytes, or text such as '2mb'")
         if self.maxmemory_policy is not None:
             options.choice(self, "maxmemory_policy", self.maxmemory_policy, get_args(Policy))
         options.choice(self, "isolation", self.isolation, get_args(Isolation))
@@ -189,24 +189,22 @@ class Redis(Service):
             "tls-key-file": f"{_CERTIFICATES}/server.key",
             "tls-auth-clients": "no",
         }
-        settings: dict[str, str | float] = {
+        settings: dict[str, str | float | None] = {
             "save": "",  # a test's server has nothing to lose, and forking costs time
-            **({} if self.maxmemory is None else {"maxmemory": self.maxmemory}),
-            **(
-                {} if self.maxmemory_policy is None else {"maxmemory-policy": self.maxmemory_policy}
-            ),
+            "maxmemory": self.maxmemory,
+            "maxmemory-policy": self.maxmemory_policy,
             **(tls if self.tls else {}),
             **self.settings,
         }
-        words = [word for name, value in settings.items() for word in (f"--{name}", *_words(value))]
+        given = [(f"--{name}", value) for name, value in settings.items() if value is not None]
+        words = [word for name, value in given for word in (name, *_words(value))]
         for user, rules in {"default": "~* &* +@all", **self.users}.items():
             words += ["--user", user, "on", verifier(self._password_of(user)), *rules.split()]
         return words
 
     def server_files(self) -> Mapping[str, bytes]:
         """Certificates, with TLS."""
-        tls = self._certificates
-        if tls is None:
+        if (tls := self._certificates) is None:
             return {}
         return {
             f"{_CERTIFICATES}/ca.pem": tls.authority,
@@ -331,9 +329,8 @@ class Redis(Service):
     @locked_property
     def ca_file(self) -> str | None:
         """With TLS, a file with the authority that clients must trust; gone after the test."""
-        if self._certificates is None:
-            return None
-        return self._clients.file("ca.pem", self._certificates.authority)
+        tls = self._certificates
+        return self._clients.file("ca.pem", tls.authority) if tls else None
 
     @property
     def username(self) -> str:
@@ -419,14 +416,10 @@ class Redis(Service):
 
 def _is_setting(item: tuple[object, object]) -> bool:
     name, value = item
-    if not (isinstance(name, str) and _SETTING.fullmatch(name)):
-        return False
-    if not isinstance(value, (str, int, float)):
-        return False
-    try:
-        return "\0" not in "".join(_words(value))
-    except ValueError:  # a quote that does not end
-        return False
+    good = isinstance(name, str) and _SETTING.fullmatch(name) is not None
+    with contextlib.suppress(ValueError):  # a quote that does not end
+        return good and isinstance(value, (str, int, float)) and "\0" not in "".join(_words(value))
+    return False
 
 
 def _words(value: str | float) -> list[str]:
