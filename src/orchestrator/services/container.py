@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -58,20 +59,14 @@ class Build:
     target: str | None = None
 
     def __post_init__(self) -> None:
-        good = (
-            (isinstance(self.folder, Path) or (isinstance(self.folder, str) and self.folder))
-            and isinstance(self.dockerfile, str)
-            and self.dockerfile
-            and not Path(self.dockerfile).is_absolute()
-            and (self.target is None or isinstance(self.target, str))
-            and isinstance(self.args, Mapping)
-            and all(isinstance(k, str) and isinstance(v, str) for k, v in self.args.items())
-        )
-        if not good:
-            raise DeclarationError(
-                f"{self} cannot be used: expected a folder, the Dockerfile's path in it, args as a "
-                "mapping of text to text, and the name of a stage"
-            )
+        check = functools.partial(options.check, self)
+        folder, file = self.folder, self.dockerfile
+        check("folder", isinstance(folder, Path) or options.is_text(folder), "a folder")
+        good = options.is_text(file) and not Path(file).is_absolute()
+        check("dockerfile", good, "the Dockerfile's path in the folder")
+        options.check_environment(self, "args", self.args)
+        good = self.target is None or isinstance(self.target, str)
+        check("target", good, "the name of a stage")
 
 
 class Container(Service):
@@ -109,10 +104,7 @@ class Container(Service):
                 "Container needs either an image, such as image='nginx:1.27-alpine', or a folder "
                 "to build one from, such as build='docker/web'"
             )
-
-        def check(option: str, good: bool, expected: str) -> None:  # noqa: FBT001 - a local word
-            options.check(self, option, good, expected)
-
+        check = functools.partial(options.check, self)
         good = self.build is None or isinstance(self.build, (Path, Build))
         check("build", good or options.is_text(self.build), "a folder or a Build")
         expected = "a list of container ports such as [8080]; `port` says where it is published"
@@ -220,6 +212,7 @@ def resolve_mounts(
             f"Container(mounts={mounts!r}) cannot be used: expected a mapping of absolute "
             "container path to a path of this machine"
         )
+    found = {}
     for path, source in mounts.items():
         good = isinstance(source, (str, Path)) and source and not set(":\0") & set(str(source))
         if not good or not options.is_path(path) or ":" in path:
@@ -227,10 +220,8 @@ def resolve_mounts(
                 f"Container(mounts=…) cannot mount {source!r} at {path!r}: expected a path of this "
                 "machine, and an absolute container path; neither may have a colon"
             )
-    return {
-        path: str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
-        for path, source in mounts.items()
-    }
+        found[path] = str(allowed_path(source, allow=allow, option="Container(mounts=…)"))
+    return found
 
 
 def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str) -> Path:

@@ -223,13 +223,9 @@ def _check_path(running: Runtime, method: str, path: object) -> None:
 
 
 def _is_in_memory(running: Runtime, path: str, mounted: Collection[str]) -> bool:
-    return bool(
-        place_in_memory(path, mounted)
-        or (
-            mounted
-            and place_in_memory(running.engine.files.real_path(running.container, path), mounted)
-        )
-    )
+    if mounted and not place_in_memory(path, mounted):
+        path = running.engine.files.real_path(running.container, path)
+    return place_in_memory(path, mounted) != ""
 
 
 def _missing(running: Runtime, path: str) -> ServiceError:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, get_args
 
-from orchestrator.errors import (
-    DeclarationError,
-    ServiceNotRunningError,
-    did_you_mean,
-)
+from orchestrator.errors import DeclarationError, ServiceNotRunningError, did_you_mean
 from orchestrator.services import faults, files, options
 from orchestrator.services.hooks import Hooks, address, declared_as, enter_alone, leave_alone
 from orchestrator.services.once import ProcessLock, locked_property
@@ -266,10 +263,7 @@ class Service(Hooks):
 
     def _check_common(self) -> None:
         """Check the options every service has, and turn sizes into bytes once and for all."""
-
-        def check(option: str, good: bool, expected: str) -> None:  # noqa: FBT001 - a local word
-            options.check(self, option, good, expected)
-
+        check = functools.partial(options.check, self)
         options.check_image(self, self.image)
         options.check_environment(self, "env", self.env)
         options.check_words(self, "command", self.command)
@@ -354,10 +348,9 @@ def in_order(services: Mapping[str, Service]) -> Mapping[str, Service]:
         DeclarationError: They depend on one another in a circle, or not as `needed` wants it.
     """
     graph = {alias: needed(alias, services) for alias in services}
+    order = graphlib.TopologicalSorter(graph).static_order()
     try:
-        return {
-            alias: services[alias] for alias in graphlib.TopologicalSorter(graph).static_order()
-        }
+        return {alias: services[alias] for alias in order}
     except graphlib.CycleError as error:
         raise DeclarationError(
             f"services depend on one another in a circle: {' -> '.join(error.args[1])}"

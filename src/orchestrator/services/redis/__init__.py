@@ -104,7 +104,7 @@ class Redis(Service):
     _database: int = options.private(0)
     _make_user: Sequence[str] = options.private(())
     _class_state: ServerState | None = options.private(None)
-    _user_passwords: Mapping[str, str] | None = options.private(None)
+    _user_passwords: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
     _certificates: Tls | None = options.private(None)
 
     # The server
@@ -289,7 +289,7 @@ class Redis(Service):
 
     def secrets(self) -> Sequence[str]:
         """The passwords of all users."""
-        return [*super().secrets(), *(self._user_passwords or {}).values()]
+        return [*super().secrets(), *self._user_passwords.values()]
 
     def server_info(self) -> Mapping[str, object]:
         """Version, mode, memory limit, policy, and the most memory it used."""
@@ -409,9 +409,7 @@ class Redis(Service):
         return f"{scheme}://{user}:{password}@{place}/{self._database}"
 
     def _password_of(self, user: str) -> str:
-        if user == "default":
-            return self.password or ""
-        return (self._user_passwords or {})[user]
+        return self.password or "" if user == "default" else self._user_passwords[user]
 
 
 def _is_setting(item: tuple[object, object]) -> bool:
