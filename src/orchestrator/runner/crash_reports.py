@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import indented
 from orchestrator.runner.messages import LOST_CONTACT
-from orchestrator.runner.results import Outcome, Problem
+from orchestrator.runner.results import Problem
 from orchestrator.runner.worker_handle import Ending
 
 if TYPE_CHECKING:
@@ -48,28 +48,26 @@ def at_exit(worker: WorkerHandle, *, status: int, logs: str = "") -> Problem:
     return _error(worker, f"exit (worker {worker.number})", said, logs)
 
 
-def failed_start(worker: WorkerHandle, *, status: int) -> str:
-    """What to say about a worker that ended, with some exit status, while it collected."""
+def failed_start(worker: WorkerHandle, *, status: int) -> Problem:
+    """The error of a worker that ended, with some exit status, while it collected."""
     if worker.ending is Ending.TIMEOUT:
         seconds = f"{worker.timeouts.collecting:g} s, the most that --timeout allows"
         said = f"Collecting the tests took more than {seconds}"
     else:
         said = f"A worker {_how_it_ended(worker, status)} while it collected the tests"
-    return _with_output(said, worker)
+    return not_collected(_with_output(said, worker))
 
 
 def not_collected(text: str) -> Problem:
     """The error of a run, or of a worker, that could not collect the tests."""
     message = text.strip().splitlines()[-1]
-    return Problem(
-        outcome=Outcome.ERROR, title="collection", kind="NotCollected", message=message, text=text
-    )
+    return Problem(title="collection", kind="NotCollected", message=message, text=text)
 
 
 def _error(worker: WorkerHandle, title: str, said: str, logs: str = "") -> Problem:
     text = _with_output(said, worker) + (f"\n{logs}\n" if logs else "")
     kind = "TimedOut" if worker.ending is Ending.TIMEOUT else "Crashed"
-    return Problem(outcome=Outcome.ERROR, title=title, kind=kind, message=said, text=text)
+    return Problem(title=title, kind=kind, message=said, text=text)
 
 
 def _how_it_ended(worker: WorkerHandle, status: int) -> str:

@@ -93,7 +93,7 @@ def _add_case(suite: ET.Element, owner: str, record: Record) -> None:
         kind = "flaky" if record.flaky else "rerun"
         tag = "Error" if problem.outcome is Outcome.ERROR else "Failure"
         before = _add(case, f"{kind}{tag}", type=problem.kind, message=problem.message)
-        _add(before, "stackTrace", problem.text or problem.message)
+        _add(before, "stackTrace", problem.details)
     if record.outcome in (Outcome.SKIPPED, Outcome.NOT_RUN, Outcome.EXPECTED_FAILURE):
         words = {Outcome.SKIPPED: "", Outcome.NOT_RUN: "not run: "}
         message = words.get(record.outcome, record.outcome.value) + record.reason
@@ -102,8 +102,7 @@ def _add_case(suite: ET.Element, owner: str, record: Record) -> None:
 
 def _add_problem(case: ET.Element, problem: Problem) -> None:
     tag = "error" if problem.outcome is Outcome.ERROR else "failure"
-    text = problem.text or problem.message
-    _add(case, tag, text, type=problem.kind, message=problem.message)
+    _add(case, tag, problem.details, type=problem.kind, message=problem.message)
 
 
 def _add(parent: ET.Element, tag: str, text: str = "", **attributes: str) -> ET.Element:

@@ -4,15 +4,17 @@ Tracebacks travel as text formatted in the worker, so nothing has to pickle. The
 a lone surrogate in a message survives as an escape. A new message goes into `Message` as well.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
-from enum import Enum
-from types import UnionType
-from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.options import Options
-from orchestrator.runner.results import Problem, Record, Unit
+from orchestrator.runner.options import Options, Shard, Timeouts
+from orchestrator.runner.results import Outcome, Problem, Record, Test, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOST_CONTACT: Final = 71
 """The exit status of a worker that cannot reach its parent any more."""
@@ -150,8 +152,7 @@ Message: TypeAlias = (
 
 def encode(message: Message) -> bytes:
     """Write a message as one line."""
-    body = vars(message) | {"message": type(message).__name__}
-    return unpatched.to_json(body).encode("ascii") + b"\n"
+    return _to_json(message).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> Message:
@@ -161,40 +162,38 @@ def decode(line: bytes) -> Message:
         MessageError: It is not a message.
     """
     try:
-        body = unpatched.from_json(line.decode("ascii"))
-        message: Message = _READERS[body.pop("message")](body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = _from_json(line.decode("ascii"))
+    except (ValueError, KeyError, TypeError) as error:
         raise MessageError(f"not a message: {line[:200]!r}") from error
+    if not isinstance(message, Message):
+        raise MessageError(f"not a message: {line[:200]!r}")
     return message
 
 
-def _reader(kind: Any) -> Callable[[Any], Any] | None:
-    """A function that makes a value of a type of what JSON has left of it; None where that is it.
-
-    Made when this is imported: later a test may have replaced what it takes to look at types.
-    """
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        readers = {name: read for name, hint in hints.items() if (read := _reader(hint))}
-
-        def read_fields(body: Any) -> Any:
-            for name, read in readers.items():
-                if name in body:
-                    body[name] = read(body[name])
-            return kind(**body)
-
-        return read_fields
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind
-    origin, arguments = get_origin(kind), get_args(kind)
-    item = _reader(arguments[-1 if origin is dict else 0]) if arguments else None
-    if origin is tuple:
-        return lambda body: tuple(map(item, body)) if item else tuple(body)
-    if origin is dict and item:
-        return lambda body: {key: item(value) for key, value in body.items()}
-    if origin is UnionType and item:  # or None
-        return lambda body: None if body is None else item(body)
-    return None
+_PARTS: Final = (Written, Options, Shard, Timeouts, Unit, Test, Record, Problem)
+_CLASSES: Final[dict[str, Any]] = {it.__name__: it for it in (*get_args(Message), *_PARTS)}
 
 
-_READERS: Final[dict[str, Any]] = {kind.__name__: _reader(kind) for kind in get_args(Message)}
+def _object(value: Any) -> dict[str, Any]:
+    """What JSON has of a dataclass: its fields, and which it is."""
+    return {**vars(value), "": type(value).__name__}
+
+
+def _value(body: dict[str, Any]) -> Any:
+    """What an object of JSON is: a dataclass, or a mapping, which has no empty key."""
+    for name, value in body.items():
+        if isinstance(value, list):
+            body[name] = tuple(value)
+    if (name := body.pop("", None)) is None:
+        return body
+    if "outcome" in body:
+        body["outcome"] = Outcome(body["outcome"])
+    return _CLASSES[name](**body)
+
+
+_to_json: Final[Callable[[Message], str]] = (  # ASCII only
+    unpatched.copy_of("json.encoder").JSONEncoder(separators=(",", ":"), default=_object).encode
+)
+_from_json: Final[Callable[[str], Any]] = (
+    unpatched.copy_of("json.decoder").JSONDecoder(object_hook=_value).decode
+)

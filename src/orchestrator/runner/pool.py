@@ -187,7 +187,7 @@ class WorkerPool:
             self._idle.restart()
         elif self._free and (unit := waiting.next(taken, ran=worker.ran)):
             worker.run(unit)
-        elif waiting.has_none_for(worker.ran):
+        elif waiting.first_for(worker.ran) is None:
             worker.leave()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
 from orchestrator.runner.collect import described, id_of, is_suite, owner_of, title_of
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-    from orchestrator.runner.channel import WorkerScores
-    from orchestrator.runner.messages import Message
-    from orchestrator.runner.options import Options
     from orchestrator.runner.results import Test
+    from orchestrator.runner.worker import Worker
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -31,11 +29,11 @@ __unittest = True  # unittest leaves the frames of such modules out of traceback
 _LONGEST_TEXT: Final = 1 << 20
 _LONGEST_MESSAGE: Final = 2000
 _LISTS: Final = {
-    "errors": Outcome.ERROR,
-    "failures": Outcome.FAILURE,
-    "unexpectedSuccesses": Outcome.UNEXPECTED_SUCCESS,
-    "skipped": Outcome.SKIPPED,
-    "expectedFailures": Outcome.EXPECTED_FAILURE,
+    Outcome.ERROR: "errors",
+    Outcome.FAILURE: "failures",
+    Outcome.UNEXPECTED_SUCCESS: "unexpectedSuccesses",
+    Outcome.SKIPPED: "skipped",
+    Outcome.EXPECTED_FAILURE: "expectedFailures",
 }
 _PROBLEMS: Final = (Outcome.ERROR, Outcome.FAILURE, Outcome.UNEXPECTED_SUCCESS)
 _WORST_FIRST: Final = list(Outcome)
@@ -102,26 +100,18 @@ class Result(unittest.TestResult):
 
     _orchestrator_reports = True  # to the mixin: the worker tells at its end what would not go
 
-    def __init__(
-        self,
-        report: Callable[[Message], None],
-        scores: WorkerScores,
-        options: Options,
-        *,
-        names: Mapping[int, Test],
-        streams: tuple[TextIO, TextIO],
-        asked: Callable[[], bool],
-    ) -> None:
+    def __init__(self, worker: Worker, names: Mapping[int, Test]) -> None:
         super().__init__()
+        options = worker.options
         self.failfast = options.failfast and not options.retries  # else the parent stops us
         self.buffer = options.buffer
         self.tb_locals = options.tb_locals
-        self._original_stdout, self._original_stderr = streams
+        self._original_stdout, self._original_stderr = worker.streams
         self.stopped = ""
         self.cut_short: Any = None  # the test that an interrupt ended
         self.fixture = ("", "")  # name, owner
-        self._report, self._names, self._asked = report, names, asked
-        self._scores = scores
+        self._worker, self._names = worker, names
+        self._report, self._scores = worker.report, worker.scores
         self._not_ready: dict[str, tuple[Outcome, str]] = {}  # owner: why its tests cannot run
         self._ordinal: int | None = None  # of the collected test that runs
         self._collected: Any = None
@@ -143,13 +133,12 @@ class Result(unittest.TestResult):
         except BaseException:  # noqa: BLE001 - of a run() of its own; unittest would end here
             self.addError(test, unpatched.exc_info())
         self.see()
-        if self._ended or self._open or is_suite(test):
-            self._report_ended(over=True)
-        elif self.testsRun != before:  # it had a result of its own, and added that to ours
-            self._ended.append(_Execution(test=test))
-            self._report_ended(over=True)
-        else:
-            self._leave_out(test, Outcome.NOT_RUN, "its run() passed over it")
+        if not (self._ended or self._open or is_suite(test)):
+            if self.testsRun == before:
+                self._leave_out(test, Outcome.NOT_RUN, "its run() passed over it")
+                return
+            self._ended.append(_Execution(test=test))  # it had a result of its own
+        self._report_ended(over=True)
 
     def leave_out(self, ordinal: int, test: Any) -> None:
         """Report a test whose class or module fixture has failed, or skips it."""
@@ -176,7 +165,7 @@ class Result(unittest.TestResult):
             self.see()
             unfinished = self._open or [it for it in self._ended if not (it.passed or it.entries)]
             self.cut_short = unfinished[-1].test if unfinished else self._collected
-        if self._asked():
+        if self._worker.asked_to_end:
             self._forget()
         elif self._ordinal is None:
             self.addError(_ErrorHolder(self.fixture[0]), unpatched.exc_info())
@@ -267,7 +256,7 @@ class Result(unittest.TestResult):
         )
 
     def _new(self) -> Iterator[tuple[Outcome, Any]]:
-        for name, outcome in _LISTS.items():
+        for outcome, name in _LISTS.items():
             entries, start = self._tail(name)
             for entry in entries[start:]:
                 if id(entry) not in self._known:
@@ -283,8 +272,7 @@ class Result(unittest.TestResult):
 
     def _stands(self, outcome: Outcome, entry: Any) -> bool:
         """Whether an entry is still in its list; the latest are at the end."""
-        [entries] = (getattr(self, name) for name, kind in _LISTS.items() if kind is outcome)
-        return any(it is entry for it in reversed(entries))
+        return any(it is entry for it in reversed(getattr(self, _LISTS[outcome])))
 
     def _execution_of(self, test: Any) -> _Execution:
         """The latest run of a test; of a subtest, the one that is open."""
@@ -321,7 +309,7 @@ class Result(unittest.TestResult):
         if self._nothing_in_lists:
             self._looked_at.clear()
             return
-        for name in _LISTS:
+        for name in _LISTS.values():
             entries, start = self._tail(name)
             for place, entry in enumerate(entries[start:], start):
                 self._known.pop(id(entry), None)
@@ -349,13 +337,7 @@ class Result(unittest.TestResult):
             self.see()
 
     def _fail(self, title: str, message: str) -> None:
-        problem = Problem(
-            outcome=Outcome.ERROR,
-            title=title,
-            kind="Unsuccessful",
-            message=message,
-            text=f"{message}\n",
-        )
+        problem = Problem(title=title, kind="Unsuccessful", message=message)
         self._report(FixtureFailed(problem=problem, owner=self.fixture[1]))
 
 

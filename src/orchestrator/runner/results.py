@@ -65,11 +65,16 @@ class Unit:
 class Problem:
     """One failure, error or unexpected success as the report shows it."""
 
-    outcome: Outcome
+    outcome: Outcome = Outcome.ERROR
     title: str  # what failed, in unittest's words; a subtest has its own
     kind: str  # the exception's class
     message: str  # what it says, cut where that is very long
-    text: str  # the traceback
+    text: str = ""  # the traceback, if there is one
+
+    @property
+    def details(self) -> str:
+        """All that there is to say."""
+        return self.text or f"{self.message}\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class Run:
         self._known: set[str] | None = None  # the ids of all tests there are
         self._schedule: Schedule | None = None  # until the tests are collected
         self._failed_starts = 0
-        self._sharded_away = 0
+        self._others_run = False  # whether other shards have classes
         self._stopped = ""  # why no further test starts
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
@@ -126,7 +126,7 @@ class Run:
         if self._schedule is None:
             return Status.NOT_COLLECTED
         if not any(unit.order for unit in self.results.units):
-            return Status.OK if self._sharded_away else Status.NOTHING_RAN
+            return Status.OK if self._others_run else Status.NOTHING_RAN
         return Status.OK if self.results.successful else Status.FAILED
 
     # What workers say
@@ -155,7 +155,7 @@ class Run:
                     worker.leave()
             case messages.FixtureFailed():
                 unit = unit or self._apart(f"worker {worker.number}")
-                self._fixture_failed(unit, message.owner, message.problem)
+                self._fixture_failed(unit, message.problem, owner=message.owner)
             case _ if unit is not None:  # else it speaks of one that it has left
                 self._follow(worker, unit, message)
 
@@ -215,7 +215,7 @@ class Run:
         if worker.spare:
             self._pool.spares = False
         elif self._schedule is None or not interrupted:
-            self._trouble(trouble)
+            self._fixture_failed(self._apart("collection"), crash_reports.not_collected(trouble))
             if self._schedule is not None:
                 self._start_failed(worker, status=0)
 
@@ -232,9 +232,11 @@ class Run:
         self._output(worker, title="collection")
         if self._options.are_for_all_tests:
             self._known = {test.id for unit in units for test in unit.tests}
-        chosen = choose(units, self._options, history=self._history, note=self._text.note)
-        self._schedule, self._sharded_away = chosen.schedule, chosen.away
-        self.results.units += chosen.results
+        self._others_run = bool(units) and self._options.shard is not None
+        results, self._schedule = choose(
+            units, self._options, history=self._history, note=self._text.note
+        )
+        self.results.units += results
         self._text.planned(self.results)
 
     def _start_failed(self, worker: WorkerHandle, *, status: int) -> None:
@@ -251,7 +253,8 @@ class Run:
             self._pool.jobs = others  # go on with those that did start
         else:
             if worker.state is State.COLLECTING:  # else it has told why
-                self._trouble(crash_reports.failed_start(worker, status=status))
+                problem = crash_reports.failed_start(worker, status=status)
+                self._fixture_failed(self._apart("collection"), problem)
             self._stop("no worker could be started")
 
     # After the end of a worker, or of a unit before its time
@@ -270,7 +273,7 @@ class Run:
             pass  # it has run nothing that is not over
         elif status != 0 and worker.ending is Ending.NONE and not worker.killed:
             problem = crash_reports.at_exit(worker, status=status, logs=logs)
-            self._fixture_failed(self._apart(f"worker {worker.number}"), "", problem)
+            self._fixture_failed(self._apart(f"worker {worker.number}"), problem)
         self._not_ahead(worker)
         if worker.state is not State.COLLECTING:
             self._output(worker, title=f"worker {worker.number}, at its exit")
@@ -302,7 +305,7 @@ class Run:
         test, ordinal = worker.test, worker.ordinal
         if test is None or ordinal is None:
             unit.fixture_crashes += 1
-            self._fixture_failed(unit, worker.owner, problem)
+            self._fixture_failed(unit, problem, owner=worker.owner)
             if worker.ending is Ending.TIMEOUT and worker.phase.startswith("setUp"):
                 # a second try would take as long
                 self._show(unit, unit.not_run(f"{worker.phase} hung", owner=worker.owner))
@@ -364,7 +367,7 @@ class Run:
         if any(record.problems for record in records) and not again:
             self._fail()
 
-    def _fixture_failed(self, unit: UnitResult, owner: str, problem: Problem) -> None:
+    def _fixture_failed(self, unit: UnitResult, problem: Problem, *, owner: str = "") -> None:
         """Something failed outside of any test of a class."""
         again = bool(unit.retries) and not self._stopped
         unit.fixtures.append((owner, problem))
@@ -381,10 +384,6 @@ class Run:
         apart = UnitResult(unit=Unit(key=name, tests=()), order=())
         self.results.units.append(apart)
         return apart
-
-    def _trouble(self, text: str) -> None:
-        """The tests could not be collected, or not by this worker."""
-        self._fixture_failed(self._apart("collection"), "", crash_reports.not_collected(text))
 
     def _output(
         self, worker: WorkerHandle, *, until: messages.Written | None = None, title: str = ""

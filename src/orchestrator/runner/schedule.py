@@ -7,7 +7,6 @@ import random
 import time
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,26 +28,17 @@ _CGROUP: Final = Path("/sys/fs/cgroup")  # of version 2: this process's own, in 
 
 
 class Schedule:
-    """The units that wait, in the order they should start: the longest first, or shuffled.
-
-    Args:
-        units: The units.
-        recorded: How many seconds each class took last time.
-        seed: What to shuffle by, if at all.
-        first: Keys of units that come before all others.
-        budget: Bytes that all services together may use; a unit that needs more runs alone.
-        ahead: The same, for what is started before its turn comes.
-    """
+    """The units that wait, in the order they should start: the longest first, or shuffled."""
 
     def __init__(
         self,
         units: Sequence[UnitResult],
         *,
-        recorded: Mapping[str, float],
-        seed: str | None,
-        budget: int | None,
-        ahead: int | None = None,
-        first: Collection[str] = (),
+        recorded: Mapping[str, float],  # how many seconds each class took last time
+        seed: str | None,  # what to shuffle by, if at all
+        budget: int | None,  # bytes that all services may use; a unit that needs more runs alone
+        ahead: int | None = None,  # the same, for what is started before its turn comes
+        first: Collection[str] = (),  # keys of units that come before all others
     ) -> None:
         self._budget = budget
         self._ahead_budget = ahead
@@ -73,12 +63,10 @@ class Schedule:
         self, running: Sequence[UnitResult], *, ran: Collection[str] = ()
     ) -> UnitResult | None:
         """Take the next unit that may start beside those that run, in a worker that ran others."""
-        used = sum(memory_of(result.unit) for result in running)
+        used = _memory(*running)
         for waiting in self._waiting:
-            if waiting.unit.key in ran:
-                continue
-            need = memory_of(waiting.unit)
-            if self._budget is None or not need or not used or used + need <= self._budget:
+            fits = not _memory(waiting) or not used or _fits(used, waiting, self._budget)
+            if waiting.unit.key not in ran and fits:
                 self._waiting.remove(waiting)
                 return waiting
         return None
@@ -88,10 +76,9 @@ class Schedule:
     ) -> UnitResult | None:
         """Take the unit that would be next if its services can, and may, start before its turn."""
         waiting = self.first_for(ran)
-        used = sum(memory_of(result.unit) for result in running)
         if waiting is None or not waiting.unit.ahead:
             return None
-        if self._ahead_budget is not None and used + memory_of(waiting.unit) > self._ahead_budget:
+        if not _fits(_memory(*running), waiting, self._ahead_budget):
             return None
         self._waiting.remove(waiting)
         return waiting
@@ -102,12 +89,8 @@ class Schedule:
         return bool(self._waiting) and self._waiting[0].unit.ahead
 
     def first_for(self, ran: Collection[str]) -> UnitResult | None:
-        """What waits longest for a worker that ran these units."""
+        """What waits longest for a worker that ran these units: of those it holds no test."""
         return next((it for it in self._waiting if it.unit.key not in ran), None)
-
-    def has_none_for(self, ran: Collection[str]) -> bool:
-        """Whether nothing waits for a worker that ran these units: it holds no test any more."""
-        return self.first_for(ran) is None
 
     def put_back(self, unit: UnitResult, *, last: bool = False) -> None:
         """Run what a crash left over before anything else, or what failed when all else is over."""
@@ -118,9 +101,13 @@ class Schedule:
         self._waiting.clear()
 
 
-def memory_of(unit: Unit) -> int:
-    """The most that a unit's services may hold at once, in bytes; classes run one by one."""
-    return max(map(sum, unit.services.values()), default=0)
+def _memory(*units: UnitResult) -> int:
+    """The most that the services of units may hold at once, in bytes; classes run one by one."""
+    return sum(max(map(sum, it.unit.services.values()), default=0) for it in units)
+
+
+def _fits(used: int, unit: UnitResult, budget: int | None) -> bool:
+    return budget is None or used + _memory(unit) <= budget
 
 
 def shuffled(unit: Unit, seed: str) -> list[int]:
@@ -142,29 +129,13 @@ def _reordered(unit: Unit, order: Sequence[int], *, first: Collection[int]) -> l
     return sorted(order, key=lambda it: (owners.index(unit.tests[it].owner), it not in first))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """What a run is to do.
-
-    Attributes:
-        results: Of every unit of which some test runs, as collected.
-        schedule: The same, as they are to run.
-        away: How many units other shards have.
-    """
-
-    results: Sequence[UnitResult]
-    schedule: Schedule
-    away: int
-
-
 def choose(
-    units: Sequence[Unit],
-    options: Options,
-    *,
-    history: History,
-    note: Callable[[str], None],
-) -> Chosen:
-    """Choose what runs of what was collected, and in which order; what follows from it is noted."""
+    units: Sequence[Unit], options: Options, *, history: History, note: Callable[[str], None]
+) -> tuple[list[UnitResult], Schedule]:
+    """Choose what runs of what was collected, and in which order; what follows from it is noted.
+
+    The units of which some test runs are as they were collected; the schedule is of the same ones.
+    """
     everything, seed, past = units, options.shuffle, history.read()
     before: Collection[str] = past.failed
     if options.shard is not None:
@@ -192,7 +163,7 @@ def choose(
         ahead=free,
         first=first,
     )
-    return Chosen(results=results, schedule=schedule, away=len(everything) - len(units))
+    return results, schedule
 
 
 def _failed_before(

@@ -17,10 +17,10 @@ from orchestrator.runner.messages import FixtureBegan, ServicesUp
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from orchestrator.runner.messages import Message, Written
     from orchestrator.runner.result import Result
+    from orchestrator.runner.worker import Worker
 
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
 _CLEANUPS: Final = ("doClassCleanups", tuple)  # with what those that are no TestCase have
@@ -30,19 +30,11 @@ _TestSuite: Any = unittest.TestSuite  # its hooks are not in the type stubs
 class UnitSuite(_TestSuite):  # type: ignore[misc]
     """The tests of one unit, with their ordinals, run once; what has run is held no longer."""
 
-    def __init__(
-        self,
-        tests: deque[tuple[int, Any]],
-        *,
-        report: Callable[[Message], None],
-        between: Callable[[], None],
-        written: Callable[[], Written],
-        added: Callable[[], Sequence[Any]],
-    ) -> None:
+    def __init__(self, worker: Worker, tests: deque[tuple[int, Any]]) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
+        self._worker = worker
         self._waiting = tests
-        self._report, self._between, self._written, self._added = report, between, written, added
         self._class_started = unpatched.now()
         self._standing_class: type | None = None
         self._owner = ""  # its name
@@ -77,18 +69,18 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         """Run what unittest's own suite would run, with the same fixtures, and hold nothing."""
         result._testRunEntered = True  # a suite that a test runs is not the outermost one
         while self._waiting:
-            self._between()  # has the parent something to say?
+            self._worker.between_tests()
             if result.shouldStop:
                 break
             self._run_one(result, *self._waiting.popleft())
         self._tearDownPreviousClass(None, result)
         self._handleModuleTearDown(result)
         result._testRunEntered = False
-        result.unit_ended(left_over=() if result.shouldStop else self._added())
+        result.unit_ended(left_over=() if result.shouldStop else self._worker.suites.added())
         return result
 
     def _run_one(self, result: Any, ordinal: int, test: Any) -> None:
-        added: Callable[[], Sequence[Any]] = tuple if self._waiting else self._added
+        added = tuple if self._waiting else self._worker.suites.added
         if is_suite(test):  # it sees to its fixtures itself
             began = unpatched.now()
             result.run_test(ordinal, test, added=added)
@@ -129,7 +121,7 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
             self._standing_class, self._owner = cls, owner
             facts, secrets = services_of(cls)
             if facts:
-                self._report(ServicesUp(owner=owner, facts=facts, secrets=secrets))
+                self._worker.report(ServicesUp(owner=owner, facts=facts, secrets=secrets))
 
     def _tearDownPreviousClass(self, test: Any, result: Any) -> None:
         previous = result._previousTestClass
@@ -159,7 +151,8 @@ class UnitSuite(_TestSuite):  # type: ignore[misc]
         if cls is not None or hasattr(sys.modules.get(place), kind):
             name, owner = f"{kind} ({place})", "" if cls is None else place
             result.fixture = (name, owner)
-            self._report(FixtureBegan(name=name, owner=owner, written=self._written()))
+            written = self._worker.written()
+            self._worker.report(FixtureBegan(name=name, owner=owner, written=written))
         try:
             yield caught
         except KeyboardInterrupt:

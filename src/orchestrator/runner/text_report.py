@@ -151,13 +151,13 @@ class Text:
         for outcome, word in _WORDS.items():
             for problem in problems:
                 if problem.outcome is outcome:
-                    self._line(f"{_THICK}\n{word}: {problem.title}\n{_THIN}\n{problem.text}")
+                    self._line(f"{_THICK}\n{word}: {problem.title}\n{_THIN}\n{problem.details}")
         unexpected = [p.title for p in problems if p.outcome is Outcome.UNEXPECTED_SUCCESS]
         if unexpected:
             self._line("\n".join([_THICK, *(f"UNEXPECTED SUCCESS: {it}" for it in unexpected)]))
         flaky = [problem for it in records if it.flaky for problem in it.earlier]
         for problem in dict.fromkeys(flaky):  # that of a fixture is each test's
-            self._line(f"{_THICK}\nFLAKY: {problem.title}\n{_THIN}\n{problem.text}")
+            self._line(f"{_THICK}\nFLAKY: {problem.title}\n{_THIN}\n{problem.details}")
         if durations is not None:
             self._durations(records, durations)
         reasons = Counter(it.reason for it in records if it.outcome is Outcome.NOT_RUN)

@@ -53,7 +53,8 @@ _ENDS: Final = 0.1  # seconds for a thread that was told to end
 _HIGH: Final = 512  # tests that tidy up descriptors they never opened rarely reach this far
 
 
-def _copy_of(module: str) -> Any:
+def copy_of(module: str) -> Any:
+    """A module of the standard library that nobody else has."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.loader is None:
         raise ImportError(module)
@@ -64,11 +65,6 @@ def _copy_of(module: str) -> Any:
 
 # freezegun looks through every module for the clocks themselves: a partial is none
 now: Final[Callable[[], float]] = partial(time.perf_counter)
-# ASCII only; a dataclass becomes an object of its fields
-to_json: Final[Callable[[object], str]] = (
-    _copy_of("json.encoder").JSONEncoder(separators=(",", ":"), default=vars).encode
-)
-from_json: Final[Callable[[str], Any]] = _copy_of("json.decoder").JSONDecoder().decode
 close: Final = os.close
 exc_info: Final = sys.exc_info
 exit_at_once: Final = os._exit

@@ -29,7 +29,7 @@ from orchestrator.runner.messages import (
     Written,
 )
 from orchestrator.runner.result import Result
-from orchestrator.runner.results import Outcome, Problem
+from orchestrator.runner.results import Problem
 from orchestrator.runner.suite import UnitSuite
 from orchestrator.runner.unpatched import DUMP, Interruption, Watch, moved_up
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.runner.messages import Message
+    from orchestrator.runner.options import Options
     from orchestrator.runner.results import Test
 
 _INTERRUPTED: Final = 130
@@ -47,36 +48,26 @@ _BETWEEN_LOOKS: Final = 0.01  # seconds
 
 
 class Worker:
-    """Answers the parent until it says leave, or is gone."""
+    """Answers the parent until it says leave, or is gone; what suites and results go by."""
 
-    def __init__(
-        self,
-        channel: WorkerEnd,
-        scores: WorkerScores,
-        setup: Setup,
-        *,
-        lifeline: int,
-        interruption: Interruption,
-    ) -> None:
+    def __init__(self, channel: WorkerEnd, scores: WorkerScores, options: Options) -> None:
+        self.options = options
+        self.scores = scores
+        self.suites = PlainSuites()
+        self.streams = sys.stdout, sys.stderr
         self._channel = channel
-        self._scores = scores
-        self._lifeline = lifeline
-        self._interruption = interruption
-        self._setup = setup
-        self._options = setup.options
+        self._interruption = Interruption()
         self._groups: dict[str, Group] = {}
-        self._suites = PlainSuites()
         self._leaving = False
         self._looks_at = 0.0  # for a word of the parent
         self._prepared: type | None = None  # the class whose services have started ahead
         self._seconds_ahead = 0.0  # that this took
         self._results: list[Result] = []  # the last one is of the unit that runs
-        self._streams = sys.stdout, sys.stderr
         self._outputs = moved_up(os.dup(1)), moved_up(os.dup(2))
 
-    def serve(self) -> None:
+    def serve(self, *, lifeline: int, report: bool) -> None:
         """Collect and run until there is nothing more to do."""
-        if not self._collected():
+        if not self._collected(lifeline, report=report):
             return
         if not sys.warnoptions:  # as unittest does; a module's own filters come second
             warnings.simplefilter("default")
@@ -86,8 +77,10 @@ class Worker:
                 message = self._channel.receive()
                 if isinstance(message, Prepare):
                     self._prepare(message)
-                    continue
-                if not isinstance(message, RunUnit):  # Stop, or no parent any more
+                elif isinstance(message, RunUnit):
+                    self._run(message)
+                else:  # Stop, or no parent any more
+                    self._leaving = True
                     self._drop_prepared()
                     if self._results and "orchestrator.environment.context" in sys.modules:
                         from orchestrator.environment.context import left_behind
@@ -95,27 +88,25 @@ class Worker:
                         self._results[-1].left_behind(left_behind())
                     for result in self._results:  # a thread may have put something in since
                         result.see()
-                    return
-                self._run(message)
         finally:
             self._interruption.over()  # what runs at the exit cleans up
             self._drop_prepared()
 
-    def _collected(self) -> bool:
+    def _collected(self, lifeline: int, *, report: bool) -> bool:
         try:
-            groups = collect(self._options, self._suites)
+            groups = collect(self.options, self.suites)
         except BaseException:  # noqa: BLE001 - a module may raise SystemExit when imported
             self._channel.send(Collected(trouble=traceback.format_exc()))
             return False
-        self._streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
+        self.streams = sys.stdout, sys.stderr  # as unittest's result has them: after the imports
         self._groups = {group.key: group for group in groups}
         if "orchestrator.mixin" in sys.modules:
             from orchestrator.sessions import supervised  # plain suites need none of this
 
             # Its containers outlive this worker until the parent has read their logs.
-            timeouts = self._options.timeouts
-            supervised(self._lifeline, grace=timeouts.finish + timeouts.teardown)
-        reported = groups if self._setup.report else ()
+            timeouts = self.options.timeouts
+            supervised(lifeline, grace=timeouts.finish + timeouts.teardown)
+        reported = groups if report else ()
         self._channel.send(Collected(units=tuple(group.unit for group in reported)))
         return True
 
@@ -131,7 +122,7 @@ class Worker:
         began, self._prepared = unpatched.now(), type(self._groups[order.unit].tests[0])
         try:
             with ExitStack() as hidden:
-                if self._options.buffer:
+                if self.options.buffer:
                     hidden.enter_context(redirect_stdout(StringIO()))
                     hidden.enter_context(redirect_stderr(StringIO()))
                 start_ahead(self._prepared)
@@ -155,34 +146,14 @@ class Worker:
             # nothing here may hold a test that has run
             waiting, names = _matched(self._groups.pop(order.unit, None), order, order.order)
         except LookupError as error:  # run nothing
-            problem = Problem(
-                outcome=Outcome.ERROR,
-                title=f"collection of {order.unit}",
-                kind="CollectedDifferently",
-                message=str(error),
-                text=str(error),
-            )
+            title, kind = f"collection of {order.unit}", "CollectedDifferently"
+            problem = Problem(title=title, kind=kind, message=str(error))
             self._channel.send(FixtureFailed(problem=problem, owner=""))
             self._channel.send(Finished(seconds={}, stopped="mismatch"))
             return
-        result = Result(
-            self._send,
-            self._scores,
-            self._options,
-            names=names,
-            streams=self._streams,
-            asked=lambda: self._interruption.came,
-        )
-        suite = UnitSuite(
-            waiting,
-            report=self._send,
-            between=self._check_for_stop,
-            written=self._written,
-            added=self._suites.added,
-        )
-        self._results.append(result)
+        self._results.append(result := Result(self, names))
         try:
-            suite.run_unit(result)
+            (suite := UnitSuite(self, waiting)).run_unit(result)
         except KeyboardInterrupt:
             self._leaving = True
         if self._prepared is not None and (name := class_name(self._prepared)) in suite.seconds:
@@ -193,8 +164,13 @@ class Worker:
                 stream.flush()
         self._channel.send(Finished(seconds=suite.seconds, stopped=result.stopped))
 
-    def _check_for_stop(self) -> None:
-        """Between two tests: has the parent something to say, or has it died?"""
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether the parent has interrupted it, or cannot be heard any more."""
+        return self._interruption.came
+
+    def between_tests(self) -> None:
+        """Look whether the parent has something to say, or has died."""
         if self._leaving or unpatched.now() < self._looks_at:
             return
         pending, self._looks_at = self._channel.pending(), unpatched.now() + _BETWEEN_LOOKS
@@ -205,7 +181,7 @@ class Worker:
             self._leaving = True
             self._results[-1].halt("stop")
 
-    def _send(self, message: Message) -> None:
+    def report(self, message: Message) -> None:
         """Send from within a test."""
         try:
             self._interruption.undisturbed(self._channel.send, message)
@@ -215,7 +191,7 @@ class Worker:
                 self._interruption.over()
                 raise KeyboardInterrupt from None
 
-    def _written(self) -> Written:
+    def written(self) -> Written:
         """How much this worker has written to its output so far."""
         try:
             out, err = (unpatched.fstat(descriptor).st_size for descriptor in self._outputs)
@@ -275,9 +251,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         setup = channel.receive()
         if isinstance(setup, Setup):
-            interruption = Interruption()
+            worker = Worker(channel, noted, setup.options)
             Watch(lifeline, setup.options.timeouts)
-            Worker(channel, noted, setup, lifeline=lifeline, interruption=interruption).serve()
+            worker.serve(lifeline=lifeline, report=setup.report)
     except ChannelLostError:
         return LOST_CONTACT
     except KeyboardInterrupt:
