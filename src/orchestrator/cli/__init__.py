@@ -1,7 +1,7 @@
 """``python -m orchestrator``: `test`, where the other commands are, and what they have in common.
 
-A command is a function called like it, whose docstring is its help; it takes the parsed arguments
-and returns the exit status. ``configure_NAME(parser)`` beside it adds the arguments.
+A command is a function called like it, whose docstring is its help; it takes the parsed arguments,
+which `argument` declares above it, and returns the exit status.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import importlib
 import inspect
 import os
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import orchestrator
 from orchestrator.errors import OrchestratorError, did_you_mean, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeAlias
+
+    Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 COMMANDS: Final = {
     "doctor": "cli.doctor",
@@ -82,7 +86,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        getattr(module, f"configure_{name}")(subparser)
+        groups: Any = defaultdict(subparser.add_mutually_exclusive_group)
+        for names, one_of, options in vars(command).get("arguments", ()):
+            (groups[one_of] if one_of else subparser).add_argument(*names, **options)
+        if command is test:
+            from orchestrator.runner import options as options_of_test
+
+            options_of_test.configure(subparser)
         subparser.set_defaults(run=command)
     return parser
 
@@ -95,11 +105,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def configure_test(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `test`."""
-    from orchestrator.runner import options
+def argument(*names: str, one_of: str = "", **options: Any) -> Callable[[Command], Command]:
+    """Declare an argument of the command below, as `add_argument` does; of a group only one."""
 
-    options.configure(parser)
+    def declare(command: Command) -> Command:
+        vars(command).setdefault("arguments", []).insert(0, (names, one_of, options))
+        return command
+
+    return declare
 
 
 def test(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.cli import argument
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.errors import EngineError, LockError, SettingsError, printable
 from orchestrator.images import find_lock
@@ -64,11 +65,7 @@ class Finding:
         return f"{head}\n{' ' * 15}mend it: {mend}" if mend else head
 
 
-def configure_doctor(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `doctor`."""
-    parser.add_argument("--json", action="store_true", help="print a JSON array")
-
-
+@argument("--json", action="store_true", help="print a JSON array")
 def doctor(arguments: argparse.Namespace) -> int:
     """Look for what is wrong with this machine's Docker, and say the command that mends it.
 

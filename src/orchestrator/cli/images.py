@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.cli import counted, table
+from orchestrator.cli import argument, counted, table
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import image_info
 from orchestrator.errors import EngineError, EngineUnavailableError, LockError, OrchestratorError
@@ -38,22 +38,24 @@ _PIECE: Final = 1 << 16
 MOVED: Final = 1  # the exit status of `lock --check` when a tag has moved
 
 
-def configure_pull(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `pull`."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to pull (default: all)")
-    parser.add_argument(
-        "--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64"
-    )
-    parser.add_argument(
-        "--attempts",
-        type=_at_least_one,
-        default=5,
-        metavar="N",
-        help="tries per image (default: 5)",
-    )
-    parser.add_argument("--quiet", "-q", action="store_true", help="say only what went wrong")
+def _archive(text: str) -> Path:
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "an archive is a file, not a stream: only a whole one can be verified"
+        )
+    return Path(text)
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+@argument("names", nargs="*", metavar="NAME", help="entries to pull (default: all)")
+@argument("--platform", metavar="OS/ARCH", help="pull for another platform, such as linux/arm64")
+@argument("--attempts", type=_at_least_one, default=5, metavar="N", help="tries per image (5)")
+@argument("--quiet", "-q", action="store_true", help="say only what went wrong")
 def pull(arguments: argparse.Namespace) -> int:
     """Pull every image of images.lock that is not on this machine yet, in parallel.
 
@@ -136,28 +138,8 @@ def _find(path: str, reference: str, /) -> ImageInfo | None:
     return None if head.split(b" ", 2)[1:2] == [b"404"] else image_info(json.loads(body))
 
 
-def _archive(text: str) -> Path:
-    if text == "-":
-        raise argparse.ArgumentTypeError(
-            "an archive is a file, not a stream: only a whole one can be verified"
-        )
-    return Path(text)
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
-def configure_save(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `save`."""
-    parser.add_argument(
-        "file", type=_archive, metavar="FILE", help="where to: .tar, .tar.gz, .tar.zst"
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to save (default: all)")
-
-
+@argument("file", type=_archive, metavar="FILE", help="where to: .tar, .tar.gz, .tar.zst")
+@argument("names", nargs="*", metavar="NAME", help="entries to save (default: all)")
 def save(arguments: argparse.Namespace) -> int:
     """Write the locked images into one file.
 
@@ -204,11 +186,7 @@ def _cleaning_up() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def configure_load(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `load`."""
-    parser.add_argument("file", type=_archive, metavar="FILE", help="what `save` wrote")
-
-
+@argument("file", type=_archive, metavar="FILE", help="what `save` wrote")
 def load(arguments: argparse.Namespace) -> int:
     """Load images that `save` wrote, after checking that they are the locked ones.
 
@@ -249,17 +227,12 @@ def load(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def configure_lock(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `lock`."""
-    parser.add_argument(
-        "names", nargs="*", metavar="REF|NAME", help="what to lock, update or check"
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--update", action="store_true", help="lock what the tags stand for now")
-    what.add_argument("--check", action="store_true", help="only compare; status 1 when one moved")
-    what.add_argument("--hash", action="store_true", help="print a key for CI caches")
-
-
+@argument("names", nargs="*", metavar="REF|NAME", help="what to lock, update or check")
+@argument("--update", one_of="what", action="store_true", help="lock what the tags stand for now")
+@argument(
+    "--check", one_of="what", action="store_true", help="only compare; status 1 when one moved"
+)
+@argument("--hash", one_of="what", action="store_true", help="print a key for CI caches")
 def lock(arguments: argparse.Namespace) -> int:
     """Write or refresh images.lock from the registries, and check whether they have moved on.
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator import sessions
-from orchestrator.cli import counted, table
+from orchestrator.cli import argument, counted, table
 from orchestrator.engine import connect
 from orchestrator.environment import warm as warm_keepers
 from orchestrator.errors import OrchestratorError, printable
@@ -38,11 +38,7 @@ _UUID_LENGTH: Final = 36
 _MEGABYTE: Final = 1 << 20
 
 
-def configure_ps(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `ps`."""
-    parser.add_argument("--json", action="store_true", help="print a JSON array")
-
-
+@argument("--json", action="store_true", help="print a JSON array")
 def ps(arguments: argparse.Namespace) -> int:
     """Show what is running now, by session, class and service."""
     with contextlib.closing(connect(Settings.from_environment())) as engine:
@@ -106,26 +102,31 @@ def age(seconds: float | None) -> str:
     return f"{max(0, seconds):.0f}s"
 
 
-def configure_reap(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `reap`."""
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="also what living owners use, and what has malformed labels",
-    )
-    parser.add_argument("--session", metavar="ID", help="only this session (as shown by ps)")
-    parser.add_argument("--run", metavar="ID", dest="run_id", help="only the sessions of this run")
-    parser.add_argument(
-        "--older-than",
-        metavar="AGE",
-        type=seconds,
-        help="only what is older, such as 90s, 30m, 2h or 1d; "
-        "then also of owners that cannot be judged from here",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def seconds(text: str) -> float:
+    """Read an age such as ``2h`` or ``1h30m``; a bare number is seconds."""
+    try:
+        return duration(f"{text}s" if text[-1:].isdigit() else text)
+    except ValueError:
+        text = f"{text!r} is not an age such as 90s, 30m, 2h or 1d"
+        raise argparse.ArgumentTypeError(text) from None
 
 
+@argument("--dry-run", action="store_true", help="only say what would be removed")
+@argument(
+    "--all",
+    action="store_true",
+    help="also what living owners use, and what has malformed labels",
+)
+@argument("--session", metavar="ID", help="only this session (as shown by ps)")
+@argument("--run", metavar="ID", dest="run_id", help="only the sessions of this run")
+@argument(
+    "--older-than",
+    metavar="AGE",
+    type=seconds,
+    help="only what is older, such as 90s, 30m, 2h or 1d; "
+    "then also of owners that cannot be judged from here",
+)
+@argument("--json", action="store_true", help="print one JSON object")
 def reap(arguments: argparse.Namespace) -> int:
     """Remove what dead test processes left behind.
 
@@ -160,15 +161,6 @@ def reap(arguments: argparse.Namespace) -> int:
         _print(report, dry_run=arguments.dry_run)
     asked_for = bool(arguments.session or arguments.run_id)
     return 1 if report.failed or report.refused or (asked_for and report.kept) else 0
-
-
-def seconds(text: str) -> float:
-    """Read an age such as ``2h`` or ``1h30m``; a bare number is seconds."""
-    try:
-        return duration(f"{text}s" if text[-1:].isdigit() else text)
-    except ValueError:
-        text = f"{text!r} is not an age such as 90s, 30m, 2h or 1d"
-        raise argparse.ArgumentTypeError(text) from None
 
 
 def _full_id(engine: Engine, text: str) -> str:
@@ -224,12 +216,8 @@ def as_json(thing: Owned) -> dict[str, Any]:
     return values
 
 
-def configure_snapshots(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `snapshots`."""
-    parser.add_argument("--clear", action="store_true", help="remove all of them")
-    parser.add_argument("--json", action="store_true", help="print a JSON array")
-
-
+@argument("--clear", action="store_true", help="remove all of them")
+@argument("--json", action="store_true", help="print a JSON array")
 def snapshots(arguments: argparse.Namespace) -> int:
     """List the snapshots of prepared Postgres servers, or remove them.
 
@@ -268,14 +256,9 @@ def snapshots(arguments: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def configure_warm(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `warm`."""
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--status", action="store_true", help="show what is kept (the default)")
-    what.add_argument("--stop", action="store_true", help="remove what is kept unused")
-    parser.add_argument("--json", action="store_true", help="print a JSON array")
-
-
+@argument("--status", one_of="what", action="store_true", help="show what is kept (the default)")
+@argument("--stop", one_of="what", action="store_true", help="remove what is kept unused")
+@argument("--json", action="store_true", help="print a JSON array")
 def warm(arguments: argparse.Namespace) -> int:
     """Show or end the servers that ORCHESTRATOR_WARM keeps ready for the next run.
 
