@@ -169,7 +169,6 @@ class ParentEnd:
         self._received = b""
         self.unsent = b""  # while there is some: select for writing
         self.fileno = end.fileno  # for a selector
-        self.close = end.close
 
     def send(self, message: Message) -> None:
         """Queue a message and send what the socket takes."""

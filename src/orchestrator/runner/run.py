@@ -82,7 +82,7 @@ class Run:
         """Run the tests; when this returns, no worker is left."""
         clock = time.perf_counter()
         with ExitStack() as self._ending, self._pool:
-            self._pool.start(report=True)
+            self._start_workers()
             while self._pool.workers:
                 self._go_on()
         if self.results.share_servers:
@@ -107,10 +107,30 @@ class Run:
             self._see_passed(worker)
         self._act_on_interrupts()
         if self._schedule is not None:
-            self._pool.assign(self._schedule)
+            self._start_workers()
         if any(running.unit.services for running in self._pool.running()):
             self._service_logs().prepare()
         self._text.tick(self._pool.workers)
+
+    def _start_workers(self) -> None:
+        """Start the worker that collects first, then those for whom there is work."""
+        try:
+            if self._schedule is None:
+                self._pool.start(report=True)
+            else:
+                self._pool.assign(self._schedule)
+        except OSError as error:  # descriptors or processes are used up
+            said = f"No more workers can be started: {error.strerror}"
+            if staying := sum(it.stays for it in self._pool.workers):
+                if staying < self._pool.jobs:
+                    self._text.note(f"{said}; {staying} of {self._pool.jobs} run the tests")
+                self._pool.jobs, self._pool.spares = staying, False
+            elif not self._pool.workers:
+                self._give_up(crash_reports.not_collected(said))
+
+    def _give_up(self, problem: Problem) -> None:
+        self._fixture_failed(self._apart("collection"), problem)
+        self._stop("no worker could be started")
 
     def _service_logs(self) -> CrashLogs:
         if self._crash_logs is None:
@@ -248,13 +268,12 @@ class Run:
         self._failed_starts += _BY_ITSELF if by_itself else 1
         if self._failed_starts < _FAILED_STARTS:
             if self._schedule is None:
-                self._pool.start(report=True)
+                self._start_workers()
         elif others := sum(it.stays for it in self._pool.workers):
             self._pool.jobs = others  # go on with those that did start
-        else:
-            if worker.state is State.COLLECTING:  # else it has told why
-                problem = crash_reports.failed_start(worker, status=status)
-                self._fixture_failed(self._apart("collection"), problem)
+        elif worker.state is State.COLLECTING:
+            self._give_up(crash_reports.failed_start(worker, status=status))
+        else:  # it has told why
             self._stop("no worker could be started")
 
     # After the end of a worker, or of a unit before its time

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -80,31 +80,34 @@ class WorkerHandle:
         self.served = False  # whether it ever ran a class with services
         self.secrets: tuple[str, ...] = ()  # to mask in the logs of its services
         self.connected = True
-        self.output = OutputFiles()
-        self._scores = ParentScores(self.output.scores)
         self._unseen: deque[int] = deque()  # the ordinals that have not been seen to be over
         self._hung: int | None = None  # of the test that ran when the time was up
         self._steps: deque[tuple[float, Callable[[], None]]] = deque()
         self._deadline: float | None = None
         self._start_clock(timeouts.collecting)
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        passed = (theirs.fileno(), lifeline, self.output.stacks, self.output.scores)
-        with theirs, os.fdopen(lifeline):
-            # -W, -X and their like; multiprocessing starts its children with the same function
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-            module = ("-u", "-m", "orchestrator.runner.worker", *map(str, passed))
-            self._popen = subprocess.Popen(
-                [sys.executable, *flags, *module],
-                stdin=subprocess.DEVNULL,
-                stdout=self.output.out,
-                stderr=self.output.err,
-                pass_fds=passed,
-                start_new_session=True,
-                env={**environ, **_path_to_archive(environ)},
-            )
+        with ExitStack() as opened:  # all of it, or nothing where descriptors are used up
+            self.output = OutputFiles(opened)
+            self._scores = ParentScores(self.output.scores)
+            ours, theirs = socket.socketpair()
+            self.channel = ParentEnd(opened.enter_context(ours))
+            lifeline, held = os.pipe()
+            opened.callback(os.close, held)
+            passed = (theirs.fileno(), lifeline, self.output.stacks, self.output.scores)
+            with theirs, os.fdopen(lifeline):
+                # -W, -X and their like; multiprocessing starts its children with the same function
+                flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+                module = ("-u", "-m", "orchestrator.runner.worker", *map(str, passed))
+                self._popen = subprocess.Popen(
+                    [sys.executable, *flags, *module],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.output.out,
+                    stderr=self.output.err,
+                    pass_fds=passed,
+                    start_new_session=True,
+                    env={**environ, **_path_to_archive(environ)},
+                )
+            self._opened = opened.pop_all()
         self.pid = self._popen.pid  # also the id of its process group
-        self.channel = ParentEnd(ours)
 
     @property
     def ordinal(self) -> int | None:
@@ -277,9 +280,7 @@ class WorkerHandle:
 
     def close(self) -> None:
         """Close the socket, drop the output, let the worker's watchdog remove what is left."""
-        self.channel.close()
-        os.close(self._lifeline)
-        self.output.close()
+        self._opened.close()
 
     def _signal(self, number: int) -> None:
         """Send a signal, and wake it where it is stopped."""
@@ -301,11 +302,15 @@ class OutputFiles:
     There is no pipe that a grandchild could hold open, and raw writes are captured like prints.
     """
 
-    def __init__(self) -> None:
-        self.out, self.err, self.stacks = (_unlinked_file(os.O_APPEND) for _ in range(3))
+    def __init__(self, opened: ExitStack) -> None:
+        def kept(file: int) -> int:
+            opened.callback(os.close, file)
+            return file
+
+        self.out, self.err, self.stacks = (kept(_unlinked_file(os.O_APPEND)) for _ in range(3))
         # In memory: a full disk would kill who writes into a map of its file.
         in_memory = getattr(os, "memfd_create", None)  # not on macOS
-        self.scores = in_memory("orchestrator") if in_memory else _unlinked_file()
+        self.scores = kept(in_memory("orchestrator") if in_memory else _unlinked_file())
 
     def written(self) -> Written:
         """How much is there."""
@@ -328,11 +333,6 @@ class OutputFiles:
         while chunk := os.pread(self.out, min(_CHUNK, max(0, end.out - place)), place):
             place += len(chunk)
             yield chunk
-
-    def close(self) -> None:
-        """Drop them."""
-        for file in (self.out, self.err, self.stacks, self.scores):
-            os.close(file)
 
 
 def _ids(unit: UnitResult) -> tuple[str, ...]:

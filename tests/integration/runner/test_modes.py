@@ -140,6 +140,17 @@ class OrderTest(RunnerTestCase):
             self.assertRegex(ran.text, rf"Shard {number}/2: [01] of 1 classes \(plan \w+\)")
         self.assertEqual(["A1", "A2", "A3"], sorted(self._order()))
 
+    def test_few_descriptors(self) -> None:
+        """Where no more workers can be started, those that there are run everything."""
+        self.write(test_letters=LETTERS)
+        few = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); "
+        few += "from orchestrator.cli import main; sys.exit(main(['test', *sys.argv[1:]]))"
+        with self.started("-j", "3", command=["-c", few]) as running:
+            ran = self.ended(running)
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertRegex(ran.text, "No more workers can be started: .+; [12] of 3 run the tests")
+        self.assertEqual(["A1", "A2", "A3", "B1", "B2", "C1"], sorted(self._order()))
+
     def _order(self) -> list[str]:
         path = self.project / "ran"
         order = path.read_text()
