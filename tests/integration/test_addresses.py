@@ -117,6 +117,14 @@ class ProxyTest(AddressTestCase):
         told = self.refused(direct, absent=True)
         self.assertNotIn("proxy", told)
 
+    def test_a_daemon_behind_one_is_asked_by_way_of_it_alone(self) -> None:
+        """Also once the connection was cut: its name may be known to the proxy alone."""
+        trustme.CA().cert_pem.write_to_path(self.folder / "ca.pem")
+        tls = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(self.folder)}
+        cutting = self.enterContext(tunnel_to(1))
+        where = {"DOCKER_HOST": "tcp://daemon.invalid:2376", "HTTPS_PROXY": cutting, **tls}
+        self.assertNotIn("not known", self.refused(where, absent=True))
+
     def test_removal_goes_the_same_way(self) -> None:
         """What lists and removes without docker-py uses the proxy, also within TLS."""
         authority = trustme.CA()
@@ -153,7 +161,10 @@ def tunnel_to(port: int) -> Iterator[str]:
             while self.rfile.readline().strip():
                 pass
             self.wfile.write(b"HTTP/1.0 200 Connection established\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", port)) as there:
+            with (
+                contextlib.suppress(ConnectionRefusedError),
+                socket.create_connection(("127.0.0.1", port)) as there,
+            ):
                 back = threading.Thread(target=pump, args=(there, self.connection))
                 back.start()
                 pump(self.connection, there)

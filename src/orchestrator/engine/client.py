@@ -20,7 +20,7 @@ import requests.adapters
 import requests.exceptions
 
 from orchestrator.engine.api import product_of
-from orchestrator.engine.docker_py import Client, Tls, docker
+from orchestrator.engine.docker_py import Client, docker, tls_context
 from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
@@ -126,10 +126,7 @@ class ClientPool:
     def client(self, doing: str, *, timeout: float | None = None) -> Iterator[Any]:
         """Lend a client for one request; ``doing`` completes "the daemon failed to …".
 
-        Raises:
-            EngineUnavailableError: No daemon can be reached, or used.
-            EngineError: The daemon refused, failed, did not answer in time, broke off, or answered
-                what cannot be understood.
+        What goes wrong is an EngineError; an EngineUnavailableError where no daemon can be used.
         """
         seconds = timeout or self._timeout
         try:
@@ -179,7 +176,7 @@ class ClientPool:
         raise AssertionError  # the last attempt returns or raises
 
     def _ping(self) -> None:
-        """Connect to a local socket first: docker-py leaks one that refuses."""
+        """Connect to a local socket: docker-py leaks one that refuses."""
         if self._endpoint.socket:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(self._timeout)
@@ -190,9 +187,9 @@ class ClientPool:
 
         It cuts with a request unread, and then its last words may be lost on the way.
         """
-        if self._endpoint.secure:
+        if self._endpoint.secure and not self._endpoint.proxy:
             where = urlsplit(self._endpoint.url)
-            context = Tls(self._endpoint).context
+            context = tls_context(self._endpoint)
             with (
                 contextlib.suppress(TimeoutError),
                 socket.create_connection((where.hostname, where.port or 0), _HEARING) as link,

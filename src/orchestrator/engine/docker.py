@@ -62,10 +62,8 @@ _OOM_KILLS: Final = (
 class Engine:
     """A Docker daemon. Safe to use from several threads; close it when done.
 
-    Args:
-        endpoint: Where the daemon is.
-        timeout: Seconds the daemon has for one answer.
-        host: The address at which published ports are reached, when the guess is wrong.
+    It has the timeout (seconds) for one answer. ``host`` is the address at which published ports
+    are reached, when the guess is wrong.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, host: str | None = None) -> None:
@@ -98,11 +96,11 @@ class Engine:
 
     @cached_property
     def test_process(self) -> str:
-        """The address at which containers reach this process, as `ContainerSpec.hosts` takes it.
+        """The address at which containers reach this process, as `extra_hosts` takes it.
 
-        That of the daemon's machine, where the process runs too; of a remote daemon, the address
-        from which this machine speaks to that one; of one in a network of its own, as a rootless
-        one is, the address from which it speaks to the world.
+        That of the daemon's machine, where the process runs too. For a remote daemon the address
+        from which this machine speaks to that one; for one in a network of its own, as a rootless
+        one is, the address from which this machine speaks to the world.
         """
         remote = ipaddress.ip_address(self.bind_address).is_unspecified
         if remote or (self.is_rootless and not self.is_podman):
@@ -185,9 +183,7 @@ class Engine:
         doing = f"tell what befell container {short_name(state.name)}"
         with self._pool.client(doing) as client:
             life = client.inspect_container(state.id)["State"]
-            since, end = (
-                datetime.fromisoformat(life[it]).timestamp() for it in ("StartedAt", "FinishedAt")
-            )
+            since, end = map(_timestamp, (life["StartedAt"], life["FinishedAt"]))
             asked = {
                 "since": f"{since:.6f}",
                 "until": f"{end + _LATE:.6f}",
@@ -292,8 +288,7 @@ class Engine:
 
         From a moment of this machine's clock on, or after a time as `last_log_time` tells it.
         """
-        begin = (since + self._ahead).timestamp() if since else 0.0
-        begin = max(begin, _just_after(after))
+        begin = max((since + self._ahead).timestamp() if since else 0.0, _just_after(after))
         with self._pool.client(f"read the logs of container {short_name(container)}") as client:
             lines = "all" if tail is None else tail
             output: bytes = client.logs(container, tail=lines, since=begin or None)
@@ -317,7 +312,7 @@ class Engine:
 
     def follow_logs(self, container: str, /, *, after: str) -> Iterator[tuple[str, str]]:
         """The same, each with its time; of a very long line, every piece has one."""
-        since = datetime.fromisoformat(after).timestamp() if after else 0.0
+        since = _timestamp(after)
         for line in read_log(self._pool, container, cut=Cut(), follow=1, since=since, timestamps=1):
             at, _, text = line.partition(" ")
             if at > after:
@@ -381,12 +376,10 @@ class Engine:
             )
 
     def disconnect_network(self, network: str, /, *, container: str) -> str | None:
-        """Detach a container from a network.
+        """Detach a container from a network; the address to come back at, None where any will do.
 
-        Returns:
-            The address that it should have when it comes back; None where any will do. With Podman
-            connections go to the container itself, not to a proxy that would end them: they hang
-            when it comes back elsewhere.
+        With Podman connections go to the container itself, not to a proxy that would end them: they
+        hang when it comes back elsewhere.
         """
         doing = f"disconnect {short_name(container)} from network {short_name(network)}"
         address = None
@@ -412,8 +405,11 @@ class Engine:
         return {name: its for name, its in named.items() if its.get(Label.NAME) == name}
 
 
+def _timestamp(at: str) -> float:
+    """A time as the daemon writes it; 0 for none."""
+    return datetime.fromisoformat(at).timestamp() if at else 0.0
+
+
 def _just_after(at: str) -> float:
     """A time of a log's line as the daemon takes it: what is later by a microsecond."""
-    if not at:
-        return 0.0
-    return datetime.fromisoformat(at).timestamp() + 1e-6
+    return _timestamp(at) + 1e-6 if at else 0.0

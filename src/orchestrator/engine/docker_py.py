@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import requests.adapters
@@ -45,7 +44,6 @@ try:
     import docker.auth
     import docker.constants
     import docker.errors
-    import docker.tls
     import docker.transport.basehttpadapter
     import docker.types
     import docker.utils
@@ -54,10 +52,11 @@ finally:
     if _ours:
         del sys.modules[_SSH]
 
-__all__ = ["Client", "Tls", "docker"]
+__all__ = ["Client", "docker", "tls_context"]
 
 _OLDEST: Final = docker.constants.MINIMUM_DOCKER_API_VERSION
 _PING: Final = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
+_BROKEN: Final = (OSError, http.client.HTTPException)
 _END: Final = 1.0  # seconds a program has to end by itself
 # sshd turns away who comes while ten others log in; then nothing was asked yet.
 _LOGGING_IN: Final = threading.BoundedSemaphore(4)
@@ -89,16 +88,19 @@ class Client(docker.APIClient):
 
     def __init__(self, endpoint: Endpoint, *, about: Mapping[str, Any], timeout: int) -> None:
         ssh = endpoint.url.startswith("ssh:")
+        url = "tcp://docker:1" if ssh else endpoint.url
         super().__init__(
-            base_url="tcp://docker:1" if ssh else endpoint.url,
+            base_url=url.replace("tcp:", "https:", 1) if endpoint.secure else url,
             # With one given, docker-py asks nothing before all below is in place.
             version=about.get("ApiVersion", _OLDEST),
             timeout=timeout,
-            tls=Tls(endpoint) if endpoint.secure else False,
         )
         self.trust_env = False
         if ssh:
             self.mount("http://", _ProgramAdapter(endpoint.way))
+        if endpoint.secure:
+            self.verify = endpoint.verify
+            self.mount("https://", _TlsAdapter(tls_context(endpoint)))
         if endpoint.proxy:
             self.proxies = dict.fromkeys(("http", "https"), endpoint.proxy[1])
         try:
@@ -118,42 +120,34 @@ def _usable(version: str) -> str:
     return version
 
 
-class Tls(docker.tls.TLSConfig):
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """TLS as the docker command has it: a certificate of one's own, and an authority, or neither.
 
     Without the strictness (Python 3.13's) about what only newer authorities write.
     """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(verify=endpoint.verify)
-        folder = endpoint.tls or Path()
-        *_, ca, cert, key, _verify = endpoint.way
-        if bool(cert) != bool(key):
-            lacking = "key.pem" if cert else "cert.pem"
-            raise EngineError(f"There is {cert or key}, but beside it no {lacking}")
-        try:
-            self.context = ssl.create_default_context(cafile=(endpoint.verify and ca) or None)
-            self.context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            if cert:
-                # A password is asked for nowhere: there may be no terminal.
-                self.context.load_cert_chain(cert, key, password=lambda: b"")
-        except OSError as error:  # ssl.SSLError is one
-            raise EngineError(
-                f"The certificates in {folder}, for the Docker daemon at {endpoint.url}, cannot be "
-                f"used; they may be none, or not belong together: {error}"
-            ) from error
-        if not endpoint.verify:
-            self.context.check_hostname = False
-            self.context.verify_mode = ssl.CERT_NONE
-            _warn_once(
-                f"The certificate of the Docker daemon at {endpoint.url} is not checked, as "
-                f"{endpoint.origin or 'it'} has it: whoever answers there is believed"
-            )
-
-    def configure_client(self, client: Any) -> None:
-        """Have it speak so."""
-        client.verify = self.verify
-        client.mount("https://", _TlsAdapter(self.context))
+    *_, ca, cert, key, _verify = endpoint.way
+    if bool(cert) != bool(key):
+        lacking = "key.pem" if cert else "cert.pem"
+        raise EngineError(f"There is {cert or key}, but beside it no {lacking}")
+    try:
+        context = ssl.create_default_context(cafile=(endpoint.verify and ca) or None)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if cert:
+            # A password is asked for nowhere: there may be no terminal.
+            context.load_cert_chain(cert, key, password=lambda: b"")
+    except OSError as error:  # ssl.SSLError is one
+        raise EngineError(
+            f"The certificates in {endpoint.tls or '.'}, for the Docker daemon at {endpoint.url}, "
+            f"cannot be used; they may be none, or not belong together: {error}"
+        ) from error
+    if not endpoint.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        _warn_once(
+            f"The certificate of the Docker daemon at {endpoint.url} is not checked, as "
+            f"{endpoint.origin or 'it'} has it: whoever answers there is believed"
+        )
+    return context
 
 
 @functools.cache
@@ -193,15 +187,12 @@ class _ProgramAdapter(docker.transport.basehttpadapter.BaseHTTPAdapter):
 
     def __init__(self, argv: Sequence[str]) -> None:
         super().__init__()
-        self._pool = _Pool(argv)
+        self._pool = urllib3.connectionpool.HTTPConnectionPool("docker")
+        self._pool.ConnectionCls = functools.partial(_Connection, argv)  # type: ignore[assignment]
 
     def get_connection(self, url: Any, proxies: Any = None) -> Any:  # noqa: ARG002
         """The connections to that daemon, whatever is asked for."""
         return self._pool
-
-    def request_url(self, request: Any, proxies: Any) -> Any:  # noqa: ARG002
-        """No proxy is on the way."""
-        return request.path_url
 
     def close(self) -> None:
         """End the programs."""
@@ -209,21 +200,13 @@ class _ProgramAdapter(docker.transport.basehttpadapter.BaseHTTPAdapter):
         super().close()
 
 
-class _Pool(urllib3.connectionpool.HTTPConnectionPool):
-    def __init__(self, argv: Sequence[str]) -> None:
-        super().__init__("docker")
-        self._argv = argv
-
-    def _new_conn(self) -> Any:
-        return _Connection(self._argv)
-
-
 class _Connection(urllib3.connection.HTTPConnection):
-    def __init__(self, argv: Sequence[str]) -> None:
-        super().__init__("docker")
+    def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        super().__init__(**options)
         self._argv = argv
 
     def connect(self) -> None:
+        """Start the program, again when sshd turns it away."""
         with _LOGGING_IN:
             for pause in (*_PAUSES, None):
                 try:
@@ -269,14 +252,12 @@ class _Program(socket.socket):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_END)
                 link.close()
-                if isinstance(error, (OSError, http.client.HTTPException)) and not isinstance(
-                    error, TimeoutError
-                ):
-                    said.seek(0)
-                    words = said.read().decode(errors="replace").strip()
-                    # Two arguments: the second is what the system, or who stands for it, has said.
-                    raise ConnectionRefusedError(errno.ECONNREFUSED, words or str(error)) from error
-                raise
+                if isinstance(error, TimeoutError) or not isinstance(error, _BROKEN):
+                    raise
+                said.seek(0)
+                words = said.read().decode(errors="replace").strip()
+                # Two arguments: the second is what the system, or who stands for it, has said.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, words or str(error)) from error
         return link
 
     def _real_close(self, *arguments: Any) -> None:

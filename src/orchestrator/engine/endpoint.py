@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LOCAL: Final = "unix:///var/run/docker.sock"
 LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a remote daemon's ports must be reached from here
-_EVERYWHERE_6: Final = "::"
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
 _SSH_TIMEOUT: Final = 10.0  # seconds
 _SSH_OPTIONS: Final = ("-o", "ConnectTimeout=30", "-T")  # as docker has them
@@ -46,7 +45,7 @@ class Endpoint:
         tls: The folder with ca.pem, cert.pem and key.pem, as far as there are such; None for a
             plain connection.
         verify: Whether the daemon's certificate is checked; only of meaning with ``tls``.
-        origin: Who says so: a variable, or a docker context and what chose it; empty by default.
+        origin: Who says so: a variable, or a docker context and what chose it.
         proxy: The variable that names a web proxy on the way, and the proxy.
     """
 
@@ -93,11 +92,7 @@ class Endpoint:
 
 
 def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
-    """Find the daemon the way the docker command does.
-
-    Raises:
-        EngineError: The address or the docker context cannot be read.
-    """
+    """Find the daemon the way the docker command does; `EngineError` if that cannot be read."""
     environ = os.environ if environ is None else environ
     if url := environ.get("DOCKER_HOST", "").strip():
         verify = bool(environ.get("DOCKER_TLS_VERIFY"))
@@ -116,11 +111,7 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
 
 
 def _checked(url: str, source: str, *, secure: bool) -> str:
-    """An address as docker understands it: in full, with scheme, host and port.
-
-    Raises:
-        EngineError: It is none.
-    """
+    """An address as docker understands it: in full, with scheme, host and port."""
     given, scheme, rest = url, *url.partition("://")[::2]
     if "://" not in url:
         scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
@@ -198,7 +189,10 @@ def _proxy(url: str, environ: Mapping[str, str], *, secure: bool) -> tuple[str, 
     host, port = parts.hostname or "", parts.port
     name = "HTTPS_PROXY" if secure or parts.scheme == "https" else "HTTP_PROXY"
     name = next((it for it in (name, name.lower()) if environ.get(it)), "")
-    address = _address(host)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
     if not name or host == "localhost" or (address and address.is_loopback):
         return None
     for entry in (environ.get("NO_PROXY") or environ.get("no_proxy") or "").split(","):
@@ -215,13 +209,6 @@ def _proxy(url: str, environ: Mapping[str, str], *, secure: bool) -> tuple[str, 
             f"NO_PROXY={host} has the Docker daemon at {url} asked directly"
         )
     return name, proxy
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 def _is_meant(host: str, address: object, rule: str) -> bool:
@@ -257,31 +244,24 @@ def published_address(
 
     A daemon on this machine publishes on the loopback only. From inside a container beside the
     daemon, its loopback is out of reach: ports are published on the address of our bridge, which
-    no other machine can reach. A remote daemon has to publish on its network.
+    no other machine can reach. A remote daemon has to publish on its network; so has one that
+    seems to be here where the user says another ``host``: it is behind a forwarded port or socket.
 
-    Args:
-        endpoint: Where the daemon is.
-        bridge: Asks the daemon for the gateway address of its default bridge; called only when
-            this process looks like one in a container.
-        host: What the user says the address is. A daemon that seems to be here, but is reached
-            elsewhere, is behind a forwarded port or socket: it is a remote one.
+    ``bridge`` asks the daemon for the gateway of its default bridge, if it comes to that.
     """
     remote = endpoint.hostname
     if remote and endpoint.url.startswith("ssh://"):
         remote = _name_in_ssh_config(endpoint) or remote
     if remote and not _is_loopback(remote):
-        return PublishedAddress(host=host or remote, bind_address=_everywhere(host or remote))
-    gateway = next((str(route.gateway) for route in routes() if route.is_default), None)
-    if _in_container() and gateway and not _is_ours(bridge()):
-        return PublishedAddress(host=host or gateway, bind_address=gateway)
-    if host and not _is_loopback(host):
-        return PublishedAddress(host=host, bind_address=_everywhere(host))
-    host = host or LOOPBACK
-    return PublishedAddress(host=host, bind_address=host if ":" in host else LOOPBACK)
-
-
-def _everywhere(host: str) -> str:
-    return _EVERYWHERE_6 if ":" in host else EVERYWHERE
+        host = host or remote
+    else:
+        gateway = next((str(route.gateway) for route in routes() if route.is_default), None)
+        if _in_container() and gateway and not _is_ours(bridge()):
+            return PublishedAddress(host=host or gateway, bind_address=gateway)
+        if not host or _is_loopback(host):
+            host = host or LOOPBACK
+            return PublishedAddress(host=host, bind_address=host if ":" in host else LOOPBACK)
+    return PublishedAddress(host=host, bind_address="::" if ":" in host else EVERYWHERE)
 
 
 def _name_in_ssh_config(endpoint: Endpoint) -> str | None:
@@ -303,11 +283,7 @@ def _name_in_ssh_config(endpoint: Endpoint) -> str | None:
 
 
 def own_address(host: str) -> str:
-    """The address of this machine that another one on the way to this host sees.
-
-    Raises:
-        OSError: There is no way to it.
-    """
+    """The address of this machine that another one on the way to this host sees, or OSError."""
     family, kind, *_, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         probe.connect(address)  # chooses the route, and sends nothing

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import posixpath
+import re
 import tarfile
 import tempfile
 import time
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from orchestrator.engine.api import Copy
-from orchestrator.engine.client import short_name
+from orchestrator.engine.client import IgnoreMissing, short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.streams import open_stream
 from orchestrator.errors import EngineError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.client import ClientPool
 
-_NOT_FOUND: Final = 404
 _IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to disk
 _PIECE: Final = 1 << 20  # bytes
 _IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
@@ -49,10 +49,8 @@ class BuildContext:
 def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]) -> BuildContext:
     """Pack a folder, with some files replaced, without what its ``.dockerignore`` leaves out.
 
-    Times and owners are left out too, so that a fresh clone has the same digest.
-
-    Raises:
-        OSError: Something in it cannot be read.
+    Times and owners are left out too, so that a fresh clone has the same digest. What cannot be
+    read is an OSError.
     """
     ignore = folder / ".dockerignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
@@ -123,9 +121,9 @@ class Files:
 
     def _by_volume(self, container: str, copies: Sequence[Copy]) -> Mapping[str, Sequence[Copy]]:
         """What goes to the root, or to a volume, below which Podman would put it otherwise."""
-        found: dict[str, list[Copy]] = {"/": []}
         if not self._pool.is_podman:
             return {"/": copies}
+        found: dict[str, list[Copy]] = {"/": []}
         with self._pool.client(f"inspect container {short_name(container)}") as client:
             mounts = client.inspect_container(container)["Mounts"] or ()
         volumes = [str(it["Destination"]) for it in mounts if it["Type"] == "volume"]
@@ -154,8 +152,7 @@ class Files:
     def get_file(self, container: str, path: str, /) -> bytes:
         """The content of a file of a container, which may have ended; links are followed.
 
-        Raises:
-            EngineError: There is none (status 404), or it is a folder or a device.
+        Where there is none it is an `EngineError` of status 404; of a folder or a device another.
         """
         with self._pool.client(f"read {path} in container {short_name(container)}") as client:
             real = _real_path(client, container, path)
@@ -188,9 +185,6 @@ def _pack(
 
     ``links`` lead to their targets from a folder that all users may write to. ``read`` reads a file
     of the container, which knows the names of owners.
-
-    Raises:
-        EngineError: A file cannot be read, or an owner is not known.
     """
     ids = {copy.owner: _ids(copy.owner, read) for copy in copies if copy.owner}
     buffer = io.BytesIO()
@@ -239,16 +233,12 @@ def _id(name: str, table: str, read: Callable[[str], bytes]) -> tuple[int, int]:
     """The number of a name, and that of its own group; a number's own group is the same."""
     if name.isdecimal():
         return int(name), int(name)
-    try:
-        lines = read(table).decode(errors="replace").splitlines()
-    except EngineError as error:
-        if error.status != _NOT_FOUND:
-            raise
-        lines = []
-    for line in lines:
-        row = line.split(":")
-        if row[0] == name and all(word.isdecimal() for word in row[2:3]):
-            return int(row[2]), int(row[3]) if row[3:4] and row[3].isdecimal() else int(row[2])
+    text = ""
+    with IgnoreMissing():
+        text = read(table).decode(errors="replace")
+    row = re.search(rf"^{re.escape(name)}:[^:\n]*:(\d+)(?::(\d+)\b)?", text, re.MULTILINE)
+    if row:
+        return int(row[1]), int(row[2] or row[1])
     raise EngineError(
         f"No user or group of the container is called {name!r}: its {table} has no such line. "
         "Give its number instead."

@@ -79,9 +79,8 @@ class Document:
 class RegistryClient:
     """Reads manifests from registries. Safe to use from several threads.
 
-    Args:
-        timeout: Seconds for one answer as a whole, with redirects and token.
-        insecure: Hosts and networks that need no trusted certificate, beside this machine.
+    The timeout (seconds) is for one answer as a whole, with redirects and token. ``insecure`` are
+    hosts and networks that need no trusted certificate, beside this machine.
     """
 
     def __init__(self, *, timeout: float, insecure: Sequence[str] = ()) -> None:
@@ -99,12 +98,12 @@ class RegistryClient:
     def _get(self, registry: str, repository: str, kind: str, reference: str) -> Document:
         what = f"{repository}{'@' if ':' in reference else ':'}{reference}"
         place = f"{_HOSTS.get(registry, registry)}/v2/{repository}/{kind}/{reference}"
-        insecure = is_insecure(registry, self._insecure)
-        schemes = ("https", "http") if insecure else ("https",)
         silent = f"did not answer within {self._timeout:g} s"
         begun = time.monotonic()
-        for scheme in schemes:
-            share = 1 if scheme == schemes[-1] else 0.5  # a silent port 443 leaves time for port 80
+        shares = {"https": 1.0}
+        if is_insecure(registry, self._insecure):
+            shares = {"https": 0.5, "http": 1.0}  # a silent port 443 leaves time for port 80
+        for scheme, share in shares.items():
             question = _Question(
                 registry=registry,
                 repository=repository,
@@ -121,7 +120,7 @@ class RegistryClient:
             except ValueError as error:  # of urllib, about the address of a redirect or a realm
                 raise EngineError(f"{question}, sends on to what is no address: {error}") from error
             except _Lost as lost:
-                if scheme == schemes[-1] or lost.url != question.url or not lost.speaks_no_tls:
+                if share == 1 or lost.url != question.url or not lost.speaks_no_tls:
                     told = f", {silent}" if lost.timed_out else lost.message
                     raise EngineError(f"{question}{told}") from lost.error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -150,14 +149,14 @@ class _Lost(Exception):  # noqa: N818 - it ends as an EngineError
         self.url = url
         self.error = error
         reason = error.reason if isinstance(error, URLError) else error
-        untrusted = isinstance(reason, ssl.SSLCertVerificationError)
-        # It came to no connection, for another reason than its certificate.
-        self.speaks_no_tls = isinstance(error, URLError) and not untrusted
         host = urlsplit(url).netloc
         self.timed_out = isinstance(reason, TimeoutError)
+        # Whether it came to no connection, for another reason than its certificate.
+        self.speaks_no_tls = isinstance(error, URLError)
         if isinstance(reason, socket.gaierror):
             self.message = f": the name {host} does not resolve: {reason.strerror}"
         elif isinstance(reason, ssl.SSLCertVerificationError):
+            self.speaks_no_tls = False
             self.message = f": the certificate of {host} is not trusted: {reason.verify_message}"
         elif isinstance(reason, ssl.SSLError):
             self.message = f": tls: {host} cannot be talked to: {reason}"
@@ -276,9 +275,8 @@ class _Question:
     def _hop(self, url: str, headers: Mapping[str, str], *, data: bytes | None = None) -> _Answer:
         """Ask one host; a body is read to just above what is of use."""
         host = urlsplit(url).netloc
-        trust = None
-        if url.startswith("https:"):
-            trust = find_trust(host, insecure=is_insecure(host, self.insecure))
+        insecure = is_insecure(host, self.insecure)
+        trust = find_trust(host, insecure=insecure) if url.startswith("https:") else None
         proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
         opener = OpenerDirector()
         opener.add_handler(ProxyHandler({urlsplit(url).scheme: proxy} if proxy else {}))
@@ -384,8 +382,7 @@ def is_insecure(host: str, insecure: Sequence[str]) -> bool:
 def find_trust(host: str, *, insecure: bool) -> ssl.SSLContext:
     """What a host is trusted by: the system's authorities, and docker's certs.d.
 
-    An insecure host is checked only where docker has a certificate for it. What cannot be used is
-    an `EngineError`.
+    An insecure host is checked only where docker has a certificate for it.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     known = False

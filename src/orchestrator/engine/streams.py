@@ -236,30 +236,27 @@ def read_until_stopped(
 
     A thread that waits for the next piece cannot see that nobody wants the rest any more. So
     another one does the waiting, and the connection is cut: the daemon cancels a pull or a build
-    whose client is gone.
-
-    Raises:
-        EngineError: It was stopped; or what the reading raised.
+    whose client is gone. When it was stopped, that is an EngineError.
     """
     received: queue.SimpleQueue[Mapping[str, Any] | BaseException | None] = queue.SimpleQueue()
-    cut = Cut()
+    stopping, cut = stopping or threading.Event(), Cut()
 
-    def steps() -> Iterator[Mapping[str, Any]]:
-        with (
-            pool.client(doing, timeout=timeout) as client,
-            open_stream(client, "POST", path, **options) as response,
-            cut.reading(response),
-        ):
-            yield from read_steps(response, doing)
+    def receive() -> None:
+        try:
+            with (
+                pool.client(doing, timeout=timeout) as client,
+                open_stream(client, "POST", path, **options) as response,
+                cut.reading(response),
+            ):
+                for step in read_steps(response, doing):
+                    received.put(step)
+            received.put(None)
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            received.put(error)
 
-    if stopping is None:
-        yield from steps()
-        return
     if not stopping.is_set():
         # A daemon thread: before an answer begins nothing can be cut, and no exit waits for it.
-        threading.Thread(
-            target=_put_all, args=[steps(), received], name="orchestrator-daemon", daemon=True
-        ).start()
+        threading.Thread(target=receive, name="orchestrator-daemon", daemon=True).start()
     try:
         while not stopping.is_set():
             with contextlib.suppress(queue.Empty):
@@ -272,19 +269,6 @@ def read_until_stopped(
         raise EngineError(f"Stopped waiting for the Docker daemon to {doing}")
     finally:
         cut.now()
-
-
-def _put_all(
-    steps: Iterator[Mapping[str, Any]],
-    received: queue.SimpleQueue[Mapping[str, Any] | BaseException | None],
-) -> None:
-    try:
-        for step in steps:
-            received.put(step)
-    except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-        received.put(error)
-    else:
-        received.put(None)
 
 
 class Cut:
