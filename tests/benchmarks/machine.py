@@ -28,11 +28,7 @@ def run(
     may_end_with: Sequence[int] = (0,),
     more: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program whose containers have labels of their own, and return what it prints.
-
-    Raises:
-        RuntimeError: It failed; the message has what it said.
-    """
+    """What a program prints whose containers have labels of their own; RuntimeError if it fails."""
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -36,10 +36,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured.
-
-    Where variants took turns, the samples (in seconds) at one index are of one round.
-    """
+    """One thing that was measured: seconds, of one round at one index where variants took turns."""
 
     what: str
     samples: Mapping[str, Sequence[float]]
@@ -51,11 +48,7 @@ class Row:
         return statistics.median(samples) if samples else None
 
     def ratio(self, variant: str, base: str) -> float | None:
-        """How many times the base a variant takes: the median of the rounds' ratios.
-
-        On a busy machine the samples of one round are slow together, so their ratio tells more
-        than that of two medians.
-        """
+        """How many times the base a variant takes: the median of the rounds' own ratios."""
         above, below = self.samples.get(variant), self.samples.get(base)
         if not above or not below:
             return None
@@ -91,11 +84,7 @@ class Subject:
 def take_turns(
     scenarios: Mapping[str, Mapping[str, Measure]], *, rounds: int
 ) -> Mapping[tuple[str, str], Mapping[str, Sequence[float]]]:
-    """Run variants A B C, A B C, … of each scenario: what else the machine does meets all alike.
-
-    Returns:
-        Scenario and figure to variant to samples.
-    """
+    """Run variants A B C, A B C, …: scenario and figure to variant to samples."""
     samples: dict[tuple[str, str], dict[str, list[float]]]
     samples = defaultdict(lambda: defaultdict(list))
     for _ in range(rounds):
@@ -107,10 +96,7 @@ def take_turns(
 
 
 def at_most(seconds: float) -> Expectation:
-    """A median of so many seconds, on the machine on which they were asked for.
-
-    For what has nothing to be compared with in the same run.
-    """
+    """A median of so many seconds on the issue's machine: what nothing in the run compares with."""
     text = f"≤ {seconds:g} s on the issue's machine"
     return Expectation(text, lambda row: row.median(OURS), seconds, missed="not on this one")
 

@@ -1,7 +1,4 @@
-"""A test class as users of orchestrator write it, timed: `ours MODE SERVICE...`.
-
-A service is postgres, redis or kafka, or kafka:SECURITY.
-"""
+"""A test class of orchestrator's users, timed: `ours MODE SERVICE...`, such as kafka:SECURITY."""
 
 from __future__ import annotations
 
@@ -68,10 +65,7 @@ class NotingProbe:
 
 
 def watch(*services: str) -> Figures:
-    """How long each server answered before the library saw it.
-
-    An observer is a process of its own. It begins to ask before the container exists.
-    """
+    """How long each server answered before the library saw it: each has an observer process."""
     observers: dict[str, subprocess.Popen[str]] = {}
     noticed: dict[str, float] = {}
 

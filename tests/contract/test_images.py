@@ -1,8 +1,4 @@
-"""The test images keep the contracts of the official ones: see ci/images/README.md.
-
-The images are whichever the lock file in force names, so the same tests hold the official ones to
-what ours copy.
-"""
+"""The images that the lock file names keep the official ones' contracts: ci/images/README.md."""
 
 import gzip
 import os
@@ -89,10 +85,7 @@ class PostgresImageTest(ImageTest):
     name = "postgres"
 
     def test_all_that_can_be_configured(self) -> None:
-        """User, password and database of any spelling; arguments; the folder; init files.
-
-        No TCP port before the init files are done, in the order of their names, and once.
-        """
+        """Any spelling of names, arguments, folder; a port only after init files, in order, once."""
         files = {
             "10-first.sql": b"create table steps(id serial, name text);",
             "20-second.sh": b"psql -c \"insert into steps(name) values ('sh')\"\n"

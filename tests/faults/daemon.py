@@ -45,19 +45,11 @@ class Daemon:
         return [f"{kind} {name}" for kind, name, _id in self._of(f"{Label.SESSION}={session}")]
 
     def wait_until_nothing_left(self, run: str, *, since: float) -> float:
-        """Seconds since a moment until nothing was left of a run.
-
-        Raises:
-            AssertionError: Something is left at the deadline.
-        """
+        """Seconds from a moment until nothing was left of a run; AssertionError at the deadline."""
         return self._wait(f"{Label.RUN}={run}", since=since)
 
     def wait_until_session_gone(self, session: str) -> None:
-        """Wait until nothing is left of one session.
-
-        Raises:
-            AssertionError: Something is left at the deadline.
-        """
+        """Wait until nothing is left of one session; AssertionError at the deadline."""
         self._wait(f"{Label.SESSION}={session}", since=time.monotonic())
 
     def _wait(self, label: str, *, since: float) -> float:

@@ -1,7 +1,4 @@
-"""The smallest image that runs: one program of nine bytes that waits for ever.
-
-As PID 1 it ignores SIGTERM, like many a real server, and it starts as fast as Docker can.
-"""
+"""The smallest image that runs, of one program that waits and, as PID 1, ignores SIGTERM."""
 
 import io
 import json

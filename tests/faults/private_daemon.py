@@ -1,8 +1,4 @@
-"""A Docker daemon of our own, which a test may kill, freeze and restart.
-
-It lives in a network namespace of its own: two daemons in one would fight over the bridge and the
-firewall rules.
-"""
+"""A Docker daemon of our own to kill, freeze and restart, in a network namespace of its own."""
 
 import contextlib
 import os
@@ -26,11 +22,7 @@ _IN_NAMESPACE: Final = ("unshare", "--net", "sh", "-c", 'ip link set lo up && ex
 
 
 class PrivateDaemon:
-    """A dockerd with folders, socket and network of its own.
-
-    Args:
-        options: More arguments for dockerd.
-    """
+    """A dockerd with folders, socket and network of its own, and perhaps more arguments."""
 
     def __init__(self, *, options: Sequence[str] = ()) -> None:
         if os.geteuid() != 0 or not shutil.which("dockerd"):

@@ -46,11 +46,7 @@ class OwnerProcess:
         self.session = ""
 
     def expect(self, word: str) -> dict[str, Any]:
-        """Read what it says until it says this.
-
-        Raises:
-            AssertionError: It does not, in time.
-        """
+        """Read what it says until it says this; AssertionError at the deadline."""
         deadline = time.monotonic() + DEADLINE
         while (left := deadline - time.monotonic()) > 0:
             line, newline, rest = self._lines.partition(b"\n")
@@ -125,11 +121,7 @@ def processes_with(argument: str) -> list[int]:
 
 
 def wait_until_no_process_with(argument: str, *, seconds: float = DEADLINE) -> None:
-    """Wait until no process has this among its arguments.
-
-    Raises:
-        AssertionError: Some still has at the deadline.
-    """
+    """Wait until no process has this among its arguments; AssertionError at the deadline."""
     deadline = time.monotonic() + seconds
     while pids := processes_with(argument):
         if time.monotonic() > deadline:

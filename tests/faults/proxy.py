@@ -96,11 +96,7 @@ class Proxy:
         self._folder.cleanup()
 
     def wait_until_answered(self, path: bytes) -> None:
-        """Wait until the daemon has answered a request for this path.
-
-        Raises:
-            AssertionError: It does not, in time.
-        """
+        """Wait until the daemon has answered a request for this path; AssertionError if not."""
         deadline = time.monotonic() + _DEADLINE
         while not any(path in head for head in self._answered):
             if time.monotonic() > deadline:

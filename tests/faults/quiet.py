@@ -14,11 +14,7 @@ _DEADLINE: Final = 180.0
 
 @contextlib.contextmanager
 def no_sweeps(url: str) -> Iterator[None]:
-    """Hold the lock that every sweep of this daemon takes; starts then go on without one.
-
-    Raises:
-        AssertionError: Somebody else keeps it.
-    """
+    """Hold the lock that every sweep of this daemon takes; starts then go on without one."""
     deadline = time.monotonic() + _DEADLINE
     while True:
         if lock := hold(sweep_lock(Endpoint(url=url))):

@@ -17,11 +17,7 @@ class InheritedTest(FaultCase):
     """What somebody made from our containers stays, whoever cleans up."""
 
     def _made_from(self, owner: OwnerProcess) -> set[str]:
-        """Take over what an owner of two containers and an image has; the ids of what came of it.
-
-        One container is committed, with and without a tag, built on, and those are run; the other
-        is renamed; the image gets another tag.
-        """
+        """Commit, build on, run one container, rename another, tag an image; the ids of all."""
         client = self.daemon.client
         filters = {"label": f"{Label.SESSION}={owner.session}"}
         ours, renamed = client.containers(all=True, filters=filters)

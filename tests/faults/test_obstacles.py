@@ -116,10 +116,7 @@ class FilteredTest(FaultCase):
     """What can be listed is removed."""
 
     def test_watchdog(self) -> None:
-        """The watchdog of a killed owner removes what it may list, the rest by name, and ends.
-
-        A kind that fails to be listed it asks for again, longer than for what is forbidden.
-        """
+        """The watchdog removes what it may list, asked again, the rest by name, and ends."""
         forbidden = forbidding("GET /volumes", "GET /images/", "GET /containers/json")
         failing = [answer(500, "no such mount")] * 8
         killed: list[bool] = []

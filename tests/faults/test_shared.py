@@ -1,7 +1,4 @@
-"""scope="run": one server for all processes of a run, however any of them ends.
-
-Every process here is a real one, and is killed as it comes.
-"""
+"""scope="run": one server for all processes of a run, however any of them is killed."""
 
 import os
 import re

@@ -23,10 +23,7 @@ class SuddenDeathTest(FaultCase):
 
     @repeated(20)
     def test_r19_all_that_can_be_found(self) -> None:
-        """R19 SIGTERM, then SIGKILL, to process group, session, tree and environment tag at once.
-
-        In none of them is the watchdog.
-        """
+        """R19 SIGTERM, SIGKILL to group, session, tree and tag; in none of them is the watchdog."""
         tag = f"RUNNER_TAG={self.run_id}".encode()
         owner = self.started("wait", before=["/usr/bin/env", tag.decode()])
         [watchdog] = owner.watchdogs()

@@ -85,10 +85,7 @@ class SweepTest(FaultCase):
 
     @repeated(10)
     def test_r14_owner_and_watchdog_killed(self) -> None:
-        """R14 The next start removes what a killed watchdog or a reboot left behind.
-
-        It waits for no other process that sweeps, and goes on without a sweep of its own.
-        """
+        """R14 The next start removes what a killed watchdog left, unless another process sweeps."""
         before = dataclasses.replace(this_process(), boot=str(uuid.uuid4()))
         dead = [self._orphans(), self.plant(before)]
         with no_sweeps(self.daemon.url):
@@ -108,10 +105,7 @@ class SweepTest(FaultCase):
 
     @repeated(3)
     def test_r15_planted(self) -> None:
-        """R15 Only the provably dead go by themselves; old ones of another host by their age.
-
-        A pid that was reused protects nothing; what cannot be read goes with --all alone.
-        """
+        """R15 Only the provably dead go, a reused pid too; others by age; unreadable with --all."""
         me = this_process()
         dead = self.plant(dataclasses.replace(me, start=me.start - 1))
         other = dataclasses.replace(me, boot=str(uuid.uuid4()))
@@ -131,10 +125,7 @@ class SweepTest(FaultCase):
     @repeated(5)
     @unittest.skipIf(os.geteuid(), "a PID namespace takes root")
     def test_r15_namespaces(self) -> None:
-        """R15 An owner in another PID namespace is left alone while it lives, and reaped after.
-
-        From inside a container nobody outside is judged, unless an age is given.
-        """
+        """R15 In another PID namespace the living stay, the dead go; from inside by age alone."""
         outside, inside = self.started("wait"), self.started("wait", before=_NAMESPACE)
         self.reap_refused()
         dead = self._orphans()
@@ -165,10 +156,7 @@ class SweepTest(FaultCase):
 
     @repeated(3)
     def test_r13_daemon_hangs(self) -> None:
-        """R13 A daemon that hangs keeps no process from ending, which says so, by exit or SIGTERM.
-
-        After SIGKILL it is waited for.
-        """
+        """R13 A daemon that hangs keeps no process from ending; it says so, or is waited for."""
         endings = ("normal", "wait", "wait")
         ending, terminated, killed = (self.started(it, judged=False) for it in endings)
         self.private.signal(signal.SIGSTOP)

@@ -114,10 +114,7 @@ class WarmTest(WarmTestCase):
     """What a run finds, and leaves."""
 
     def test_second_run_takes_what_was_made_for_it_unused(self) -> None:
-        """It is served by the keeper's container, which the first run never had, under any runner.
-
-        Folder and socket are the user's alone; ``warm --stop`` ends a keeper with what it has.
-        """
+        """Under any runner; folder and socket are the user's alone; ``warm --stop`` ends it all."""
         first = self.serve()
         keeper = self.keeper()
         socket = Path(keeper["socket"])
@@ -196,10 +193,7 @@ class DeathTest(WarmTestCase):
     """Whoever is killed, nothing is left, and the next run passes."""
 
     def test_killed_or_frozen(self) -> None:
-        """A server that has ended, as with its daemon, is not taken, and goes.
-
-        A dead keeper's watchdog removes what it kept; a frozen one is not waited for.
-        """
+        """A server that ended is not taken; a dead keeper's go; a frozen one is not waited for."""
         self.serve()
         ended = self.keeper()["session"]
         [kept] = self.kept(ended)

@@ -1,7 +1,4 @@
-"""Daemons that are reached by way of proxies, TLS and ssh, as the docker command reaches them.
-
-Where it says so in a test, the real docker command was given the same environment.
-"""
+"""Daemons behind proxies, TLS and ssh, reached as the real docker command reaches them."""
 
 import base64
 import contextlib
@@ -266,10 +263,7 @@ class SshTest(AddressTestCase):
         self.environ["PATH"] = self.enterContext(ssh_server(self.folder, daemon=DAEMON))
 
     def test_a_machine_of_the_configuration_is_reached(self) -> None:
-        """Port, user, key and jump host; published ports are where its HostName is.
-
-        Input and output of a command are streams as everywhere, and many threads may ask at once.
-        """
+        """Port, user, key, jump host, for many threads; ports are where its HostName is."""
         with self.engine(DOCKER_HOST="ssh://builder", ALL_PROXY="http://127.0.0.1:1") as engine:
             self.assertEqual("127.0.0.1", engine.host)
             with ThreadPoolExecutor(8) as pool:

@@ -134,11 +134,7 @@ class AlembicTest(LeakCheckedTestCase):
         return Config(folder / "alembic.ini")
 
     def test_each_way_to_find_the_database_works(self) -> None:
-        """By URL, by the connection of Alembic's cookbook, by asyncio, and as `alembic init` does.
-
-        Loggers, their levels and handlers are as before: that env.py disables them, and closes
-        handlers.
-        """
+        """URL, connection, asyncio, `alembic init`; loggers and handlers are as they were."""
         by_url = _BY_URL.replace("URL", 'context.config.get_main_option("sqlalchemy.url")')
         first, *others = configs = [
             self.config(env) for env in (by_url, _BY_CONNECTION, _BY_ASYNC_ENGINE)

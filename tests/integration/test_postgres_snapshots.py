@@ -147,10 +147,7 @@ class SnapshotTest(unittest.TestCase):
         self.assertEqual(False, self.start(declared("chosen by me"))[0])
 
     def test_a_server_from_a_snapshot_is_as_any(self) -> None:
-        """Its own password, and only that; killed and restarted it has what was committed.
-
-        Two makers at once make one, and both work.
-        """
+        """Only its own password; killed, it has what was committed; two makers at once make one."""
         pair = {"db": self.plain(), "same": self.plain()}
         kind = type(self._testMethodName, (Services,), pair)
         with kind() as it, it.isolated("one") as clean:

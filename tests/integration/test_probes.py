@@ -127,10 +127,7 @@ class FailedStartTest(LeakCheckedTestCase):
                 self.assertNotRegex(told, r"\bapp\b")
 
     def test_a_server_that_is_out_of_reach_is_told_where_it_listens(self) -> None:
-        """On another port, or on its container's own address; not while it is still at work.
-
-        No service has less time than ORCHESTRATOR_STARTUP_TIMEOUT, whatever its own.
-        """
+        """Another port or address, not while at work; ORCHESTRATOR_STARTUP_TIMEOUT counts."""
         os.environ["ORCHESTRATOR_STARTUP_TIMEOUT"] = "6"
         listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '%s', "
         listen += "LocalPort => %d, Listen => 1) or die; "

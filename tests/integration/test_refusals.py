@@ -88,11 +88,7 @@ class CutTest(RefusalTestCase):
         self.assertNotIn("skipped", output)
 
     def test_no_daemon_behind_it(self) -> None:
-        """Behind a forwarder without a daemon every answer is cut: a skip. Who answers is there.
-
-        A refusal, or what is no daemon's, is an error, also when it comes late. One first answer
-        that is cut is got over.
-        """
+        """A forwarder that cuts all answers is a skip; a refusal, or no daemon's words, an error."""
         said = [
             Times("", *[CUT] * 20),
             Times("", *[answer(403, "forbidden")] * 20),

@@ -240,11 +240,7 @@ class ProcessScopeTest(ProcessTestCase):
     """``scope="process"``: one server for all classes that inherit the declaration."""
 
     def test_subclasses_share_one_server_with_clean_state_for_each_test(self) -> None:
-        """Emptied for each, on each class's network; one that a class killed is started anew.
-
-        It belongs to no class, so its log has a folder of its own; nor does the thread that follows
-        it keep the process alive.
-        """
+        """Emptied, on each class's network, with a log of its own; a killed one is started anew."""
         self.environ["ORCHESTRATOR_LOGS"] = str(self.folder / "logs")
         self.write("test_shared.py", SHARED)
         classes = [f"test_shared.{name}Test" for name in ("First", "Kill", "Second")]

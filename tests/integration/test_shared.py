@@ -1,7 +1,4 @@
-"""scope="run": what two classes, at once on the same servers, can do to each other: nothing.
-
-A `Services` is as good as a class for that: each instance has a part of its own.
-"""
+"""scope="run": what two of `Services`, at once on one server, can do to each other: nothing."""
 
 import unittest
 from pathlib import Path

@@ -38,10 +38,7 @@ def python_beside_the_daemon(*argv: str, folder: Path, run: str, name: str) -> S
 
 
 class ProcessTestCase(unittest.TestCase):
-    """A test with a folder for a user's files, whose processes share a run of their own.
-
-    Nothing labelled with that run may be left when it ends.
-    """
+    """A folder for a user's files, whose processes share a run of which nothing may be left."""
 
     def setUp(self) -> None:
         """Make the folder and the run."""

@@ -33,11 +33,7 @@ class SmallDaemon:
 
 @contextlib.contextmanager
 def small_daemon(*, disk: str, registry: Registry | None = None) -> Iterator[SmallDaemon]:
-    """A daemon with this much disk (such as ``"64m"``), which reaches this registry and no other.
-
-    Its network namespace has no way out, so a second process serves the registry's data inside, at
-    the same address.
-    """
+    """A daemon with this much disk (``"64m"``) and no way out: its registry is served inside."""
     daemon = PrivateDaemon(options=_OPTIONS)
     with contextlib.ExitStack() as stack:
         stack.callback(daemon.close)

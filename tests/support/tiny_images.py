@@ -99,10 +99,7 @@ class Pusher:
         self._session.close()
 
     def push(self, repository: str, tag: str, *images: TinyImage) -> str:
-        """Push one image, or an index of several, and return its digest.
-
-        An index gets an attestation too, as builders put it beside the images.
-        """
+        """Push one image, or an index of several with an attestation, and return its digest."""
         if len(images) > 1:
             images = (*images, tiny_image(platform="unknown/unknown"))
         for image in images:

@@ -60,10 +60,7 @@ class EndpointTest(unittest.TestCase):
         (meta / "meta.json").write_text(json.dumps(content), encoding="utf-8")
 
     def test_proxies_are_those_that_docker_takes(self) -> None:
-        """By Go's rules: HTTP_PROXY or HTTPS_PROXY, less NO_PROXY; none for what is here.
-
-        Each was tried with the docker command.
-        """
+        """By Go's rules, each tried with docker: HTTP(S)_PROXY less NO_PROXY; not for here."""
         far, ip = "tcp://far.example:2375", "tcp://192.0.2.7:2375"
         for host, tls, given, used in (
             (far, "", {"HTTP_PROXY": "a:1"}, ("HTTP_PROXY", "http://a:1")),
@@ -158,10 +155,7 @@ class PublishedAddressTest(unittest.TestCase):
         self.enterContext(unittest.mock.patch(name, return_value=inside))
 
     def test_no_wider_than_it_has_to_be(self) -> None:
-        """On the loopback where the daemon is here; on its network where it is not.
-
-        A daemon that the user says is elsewhere is behind a forwarded port.
-        """
+        """The loopback where the daemon is here, its network where it is elsewhere, or said so."""
         for url, told, host, bind_address in (
             (LOCAL, None, LOOPBACK, LOOPBACK),
             ("tcp://127.0.0.1:2375", None, LOOPBACK, LOOPBACK),

@@ -68,10 +68,7 @@ class LivenessTest(unittest.TestCase):
     """Only a proof counts as dead."""
 
     def test_judgements(self) -> None:
-        """The same boot, namespace, pid and start: alive; another start or boot: dead.
-
-        What another machine, container or a nameless host has is not known.
-        """
+        """Same boot, namespace, pid, start: alive; another start, boot: dead; others unknown."""
         me = this_process()
         child = subprocess.Popen([sys.executable, "-c", ""])
         child.wait()

@@ -33,10 +33,7 @@ class TlsTest(unittest.TestCase):
     """What one authority signs is trusted by its own clients, and by nobody else."""
 
     def test_a_server_is_trusted_under_each_of_its_names(self) -> None:
-        """Addresses of both families, and names that only Docker allows; strictly (Python 3.13).
-
-        Under no other name, and no server of another service, which has an authority of its own.
-        """
+        """Addresses, names that only Docker allows; under no other, by no other authority."""
         tls = Tls.create(HOSTS)
         self.assertNotIn("PRIVATE", repr(tls))
         context = tls.client_context

@@ -1,8 +1,5 @@
 # ruff: noqa: T201, S311 - a script that prints a table, and dice that need not be secret
-"""Random SIGKILL, SIGSEGV, SIGTERM and SIGSTOP to workers, run after run; ``ci/chaos`` calls it.
-
-A row shows each run; the last line sums up what was lost, hung or left, which must be nothing.
-"""
+"""Signals to workers at random, run after run, for ``ci/chaos``: nothing is lost, hung or left."""
 
 import argparse
 import os

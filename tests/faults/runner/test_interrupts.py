@@ -28,10 +28,7 @@ class InterruptTest(RunnerTestCase):
     """Signals to the parent."""
 
     def test_first_one_lets_tests_finish(self) -> None:
-        """After one Ctrl-C, or SIGTERM, the running test finishes; nothing else starts.
-
-        As a terminal does, the signal goes to the whole process group: workers have their own.
-        """
+        """After Ctrl-C or SIGTERM to the group the running test finishes; nothing else starts."""
         self.write(test_slow=SLOW + "open('imports', 'a').write('x')\n")
         for number in (signal.SIGINT, signal.SIGTERM):
             with (

@@ -47,10 +47,7 @@ class Ran:
 
 
 class RunnerTestCase(unittest.TestCase):
-    """Runs ``python -m orchestrator test`` on suites of its own.
-
-    After each test no process may be left that was started, however indirectly, by the run.
-    """
+    """Runs ``orchestrator test`` on suites of its own, of which no process may be left."""
 
     def setUp(self) -> None:
         """Make an empty project, and a mark by which its processes are known."""

@@ -84,10 +84,7 @@ class RunTestCase(RunnerTestCase):
 
 
 class AheadTest(RunTestCase):
-    """While a class's tests run, a further worker starts the services of the next one.
-
-    That is where processors are idle, which these tests take for granted.
-    """
+    """A further worker starts the next class's services where processors are idle, as here."""
 
     def _ran(self, *arguments: str) -> Ran:
         """Run classes A and B, one at a time; A waits for B's services."""

@@ -132,10 +132,7 @@ def moved(url: str) -> Answer:
 
 
 def with_token_service(asked: Asked) -> Answer:
-    """A registry with a token service at the same place, as ghcr.io has.
-
-    Debian's registry speaks this scheme only with a signed token service beside it.
-    """
+    """A registry with a token service at its own place, as ghcr.io has, and Debian's has not."""
     if asked.authorization == f"Bearer {TOKEN}":
         return GOOD
     if asked.method == "POST" and asked.query["refresh_token"] == ["identity"]:
