@@ -85,7 +85,7 @@ class PostgresImageTest(ImageTest):
     name = "postgres"
 
     def test_all_that_can_be_configured(self) -> None:
-        """Any spelling of names, arguments, folder; a port only after init files, in order, once."""
+        """Any spelling of names, arguments, folder; no port before init files, in order, once."""
         files = {
             "10-first.sql": b"create table steps(id serial, name text);",
             "20-second.sh": b"psql -c \"insert into steps(name) values ('sh')\"\n"

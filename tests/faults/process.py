@@ -1,5 +1,6 @@
 """Starting owners, talking to them, and seeing which processes are left."""
 
+import contextlib
 import json
 import os
 import select
@@ -106,17 +107,13 @@ class OwnerProcess:
                 continue
 
 
-def processes_with(argument: str) -> list[int]:
-    """The pids of all processes that have this among their arguments."""
+def processes_with(word: str, *, where: str = "cmdline") -> list[int]:
+    """The pids of all processes that have this among their arguments, or in their ``environ``."""
     found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                arguments = (path / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if argument.encode() in arguments:
-                found.append(int(path.name))
+    for path in Path("/proc").glob(f"[0-9]*/{where}"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
     return found
 
 

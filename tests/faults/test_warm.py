@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.engine.api import Label
 from orchestrator.environment import warm
 from orchestrator.sessions import snapshot
+from tests.faults.process import processes_with
 from tests.support.processes import ProcessTestCase
 
 TEST = """
@@ -90,17 +91,8 @@ class WarmTestCase(ProcessTestCase):
             with suppress(ProcessLookupError):
                 os.kill(keeper["pid"], signal.SIGCONT)
             warm.stop(keeper["socket"])
-        return not self._processes() and not self.keepers()
-
-    def _processes(self) -> Sequence[Path]:
-        """The processes whose temporary folder is this test's: keepers and their watchdogs."""
-        told = f"TMPDIR={self.folder}".encode()
-        found = []
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if told in environ.read_bytes().split(b"\0"):
-                    found.append(environ.parent)
-        return found
+        running = processes_with(f"TMPDIR={self.folder}", where="environ")  # their watchdogs too
+        return not running and not self.keepers()
 
 
 _WAITS = """

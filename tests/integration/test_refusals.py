@@ -88,7 +88,7 @@ class CutTest(RefusalTestCase):
         self.assertNotIn("skipped", output)
 
     def test_no_daemon_behind_it(self) -> None:
-        """A forwarder that cuts all answers is a skip; a refusal, or no daemon's words, an error."""
+        """A forwarder that cuts all answers is a skip; a refusal, or other words, an error."""
         said = [
             Times("", *[CUT] * 20),
             Times("", *[answer(403, "forbidden")] * 20),

@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sized
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -21,12 +22,13 @@ from orchestrator.engine import connect
 from orchestrator.engine.api import Label
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
+from tests.faults.process import processes_with
+from tests.integration.runner.case import TAG, WORKER
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP)
 COLUMNS: Final = ("ok", "error", "not-run", "lost", "doubled", "processes", "resources", "hung")
 HANG: Final = 300.0
 GRACE: Final = 15.0
-TAG: Final = "ORCHESTRATOR_CHAOS_TAG"
 SUITE: Final = """
 import random, time, unittest
 from orchestrator import Redis, ServicesMixin
@@ -89,6 +91,7 @@ def main() -> int:
 def run(folder: Path, expected: set[str], *, jobs: int, chance: random.Random) -> Counter[str]:
     """Run the suite once while its workers are being killed; what it came to."""
     run_id, tag = str(uuid.uuid4()), uuid.uuid4().hex
+    tagged = partial(processes_with, f"{TAG}={tag}", where="environ")
     report = folder / "junit.xml"
     report.unlink(missing_ok=True)
     began, row = time.monotonic(), Counter[str]()
@@ -106,7 +109,7 @@ def run(folder: Path, expected: set[str], *, jobs: int, chance: random.Random) -
         while process.poll() is None and time.monotonic() - began < HANG:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0.2, 1.2))
-            victims = [pid for pid, command in tagged(tag) if b"orchestrator.runner" in command]
+            victims = sorted({*tagged()} & {*processes_with(WORKER)})
             if victims and process.returncode is None:
                 number = chance.choice(SIGNALS)
                 with suppress(ProcessLookupError):
@@ -116,8 +119,8 @@ def run(folder: Path, expected: set[str], *, jobs: int, chance: random.Random) -
         process.kill()
     row["seconds"] = round(time.monotonic() - began)
     row["resources"] = await_none(lambda: left(run_id))
-    row["processes"] = await_none(lambda: tagged(tag))
-    for pid, _ in tagged(tag):
+    row["processes"] = await_none(tagged)
+    for pid in tagged():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     seen = read(report, row)
@@ -127,17 +130,6 @@ def run(folder: Path, expected: set[str], *, jobs: int, chance: random.Random) -
     wrong = any(row[word] for word in COLUMNS[3:])
     row["unsound"] = int(wrong or row["status"] != bool(row["error"] or row["not-run"]))
     return row
-
-
-def tagged(tag: str) -> list[tuple[int, bytes]]:
-    """Every live process of a run, with its command line."""
-    mark = f"{TAG}={tag}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
-                found.append((int(entry.name), (entry / "cmdline").read_bytes()))
-    return found
 
 
 def left(run_id: str) -> Sized:

@@ -10,9 +10,6 @@ class CrashTest(RunnerTestCase):
         """A death costs the running test or fixture; the rest runs, once, with its fixtures."""
         self.write(
             test_crash="""
-            def note(word):
-                with open("ran", "a") as file:
-                    file.write(word + " ")
             class Segfault(unittest.TestCase):
                 @classmethod
                 def setUpClass(cls): note("up")
@@ -85,7 +82,7 @@ class CrashTest(RunnerTestCase):
         self.assertRegex(ran.text, r"worker \d+ \(pid \d+\) was killed by SIGSEGV in test_b \(")
         self.assertIn("Fatal Python error: Segmentation fault", ran.text)
         self.assertIn("before the end", ran.text)
-        self.assertEqual("up a b up c down ", (self.project / "ran").read_text())
+        self.assertEqual(["up", "a", "b", "up", "c", "down"], self.noted())
         self.assertEqual("xx", (self.project / "ups").read_text())
 
     def test_death_at_the_exit(self) -> None:

@@ -15,8 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from tests.faults.process import processes_with
+
 DEADLINE = 180.0  # a busy machine takes a minute for what takes seconds
-_TAG = "ORCHESTRATOR_TEST_TAG"
+WORKER = "orchestrator.runner.worker"
+TAG = "ORCHESTRATOR_TEST_TAG"
+_PREAMBLE = """
+import os, signal, sys, time, unittest
+def note(word):
+    with open("ran", "a") as file: file.write(word + " ")
+"""
 _IMPATIENT = """
 import argparse, dataclasses, sys
 from orchestrator.runner import options
@@ -60,7 +68,7 @@ class RunnerTestCase(unittest.TestCase):
     def write(self, **modules: str) -> None:
         """Write modules of the project."""
         for name, source in modules.items():
-            text = "import os, signal, sys, time, unittest\n" + textwrap.dedent(source)
+            text = _PREAMBLE + textwrap.dedent(source)
             (self.project / f"{name}.py").write_text(text, encoding="utf-8")
 
     def run_suite(self, *arguments: str, python: tuple[str, ...] = ()) -> Ran:
@@ -100,7 +108,7 @@ class RunnerTestCase(unittest.TestCase):
         with subprocess.Popen(
             [sys.executable, *command, "--junit", str(self.project / "junit.xml"), *arguments],
             cwd=self.project,
-            env=os.environ | {_TAG: self.tag},
+            env=os.environ | {TAG: self.tag},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,22 +152,16 @@ class RunnerTestCase(unittest.TestCase):
         """Wait until a test has written a file."""
         self.wait_for((self.project / name).exists, f"the file {name}")
 
-    def processes(self) -> dict[int, str]:
-        """The live processes that descend from the run, by pid."""
-        mark = f"{_TAG}={self.tag}".encode()
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            with suppress(OSError):
-                if mark in (entry / "environ").read_bytes():
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(entry.name)] = command
-        return found
+    def noted(self) -> list[str]:
+        """What tests have noted since the last time."""
+        path = self.project / "ran"
+        words = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return words
 
-    def workers(self) -> list[int]:
-        """The pids of the worker processes."""
-        return [pid for pid, words in self.processes().items() if "orchestrator.runner" in words]
+    def processes(self) -> list[int]:
+        """The pids of the live processes that descend from the run."""
+        return processes_with(f"{TAG}={self.tag}", where="environ")
 
     def _check_nothing_runs(self) -> None:
         try:

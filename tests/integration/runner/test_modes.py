@@ -5,9 +5,6 @@ import re
 from tests.integration.runner.case import RunnerTestCase
 
 LETTERS = """
-def note(word):
-    with open("ran", "a") as file:
-        file.write(word + " ")
 class A(unittest.TestCase):
     def test_one(self): note("A1")
     def test_two(self): note("A2")
@@ -95,9 +92,6 @@ class OrderTest(RunnerTestCase):
         """Class and module fixtures run once, whatever the number of workers."""
         self.write(
             test_fixtures="""
-            def note(word):
-                with open("ran", "a") as file:
-                    file.write(word + " ")
             def setUpModule(): note("module-up")
             def tearDownModule(): note("module-down")
             class A(unittest.TestCase):
@@ -116,20 +110,20 @@ class OrderTest(RunnerTestCase):
             """
         )
         self.assertEqual("OK", self.run_suite("-j", "3").verdict)
-        self.assertEqual(["module-up", "A-up", "A-down", "B-up", "module-down"], self._order())
+        self.assertEqual(["module-up", "A-up", "A-down", "B-up", "module-down"], self.noted())
 
     def test_shuffle(self) -> None:
         """--shuffle mixes classes, and tests in them; its printed seed repeats the order."""
         self.write(test_letters=LETTERS)
         ran = self.run_suite("-j", "1", "--shuffle=2")
-        mixed = self._order()
+        mixed = self.noted()
         classes = re.sub(r"(.)\1+", r"\1", "".join(word[0] for word in mixed))
         self.assertEqual(3, len(classes), mixed)
         self.assertNotEqual(["A1", "A3", "A2", "B1", "B2", "C1"], mixed)
         found = re.search(r"--shuffle=(\d+)", ran.text)
         assert found is not None
         self.run_suite("-j", "1", found[0])
-        self.assertEqual(mixed, self._order())
+        self.assertEqual(mixed, self.noted())
 
     def test_shards(self) -> None:
         """The shards together run every test once; one for which no class is left is no failure."""
@@ -138,7 +132,7 @@ class OrderTest(RunnerTestCase):
             ran = self.run_suite("--shard", f"{number}/2", "test_letters.A")
             self.assertEqual(0, ran.status)
             self.assertRegex(ran.text, rf"Shard {number}/2: [01] of 1 classes \(plan \w+\)")
-        self.assertEqual(["A1", "A2", "A3"], sorted(self._order()))
+        self.assertEqual(["A1", "A2", "A3"], sorted(self.noted()))
 
     def test_few_descriptors(self) -> None:
         """Where no more workers can be started, those that there are run everything."""
@@ -149,13 +143,7 @@ class OrderTest(RunnerTestCase):
             ran = self.ended(running)
         self.assertEqual("OK", ran.verdict, ran.text)
         self.assertRegex(ran.text, "No more workers can be started: .+; [12] of 3 run the tests")
-        self.assertEqual(["A1", "A2", "A3", "B1", "B2", "C1"], sorted(self._order()))
-
-    def _order(self) -> list[str]:
-        path = self.project / "ran"
-        order = path.read_text()
-        path.unlink()
-        return order.split()
+        self.assertEqual(["A1", "A2", "A3", "B1", "B2", "C1"], sorted(self.noted()))
 
 
 class DisplayTest(RunnerTestCase):

@@ -12,7 +12,8 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
-from tests.integration.runner.case import Ran, RunnerTestCase
+from tests.faults.process import processes_with
+from tests.integration.runner.case import WORKER, Ran, RunnerTestCase
 from tests.support.processes import python_beside_the_daemon
 
 PREAMBLE = "from orchestrator import Redis, ServicesMixin\n"
@@ -258,5 +259,5 @@ class ServicesTest(RunTestCase):
         with self.started() as running:
             self.wait_for_file("running")
             running.kill()
-            for pid in self.workers():
+            for pid in {*self.processes()} & {*processes_with(WORKER)}:
                 os.kill(pid, signal.SIGKILL)
