@@ -108,7 +108,7 @@ class FaultCase(unittest.TestCase):
         the class. A watchdog waits up to a minute for creates that were never answered; ci/faults
         waits with it, ci/test only for the usual time, once for the class.
         """
-        self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
+        self.seconds.append(self.daemon.await_gone(self.run_id, since=since))
         self.ended.extend((self.run_id, owner.session) for owner in owners)
 
     @classmethod
@@ -125,6 +125,6 @@ class FaultCase(unittest.TestCase):
 
     def assert_untouched(self, owner: OwnerProcess, *, containers: int = CONTAINERS) -> None:
         """The owner's network and containers are all there."""
-        left = self.daemon.left_of_session(owner.session)
+        left = self.daemon.left(owner.session, Label.SESSION)
         self.assertEqual(1, sum(name.startswith("network ") for name in left), left)
         self.assertEqual(containers, sum(name.startswith("container ") for name in left), left)

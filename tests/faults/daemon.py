@@ -10,8 +10,10 @@ from typing import Final
 import docker
 import docker.errors
 
-from orchestrator.engine import find_endpoint
+from orchestrator.engine import Endpoint, find_endpoint
 from orchestrator.engine.api import Label
+from orchestrator.sessions.identity import hold
+from orchestrator.sessions.reap import sweep_lock
 from tests.faults.image import build_image
 
 DEADLINE: Final = 180.0
@@ -36,27 +38,16 @@ class Daemon:
         with contextlib.suppress(docker.errors.NotFound):
             self.client.remove_image(reference, force=True)
 
-    def left(self, run: str) -> list[str]:
-        """Everything that carries a run's label, as ``kind name``."""
-        return [f"{kind} {name}" for kind, name, _id in self._of(f"{Label.RUN}={run}")]
+    def left(self, value: str, label: str = Label.RUN) -> list[str]:
+        """Everything that carries a run's label, or a session's, as ``kind name``."""
+        return [f"{kind} {name}" for kind, name, _id in self._of(f"{label}={value}")]
 
-    def left_of_session(self, session: str) -> list[str]:
-        """Everything that carries a session's label, as ``kind name``."""
-        return [f"{kind} {name}" for kind, name, _id in self._of(f"{Label.SESSION}={session}")]
-
-    def wait_until_nothing_left(self, run: str, *, since: float) -> float:
-        """Seconds from a moment until nothing was left of a run; AssertionError at the deadline."""
-        return self._wait(f"{Label.RUN}={run}", since=since)
-
-    def wait_until_session_gone(self, session: str) -> None:
-        """Wait until nothing is left of one session; AssertionError at the deadline."""
-        self._wait(f"{Label.SESSION}={session}", since=time.monotonic())
-
-    def _wait(self, label: str, *, since: float) -> float:
-        while next(self._of(label), None):
+    def await_gone(self, value: str, label: str = Label.RUN, *, since: float = 0.0) -> float:
+        """Seconds from a moment until nothing of it was left; AssertionError at the deadline."""
+        since = since or time.monotonic()
+        while next(self._of(f"{label}={value}"), None):
             if time.monotonic() - since > DEADLINE:
-                left = [f"{kind} {name}" for kind, name, _id in self._of(label)]
-                raise AssertionError(f"left behind after {DEADLINE:g} s: {', '.join(left)}")
+                raise AssertionError(f"left behind after {DEADLINE:g} s: {self.left(value, label)}")
             time.sleep(_POLL)
         return time.monotonic() - since
 
@@ -83,3 +74,17 @@ class Daemon:
             yield "volume", row["Name"], row["Name"]
         for row in self.client.images(filters=filters):
             yield "image", row["Id"], row["Id"]
+
+
+@contextlib.contextmanager
+def no_sweeps(url: str) -> Iterator[None]:
+    """Hold the lock that every sweep of this daemon takes, off what a test has planted."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        if lock := hold(sweep_lock(Endpoint(url=url))):
+            with lock:
+                yield
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError("another process sweeps all the time")
+        time.sleep(0.01)

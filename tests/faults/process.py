@@ -94,6 +94,10 @@ class OwnerProcess:
         """The pids of its watchdogs."""
         return processes_with(f"{Label.SESSION}={self.session}")
 
+    def await_watchdogs(self, *, seconds: float = DEADLINE) -> None:
+        """Wait until they have ended; AssertionError at the deadline."""
+        wait_until_no_process_with(f"{Label.SESSION}={self.session}", seconds=seconds)
+
     def close(self) -> None:
         """End it, if it still runs, and let go of its pipes."""
         if self._process.poll() is None:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Final
 
+from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
 
 # Opens a terminal (a session's leader gets it as the controlling one), then becomes the owner.
@@ -18,7 +19,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class EndingTest(FaultCase):
-    """The process gets to run its exit handlers."""
+    """The process gets to run its exit handlers, has handlers of its own, or children."""
 
     @repeated(20)
     def test_r01_r17_normal_exit(self) -> None:
@@ -55,10 +56,6 @@ class EndingTest(FaultCase):
         os.close(ours)
         self.assert_ends(owner, -signal.SIGHUP, since=owner.kill(0), at_once=True)
 
-
-class HandlerTest(FaultCase):
-    """Who else wants SIGTERM and SIGHUP."""
-
     @repeated(5)
     def test_r18_handler_that_ends_the_process(self) -> None:
         """R18 A program's own handler decides the status, and nothing is left."""
@@ -81,10 +78,6 @@ class HandlerTest(FaultCase):
         owner = self.started("after_asyncio")
         since = owner.kill(signal.SIGTERM)
         self.assert_ends(owner, -signal.SIGTERM, since=since, at_once=True)
-
-
-class ForkTest(FaultCase):
-    """Forked and multiprocessing children."""
 
     @repeated(20)
     def test_r07_children_that_end_do_not_reap(self) -> None:
@@ -112,7 +105,7 @@ class ForkTest(FaultCase):
         said = owner.expect("ready")
         self.assertNotEqual(parent, said["session"])
         os.kill(said["child"], signal.SIGKILL)
-        self.daemon.wait_until_session_gone(said["session"])
+        self.daemon.await_gone(said["session"], Label.SESSION)
         owner.session = parent
         self.assert_untouched(owner)
         since = owner.kill()

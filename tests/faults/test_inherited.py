@@ -10,7 +10,7 @@ from orchestrator.cli import main
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
 from tests.faults.daemon import DEADLINE
-from tests.faults.process import OwnerProcess, wait_until_no_process_with
+from tests.faults.process import OwnerProcess
 
 
 class InheritedTest(FaultCase):
@@ -55,7 +55,7 @@ class InheritedTest(FaultCase):
         while self._left() - theirs:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
-        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
+        owner.await_watchdogs()
         self.assertEqual(theirs, self._left())
         for row in self.daemon.client.containers(filters={"label": Label.RUN}, all=True):
             if row["Id"] in theirs:

@@ -8,12 +8,13 @@ import docker.errors
 
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
-from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import CUT, Proxy, answer, forbidding
 
 
-class CreateTest(FaultCase):
-    """A create call that nobody waits for any more still completes."""
+class ObstacleTest(FaultCase):
+    """Creates that nobody waits for, what is in the way, and what may not be listed."""
+
+    changes = ("VOLUME /data",)
 
     @repeated(50)
     def test_r08_killed_while_creating(self) -> None:
@@ -49,7 +50,7 @@ class CreateTest(FaultCase):
                 self.assertEqual(-number, owner.wait())
             proxy.wait_until_answered(b"/containers/create")
             for owner in owners:
-                wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
+                owner.await_watchdogs()
         self.assert_nothing_left(*owners, since=since)
 
     @repeated(20)
@@ -65,12 +66,6 @@ class CreateTest(FaultCase):
         since = owner.go()
         self.assertIn("this process is ending", owner.expect("refused")["message"])
         self.assert_ends(owner, 0, since=since)
-
-
-class ThingTest(FaultCase):
-    """Volumes, foreign endpoints, paused containers, restart policies, images."""
-
-    changes = ("VOLUME /data",)
 
     def _volumes_of(self, session: str) -> list[str]:
         """The anonymous volumes of a session's containers; those have no labels."""
@@ -104,16 +99,12 @@ class ThingTest(FaultCase):
         owner = self.started("things")
         volumes = self._volumes_of(owner.session)
         foreigner = self._foreigner(owner.session)
-        kinds = {name.split()[0] for name in self.daemon.left_of_session(owner.session)}
+        kinds = {name.split()[0] for name in self.daemon.left(owner.session, Label.SESSION)}
         self.assertEqual({"container", "network", "volume", "image"}, kinds)
         self.assert_nothing_left(owner, since=owner.kill())
         self._assert_no_volume(volumes)
         state = self.daemon.client.inspect_container(foreigner)["State"]
         self.assertEqual("running", state["Status"])
-
-
-class FilteredTest(FaultCase):
-    """What can be listed is removed."""
 
     def test_watchdog(self) -> None:
         """The watchdog removes what it may list, asked again, the rest by name, and ends."""
@@ -132,7 +123,7 @@ class FilteredTest(FaultCase):
         since = owner.kill()
         self.assert_nothing_left(owner, since=since)
         self.assertEqual([], failing)
-        wait_until_no_process_with(f"{Label.SESSION}={owner.session}", seconds=10)
+        owner.await_watchdogs(seconds=10)
 
     def test_exit_handler(self) -> None:
         """A process that ends loses one connection, may not list, and removes all by name."""

@@ -7,10 +7,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from orchestrator.engine.api import Label
 from orchestrator.services.tls import Tls
 from tests.faults.case import THOROUGH, FaultCase, repeated
-from tests.faults.process import wait_until_no_process_with
 from tests.faults.proxy import Proxy
 from tests.support.sshd import ssh_server
 
@@ -42,7 +40,7 @@ class RemoteTest(FaultCase):
         self.assert_nothing_left(*owners, since=since)
         for owner in owners:
             # Before the way to the daemon is closed: it would wait for that to come back.
-            wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
+            owner.await_watchdogs()
 
     @repeated(3)
     def test_tls(self) -> None:

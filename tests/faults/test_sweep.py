@@ -15,10 +15,9 @@ from typing import Any, ClassVar
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.case import FaultCase, repeated
-from tests.faults.daemon import Daemon
+from tests.faults.daemon import Daemon, no_sweeps
 from tests.faults.private_daemon import PrivateDaemon
-from tests.faults.process import ROOT, OwnerProcess, wait_until_no_process_with
-from tests.faults.quiet import no_sweeps
+from tests.faults.process import ROOT, OwnerProcess
 
 _NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _INITIAL = 0xEFFFFFFC  # the PID namespace that sees all others
@@ -40,7 +39,7 @@ class SweepTest(FaultCase):
     def _ends(self, owner: OwnerProcess) -> None:
         """It ends before its way to the daemon is closed, and so does its watchdog."""
         self.assert_ends(owner, 0, since=owner.go())
-        wait_until_no_process_with(f"{Label.SESSION}={owner.session}")
+        owner.await_watchdogs()
 
     def plant(self, owner: Identity | str, *, session: str | None = None) -> str:
         """Create a volume in somebody's name; the session it is in."""
@@ -91,9 +90,9 @@ class SweepTest(FaultCase):
         with no_sweeps(self.daemon.url):
             owner = self.started("normal")
             for session in dead:
-                self.assertNotEqual([], self.daemon.left_of_session(session))
+                self.assertNotEqual([], self.daemon.left(session, Label.SESSION))
         second = self.started("normal")
-        self.assertEqual([[], []], [self.daemon.left_of_session(session) for session in dead])
+        self.assertEqual([[], []], [self.daemon.left(session, Label.SESSION) for session in dead])
         owner.go()
         self._ends(second)
 

@@ -53,9 +53,7 @@ class UnittestTest(FaultCase):
     def setUp(self) -> None:
         """Write the user's file."""
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.folder / "test_shop.py").write_text(_SOURCE)
 
     def _run(self, *argv: str, place: str, action: str) -> subprocess.Popen[bytes]:
@@ -74,15 +72,10 @@ class UnittestTest(FaultCase):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
-        self.addCleanup(self._close, process)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
         return process
-
-    def _close(self, process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
     def _wait_for(self, process: subprocess.Popen[bytes], line: bytes) -> None:
         assert process.stdout is not None
@@ -99,7 +92,7 @@ class UnittestTest(FaultCase):
         since = since or time.monotonic()
         self.assertNotEqual(0, process.returncode, output)
         self.assertIn(process.returncode, statuses or (process.returncode,), output)
-        self.seconds.append(self.daemon.wait_until_nothing_left(self.run_id, since=since))
+        self.seconds.append(self.daemon.await_gone(self.run_id, since=since))
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> float:
         now = time.monotonic()

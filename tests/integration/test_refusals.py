@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from orchestrator.engine import find_endpoint
+from tests.faults.daemon import no_sweeps
 from tests.faults.proxy import CUT, Proxy, answer, good
-from tests.faults.quiet import no_sweeps
 from tests.support.processes import ProcessTestCase
 
 _SUITE = """

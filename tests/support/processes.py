@@ -43,9 +43,7 @@ class ProcessTestCase(unittest.TestCase):
     def setUp(self) -> None:
         """Make the folder and the run."""
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.run_id = str(uuid.uuid4())
         self.environ = {**os.environ, "ORCHESTRATOR_RUN": self.run_id}
         self.engine = connect(Settings.from_environment())

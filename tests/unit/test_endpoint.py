@@ -46,10 +46,8 @@ class EndpointTest(unittest.TestCase):
 
     def setUp(self) -> None:
         """Have a home of our own, without docker's configuration."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.home = Path(folder.name)
-        self.environ = {"HOME": folder.name}
+        self.home = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.environ = {"HOME": str(self.home)}
 
     def add_context(self, name: str, docker: object) -> None:
         """Write a docker context's metadata."""

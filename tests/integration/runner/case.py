@@ -59,9 +59,7 @@ class RunnerTestCase(unittest.TestCase):
 
     def setUp(self) -> None:
         """Make an empty project, and a mark by which its processes are known."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.project = Path(folder.name).resolve()
+        self.project = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
         self.tag = uuid.uuid4().hex
         self.addCleanup(self._check_nothing_runs)
 

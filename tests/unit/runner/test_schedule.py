@@ -138,9 +138,7 @@ class HistoryTest(unittest.TestCase):
 
     def setUp(self) -> None:
         """Have a folder."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.project = Path(folder.name)
+        self.project = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.folder = self.project / FOLDER
         self.history = History(self.project)
 
