@@ -19,7 +19,7 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import image_info
 from orchestrator.errors import EngineError, EngineUnavailableError, LockError, OrchestratorError
 from orchestrator.images import find_lock
-from orchestrator.images.failures import Failure, Retry, classify, exit_status
+from orchestrator.images.failures import Failure, classify, exit_status
 from orchestrator.images.lockfile import LockedImage, check_allowed, parse_lock
 from orchestrator.images.presence import find_image, in_place
 from orchestrator.images.pull import Display, Puller, megabytes
@@ -92,7 +92,7 @@ def pull(arguments: argparse.Namespace) -> int:
             engine=engine,
             settings=settings,
             display=Display(quiet=arguments.quiet),
-            retry=Retry(attempts=arguments.attempts),
+            attempts=arguments.attempts,
         )
         pulled = puller.pull_missing(images, found=found, platform=arguments.platform)
     if not arguments.quiet:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from orchestrator.engine.client import ClientPool
 
 _IN_MEMORY: Final = 8 << 20  # bytes; what is larger goes to disk
-_PIECE: Final = 1 << 20  # bytes
 _IS_FOLDER: Final = 1 << 31  # in the modes of Go, as these
 _IS_NO_FILE: Final = _IS_FOLDER | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 _KEEP_FOLDERS: Final = {"noOverwriteDirNonDir": "true"}
@@ -56,20 +55,18 @@ def pack_context(folder: Path, *, dockerfile: str, replaced: Mapping[str, bytes]
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     names = docker.utils.build.exclude_paths(str(folder), patterns, dockerfile=dockerfile)
-    tar: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
+    tar = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - the caller closes it
     try:
         with tarfile.open(fileobj=tar, mode="w") as archive:
             for name in sorted(set(names) - {""}):
                 _add(archive, folder, name, content=replaced.get(name))
         tar.seek(0)
-        digest = hashlib.sha256()
-        while piece := tar.read(_PIECE):
-            digest.update(piece)
+        digest = hashlib.file_digest(tar, "sha256").hexdigest()
         tar.seek(0)
     except BaseException:
         tar.close()
         raise
-    return BuildContext(tar=tar, digest=digest.hexdigest())
+    return BuildContext(tar=tar, digest=digest)
 
 
 def _add(archive: tarfile.TarFile, folder: Path, name: str, *, content: bytes | None) -> None:

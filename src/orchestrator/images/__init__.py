@@ -48,11 +48,8 @@ def ensure_image(
 
     When they are here, that is one question to the daemon. A pull is by digest, and is shown while
     it happens. What failed in this run is not tried again. Once ``stopping`` is set, a pull
-    under way is given up. Start the container from the returned ``id``: a tag may move.
-
-    Raises:
-        DigestMismatchError: The tag is here with other bytes, or other bytes came.
-        EngineError: It is missing and ``ORCHESTRATOR_PULL=never``, or the pull failed.
+    under way is given up. Other bytes under the tag, or from the registry, are a
+    DigestMismatchError. Start the container from the returned ``id``: a tag may move.
     """
     found = on_platform(engine, image, find_image(engine.images.find, image, settings=settings))
     if found.info is not None:

@@ -17,7 +17,7 @@ import posixpath
 import re
 import tarfile
 import zlib
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import (
     DigestMismatchError,
@@ -67,11 +67,8 @@ def save_images(
 ) -> int:
     """Write images into one file, compressed as its name ends; return its size.
 
-    The file appears when it is whole, never before.
-
-    Raises:
-        LockError: An image is not here, the lock has no digest of it that survives, or the file
-            cannot be written.
+    The file appears when it is whole, never before. It is a `LockError` when an image is not here,
+    the lock has no digest of it that survives, or the file cannot be written.
     """
     names = []
     for image in images:
@@ -97,21 +94,13 @@ def _have(engine: Engine, image: LockedImage, settings: Settings) -> ImageInfo:
         if presence.other:
             raise mismatch(image, presence.other)
         raise LockError(f"{name} is not on this machine. Run: python -m orchestrator pull")
-    if image.digest and presence.info.id not in _digests(image):
+    if image.digest and presence.info.id not in image.digests:
         raise LockError(
             f"{image.name}: images.lock knows {name} by the registry's digest alone, which an "
             "archive does not have. Note the digests of its platforms, then save again: "
             "python -m orchestrator lock"
         )
     return presence.info
-
-
-def _digests(image: LockedImage) -> set[str | None]:
-    """Every digest by which an entry names its image: of the index, the manifests, the configs."""
-    found = {image.digest}
-    for platform in image.platforms.values():
-        found |= {platform.config, platform.manifest}
-    return found - {None}
 
 
 @contextlib.contextmanager
@@ -131,10 +120,8 @@ def load_images(
 ) -> Sequence[LockedImage]:
     """Load an archive whose images are those of the lock; return the entries it has.
 
-    Raises:
-        LockError: The archive is damaged, or an image is not a locked one or may not be used.
-        DigestMismatchError: The daemon has something else than what is locked; that was undone.
-        EngineError: The daemon failed, or refused the archive.
+    It is a `LockError` when the archive is damaged, or an image is not a locked one or may not be
+    used; a `DigestMismatchError` when the daemon then has something else, which is undone.
     """
     with _open_archive(path) as source:
         listed = _listed(source, name=str(path))
@@ -200,7 +187,7 @@ def _entries(
     """By the digest of each image's config, the entries that lock it."""
     found = {}
     for image in listed:
-        its = [e for e in lock.entries.values() if not image.digests.isdisjoint(_digests(e))]
+        its = [e for e in lock.entries.values() if not image.digests.isdisjoint(e.digests)]
         if not its or image.tags - {entry.reference.tagged for entry in its}:
             raise _refusal(image, lock, name=name)
         found[image.config] = its
@@ -240,7 +227,8 @@ def _listed(source: _Source, *, name: str) -> Sequence[_Listed]:
         named = _named_by_layout(documents.get("index.json"))
         for item in documents["manifest.json"]:
             config = digests[posixpath.normpath(item["Config"])]
-            found.append(_Listed(config, _tags(item.get("RepoTags") or ()), named))
+            tags = {parse_reference(tag).tagged for tag in item.get("RepoTags") or ()}
+            found.append(_Listed(config, tags, named))
     except (LookupError, TypeError, AttributeError, InvalidReferenceError) as error:
         raise LockError(
             f"{name} is no whole archive of images: manifest.json is missing, or says what is not "
@@ -259,10 +247,6 @@ def _named_by_layout(index: Any) -> Mapping[str, str]:
     notes = [(each["digest"], each.get("annotations") or {}) for each in listed]
     named = {note[_CONTAINERD_NAME]: digest for digest, note in notes if _CONTAINERD_NAME in note}
     return {parse_reference(name).tagged: str(digest) for name, digest in named.items()}
-
-
-def _tags(names: Sequence[str]) -> set[str]:
-    return {parse_reference(name).tagged for name in names}
 
 
 def _members(source: _Source) -> Iterator[tuple[str, bytes]]:
@@ -316,22 +300,14 @@ def _exactly(source: _Source, size: int) -> Iterator[bytes]:
         yield piece
 
 
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class _Writable(Protocol):
-    def write(self, piece: bytes, /) -> int: ...
-
-
 class _Source:
     """An archive's stream. It fails with a LockError only, and at an absurd size.
 
     Whoever reads it sends it to a daemon, where any other error would be one of the connection.
     """
 
-    def __init__(self, stream: _Readable, *, path: Path, damage: type[Exception]) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, *, path: Path, damage: type[Exception]) -> None:
+        self._stream: IO[bytes] = stream
         self._path = path
         self._damage = damage
         self._left = _UNPACKED_ALWAYS + _UNPACKED * path.stat().st_size
@@ -368,7 +344,7 @@ def _open_archive(path: Path) -> Iterator[_Source]:
             raise LockError(f"{path} is empty")
         if not magic.startswith((_GZIP, _ZSTD)) and magic[_USTAR] != b"ustar":
             raise LockError(f"{path} is cut off, damaged or not a .tar, .tar.gz or .tar.zst")
-        stream: _Readable = file
+        stream: Any = file
         damage: type[Exception] = EOFError
         if magic.startswith(_GZIP):
             stream = stack.enter_context(gzip.GzipFile(fileobj=file))
@@ -383,7 +359,7 @@ def _unreadable(path: Path, error: OSError) -> LockError:
 
 
 @contextlib.contextmanager
-def _compressed(file: IO[bytes], *, name: str) -> Iterator[_Writable]:
+def _compressed(file: IO[bytes], *, name: str) -> Iterator[Any]:
     """Write to a file, compressed by the ending of its name: .gz, .tgz, .zst, .tzst, or not."""
     if name.endswith(_OTHERS):
         raise LockError(f"{name}: an archive is a .tar, .tar.gz or .tar.zst, by the name's ending")

@@ -22,8 +22,6 @@ import json
 import os
 import random
 import re
-import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -31,12 +29,14 @@ from orchestrator.errors import DigestMismatchError, EngineUnavailableError, Orc
 from orchestrator.files import private_folder
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable
 
     from orchestrator.settings import Settings
 
 T = TypeVar("T")
-_LONGEST_PAUSE: Final = 30.0  # seconds
+FIRST_PAUSE: Final = 1.0  # seconds; each is twice as long as the one before, 15 in all for five
+_LONGEST_PAUSE: Final = 30.0
 
 
 class Failure(enum.Enum):
@@ -128,44 +128,29 @@ def exit_status(failures: Iterable[Failure]) -> int:
     return kinds.pop().value if len(kinds) == 1 else int(bool(kinds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Retry:
-    """How many attempts, and the pauses between them in seconds: about 15 in all for five."""
-
-    attempts: int = 5
-
-    def pause(self, attempt: int) -> float:
-        """Seconds to wait after this failed attempt (from 1), with jitter."""
-        whole = min(2.0 ** (attempt - 1), _LONGEST_PAUSE)
-        return whole * random.uniform(0.75, 1.25)  # noqa: S311  # not for security
-
-
 def retrying(
     do: Callable[[], T],
     *,
-    retry: Retry,
     report: Callable[[str], None],
+    stopping: threading.Event,
+    attempts: int = 5,
     known: str = "",
-    stopping: threading.Event | None = None,
 ) -> T:
     """Call a function until it succeeds, fails for good or has no attempts left.
 
     ``report`` takes a line about each failure that is followed by another try, without ``known``,
     which says nothing new to its reader. Once ``stopping`` is set, the failure at hand is the last.
-
-    Raises:
-        OrchestratorError: The last failure.
     """
-    stopping = stopping or threading.Event()
     attempt = 1
     while True:
         try:
             return do()
         except OrchestratorError as error:
-            most = attempts_worth(error, most=retry.attempts)
+            most = attempts_worth(error, most=attempts)
             if attempt >= most:
                 raise
-            pause = retry.pause(attempt)
+            pause = min(FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
+            pause *= random.uniform(0.75, 1.25)  # noqa: S311  # not for security
             reason = str(error).removeprefix(known)
             report(f"{reason}; trying again in {pause:.1f} s ({attempt + 1} of {most})")
             if stopping.wait(pause):

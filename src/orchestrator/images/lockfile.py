@@ -63,6 +63,14 @@ class LockedImage:
         """The digest of the index."""
         return self.reference.digest
 
+    @property
+    def digests(self) -> set[str]:
+        """Every digest that proves it: of the index, and of each platform's manifest and config."""
+        found = [self.digest]
+        for platform in self.platforms.values():
+            found += [platform.config, platform.manifest]
+        return {digest for digest in found if digest}
+
     def on(self, platform: str, /) -> LockedPlatform | None:
         """The image for a platform; ``linux/arm64`` also finds ``linux/arm64/v8``."""
         if platform in self.platforms:
@@ -101,13 +109,10 @@ class LockFile:
 
 
 def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
-    """Find and read the lock file.
+    """Find and read the lock file; a `LockError` if it is missing where one is named, or malformed.
 
     ``ORCHESTRATOR_IMAGES_LOCK`` counts first, then ``images.lock`` in the working directory (or
     ``start``) and every folder above it, then the lock that comes with this package.
-
-    Raises:
-        LockError: It is missing where the variable points, or malformed.
     """
     named_by = None if settings.images_lock is None else "ORCHESTRATOR_IMAGES_LOCK"
     return read_lock(lock_path(settings, start=start), named_by=named_by)
@@ -173,12 +178,7 @@ def resolve_image(
 
     ``image`` is the name of an entry, a locked reference, or a reference with a digest; None takes
     the service's own entry, ``default``. ``ORCHESTRATOR_UNLOCKED=allow`` lets through what is not
-    locked.
-
-    Raises:
-        InvalidReferenceError: The reference cannot be read.
-        ImageNotLockedError: It is not locked; the message has the command that locks it.
-        LockError: It is not from a registry of ``ORCHESTRATOR_REGISTRIES``.
+    locked; else that is an `ImageNotLockedError`, whose message has the command that locks it.
     """
     found = _find(image, default=default, lock=lock, settings=settings)
     check_allowed([found], settings=settings)
@@ -189,19 +189,13 @@ def check_allowed(images: Iterable[LockedImage], *, settings: Settings) -> None:
     """Check that images come from a registry of ``ORCHESTRATOR_REGISTRIES``, locked or not.
 
     Whole parts of a name count: ``ghcr.io/acme`` does not let ``ghcr.io/acme-evil`` in. A mirror
-    changes nothing: what counts is the name an image is locked under.
-
-    Raises:
-        LockError: One is from elsewhere; the message names each.
+    changes nothing: what counts is the name an image is locked under. The LockError names each.
     """
     allowed = settings.registries
-    if not allowed:
-        return
+    beginnings = tuple(f"{part}/" for part in allowed)
     names = dict.fromkeys(image.reference.name for image in images)
-    foreign = [
-        name for name in names if not any(f"{name}/".startswith(f"{part}/") for part in allowed)
-    ]
-    if foreign:
+    foreign = [name for name in names if not f"{name}/".startswith(beginnings)]
+    if allowed and foreign:
         raise LockError(
             f"{', '.join(foreign)} {'is' if len(foreign) == 1 else 'are'} not from an allowed "
             f"registry: ORCHESTRATOR_REGISTRIES has {', '.join(allowed)}. "

@@ -107,11 +107,8 @@ def in_place(found: Presence, image: LockedImage) -> bool:
 
 def is_locked(info: ImageInfo, image: LockedImage) -> bool:
     """Whether an image has the locked bytes, judged by its id and digests, never by its tag."""
-    proofs = {image.digest}
-    for locked in image.platforms.values():
-        proofs |= {locked.config, locked.manifest}
-    digests = {digest.rpartition("@")[2] for digest in info.repo_digests}
-    return info.id in proofs or not proofs.isdisjoint(digests)
+    known = {info.id, *(digest.rpartition("@")[2] for digest in info.repo_digests)}
+    return not image.digests.isdisjoint(known)
 
 
 def own_platform() -> str:

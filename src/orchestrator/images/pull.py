@@ -20,7 +20,6 @@ from orchestrator.errors import (
 )
 from orchestrator.images.failures import (
     Failure,
-    Retry,
     classify,
     concerns_registry,
     failed_before,
@@ -53,12 +52,7 @@ def pull_missing(
     display: Display | None,
     stopping: threading.Event | None,
 ) -> ImageInfo:
-    """Pull an image that is not here, unless that has failed in this run.
-
-    Raises:
-        DigestMismatchError: Other bytes came.
-        EngineError: ``ORCHESTRATOR_PULL=never``, or the pull failed.
-    """
+    """Pull an image that is not here, unless that is forbidden, or has failed in this run."""
     if settings.pull == "never":
         on = f" for {platform}" if platform else ""
         raise EngineError(
@@ -112,7 +106,7 @@ class Puller:
     engine: Engine
     settings: Settings
     display: Display
-    retry: Retry = field(default_factory=Retry)
+    attempts: int = 5
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def pull_missing(
@@ -175,10 +169,10 @@ class Puller:
             try:
                 retrying(
                     pull,
-                    retry=self.retry,
                     report=lambda line: self.display.news(shown, line),
-                    known=f"The Docker daemon failed to pull {name}: ",
                     stopping=self.stopping,
+                    attempts=self.attempts,
+                    known=f"The Docker daemon failed to pull {name}: ",
                 )
             except EngineUnavailableError:
                 raise

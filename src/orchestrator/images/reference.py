@@ -93,10 +93,8 @@ def is_digest(text: object) -> bool:
 def parse_reference(text: str) -> Reference:
     """Read an image reference such as ``postgres:15-alpine`` and write it out in full.
 
-    A reference with neither tag nor digest means the tag ``latest``, as it does for Docker.
-
-    Raises:
-        InvalidReferenceError: It cannot be read; the message says which part is wrong.
+    A reference with neither tag nor digest means the tag ``latest``, as it does for Docker. The
+    InvalidReferenceError says which part is wrong.
     """
     if not isinstance(text, str):
         raise _invalid(text, "it is not text")
@@ -167,13 +165,8 @@ def mirrored(reference: Reference, *, settings: Settings) -> Reference:
 def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, str]) -> str:
     """Replace the image of every ``FROM`` and ``COPY --from`` in a Dockerfile.
 
-    Args:
-        text: The Dockerfile.
-        replace: Given an image as it is written there, says what to write instead.
-        args: Values for the ``ARG`` before the first ``FROM``.
-
-    Raises:
-        DeclarationError: An image is named by a variable without a value, or there is none.
+    ``args`` has values for the ``ARG`` before the first ``FROM``. It is a DeclarationError when an
+    image is named by a variable without a value, or there is none.
     """
     known: dict[str, str] = {}
     stages: set[str] = set()
@@ -187,7 +180,7 @@ def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, 
                 known[argument[1]] = value.strip("\"'")
         if found:
             image = _expanded(found["image"], known)
-            if not _is_stage(image, stages):
+            if image.lower() not in {"scratch", *stages} and not image.isdigit():
                 image = replace(image)
             if "stage" in found.groupdict():
                 begun = True
@@ -207,10 +200,6 @@ def _instructions(text: str) -> Iterator[tuple[str, bool]]:
         yield line, not goes_on and not remark
         if not remark and line.strip():
             goes_on = line.rstrip().endswith("\\")
-
-
-def _is_stage(image: str, stages: set[str]) -> bool:
-    return image.lower() in {"scratch", *stages} or image.isdigit()
 
 
 def _expanded(image: str, known: Mapping[str, str]) -> str:

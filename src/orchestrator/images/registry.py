@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import EngineError
-from orchestrator.images.failures import Failure, Retry, classify, retrying
+from orchestrator.images.failures import Failure, classify, retrying
 from orchestrator.images.lockfile import LockedImage, LockedPlatform
 from orchestrator.images.presence import own_platform
 from orchestrator.images.reference import is_digest, mirrored
@@ -106,9 +106,7 @@ class Registries:
 
         def one(image: LockedImage) -> LockedImage | EngineError:
             try:
-                return retrying(
-                    lambda: self._read(image), retry=Retry(), report=report, stopping=stopping
-                )
+                return retrying(lambda: self._read(image), report=report, stopping=stopping)
             except _NotAnImageError as error:
                 return error
             except EngineError as error:

@@ -2,8 +2,7 @@
 
 from unittest import mock
 
-from orchestrator.images import LockedImage, read_lock
-from orchestrator.images.failures import Retry
+from orchestrator.images import LockedImage, failures, read_lock
 from tests.support.image_case import ImageTestCase
 from tests.support.tiny_images import tiny_image
 
@@ -15,7 +14,7 @@ class LockTest(ImageTestCase):
         """Shorten the pauses."""
         super().setUp()
         self.path = self.folder / "images.lock"
-        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+        self.enterContext(mock.patch.object(failures, "FIRST_PAUSE", 0.01))
 
     def locked(self, name: str = "app") -> LockedImage:
         """The entry in the file."""

@@ -4,8 +4,7 @@ import json
 import threading
 from unittest import mock
 
-from orchestrator.images import LockedImage
-from orchestrator.images.failures import Retry
+from orchestrator.images import LockedImage, failures
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.image_case import ImageTestCase, Ran
 from tests.support.tiny_images import tiny_image
@@ -77,7 +76,7 @@ class PullFaultsTest(ImageTestCase):
         """Put a new proxy in front, and shorten the pauses."""
         super().setUp()
         self.proxy = self.enterContext(fault_proxy(self.registry.host))
-        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+        self.enterContext(mock.patch.object(failures, "FIRST_PAUSE", 0.01))
         self.lock_another()
 
     def lock_another(self) -> None:

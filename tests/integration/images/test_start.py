@@ -9,8 +9,7 @@ from unittest import mock
 
 from orchestrator import Container
 from orchestrator.errors import EngineError
-from orchestrator.images import LockedImage, ensure_image
-from orchestrator.images.failures import Retry
+from orchestrator.images import LockedImage, ensure_image, failures
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
 from tests.support.classes import LeakCheckedTestCase
@@ -79,11 +78,11 @@ import sys
 from orchestrator.engine import connect
 from orchestrator.errors import EngineError
 from orchestrator.images import LockedImage, ensure_image
-from orchestrator.images.failures import Retry
+from orchestrator.images import failures
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
 
-Retry.pause = lambda *_: 0.01
+failures.FIRST_PAUSE = 0.01
 settings = Settings(run=sys.argv[2])
 image = LockedImage(name=sys.argv[1], reference=parse_reference(sys.argv[1]))
 try:
@@ -99,7 +98,7 @@ class KnownFailuresTest(ImageTestCase):
     def setUp(self) -> None:
         """Have a run, and no pauses."""
         super().setUp()
-        self.enterContext(mock.patch.object(Retry, "pause", return_value=0.01))
+        self.enterContext(mock.patch.object(failures, "FIRST_PAUSE", 0.01))
         self.settings = Settings(run=uuid.uuid4().hex)
 
     def failing(self, image: str) -> tuple[str, int]:
