@@ -117,6 +117,16 @@ class Entry:
                 raise entry.error(f"is not supported{hint}")
         return self
 
+    def long(self, key: str) -> Entry:
+        """Its long form: what is no mapping is the value of this key."""
+        return self if isinstance(self.value, dict) else replace(self, value={key: self})
+
+    def by_name(self) -> Mapping[str, Entry]:
+        """Its entries by key; a list of names stands for keys with nothing in them."""
+        if isinstance(self.value, dict):
+            return self.value
+        return {it.text(): replace(it, value=None) for it in self.entries()}
+
     def entries(self) -> Sequence[Entry]:
         """Its entries; a single value is a list of one."""
         if self.value is None:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections import ChainMap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, did_you_mean
@@ -81,10 +81,7 @@ class Dependency:
 def dependencies(service: Entry) -> Mapping[str, Dependency]:
     """What a service waits for, by name."""
     found = {it.text().partition(":")[0]: Dependency(it) for it in service.entries_of("links")}
-    wanted = service.part("depends_on")
-    if not isinstance(wanted.value, dict):
-        return found | {it.text(): Dependency(it) for it in wanted.entries()}
-    for name, entry in wanted.value.items():
+    for name, entry in service.part("depends_on").by_name().items():
         entry.only("condition", "restart", "required")
         condition = entry.read("condition", Entry.text, STARTED)
         if condition not in CONDITIONS:
@@ -103,18 +100,13 @@ def _selected(top: Entry, wanted: Sequence[str] | None) -> Sequence[str]:
         if name not in known:
             hint = did_you_mean(name, known, otherwise="it has")
             raise services.error(f"has no service {name!r}{hint}")
-    todo = list(usual if wanted is None else wanted)
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
+    found = list(usual if wanted is None else wanted)
+    for name in found:  # which grows meanwhile
         for other, needed in dependencies(known[name]).items():
-            if other in usual or (other in known and needed.required):
-                todo.append(other)
-            elif needed.required:
+            if needed.required and other not in known:
                 raise needed.entry.error(f"names the service {other!r}, which is not in the file")
+            if other not in found and (needed.required or other in usual):
+                found.append(other)
     return [name for name in known if name in found]
 
 
@@ -192,12 +184,9 @@ def links(project: Project) -> Mapping[str, Sequence[str]]:
 def networks(service: Entry, project: Project, *, more: Sequence[str]) -> Extras:
     """The networks it stands on: the file's default one is that of the test class."""
     names = [*more, *service.read("container_name", lambda it: [_alias(it)], [])]
-    wanted = service.part("networks")
-    if not wanted.value:
+    found = service.part("networks").by_name()
+    if not found:
         return Extras(aliases=names)
-    found = wanted.value
-    if not isinstance(found, dict):
-        found = {it.text(): replace(it, value=None) for it in wanted.entries()}
     networks = []
     aliases: Sequence[str] = ()
     for key, entry in found.items():

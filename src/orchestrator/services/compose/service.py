@@ -189,10 +189,8 @@ def _image(service: Entry, project: Project) -> dict[str, Any]:
 
 
 def _build(entry: Entry) -> Build:
-    if not isinstance(entry.value, dict):
-        return Build(folder=entry.file())
     ignored = ("cache_from", "cache_to", "labels", "no_cache", "pull", "tags")
-    entry.only("context", "dockerfile", "args", "target", *ignored)
+    entry = entry.long("context").only("context", "dockerfile", "args", "target", *ignored)
     context = entry.get("context") or entry.replaced(".")
     if re.match(r"\w+://|git@", context.text()):
         raise context.error(f"is {context.text()!r}; expected a folder of this machine")
@@ -228,18 +226,14 @@ def _resolved(entry: Entry) -> dict[str, str]:
 
 def _environment(service: Entry) -> Mapping[str, str]:
     values: dict[str, str] = {}
-    for entry in service.entries_of("env_file"):
-        path, raw = entry, False
-        if isinstance(entry.value, dict):
-            path = entry.only("path", "required", "format").must("path")
-            if kind := entry.get("format"):
-                if kind.text() != "raw":
-                    raise kind.error(f"is {kind.text()!r}; expected 'raw', or none")
-                raw = True
-            if not entry.flag_of("required", usual=True) and not path.file().is_file():
-                continue
-        known = {**values, **entry.source.variables}
-        values.update(read_env_file(path.file(), known, raw=raw))
+    for it in service.entries_of("env_file"):
+        entry = it.long("path").only("path", "required", "format")
+        kind, path = entry.get("format"), entry.must("path").file()
+        if kind and kind.text() != "raw":
+            raise kind.error(f"is {kind.text()!r}; expected 'raw', or none")
+        if path.is_file() or entry.flag_of("required", usual=True):
+            known = {**values, **entry.source.variables}
+            values.update(read_env_file(path, known, raw=kind is not None))
     own = service.get("environment")
     if own is None:
         return values

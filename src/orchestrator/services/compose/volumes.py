@@ -151,9 +151,8 @@ class FileSystem:
 
     def _grant(self, kind: str, folder: str, entry: Entry) -> None:
         """Copy the file that a secret or a config is."""
-        if not isinstance(entry.value, dict):
-            entry = replace(entry, value={"source": entry})
-        source = entry.only("source", "target", "uid", "gid", "mode").must("source")
+        entry = entry.long("source").only("source", "target", "uid", "gid", "mode")
+        source = entry.must("source")
         target = posixpath.join(folder, entry.read("target", Entry.text, source.text()))
         user, group, *_ = [int(it) if it.isdecimal() else 0 for it in [*self._user, ""]]
         content = self._content_of(kind, source)
