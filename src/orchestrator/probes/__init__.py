@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,7 +18,7 @@ from orchestrator.errors import DeclarationError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from orchestrator.engine.api import ContainerState, ExecResult
@@ -129,8 +130,9 @@ class Http:
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        good = isinstance(self.path, str) and self.path.startswith("/")
-        _check(good, f"Http({self.path!r})", "a path such as '/health', without host and port")
+        good = isinstance(self.path, str) and re.fullmatch("/[!-~]*", self.path) is not None
+        expected = "a path such as '/health', in ASCII, without host and port"
+        _check(good, f"Http({self.path!r})", expected)
         _check(type(self.status) is int, f"Http(status={self.status!r})", "one such as 200")
         good = isinstance(self.timeout, (int, float)) and self.timeout > 0
         _check(good, f"Http(timeout={self.timeout!r})", "seconds, above 0")
@@ -155,8 +157,8 @@ class Exec:
     argv: Sequence[str]
 
     def __post_init__(self) -> None:
-        words = [] if isinstance(self.argv, (str, bytes)) else list(self.argv)
-        good = bool(words) and all(isinstance(word, str) for word in words)
+        good = isinstance(self.argv, Sequence) and not isinstance(self.argv, (str, bytes))
+        good = good and len(self.argv) > 0 and all(isinstance(word, str) for word in self.argv)
         _check(good, f"Exec({self.argv!r})", "a list of arguments such as ['pg_isready', '-q']")
 
     def check(self, target: Target) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from orchestrator.errors import DeclarationError
 from orchestrator.probes import All, Http, Tcp, is_probe
 from orchestrator.services import options
+from orchestrator.services.files import check_owner
 from orchestrator.services.hooks import address
 from orchestrator.services.service import Service
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _PORT: Final = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
 _HIGHEST_PORT: Final = 65535
 _CAPABILITY: Final = re.compile(r"[A-Z][A-Z_]*")
-_USER: Final = re.compile(r"[\w.:-]+")
 SOCKET: Final = "docker-socket"
 WORDS: Final = (SOCKET, "home", "root")
 _SOCKETS: Final = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
@@ -61,7 +61,7 @@ class Build:
     def __post_init__(self) -> None:
         check = functools.partial(options.check, self)
         folder, file = self.folder, self.dockerfile
-        check("folder", isinstance(folder, Path) or options.is_text(folder), "a folder")
+        check("folder", options.is_local_path(folder), "a folder")
         good = options.is_text(file) and not Path(file).is_absolute()
         check("dockerfile", good, "the Dockerfile's path in the folder")
         options.check_environment(self, "args", self.args)
@@ -105,8 +105,8 @@ class Container(Service):
                 "to build one from, such as build='docker/web'"
             )
         check = functools.partial(options.check, self)
-        good = self.build is None or isinstance(self.build, (Path, Build))
-        check("build", good or options.is_text(self.build), "a folder or a Build")
+        good = self.build is None or isinstance(self.build, Build)
+        check("build", good or options.is_local_path(self.build), "a folder or a Build")
         expected = "a list of container ports such as [8080]; `port` says where it is published"
         good = isinstance(self.ports, Sequence) and not isinstance(self.ports, (str, bytes))
         check("ports", good, expected)
@@ -116,8 +116,8 @@ class Container(Service):
         check("probe", good, "a probe such as orchestrator.probes.Http('/health')")
         _check_probed_ports(self.probe, ports)
         options.check_words(self, "entrypoint", self.entrypoint)
-        good = not isinstance(self.user, bool) and _USER.fullmatch(str(self.user)) is not None
-        check("user", good or self.user is None, "a name or an id")
+        if self.user is not None:
+            check_owner(self.user, "Container(user=…)")
         names = self.capabilities
         good = names is None or (options.is_words(names) and all(map(_CAPABILITY.fullmatch, names)))
         check("capabilities", good, "a list such as ['NET_ADMIN']")
@@ -214,8 +214,8 @@ def resolve_mounts(
         )
     found = {}
     for path, source in mounts.items():
-        good = isinstance(source, (str, Path)) and source and not set(":\0") & set(str(source))
-        if not good or not options.is_path(path) or ":" in path:
+        good = options.is_local_path(source) and options.is_path(path)
+        if not good or ":" in str(source) or ":" in path:
             raise DeclarationError(
                 f"Container(mounts=…) cannot mount {source!r} at {path!r}: expected a path of this "
                 "machine, and an absolute container path; neither may have a colon"
@@ -268,7 +268,7 @@ def allowed_path(source: str | Path, *, allow: Sequence[str | Path], option: str
 def check_allow(allow: object) -> None:
     """Raise DeclarationError unless it is a list of absolute paths and known words."""
     good = isinstance(allow, (list, tuple)) and all(
-        isinstance(word, (str, Path)) and (word in WORDS or Path(word).is_absolute())
+        options.is_local_path(word) and (word in WORDS or Path(word).is_absolute())
         for word in allow
     )
     if not good:

@@ -6,7 +6,6 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import DeclarationError, EngineError, ServiceError
@@ -14,6 +13,7 @@ from orchestrator.services import options
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from orchestrator.engine.api import Copy
     from orchestrator.services.hooks import Runtime
@@ -50,7 +50,7 @@ class File:
     owner: int | str = 0
 
     def __post_init__(self) -> None:
-        good = isinstance(self.content, (bytes, str, Path))
+        good = isinstance(self.content, bytes) or options.is_local_path(self.content)
         options.check(self, "content", good, "bytes, or the path of a file")
         check_mode(self.mode, "File(mode=…)")
         check_owner(self.owner, "File(owner=…)")
@@ -77,7 +77,7 @@ def check_files(service: object, files: object, *, mounted: Collection[str]) -> 
     good = isinstance(files, Mapping) and all(
         options.is_path(path)
         and not path.endswith("/")
-        and isinstance(content, (str, Path, bytes, File))
+        and (isinstance(content, (bytes, File)) or options.is_local_path(content))
         for path, content in files.items()
     )
     expected = "a mapping of absolute container path to host path, bytes or File(…)"
@@ -189,9 +189,7 @@ def write(
     _check_path(running, "write_file", path)
     check_mode(mode, "write_file(mode=…)")
     check_owner(owner, "write_file(owner=…)")
-    if not isinstance(content, (str, bytes)):
-        raise DeclarationError(f"write_file() cannot write {content!r}: expected text or bytes")
-    data = content.encode() if isinstance(content, str) else content
+    data = options.in_utf8(content, "what write_file() writes")
     engine, container = running.engine, running.container
     try:
         if not _is_in_memory(running, path, mounted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -16,6 +17,8 @@ from orchestrator.errors import DeclarationError, InvalidReferenceError
 Scope = Literal["class", "test", "process", "run"]
 
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MOST: Final = 1 << 63  # bytes that an engine can count
+_UNFIT: Final = re.compile("[\\0\ud800-\udfff]")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _IDENTIFIER: Final = 64
 _ALIAS: Final = re.compile(r"[A-Za-z0-9_]{1,63}")  # Docker's pattern, DNS's limit for a label
@@ -64,9 +67,11 @@ def check_environment(service: object, option: str, values: object) -> None:
         if not isinstance(value, str):
             instead = "leave it out" if value is None else f"expected text, such as {str(value)!r}"
             raise DeclarationError(f"{place} cannot set {name} to {value!r}: {instead}")
+        if not is_text(value, empty=True):
+            raise DeclarationError(f"{place} cannot set {name}: expected UTF-8 without NUL")
 
 
-def check_exec(argv: object, *, workdir: object, env: object, stdin: object) -> None:
+def check_exec(argv: object, *, workdir: object, env: object) -> None:
     """Raise DeclarationError for an argument of `Service.exec` that cannot be used."""
     if not is_words(argv) or not argv:
         raise DeclarationError(
@@ -79,10 +84,17 @@ def check_exec(argv: object, *, workdir: object, env: object, stdin: object) -> 
             "container"
         )
     check_environment("exec", "env", {} if env is None else env)
-    if not isinstance(stdin, (str, bytes, type(None))):
-        raise DeclarationError(
-            f"exec(stdin=…) cannot be {type(stdin).__name__}: expected text or bytes"
-        )
+
+
+def in_utf8(content: object, place: str) -> bytes:
+    """Text or bytes, as bytes; DeclarationError for what is neither."""
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        with contextlib.suppress(UnicodeEncodeError):
+            return content.encode()
+    shown = "such text" if isinstance(content, str) else type(content).__name__
+    raise DeclarationError(f"{place} cannot be {shown}: expected text in UTF-8, or bytes")
 
 
 def check_image(service: object, image: str | None) -> None:
@@ -105,15 +117,15 @@ def check_image(service: object, image: str | None) -> None:
 
 def in_bytes(size: object) -> int:
     """A number of bytes, or text such as ``"512m"``, in bytes; -1 for anything else."""
-    if isinstance(size, str):
-        match = _SIZE.fullmatch(size.strip())
-        return int(float(match[1]) * _UNITS[match[2].lower()]) if match else -1
-    return size if isinstance(size, int) and not isinstance(size, bool) else -1
+    number: float = size if type(size) is int else -1
+    if isinstance(size, str) and (match := _SIZE.fullmatch(size.strip())):
+        number = float(match[1]) * _UNITS[match[2].lower()]
+    return int(number) if number < _MOST else -1
 
 
 def is_path(value: object) -> bool:
     """Whether a value is an absolute path in a container."""
-    return isinstance(value, str) and value.startswith("/") and "\0" not in value
+    return is_text(value) and value.startswith("/")
 
 
 def check_words(service: object, option: str, value: object) -> None:
@@ -121,9 +133,9 @@ def check_words(service: object, option: str, value: object) -> None:
     check(service, option, value is None or is_words(value), "a list of arguments")
 
 
-def is_text(value: object) -> bool:
-    """Whether a value is text, and not empty."""
-    return isinstance(value, str) and value != ""
+def is_text(value: object, *, empty: bool = False) -> TypeGuard[str]:
+    """Whether a value is text that a program can be given: UTF-8 without NUL, and not empty."""
+    return isinstance(value, str) and (empty or value != "") and not _UNFIT.search(value)
 
 
 def is_words(value: object) -> TypeGuard[Sequence[str]]:
@@ -131,14 +143,22 @@ def is_words(value: object) -> TypeGuard[Sequence[str]]:
     return (
         isinstance(value, Sequence)
         and not isinstance(value, (str, bytes))
-        and all(isinstance(word, str) for word in value)
+        and all(is_text(word, empty=True) for word in value)
     )
+
+
+def is_local_path(value: object) -> TypeGuard[str | Path]:
+    """Whether a value can be a path of this machine, where names need not be UTF-8."""
+    try:
+        return isinstance(value, (str, Path)) and b"\0" not in (os.fsencode(value) or b"\0")
+    except UnicodeEncodeError:
+        return False
 
 
 def is_paths(value: object) -> TypeGuard[Sequence[str | Path]]:
     """Whether a value is a list of paths of this machine."""
     good = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return good and all(is_text(it) or isinstance(it, Path) for it in value)  # type: ignore[attr-defined]
+    return good and all(map(is_local_path, value))  # type: ignore[call-overload]
 
 
 def is_positive(value: object) -> bool:
@@ -178,7 +198,7 @@ def check_identifier(service: object, option: str, value: object) -> None:
 
 def is_identifier(value: object) -> bool:
     """Whether a value can name something on a server."""
-    return isinstance(value, str) and 0 < len(value.encode()) < _IDENTIFIER and "\0" not in value
+    return is_text(value) and len(value.encode()) < _IDENTIFIER
 
 
 def read_file(service: object, option: str, file: str | Path) -> bytes:
@@ -197,8 +217,7 @@ def read_file(service: object, option: str, file: str | Path) -> bytes:
 
 def check_password(service: object, password: str | None) -> None:
     """Raise DeclarationError unless a password can be given to a server."""
-    good = password is None or (is_text(password) and "\0" not in password)
-    if not good:  # the value itself stays out of the message
+    if password is not None and not is_text(password):  # it stays out of the message itself
         raise DeclarationError(
             f"{type(service).__name__}(password=…) cannot be used: expected text without NUL"
         )

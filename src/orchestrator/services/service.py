@@ -154,7 +154,7 @@ class Service(Hooks):
             DeclarationError: An argument cannot be used.
             EngineError: It could not be run, or did not end in time.
         """
-        options.check_exec(argv, workdir=workdir, env=env, stdin=stdin)
+        options.check_exec(argv, workdir=workdir, env=env)
         if user is not None:
             files.check_owner(user, "exec(user=…)")
         return self.running.engine.exec(
@@ -163,7 +163,7 @@ class Service(Hooks):
             user="" if user is None else str(user),
             workdir=workdir,
             env=env,
-            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+            stdin=None if stdin is None else options.in_utf8(stdin, "exec(stdin=…)"),
         )
 
     def read_file(self, path: str) -> bytes:
@@ -286,8 +286,10 @@ class Service(Hooks):
                 f"{type(self).__name__}(log_to=…) cannot be used with scope='run', where another "
                 "process has the server: ORCHESTRATOR_LOGS keeps its log"
             )
-        good = not isinstance(self.depends_on, str) and isinstance(self.depends_on, Sequence)
-        check("depends_on", good, "a list of services of this class")
+        needs = self.depends_on
+        good = isinstance(needs, Sequence) and not isinstance(needs, str)
+        good = good and all(isinstance(it, (str, Service)) for it in needs)
+        check("depends_on", good, "a list of services of this class, or of their names")
         options.normalise(
             self,
             memory=None if self.memory is None else memory,

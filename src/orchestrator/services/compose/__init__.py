@@ -10,7 +10,7 @@ from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.container import check_allow
 from orchestrator.services.hooks import enter_alone, leave_alone
 from orchestrator.services.once import locked_property
-from orchestrator.services.options import Scope, is_positive, is_words
+from orchestrator.services.options import Scope, is_local_path, is_positive, is_words
 
 if TYPE_CHECKING:
     from orchestrator.services.container import Container
@@ -58,7 +58,7 @@ class Compose:
     ) -> None:
         some = services is None or (is_words(services) and len(services) > 0)
         for name, value, good, expected in (
-            ("file", file, isinstance(file, (str, Path)) and str(file), "the path of a file"),
+            ("file", file, is_local_path(file), "the path of a file"),
             ("services", services, some, "a list of names"),
             ("scope", scope, scope in get_args(Scope), ", ".join(get_args(Scope))),
             ("startup_timeout", startup_timeout, is_positive(startup_timeout), "seconds, above 0"),

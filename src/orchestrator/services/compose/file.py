@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from orchestrator.errors import DeclarationError, did_you_mean
 from orchestrator.services.once import driver
-from orchestrator.services.options import in_bytes
+from orchestrator.services.options import in_bytes, is_text
 from orchestrator.variables import VariableError, expand
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _WORDS: Final = {
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9][0-9a-zA-Z_.+-]*")
 _LARGEST: Final = 256 << 10  # bytes of a file, which take a second to read
 _MOST: Final = 20_000  # entries, each counted as often as aliases repeat it
-_UNFIT: Final = re.compile("[\\0\ud800-\udfff]")
 _FLAGS: Final = {
     **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "0"), False),
@@ -147,7 +146,7 @@ class Entry:
                 value = expand(value, self.source.variables)
             except VariableError as error:
                 raise self.error(f"cannot be filled in: {error}") from None
-            if _UNFIT.search(value):
+            if not is_text(value, empty=True):
                 raise self.error("has a character in it that no file name or command may have")
             return value
         if isinstance(value, bool):

@@ -136,15 +136,15 @@ class PostgresServer(Service):
             options.check_identifier(self, option, getattr(self, option))
         for option in ("databases", "extensions", "roles"):
             names = getattr(self, option)
-            if option == "roles" and self._superuser in names:
-                raise DeclarationError(
-                    f"Postgres(roles=…) cannot have {self._superuser!r}: that is the superuser"
-                )
             if option == "databases" and isinstance(names, Mapping):
                 names = list(names)
             good = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
             good = good and all(map(options.is_identifier, names)) and len(set(names)) == len(names)
             options.check(self, option, good, "a list of different names of 1 to 63 bytes")
+        if self._superuser in self.roles:
+            raise DeclarationError(
+                f"Postgres(roles=…) cannot have {self._superuser!r}: that is the superuser"
+            )
         if self.scope == "run" and self.username == self._superuser:
             raise DeclarationError(
                 f"Postgres(username={self.username!r}) cannot be used with scope='run', where the "
@@ -331,7 +331,7 @@ class PostgresServer(Service):
             isinstance(name, str)
             and _SETTING.fullmatch(name)
             and isinstance(value, (str, int, float))
-            and "\0" not in str(value)
+            and options.is_text(str(value), empty=True)
             for name, value in self.settings.items()
         )
         options.check(self, "settings", good, "a mapping of a setting's name to its value")
@@ -342,11 +342,8 @@ class PostgresServer(Service):
                 )
 
     def _check_init(self) -> None:
-        good = isinstance(self.init, Sequence) and not isinstance(self.init, (str, bytes))
-        good = good and all(
-            isinstance(file, (str, Path)) and str(file).endswith(_INIT_SUFFIXES)
-            for file in self.init
-        )
+        good = options.is_paths(self.init)
+        good = good and all(str(file).endswith(_INIT_SUFFIXES) for file in self.init)
         expected = f"a list of files whose names end in {', '.join(_INIT_SUFFIXES)}"
         options.check(self, "init", good, expected)
 

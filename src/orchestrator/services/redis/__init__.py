@@ -135,7 +135,7 @@ class Redis(Service):
 
     def _check_users(self) -> None:
         good = isinstance(self.users, Mapping) and all(
-            isinstance(name, str) and _USER.fullmatch(name) and isinstance(rules, str)
+            isinstance(name, str) and _USER.fullmatch(name) and options.is_text(rules, empty=True)
             for name, rules in self.users.items()
         )
         options.check(self, "users", good, "a mapping of a name to ACL rules")
@@ -414,9 +414,11 @@ class Redis(Service):
 
 def _is_setting(item: tuple[object, object]) -> bool:
     name, value = item
-    good = isinstance(name, str) and _SETTING.fullmatch(name) is not None
+    if not isinstance(name, str) or not isinstance(value, (str, int, float)):
+        return False
+    good = _SETTING.fullmatch(name) is not None and options.is_text(str(value), empty=True)
     with contextlib.suppress(ValueError):  # a quote that does not end
-        return good and isinstance(value, (str, int, float)) and "\0" not in "".join(_words(value))
+        return good and len(_words(value)) > 0
     return False
 
 
