@@ -8,6 +8,7 @@ import tempfile
 import time
 import unittest
 import uuid
+from collections.abc import Callable
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +67,13 @@ class EngineContractTest(unittest.TestCase):
     def status(self, container: str) -> str:
         """The container's state in a word."""
         return getattr(self.engine.container(container), "status", "gone")
+
+    def behind(self, instead: Callable[[str], bytes | None]) -> Engine:
+        """The engine, with other answers."""
+        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
+        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
+        self.addCleanup(engine.close)
+        return engine
 
     def test_a_container_is_running_until_it_is_killed(self) -> None:
         """State follows the container's life; removals at once all succeed, and wait for it."""
@@ -135,9 +143,7 @@ class EngineContractTest(unittest.TestCase):
         said = b'{"Id": "1", "Warnings": ["No swap limit\\u0007 support"]}'
         there = r"POST \S+/containers/create"
         instead = lambda line: good(said) if re.match(there, line) else None  # noqa: E731
-        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
-        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
-        self.addCleanup(engine.close)
+        engine = self.behind(instead)
         with self.assertWarnsRegex(EngineWarning, r"No swap limit\\x07 support$") as caught:
             engine.create_container(ContainerSpec(name="never", image="x", labels={}))
         self.assertNotIn("never", str(caught.warning))
@@ -149,9 +155,7 @@ class EngineContractTest(unittest.TestCase):
         refusals = [answer(400, 'invalid IP address in add-host: "host-gateway"')]
         there = r"POST \S+/containers/create"
         instead = lambda line: refusals.pop() if refusals and re.match(there, line) else None  # noqa: E731
-        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
-        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
-        self.addCleanup(engine.close)
+        engine = self.behind(instead)
         spec = ContainerSpec(
             name=f"contract-{uuid.uuid4().hex[:12]}",
             image=self.image,
@@ -170,9 +174,7 @@ class EngineContractTest(unittest.TestCase):
         """The gateway that it knows is in a network of its own."""
         about = {"Version": "26.1.5", "ApiVersion": "1.40", "Components": [{"Name": "rootlesskit"}]}
         instead = lambda line: good(json.dumps(about).encode()) if "/version" in line else None  # noqa: E731
-        proxy = self.enterContext(Proxy(self.engine.endpoint.url, instead=instead))
-        engine = connect(Settings(), endpoint=Endpoint(url=proxy.url))
-        self.addCleanup(engine.close)
+        engine = self.behind(instead)
         self.assertEqual(own_address("198.51.100.1"), engine.test_process)
 
 

@@ -1,16 +1,15 @@
 """Whose it is: labels are inherited by images, and by containers and images made from those."""
 
-import contextlib
 import io
 import json
 import time
 import uuid
 
-from orchestrator.cli import main
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
 from tests.faults.daemon import DEADLINE
 from tests.faults.process import OwnerProcess
+from tests.support.processes import run_command
 
 
 class InheritedTest(FaultCase):
@@ -67,15 +66,10 @@ class InheritedTest(FaultCase):
         """The watchdog takes what has its own name, ``reap --all`` no more; ``ps`` shows none."""
         owner = self.started("wait", containers=2, build=True)
         theirs = self._made_from(owner)
-        shown = {thing["id"] for thing in json.loads(self._command("ps", "--json"))}
+        shown = {thing["id"] for thing in json.loads(run_command("ps", "--json").out)}
         self.assertEqual(set(), shown & theirs)
         owner.kill()
         self._assert_only(theirs, owner)
-        report = json.loads(self._command("reap", "--json", "--all", "--run", self.run_id))
+        report = json.loads(run_command("reap", "--json", "--all", "--run", self.run_id).out)
         self.assertEqual([], report["removed"])
         self._assert_only(theirs, owner)
-
-    def _command(self, *argv: str) -> str:
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            main(argv)
-        return out.getvalue()

@@ -1,22 +1,20 @@
 """Reap and ps, on what is planted on a daemon in somebody's name."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import unittest
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 from unittest import mock
 
-from orchestrator.cli import main
 from orchestrator.engine.api import Label
 from orchestrator.sessions.identity import Identity, this_process
 from tests.faults.daemon import Daemon
 from tests.faults.private_daemon import PrivateDaemon
 from tests.faults.proxy import Proxy, forbidding
+from tests.support.processes import Ran, run_command
 
 
 class CommandsTest(unittest.TestCase):
@@ -61,25 +59,9 @@ class CommandsTest(unittest.TestCase):
         self.daemon.client.create_volume(name, labels={Label.NAME: name, **marks})
         return name
 
-    def command(self, *argv: str) -> tuple[int, str, str]:
-        """Run a command: its exit status, stdout and stderr."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = main(argv)
-            except SystemExit as leave:
-                status = int(leave.code or 0)
-        return status, out.getvalue(), err.getvalue()
-
-    def reap(self, *argv: str) -> tuple[int, str, str]:
+    def reap(self, *argv: str) -> Ran:
         """Reap among this run's things."""
-        return self.command("reap", "--run", self.run_id, *argv)
-
-    def reap_json(self, *argv: str) -> dict[str, Any]:
-        """Reap among this run's things; the report."""
-        _status, out, _err = self.reap("--json", *argv)
-        report: dict[str, Any] = json.loads(out)
-        return report
+        return run_command("reap", "--run", self.run_id, *argv)
 
     def left(self) -> list[str]:
         """The names of what this run still has."""
@@ -92,7 +74,7 @@ class CommandsTest(unittest.TestCase):
         session = str(uuid.uuid4())
         mine = {Label.SESSION: session, Label.SERVICE: "db"}
         names = [self.plant(self.alive, **mine), self.plant(self.dead)]
-        status, out, err = self.command("ps")
+        status, out, err = run_command("ps")
         self.assertEqual((0, ""), (status, err))
         head, *lines = out.splitlines()
         rows = {name: next(line for line in lines if name in line) for name in names}
@@ -143,8 +125,8 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(0, status)
         self.assertIn(half, out)
         self.assertCountEqual(whole, self.left())
-        self.assertIn("abababababab  shop.CheckoutTest  db       5m", self.command("snapshots")[1])
-        self.assertEqual((0, "removed 1 snapshot\n", ""), self.command("snapshots", "--clear"))
+        self.assertIn("abababababab  shop.CheckoutTest  db       5m", run_command("snapshots")[1])
+        self.assertEqual((0, "removed 1 snapshot\n", ""), run_command("snapshots", "--clear"))
         self.assertEqual([], self.left())
         kept(data())
         self.reap("--all")
@@ -158,7 +140,7 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(1, status)
         self.assertIn(f"kept volume {name} ", out)
         self.assertIn("its owner is alive", out)
-        self.assertEqual(1, self.command("reap", "--session", session)[0])
+        self.assertEqual(1, run_command("reap", "--session", session)[0])
         self.assertEqual([name], self.left())
         self.assertEqual(0, self.reap("--all")[0])
         self.assertEqual([], self.left())
@@ -169,13 +151,13 @@ class CommandsTest(unittest.TestCase):
         self.plant(self.dead, **{Label.SESSION: first})
         self.plant(self.dead, **{Label.SESSION: second})
         third = self.plant(self.dead, **{Label.SESSION: f"{second[:8]}-another"})
-        self.assertEqual(0, self.command("reap", "--session", first[:8])[0])
-        status, _out, err = self.command("reap", "--session", second[:8])
+        self.assertEqual(0, run_command("reap", "--session", first[:8])[0])
+        status, _out, err = run_command("reap", "--session", second[:8])
         self.assertEqual(2, status)
         self.assertRegex(err, f"(?s)ambiguous.*{second}")
-        self.assertEqual(0, self.command("reap", "--session", second)[0])
+        self.assertEqual(0, run_command("reap", "--session", second)[0])
         self.assertEqual([third], self.left())
-        gone = self.command("reap", "--session", first)  # no error: it may be gone already
+        gone = run_command("reap", "--session", first)  # no error: it may be gone already
         self.assertEqual((0, "nothing to remove\n", ""), gone)
 
     def test_older_than(self) -> None:
@@ -185,7 +167,7 @@ class CommandsTest(unittest.TestCase):
         young = self.plant(self.dead, **{Label.CREATED: (now - timedelta(hours=1)).isoformat()})
         ageless = self.plant(self.dead, **{Label.CREATED: "yesterday"})
         self.assertIn(old, self.left())
-        report = self.reap_json("--older-than", "2h")
+        report = json.loads(self.reap("--json", "--older-than", "2h").out)
         [thing] = report["removed"]
         found = thing["name"], thing["kind"], thing["owner"], thing["class"], thing["run"]
         self.assertEqual((old, "volume", "dead", "shop.CheckoutTest", self.run_id), found)
@@ -222,8 +204,8 @@ class CommandsTest(unittest.TestCase):
         proxy = self.enterContext(Proxy(self.daemon.url, instead=forbidding("GET /volumes")))
         with mock.patch.dict("os.environ", {"DOCKER_HOST": proxy.url}):
             status, out, err = self.reap()
-            self.assertIn("not known which volumes there are: ", self.command("ps")[2])
-            findings = json.loads(self.command("doctor", "--json")[1])
+            self.assertIn("not known which volumes there are: ", run_command("ps")[2])
+            findings = json.loads(run_command("doctor", "--json")[1])
         self.assertEqual(1, status)
         self.assertIn(f"removed network {network} ", out)
         self.assertIn("not known which volumes there are: ", err)

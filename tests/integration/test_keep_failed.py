@@ -14,13 +14,13 @@ from pathlib import Path
 from unittest import mock
 
 from orchestrator import Container, Postgres, Redis, ServicesMixin
-from orchestrator.cli import main
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
 from orchestrator.probes import LogLine
 from orchestrator.sessions import inventory, reap, remove_session
 from orchestrator.settings import Settings
 from tests.support.classes import left_of_this_process, problems, run_class
+from tests.support.processes import run_command
 
 SLEEP = ["sleep", "600"]
 ALL = ["container kept", "network kept", "volume kept"]
@@ -58,7 +58,7 @@ class KeepFailedTest(unittest.TestCase):
     def tearDown(self) -> None:
         """Remove what is kept of this test's class."""
         for thing in inventory(self.engine, labelled={Label.CLASS: self.test_class}).things:
-            self.command("reap", "--session", thing.session)
+            run_command("reap", "--session", thing.session)
         self.assertEqual([], self.kept())
         super().tearDown()
 
@@ -76,13 +76,6 @@ class KeepFailedTest(unittest.TestCase):
         """Kinds of what is there of this test's class, each with a word when it is kept."""
         found = inventory(self.engine, labelled={Label.CLASS: self.test_class}).things
         return sorted(f"{it.kind}{' kept' if it.kept else ''}" for it in found)
-
-    def command(self, *argv: str) -> str:
-        """What a command prints."""
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            main(list(argv))
-        return out.getvalue()
 
     def run_quietly(self, cls: type[unittest.TestCase]) -> tuple[str, str]:
         """The failures of a class, and what else was printed."""
@@ -105,9 +98,9 @@ class KeepFailedTest(unittest.TestCase):
         self.assertEqual([], remove_session(self.engine, box.session))  # as a watchdog does it
         reap(self.engine)  # as a sweep does it
         self.assertEqual(ALL, self.kept())
-        [row] = [line for line in self.command("ps").splitlines() if box.id[:12] in line]
+        [row] = [line for line in run_command("ps").out.splitlines() if box.id[:12] in line]
         self.assertIn("running, kept", row)
-        self.assertRegex(self.command("doctor"), f"kept until `reap`.*{self.test_class}")
+        self.assertRegex(run_command("doctor").out, f"kept until `reap`.*{self.test_class}")
         self.assertEqual(("", ""), self.run_quietly(self.failing(test_it=passes)))
         self.assertEqual([], self.kept())
 
@@ -151,16 +144,12 @@ class KeepFailedTest(unittest.TestCase):
             ("secured", "ping", "PONG"),
         ):
             [command] = re.findall(rf"  {alias}: (docker exec) -it (.*);", text)
+            argv = shlex.split(" -i ".join(command))
             asked = subprocess.run(
-                shlex.split(" -i ".join(command)),
-                check=False,
-                input=question,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+                argv, check=False, input=question, capture_output=True, text=True
             )
             with self.subTest(alias):
-                self.assertIn(answer, asked.stdout)
+                self.assertIn(answer, asked.stdout, asked.stderr)
 
     def test_every_runner(self) -> None:
         """What failed is there when the process has ended, and the commands are in its output."""
@@ -173,14 +162,10 @@ class KeepFailedTest(unittest.TestCase):
             ("pytest", "-p", "no:cacheprovider", "-rN", "test_kept.py"),
         ):
             with self.subTest(argv):
+                command = [sys.executable, "-m", *argv]
                 ran = subprocess.run(
-                    [sys.executable, "-m", *argv],
-                    cwd=folder,
-                    check=False,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
+                    command, cwd=folder, check=False, capture_output=True, text=True
                 )
-                self.assertEqual(1, ran.returncode, ran.stdout)
-                self.assertEqual(1, ran.stdout.count("docker exec -it"), ran.stdout)
+                self.assertEqual(1, ran.returncode, ran)
+                self.assertEqual(1, (ran.stdout + ran.stderr).count("docker exec -it"), ran)
                 self.assertEqual(ALL, self.kept())

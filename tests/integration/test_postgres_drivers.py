@@ -1,4 +1,4 @@
-"""Postgres: every driver and every way to connect ends in the test's own state."""
+"""Postgres: every driver ends in the test's own state; several databases, roles, extensions."""
 
 import asyncio
 import configparser
@@ -13,10 +13,12 @@ import psycopg
 import psycopg2
 import sqlalchemy
 import tortoise
+from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import Postgres, ServicesMixin
-from orchestrator.errors import MissingDriverError
+from orchestrator.errors import DeclarationError, MissingDriverError
+from orchestrator.services.options import masked
 
 WHERE = "select current_user || ' ' || current_database() || ' ' || current_schema()"
 
@@ -111,13 +113,36 @@ DRIVERS: dict[str, Callable[[str], object]] = {
 }
 
 
+BOOKS = MetaData()
+Table("books", BOOKS, Column("id", Integer, primary_key=True))
+
+
+def make_orders(engine: sqlalchemy.Engine) -> None:
+    """A table that a role may read."""
+    with engine.begin() as connection:
+        connection.execute(text("create table orders as select 1 as id"))
+        connection.execute(text("grant select on orders to reader"))
+
+
+async def make_reports(engine: sqlalchemy.ext.asyncio.AsyncEngine) -> None:
+    """A migration that is a coroutine function."""
+    async with engine.begin() as connection:
+        await connection.execute(text("create table reports as select 2 as id"))
+
+
 class DriversTest(ServicesMixin, unittest.TestCase):
     """A server for each isolation; the URL leads each driver to the test's state."""
 
     schema = Postgres(
         roles=["app"], databases=["other"], extensions=["pg_trgm"], settings={"search_path": PATH}
     )
-    database = Postgres(isolation="database", username="owner", roles=["app"])
+    database = Postgres(
+        migrate=make_orders,
+        databases={"reports": make_reports, "the audit": None, "books": BOOKS},
+        username="owner",
+        roles=["app", "reader"],
+        extensions=["pg_trgm", "uuid-ossp"],
+    )
     none = Postgres(isolation="none", database="shop", tls=True)
 
     @classmethod
@@ -258,3 +283,56 @@ class DriversTest(ServicesMixin, unittest.TestCase):
             connection.execute("grant select on t to app")
         with self.schema.as_role("app").connect() as connection:
             self.assertEqual((3,), connection.execute("select id from t").fetchone())
+
+    def test_each_database_has_its_own_migration(self) -> None:
+        """A function, a coroutine function, a MetaData, or none at all."""
+        with self.database.engine.connect() as connection:
+            self.assertEqual(1, connection.scalar(text("select id from orders")))
+        with self.database.in_database("reports").engine.connect() as connection:
+            self.assertEqual(2, connection.scalar(text("select id from reports")))
+        with self.database.in_database("books").connect() as connection:
+            connection.execute("select id from books")
+        with self.database.in_database("the audit").connect() as connection:
+            self.assertEqual((None,), connection.execute("select to_regclass('orders')").fetchone())
+
+    def test_each_database_is_isolated(self) -> None:
+        """What one test does to any of them, the next does not see."""
+        for _ in range(2):
+            with type(self).database.isolated("test_one-1") as one:
+                for name in ("reports", "the audit"):
+                    self.assertIs(one.in_database(name).engine, one.in_database(name).engine)
+                    with one.in_database(name).engine.begin() as connection:
+                        connection.execute(text("create table mine(id int)"))
+
+    def test_a_role_may_do_what_it_was_granted(self) -> None:
+        """It reads, and does not write."""
+        with self.database.as_role("reader").connect() as connection:
+            self.assertEqual((1,), connection.execute("select id from orders").fetchone())
+            with self.assertRaises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("delete from orders")
+
+    def test_a_roles_password_is_secret(self) -> None:
+        """It is masked wherever the service's own is."""
+        password = self.database.as_role("reader").password or "?"
+        self.assertEqual("it is ***", masked(f"it is {password}", self.database.secrets()))
+        self.assertNotIn(password, self.database.logs())
+
+    def test_extensions_are_in_every_database(self) -> None:
+        """Without a schema's name before them."""
+        for handle in (self.database, self.database.in_database("reports")):
+            with handle.connect() as connection:
+                connection.execute("select similarity('a', 'b'), uuid_generate_v4()")
+
+    def test_what_is_not_declared_is_told(self) -> None:
+        """The error lists what there is."""
+        with self.assertRaisesRegex(DeclarationError, "no role 'boss'; it has 'app', 'reader'"):
+            self.database.as_role("boss")
+        with self.assertRaisesRegex(DeclarationError, "no other database 'nope'; it has 'reports'"):
+            self.database.in_database("nope")
+
+    def test_the_classs_handle_has_relatives_too(self) -> None:
+        """For setUpClass."""
+        handle = type(self).database.in_database("reports").as_role("app")
+        with handle.connect() as connection:
+            row = connection.execute("select current_database(), current_user").fetchone()
+        self.assertEqual(("reports", "app"), row)

@@ -56,7 +56,7 @@ _TESTS: Final[Mapping[str, Sequence[str]]] = {
         "tests.integration.test_container_security.ContainerSecurityTest",
     ],
     "webhook": ["tests.examples.test_webhook"],
-    "builds": ["tests.integration.test_build.BuildTest"],
+    "builds": ["tests.integration.test_container.BuildTest"],
     "Compose": ["tests.integration.test_compose.ComposeTest"],
     "diagnosis": ["tests.integration.test_diagnosis.ContainerProblemTest"],
     "`kill -9`": ["tests.faults.test_sudden_death.SuddenDeathTest.test_r06_sigkill"],

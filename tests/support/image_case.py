@@ -1,17 +1,14 @@
 """What tests of the image supply begin with: an engine, registries, images that go away again."""
 
 import contextlib
-import io
 import os
 import tempfile
 import unittest
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from orchestrator.cli import main
 from orchestrator.engine import connect
 from orchestrator.engine.docker import Engine
 from orchestrator.images import LockedImage, LockedPlatform, parse_reference
@@ -93,26 +90,3 @@ class ImageTestCase(unittest.TestCase):
         path = self.folder / "images.lock"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
-
-    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> "Ran":
-        """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, env or {}),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            status = main(list(argv))
-        return Ran(status, out.getvalue(), err.getvalue())
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-    def __repr__(self) -> str:
-        return f"status {self.status}\n{self.out}{self.err}"

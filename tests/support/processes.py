@@ -1,5 +1,7 @@
 """Running a user's test file in a process of its own, and watching the daemon meanwhile."""
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -9,10 +11,12 @@ import textwrap
 import time
 import unittest
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from unittest import mock
 
+from orchestrator.cli import main
 from orchestrator.engine import connect
 from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
@@ -20,6 +24,29 @@ from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
 
 DEADLINE: Final = 180.0  # a busy machine takes a minute for what takes seconds
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_command(*argv: str, env: Mapping[str, str] | None = None) -> Ran:
+    """Run one of our commands in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, env or {}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            status = main(argv)
+        except SystemExit as leave:
+            status = int(leave.code or 0)
+    return Ran(status, out.getvalue(), err.getvalue())
 
 
 def python_beside_the_daemon(*argv: str, folder: Path, run: str, name: str) -> Sequence[str]:

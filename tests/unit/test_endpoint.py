@@ -1,13 +1,11 @@
 """Where the daemon is, and from where its published ports are reached."""
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import unittest
 import unittest.mock
-from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.engine.endpoint import (
@@ -29,16 +27,6 @@ Iface Destination Gateway  Flags RefCnt Use Metric Mask     MTU Window IRTT
 eth0  00000000    01001EAC 0003  0      0   0      00000000 0   0      0
 eth0  00001EAC    00000000 0001  0      0   0      0000FFFF 0   0      0
 """
-
-
-@contextlib.contextmanager
-def routing_table(text: str) -> Iterator[None]:
-    """Have another table of routes than this machine's."""
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(text)
-        file.flush()
-        with unittest.mock.patch("orchestrator.engine.endpoint._ROUTES", Path(file.name)):
-            yield
 
 
 class EndpointTest(unittest.TestCase):
@@ -171,7 +159,9 @@ class PublishedAddressTest(unittest.TestCase):
     def test_a_container_beside_its_daemon_uses_the_bridge(self) -> None:
         """The bridge's address is not one of ours, so the daemon's loopback is not either."""
         self.be_in_container(inside=True)
-        with routing_table(TABLE):
+        table = Path(self.enterContext(tempfile.TemporaryDirectory())) / "route"
+        table.write_text(TABLE)
+        with unittest.mock.patch("orchestrator.engine.endpoint._ROUTES", table):
             found = published_address(HERE, bridge=lambda: ELSEWHERE, host="docker.example")
         self.assertEqual(PublishedAddress(host="docker.example", bind_address="172.30.0.1"), found)
 

@@ -13,11 +13,7 @@ from typing import Any
 
 from orchestrator import Postgres, Services
 from orchestrator.errors import MissingDriverError
-from orchestrator.services.once import (
-    ProcessLock,
-    driver,
-    locked_property,
-)
+from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.postgres import setup
 
 
@@ -82,15 +78,6 @@ class ProcessLockTest(unittest.TestCase):
 
 class MissingTest(unittest.TestCase):
     """The error is a command that mends it."""
-
-    def test_what_an_extra_brings_is_installed_by_the_extra(self) -> None:
-        """So that its version fits."""
-        gone = {"redis": None}
-        with (
-            unittest.mock.patch.dict(sys.modules, gone),
-            self.assertRaisesRegex(MissingDriverError, r"install 'unittest-orchestrator\[redis\]'"),
-        ):
-            driver("redis", extra="redis")
 
     def test_what_a_class_cannot_do_without_is_told_before_it_starts(self) -> None:
         """With the attribute; a Postgres of which only the URL is used needs no driver."""

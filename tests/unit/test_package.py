@@ -1,8 +1,6 @@
 """The package as a whole: its import, names and settings; and its README tells the truth."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import re
 import subprocess
@@ -24,9 +22,9 @@ from orchestrator import (
     ServicesMixin,
     cli,
 )
-from orchestrator.cli import main
 from orchestrator.errors import DeclarationError, SettingsError
 from orchestrator.settings import Settings
+from tests.support.processes import run_command
 
 _DECLARATIONS = """
     import unittest
@@ -139,15 +137,9 @@ class DidYouMeanTest(unittest.TestCase):
     def test_commands(self) -> None:
         """An unknown command is named with the nearest, or with all there are."""
         for command, expected in (("pul", "did you mean 'pull'?"), ("x", "there are doctor, load")):
-            err = io.StringIO()
-            with (
-                self.subTest(command),
-                contextlib.redirect_stderr(err),
-                self.assertRaises(SystemExit) as ended,
-            ):
-                main([command])
-            self.assertEqual(2, ended.exception.code)
-            self.assertIn(f"there is no command '{command}'; {expected}", err.getvalue())
+            status, _, err = run_command(command)
+            self.assertEqual(2, status)
+            self.assertIn(f"there is no command '{command}'; {expected}", err)
 
 
 BAD = {
@@ -253,6 +245,4 @@ class ReadmeTest(unittest.TestCase):
         """It is the installed distribution's, for programs and on the command line."""
         expected = metadata.version("unittest-orchestrator")
         self.assertEqual(expected, orchestrator.__version__)
-        with contextlib.redirect_stdout(io.StringIO()) as out, self.assertRaises(SystemExit):
-            main(["--version"])
-        self.assertEqual(f"orchestrator {expected}\n", out.getvalue())
+        self.assertEqual((0, f"orchestrator {expected}\n", ""), run_command("--version"))

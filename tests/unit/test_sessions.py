@@ -1,4 +1,4 @@
-"""Sessions without a daemon: who owns what, what carries whose name, and the gate of creates."""
+"""Sessions without a daemon: who owns what, and what carries whose name."""
 
 import argparse
 import dataclasses
@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import unittest
 import uuid
 from datetime import UTC, datetime
@@ -18,33 +17,17 @@ from orchestrator.cli.inventory import seconds
 from orchestrator.engine import Endpoint
 from orchestrator.sessions.bare.watchdog import Messages
 from orchestrator.sessions.identity import Identity, Liveness, liveness, process_start, this_process
-from orchestrator.sessions.session import Gate, Session
+from orchestrator.sessions.session import Session
 
 
 class IdentityTest(unittest.TestCase):
-    """What goes into the owner label."""
+    """What goes into the owner label; only a proof counts as dead."""
 
     def test_round_trip(self) -> None:
         """A label reads back as the identity it was made from, also with a later version's keys."""
         me = this_process()
         label = me.to_label().replace("{", '{"later":[1],', 1)
         self.assertEqual(me, Identity.from_label(label))
-
-    def test_malformed(self) -> None:
-        """Whatever is not an owner label is refused in words."""
-        good = this_process().to_label()
-        for label, message in (
-            ("", "not JSON"),
-            ("{", "not JSON"),
-            ("[" * 100_000, "not JSON"),
-            ("null", "not a JSON object"),
-            ("{}", "'boot'"),
-            (good.replace('"pid":', '"pid":-'), "'pid'"),
-            (good.replace(f'"pid":{os.getpid()}', '"pid":true'), "'pid'"),
-            (good.replace(f'"pid":{os.getpid()}', f'"pid":"{os.getpid()}"'), "'pid'"),
-        ):
-            with self.subTest(label=label[:40]), self.assertRaisesRegex(ValueError, message):
-                Identity.from_label(label)
 
     def test_zombie_has_ended(self) -> None:
         """A process that has ended and was not waited for has no start time any more."""
@@ -62,10 +45,6 @@ class IdentityTest(unittest.TestCase):
         child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
         self.assertIsNotNone(process_start(child.pid))
         child.communicate(b"\n")
-
-
-class LivenessTest(unittest.TestCase):
-    """Only a proof counts as dead."""
 
     def test_judgements(self) -> None:
         """Same boot, namespace, pid, start: alive; another start, boot: dead; others unknown."""
@@ -124,30 +103,6 @@ class SessionTest(unittest.TestCase):
         self.assertTrue(names[0].endswith("-db"))
 
 
-class GateTest(unittest.TestCase):
-    """Whoever is in may finish; nobody else gets in."""
-
-    def test_waits_for_other_threads(self) -> None:
-        """It lets nobody in, and is empty when the creates of all threads are over."""
-        gate, entered, go = Gate(), threading.Event(), threading.Event()
-
-        def create() -> None:
-            with gate.passing():
-                entered.set()
-                go.wait()
-
-        thread = threading.Thread(target=create)
-        thread.start()
-        entered.wait()
-        gate.close()
-        with gate.passing() as is_open:
-            self.assertFalse(is_open)
-        self.assertFalse(gate.wait_until_empty(seconds=0.01))
-        go.set()
-        self.assertTrue(gate.wait_until_empty(seconds=30))
-        thread.join()
-
-
 _ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
 
 
@@ -191,18 +146,8 @@ class AgeTest(unittest.TestCase):
 
     def test_ages(self) -> None:
         """Units and their combinations are seconds; anything else is named and refused."""
-        for text, expected in (
-            ("0", 0),
-            ("90", 90),
-            ("30m", 1800),
-            ("1.5h", 5400),
-            ("1d1h", 90000),
-        ):
-            with self.subTest(text=text):
-                self.assertEqual(expected, seconds(text))
+        ages = {"0": 0, "90": 90, "30m": 1800, "1.5h": 5400, "1d1h": 90000}
+        self.assertEqual([*ages.values()], [seconds(text) for text in ages])
         for text in ("", "h", "2 h", "-1h", "2w", "1e3", "nan", "1.2.3h", "\u0661h"):
-            with (
-                self.subTest(text=text),
-                self.assertRaisesRegex(argparse.ArgumentTypeError, "not an age"),
-            ):
+            with self.assertRaisesRegex(argparse.ArgumentTypeError, "not an age"):
                 seconds(text)

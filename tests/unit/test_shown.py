@@ -49,11 +49,7 @@ class ErrorsTest(unittest.TestCase):
         self.assertEqual(told, str(error))
         self.assertEqual("a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n", error.logs)
 
-
-class PrintableTest(unittest.TestCase):
-    """`printable`."""
-
-    def test_text(self) -> None:
+    def test_printable(self) -> None:
         """Lines, tabs, colours and every script stay; what controls a terminal is shown."""
         for expected, text in (
             ("tab\tline\nñ 日本 👨‍👩‍👧", "tab\tline\nñ 日本 👨‍👩‍👧"),
@@ -126,34 +122,23 @@ class PageTest(unittest.TestCase):
         self.assertNotRegex(path.read_text(), "<script|src=|href=|url\\(|@import")
 
 
-WITH_PASSWORD = (
-    "postgresql://test:{}@127.0.0.1:5432/test",
-    "host=localhost user=test password={} dbname=test",
-    "alter role test password '{}'",
-    '{{"user": "test", "password": "{}"}}',
-    "POSTGRES_PASSWORD: {}",
-)
-WITH_WORD = (
-    'FATAL:  password authentication failed for user "test"',
-    'relation "test" does not exist',
-    "postgresql://test@127.0.0.1:5432/test",
-)
-
-
 class MaskTest(unittest.TestCase):
     """What is random or long is hidden wherever it stands; an ordinary word is not."""
 
     def test_a_word_is_hidden_where_passwords_stand(self) -> None:
-        """In URLs, and after a key that says what it is."""
-        for text in WITH_PASSWORD:
-            with self.subTest(text):
-                self.assertEqual(text.format("***"), masked(text.format("test"), ["test"]))
-
-    def test_a_word_is_shown_where_it_is_only_a_word(self) -> None:
-        """A log in which every `test` is missing helps nobody."""
-        for text in WITH_WORD:
-            with self.subTest(text):
-                self.assertEqual(text, masked(text, ["test"]))
+        """In URLs, and after a key that says what it is; a log without any `test` helps nobody."""
+        for shown in (
+            "postgresql://test:***@127.0.0.1:5432/test",
+            "host=localhost user=test password=*** dbname=test",
+            "alter role test password '***'",
+            '{"user": "test", "password": "***"}',
+            "POSTGRES_PASSWORD: ***",
+            'FATAL:  password authentication failed for user "test"',
+            'relation "test" does not exist',
+            "postgresql://test@127.0.0.1:5432/test",
+        ):
+            with self.subTest(shown):
+                self.assertEqual(shown, masked(shown.replace("***", "test"), ["test"]))
         text = "postgresql://test:5432@localhost:5432/test"
         self.assertEqual("postgresql://test:***@localhost:5432/test", masked(text, ["5432"]))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from orchestrator.images import LockedImage, ensure_image
 from orchestrator.settings import Settings
-from tests.support.image_case import ImageTestCase, Ran
+from tests.support.image_case import ImageTestCase
+from tests.support.processes import Ran, run_command
 from tests.support.tiny_images import tiny_image
 
 NEVER = Settings(pull="never")
@@ -27,7 +28,7 @@ class ArchiveTestCase(ImageTestCase):
             for name in ("first", "second")
         ]
         self.lock = self.write_lock(*self.images)
-        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, run_command("pull").status)
 
     def forget_images(self) -> None:
         """Remove the images from the daemon."""
@@ -38,7 +39,7 @@ class ArchiveTestCase(ImageTestCase):
 
     def save(self, name: str = "images.tar", *names: str) -> Path:
         """Save and forget."""
-        ran = self.command("save", name, *names)
+        ran = run_command("save", name, *names)
         self.assertEqual(0, ran.status, ran)
         self.forget_images()
         return self.folder / name
@@ -76,7 +77,7 @@ class RoundTripTest(ArchiveTestCase):
         for name in ("a.tar", "a.tar.gz", "a.tar.zst"):
             with self.subTest(name):
                 self.save(name)
-                ran = self.command("load", name)
+                ran = run_command("load", name)
                 self.assertEqual(0, ran.status, ran)
                 for image in self.images:
                     self.assertIn(f"{image.reference.familiar}: loaded and verified", ran.out)
@@ -90,7 +91,7 @@ class RoundTripTest(ArchiveTestCase):
         names = [image.reference.tagged for image in self.images]
         Path("raw.tar").write_bytes(b"".join(self.engine.images.save(names)))
         self.forget_images()
-        self.assertEqual(0, self.command("load", "raw.tar").status)
+        self.assertEqual(0, run_command("load", "raw.tar").status)
         self.assert_usable()
 
     def test_lock_without_platforms(self) -> None:
@@ -98,21 +99,21 @@ class RoundTripTest(ArchiveTestCase):
         archive = self.save()
         pattern = "(first|second)[: ].*the digests .* orchestrator lock"
         self.write_lock(*self.images, platforms=False)
-        self.assert_refused(6, pattern, self.command("load", archive.name))
-        self.assertEqual(0, self.command("pull").status)
-        ran = self.command("save", "again.tar")
+        self.assert_refused(6, pattern, run_command("load", archive.name))
+        self.assertEqual(0, run_command("pull").status)
+        ran = run_command("save", "again.tar")
         self.assertEqual(1, ran.status, ran)
         self.assertRegex(ran.err, pattern)
-        self.assertEqual(0, self.command("lock").status)
+        self.assertEqual(0, run_command("lock").status)
         self.save("again.tar")
-        self.assertEqual(0, self.command("load", "again.tar").status)
+        self.assertEqual(0, run_command("load", "again.tar").status)
 
     def test_some(self) -> None:
         """Named entries are saved alone, by their bytes; load says what else the lock has."""
         first, second = self.images
         self.engine.images.tag(self.config(first), as_reference=second.reference.tagged)
         self.save("some.tar", "second")
-        ran = self.command("load", "some.tar")
+        ran = run_command("load", "some.tar")
         self.assertEqual(5, ran.status, ran)
         self.assertIn("not in the archive: first", ran.err)
         found = self.engine.images.find(second.reference.tagged)
@@ -131,19 +132,18 @@ class RefusalTest(ArchiveTestCase):
             (("load", "pipe"), 1, "pipe cannot be read: it is not a file"),
             (("save", "images.zip"), 1, "images.zip: an archive is a .tar, .tar.gz or .tar.zst"),
             (("save", "a.tar", "nobody"), 2, "no entry 'nobody'"),
+            (("load", "-"), 2, ""),
         ):
             with self.subTest(argv):
-                ran = self.command(*argv)
+                ran = run_command(*argv)
                 self.assertEqual(status, ran.status, ran)
                 self.assertIn(pattern, ran.err)
         self.forget_images()
-        self.assertIn("orchestrator pull", self.command("save", "a.tar").err)
+        self.assertIn("orchestrator pull", run_command("save", "a.tar").err)
         self.assertEqual("before", Path("a.tar").read_text())
         self.assertEqual(
             ["a.tar", "images.lock", "pipe"], sorted(path.name for path in self.folder.iterdir())
         )
-        with self.assertRaises(SystemExit):
-            self.command("load", "-")
 
     def test_damage(self) -> None:
         """One cut off anywhere, or none at all, is refused; the whole one loads afterwards."""
@@ -159,10 +159,10 @@ class RefusalTest(ArchiveTestCase):
         ):
             with self.subTest(len(content)):
                 archive.write_bytes(content)
-                ran = self.command("load", "images.tar")
+                ran = run_command("load", "images.tar")
                 self.assert_refused(1, "empty|cut off|no whole|damaged", ran)
         archive.write_bytes(whole)
-        self.assertEqual(0, self.command("load", "images.tar").status)
+        self.assertEqual(0, run_command("load", "images.tar").status)
         self.assert_usable()
 
     def test_for_another_lock(self) -> None:
@@ -176,11 +176,11 @@ class RefusalTest(ArchiveTestCase):
         ):
             with self.subTest(pattern):
                 self.write_lock(*locked)
-                self.assert_refused(6, pattern, self.command("load", "images.tar"))
+                self.assert_refused(6, pattern, run_command("load", "images.tar"))
         foreign = {"ORCHESTRATOR_REGISTRIES": first.reference.name}
         pattern = f"{second.reference.name} is not from an allowed registry"
         self.write_lock(*self.images)
-        self.assert_refused(1, pattern, self.command("load", "images.tar", env=foreign))
+        self.assert_refused(1, pattern, run_command("load", "images.tar", env=foreign))
 
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -217,8 +217,8 @@ class HostileTest(ImageTestCase):
         self.image = self.push(name="app")
         self.tag = self.image.reference.tagged
         self.write_lock(self.image)
-        self.assertEqual(0, self.command("pull").status)
-        self.assertEqual(0, self.command("save", "good.tar").status)
+        self.assertEqual(0, run_command("pull").status)
+        self.assertEqual(0, run_command("save", "good.tar").status)
         self.good = read(Path("good.tar").read_bytes())
         for name in (self.tag, self.image.reference.pinned):
             self.engine.images.remove(name)
@@ -266,7 +266,7 @@ class HostileTest(ImageTestCase):
         for name, members in self.attacks():
             with self.subTest(name):
                 Path("x.tar").write_bytes(written(members))
-                ran = self.command("load", "x.tar")
+                ran = run_command("load", "x.tar")
                 self.assertIn(ran.status, (1, 6), ran)
                 self.assertRegex(ran.err, r"orchestrator load: \S*\s?.*x\.tar")
                 self.assertIsNone(self.engine.images.find(self.evil.config))
@@ -289,7 +289,7 @@ class HostileTest(ImageTestCase):
         for tagged in (False, True):
             if tagged:
                 self.engine.images.tag(self.evil.config, as_reference=self.tag)
-            ran = self.command("load", "x.tar")
+            ran = run_command("load", "x.tar")
             self.assertEqual(6, ran.status, ran)
             self.assertIn("that was put back", ran.err)
             here = self.engine.images.find(self.tag)

@@ -15,6 +15,7 @@ from orchestrator.engine.api import Label
 from orchestrator.sessions import Thing, remove_things
 from orchestrator.sessions.identity import this_process
 from tests.support.image_case import ImageTestCase
+from tests.support.processes import run_command
 from tests.support.small_daemon import SmallDaemon, small_daemon
 from tests.support.tiny_images import tiny_image
 
@@ -35,7 +36,7 @@ class DoctorTest(ImageTestCase):
 
     def assert_finds(self, about: str, text: str, mend: str, **env: str) -> None:
         """Exactly one thing is wrong: what, and the command that mends it."""
-        ran = self.command("doctor", "--json", env=env)
+        ran = run_command("doctor", "--json", env=env)
         self.assertEqual(1, ran.status, ran)
         [wrong] = [found for found in json.loads(ran.out) if found["mend"]]
         self.assertEqual(about, wrong["about"])
@@ -45,8 +46,8 @@ class DoctorTest(ImageTestCase):
     def test_healthy(self) -> None:
         """When all is well each check says so, and the status is 0."""
         self.write_lock(self.push())
-        self.command("pull")
-        ran = self.command("doctor")
+        run_command("pull")
+        ran = run_command("doctor")
         self.assertEqual(0, ran.status, ran)
         for text in ("ok    daemon   Docker ", "ok    disk", "ok    lock", "all here, with the"):
             self.assertIn(text, ran.out)
@@ -115,16 +116,16 @@ class PrivateDaemonTest(ImageTestCase):
         """Too little room: doctor says so, pull ends with status 7, and works with more room."""
         large = self.push(tiny_image(content=os.urandom(24_000_000)))
         self.write_lock(large)
-        ran = self.command("doctor", env=self.small.env)
+        ran = run_command("doctor", env=self.small.env)
         self.assertEqual(1, ran.status, ran)
         self.assertRegex(ran.out, r"WRONG disk .* GB free in .*; at least .* are needed")
         self.assertIn("docker system df", ran.out)
-        ran = self.command("pull", env=self.small.env)
+        ran = run_command("pull", env=self.small.env)
         self.assertEqual(7, ran.status, ran)
         self.assertIn("no space left on device", ran.err)
         self.assertIn("Make room", ran.err)
         self.small.resize("200m")
-        self.assertEqual(0, self.command("pull", env=self.small.env).status)
+        self.assertEqual(0, run_command("pull", env=self.small.env).status)
 
     def test_leftovers(self) -> None:
         """What a dead process left is counted, with the command that removes it."""
@@ -134,7 +135,7 @@ class PrivateDaemonTest(ImageTestCase):
         endpoint = Endpoint(url=self.small.daemon.url)
         with contextlib.closing(connect(self.settings, endpoint=endpoint)) as engine:
             network = engine.create_network("left", labels=marks)
-            ran = self.command("doctor", env=self.small.env)
+            ran = run_command("doctor", env=self.small.env)
             remove_things(engine, [Thing("network", network, "left")], seconds=5)
         self.assertEqual(1, ran.status, ran)
         self.assertIn("WRONG leftover 1 containers, networks or volumes of dead", ran.out)

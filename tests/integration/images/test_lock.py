@@ -4,6 +4,7 @@ from unittest import mock
 
 from orchestrator.images import LockedImage, failures, read_lock
 from tests.support.image_case import ImageTestCase
+from tests.support.processes import run_command
 from tests.support.tiny_images import tiny_image
 
 
@@ -23,7 +24,7 @@ class LockTest(ImageTestCase):
     def test_first(self) -> None:
         """The first lock makes the file, with every platform's manifest and config."""
         image = self.push(tiny_image(), tiny_image(platform="linux/arm64/v8"))
-        ran = self.command("lock", image.reference.tagged)
+        ran = run_command("lock", image.reference.tagged)
         self.assertEqual(0, ran.status, ran)
         self.assertIn("2 platforms", ran.out)
         self.assertEqual(image, self.locked())
@@ -33,11 +34,11 @@ class LockTest(ImageTestCase):
         image = self.push()
         self.write_lock(image, platforms=False)
         self.push(repository=image.reference.repository)
-        ran = self.command("lock")
+        ran = run_command("lock")
         self.assertEqual(0, ran.status, ran)
         self.assertEqual(image, self.locked())
         self.assertIn("unchanged, 1 platform", ran.out)
-        self.assertIn("nothing to change", self.command("lock").out)
+        self.assertIn("nothing to change", run_command("lock").out)
 
     def test_update_one(self) -> None:
         """--update NAME locks what its tag stands for now, and leaves the others alone."""
@@ -45,7 +46,7 @@ class LockTest(ImageTestCase):
         self.write_lock(first, second)
         self.push(repository=first.reference.repository)
         newer = self.push(repository=second.reference.repository, name="second")
-        ran = self.command("lock", "--update", "second")
+        ran = run_command("lock", "--update", "second")
         self.assertEqual(0, ran.status, ran)
         self.assertIn(f"{str(second.digest)[7:19]} -> {str(newer.digest)[7:19]}", ran.out)
         self.assertEqual(first, self.locked("first"))
@@ -60,7 +61,7 @@ class LockTest(ImageTestCase):
         self.path.write_text(text, encoding="utf-8")
         self.path.chmod(0o640)
         new = self.push(repository=old.reference.repository)
-        self.command("lock", "--update")
+        run_command("lock", "--update")
         expected = text
         for before, after in (
             (str(old.digest), str(new.digest)),
@@ -75,7 +76,7 @@ class LockTest(ImageTestCase):
         good, gone = self.push(name="good"), self.push(name="gone")
         self.write_lock(gone)
         before = self.path.read_bytes()
-        ran = self.command("lock", good.reference.tagged, f"{gone.reference.name}:none")
+        ran = run_command("lock", good.reference.tagged, f"{gone.reference.name}:none")
         self.assertEqual(5, ran.status, ran)
         self.assertIn("nothing was written", ran.err)
         self.assertIn("MANIFEST_UNKNOWN", ran.err)
@@ -90,12 +91,12 @@ class CheckTest(ImageTestCase):
         """The key changes with an image, not with order, comments or platforms."""
         first, second = self.push(name="first"), self.push(name="second")
         self.write_lock(first, second)
-        key = self.command("lock", "--hash").out
+        key = run_command("lock", "--hash").out
         path = self.write_lock(second, first, platforms=False)
         path.write_text(f"# hello\n{path.read_text()}", encoding="utf-8")
-        self.assertEqual(key, self.command("lock", "--hash").out)
+        self.assertEqual(key, run_command("lock", "--hash").out)
         self.write_lock(first)
-        self.assertNotEqual(key, self.command("lock", "--hash").out)
+        self.assertNotEqual(key, run_command("lock", "--hash").out)
         self.assertEqual(64, len(key.strip()))
 
     def test_moved(self) -> None:
@@ -103,9 +104,9 @@ class CheckTest(ImageTestCase):
         image, other = self.push(), self.push(name="other")
         self.write_lock(image, other)
         self.push(repository=image.reference.repository)
-        ran = self.command("lock", "--check")
+        ran = run_command("lock", "--check")
         self.assertEqual(1, ran.status, ran)
         self.assertEqual(1, ran.out.count("MOVED"))
         self.assertRegex(ran.out, rf"other +{other.reference.tagged} +\w{{12}} +\w{{12}} +same")
         self.assertIn("lock --update", ran.out)
-        self.assertEqual(0, self.command("lock", "--check", "other").status)
+        self.assertEqual(0, run_command("lock", "--check", "other").status)

@@ -6,7 +6,8 @@ from unittest import mock
 
 from orchestrator.images import LockedImage, failures
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
-from tests.support.image_case import ImageTestCase, Ran
+from tests.support.image_case import ImageTestCase
+from tests.support.processes import Ran, run_command
 from tests.support.tiny_images import tiny_image
 
 
@@ -17,14 +18,14 @@ class PullTest(ImageTestCase):
         """What is missing is pulled, the rest is left alone, and the totals say so."""
         first, second = self.push(name="first"), self.push(name="second")
         self.write_lock(first)
-        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, run_command("pull").status)
         self.write_lock(first, second)
-        ran = self.command("pull")
+        ran = run_command("pull")
         self.assertEqual(0, ran.status, ran)
         self.assertIn(f"{first.reference.familiar}: present", ran.err)
         self.assertRegex(ran.err, f"{second.reference.familiar}: pulled and verified, .* MB in")
         self.assertRegex(ran.out, r"2 images: 1 pulled \(.* MB\), 1 present, 0 failed, in .* s")
-        ran = self.command("pull")
+        ran = run_command("pull")
         self.assertEqual((0, "2 images, all present\n"), (ran.status, ran.out), ran)
 
     def test_moves_tag(self) -> None:
@@ -34,7 +35,7 @@ class PullTest(ImageTestCase):
         list(self.engine.images.pull(other.reference.pinned))
         self.engine.images.tag(other.reference.pinned, as_reference=image.reference.tagged)
         self.write_lock(image)
-        ran = self.command("pull")
+        ran = run_command("pull")
         self.assertEqual(0, ran.status, ran)
         self.assertIn("the tag moves here from sha256:", ran.err)
         self.assert_here(image, next(iter(image.platforms.values())).config)
@@ -52,10 +53,10 @@ class PullTest(ImageTestCase):
         self.write_lock(image)
         for arguments, expected in (((), here), (("--platform", "linux/arm64/v8"), there)):
             for _ in range(2):
-                ran = self.command("pull", *arguments)
+                ran = run_command("pull", *arguments)
                 self.assertEqual(0, ran.status, ran)
                 self.assert_here(image, expected.config)
-        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, run_command("pull").status)
         self.assert_here(image, here.config)
 
 
@@ -88,7 +89,7 @@ class PullFaultsTest(ImageTestCase):
     def pull(self, *faults: Fault, seconds: str = "60") -> Ran:
         """Pull with these faults."""
         self.proxy.faults = list(faults)
-        return self.command("pull", env={"ORCHESTRATOR_ENGINE_TIMEOUT": seconds})
+        return run_command("pull", env={"ORCHESTRATOR_ENGINE_TIMEOUT": seconds})
 
     def assert_succeeds(self, ran: Ran) -> None:
         """The pull succeeded and what is here is the locked image."""

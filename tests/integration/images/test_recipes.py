@@ -14,6 +14,7 @@ import yaml
 from orchestrator.engine import Endpoint, connect
 from orchestrator.engine.docker import Engine
 from tests.support.image_case import ImageTestCase
+from tests.support.processes import run_command
 from tests.support.registries import PROGRAM, free_port, wait_for_port
 from tests.support.small_daemon import SmallDaemon, small_daemon
 from tests.support.tiny_images import tiny_image
@@ -196,7 +197,7 @@ class MirrorRecipeTest(ImageTestCase):
         image = self.push(tiny_image(), host="docker.io")
         self.write_lock(image)
         host = self.serve()
-        ran = self.command("pull", env={"ORCHESTRATOR_REGISTRY_MIRROR": host})
+        ran = run_command("pull", env={"ORCHESTRATOR_REGISTRY_MIRROR": host})
         self.assertEqual(0, ran.status, ran)
         self.assertIsNotNone(self.engine.images.find(image.reference.tagged))
         kept = f"{host}/{image.reference.repository}@{image.digest}"

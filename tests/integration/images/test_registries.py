@@ -14,7 +14,8 @@ from typing import Any
 from unittest import mock
 
 from orchestrator.images import read_lock
-from tests.support.image_case import ImageTestCase, Ran
+from tests.support.image_case import ImageTestCase
+from tests.support.processes import Ran, run_command
 from tests.support.registries import PASSWORD, USER, Registry, registry
 
 SECRET = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -64,7 +65,7 @@ class AuthTest(ImageTestCase):
     def assert_works(self) -> None:
         """Lock and pull both get in."""
         for argv in (("lock", self.image.reference.tagged), ("pull",)):
-            ran = self.command(*argv)
+            ran = run_command(*argv)
             self.assertEqual(0, ran.status, ran)
             self.assert_no_secret(ran)
         self.assertEqual(self.image, read_lock(self.folder / "images.lock").entries["app"])
@@ -73,7 +74,7 @@ class AuthTest(ImageTestCase):
     def assert_denied(self, text: str, status: int = 4) -> None:
         """Lock and pull are both turned away, with advice."""
         for argv in (("lock", self.image.reference.tagged), ("pull",)):
-            ran = self.command(*argv)
+            ran = run_command(*argv)
             self.assertEqual(status, ran.status, ran)
             self.assertIn(text, ran.err)
             self.assertIn("docker login", ran.err)
@@ -86,7 +87,7 @@ class AuthTest(ImageTestCase):
         elsewhere = {"ORCHESTRATOR_REGISTRIES": f"{self.registry.host}/safe"}
         for argv in (("pull",), ("lock", "--check"), ("lock", "other=ghcr.io/team/app:1")):
             with self.subTest(argv):
-                ran = self.command(*argv, env=elsewhere)
+                ran = run_command(*argv, env=elsewhere)
                 self.assertEqual((2, ""), (ran.status, ran.out), ran)
                 self.assertIn("not from an allowed registry: ORCHESTRATOR_REGISTRIES has", ran.err)
         self.assert_works()
@@ -126,12 +127,12 @@ class AuthTest(ImageTestCase):
         ghcr = read_lock(lock).entries["app"]
         self.forget(ghcr)
         mirror = {"ORCHESTRATOR_REGISTRY_MIRROR": f"ghcr.io={self.registry.host}"}
-        ran = self.command("pull", env=mirror)
+        ran = run_command("pull", env=mirror)
         self.assertEqual(0, ran.status, ran)
         self.assert_no_secret(ran)
         self.assertIsNotNone(self.engine.images.find(f"ghcr.io/{repository}:1"))
         lock.unlink()
-        self.assertEqual(0, self.command("lock", f"ghcr.io/{repository}:1", env=mirror).status)
+        self.assertEqual(0, run_command("lock", f"ghcr.io/{repository}:1", env=mirror).status)
         self.assertEqual(ghcr, read_lock(lock).entries["app"])
 
 
@@ -171,10 +172,10 @@ class TlsTest(ImageTestCase):
     def test_trusted(self) -> None:
         """With the CA in certs.d both the daemon and lock trust the registry."""
         self.trust()
-        ran = self.command("lock", self.image.reference.tagged)
+        ran = run_command("lock", self.image.reference.tagged)
         self.assertEqual(0, ran.status, ran)
         self.assertEqual(self.image, read_lock(self.folder / "images.lock").entries["app"])
-        ran = self.command("pull")
+        ran = run_command("pull")
         self.assertEqual(0, ran.status, ran)
 
     def test_not_trusted(self) -> None:
@@ -182,7 +183,7 @@ class TlsTest(ImageTestCase):
         self.write_lock(self.image)
         for argv in (("pull",), ("lock", "--update")):
             with self.subTest(argv):
-                ran = self.command(*argv)
+                ran = run_command(*argv)
                 self.assertEqual(9, ran.status, ran)
                 self.assertIn("/etc/docker/certs.d/REGISTRY/ca.crt", ran.err)
                 self.assertNotIn("trying again", ran.err)

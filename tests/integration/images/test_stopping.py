@@ -16,6 +16,7 @@ from orchestrator import Container
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.image_case import ImageTestCase
+from tests.support.processes import run_command
 from tests.support.tiny_images import tiny_image
 
 
@@ -37,7 +38,7 @@ class InterruptionTest(ImageTestCase):
         """Ctrl-C and SIGTERM leave no part of an archive, and the earlier one as it was."""
         image = self.push(tiny_image(content=os.urandom(8 << 20)))
         lock = self.write_lock(image)
-        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, run_command("pull").status)
         earlier = Path("images.tar.gz")
         earlier.write_text("earlier")
         for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -119,4 +120,4 @@ class StoppedPullTest(ImageTestCase, LeakCheckedTestCase):
         self.assertTrue(self.proxy.left.wait(DEADLINE), "the daemon pulls on")
         self.assertIsNone(self.engine.images.find(self.image.reference.tagged))
         self.proxy.faults = []
-        self.assertEqual(0, self.command("pull").status)
+        self.assertEqual(0, run_command("pull").status)

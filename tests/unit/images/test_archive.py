@@ -1,7 +1,6 @@
 """Archives that are refused before any daemon is asked, and how much of one is read."""
 
 import gzip
-import hashlib
 import io
 import json
 import tarfile
@@ -20,14 +19,10 @@ from orchestrator.images.archive import load_images
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
+from tests.support.tiny_images import digest_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.docker import Engine
-
-
-def digest_of(content: bytes) -> str:
-    """The digest of some bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def tar_of(members: Mapping[str, bytes]) -> bytes:
@@ -72,8 +67,10 @@ class AnyEngine:
         raise ReachedError
 
 
-class ArchiveTestCase(unittest.TestCase):
-    """A folder, and an entry that locks app:1 by its config."""
+class ArchiveTest(unittest.TestCase):
+    """A folder, and an entry that locks app:1 by its config, by which its image is known."""
+
+    raw = tar_of(MEMBERS)
 
     def setUp(self) -> None:
         """Make the folder."""
@@ -88,10 +85,6 @@ class ArchiveTestCase(unittest.TestCase):
         entry = LockedImage(name="app", reference=reference, platforms=platforms)
         lock = LockFile(path=Path("images.lock"), text="", entries={"app": entry})
         load_images(cast("Engine", AnyEngine()), self.path, lock, settings=Settings())
-
-
-class ProofTest(ArchiveTestCase):
-    """By what an image is known."""
 
     def test_locked(self) -> None:
         """A locked config, or in an archive of containerd's store a locked index, is enough."""
@@ -125,12 +118,6 @@ class ProofTest(ArchiveTestCase):
                 with self.assertRaises(LockError) as caught:
                     self.load(tar_of({**MEMBERS, name: json.dumps(value).encode()}))
                 self.assertLess(len(str(caught.exception)), 1000)
-
-
-class DamageTest(ArchiveTestCase):
-    """Files that are not as they were written."""
-
-    raw = tar_of(MEMBERS)
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, len(raw)), st.binary(max_size=2000), st.integers(0, 2000))

@@ -35,8 +35,21 @@ def changed(old: str, new: str) -> bytes:
     return GOOD.replace(old, new).encode()
 
 
-class ParseLockTest(unittest.TestCase):
-    """`parse_lock`."""
+def image(name: str, reference: str, digest: str, *platforms: str) -> LockedImage:
+    """An entry whose platforms all have the same config."""
+    return LockedImage(
+        name=name,
+        reference=parse_reference(reference).with_digest(digest),
+        platforms={platform: LockedPlatform(config=C, manifest=B) for platform in platforms},
+    )
+
+
+class LockFileTest(unittest.TestCase):
+    """What is read, found and written."""
+
+    def setUp(self) -> None:
+        """Work in an own folder."""
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
 
     def test_errors(self) -> None:
         """Each mistake is named with file and entry, those of TOML with the line."""
@@ -72,14 +85,6 @@ class ParseLockTest(unittest.TestCase):
         with self.assertRaisesRegex(LockError, "images.lock: entry 'cache': redis:7 is also"):
             parse_lock((GOOD + twin.replace(A, B)).encode(), path=PATH)
 
-
-class FindLockTest(unittest.TestCase):
-    """`find_lock`."""
-
-    def setUp(self) -> None:
-        """Work in an own folder."""
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory())).resolve()
-
     def test_order(self) -> None:
         """The lock file of a folder above is found, before it what the variable names."""
         (self.folder / "images.lock").write_text(GOOD, encoding="utf-8")
@@ -97,46 +102,12 @@ class FindLockTest(unittest.TestCase):
         for name, entry in lock.entries.items():
             self.assertEqual(own.entries[name], entry)
 
-
-BASE = f"""# head
-version = 1
-
-# the cache
-[images.redis] # here
-reference = "redis:7"    # short form
-digest = "{A}"
-# platforms:
-platforms."linux/amd64" = {{ config = "{A}" }}
-
-# the store
-[images.zebra]
-reference = 'zebra:1'
-digest = '{A}'
-"""
-
-
-def image(name: str, reference: str, digest: str, *platforms: str) -> LockedImage:
-    """An entry whose platforms all have the same config."""
-    return LockedImage(
-        name=name,
-        reference=parse_reference(reference).with_digest(digest),
-        platforms={platform: LockedPlatform(config=C, manifest=B) for platform in platforms},
-    )
-
-
-class EditedTest(unittest.TestCase):
-    """`edited`."""
-
-    def edit(self, image: LockedImage) -> str:
-        """The text with this entry."""
-        return edited(BASE, path=PATH, images=[image])
-
     def test_without_tomlkit(self) -> None:
         """Adding an entry needs nothing; changing one says what to install."""
         with mock.patch.dict(sys.modules, tomlkit=None):
-            self.edit(image("tiger", "tiger:1", B))
+            edited(GOOD, path=PATH, images=[image("tiger", "tiger:1", B)])
             with self.assertRaisesRegex(LockError, r"pip install 'unittest-orchestrator\[lock\]'"):
-                self.edit(image("zebra", "zebra:1", B))
+                edited(GOOD, path=PATH, images=[image("redis", "redis:7", B)])
 
     def test_whatever_is_written_is_read(self) -> None:
         """Entries that are new or changed, in any order, read back as they were written."""
@@ -151,13 +122,9 @@ class EditedTest(unittest.TestCase):
             text = edited(text, path=PATH, images=[entry])
         self.assertEqual(wanted, dict(parse_lock(text.encode(), path=PATH).entries))
 
-
-class WriteEntriesTest(unittest.TestCase):
-    """`write_entries`."""
-
     def test_changed_meanwhile(self) -> None:
         """A file somebody else changed in the meantime is not overwritten."""
-        path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "images.lock"
+        path = self.folder / "images.lock"
         path.write_text("theirs", encoding="utf-8")
         with self.assertRaisesRegex(LockError, "changed by somebody else"):
             write_entries(parse_lock(NEW.encode(), path=path), [image("redis", "redis:7", A)])

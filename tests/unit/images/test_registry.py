@@ -1,4 +1,4 @@
-"""The registry's client: who is told a password, what a registry may send, which need no TLS."""
+"""The registry's client: who is told a password, what may be sent; what became of a pull."""
 
 import base64
 import contextlib
@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.engine.registry import RegistryClient, is_insecure
 from orchestrator.errors import EngineError
+from orchestrator.images.failures import Failure, attempts_worth, classify, exit_status
 from tests.support.registries import make_certificate
 
 PIECE = b" " * (1 << 16)
@@ -146,8 +147,8 @@ def with_token_service(asked: Asked) -> Answer:
     return Answer(status=401, headers={"WWW-Authenticate": challenge})
 
 
-class RegistryTestCase(unittest.TestCase):
-    """A registry of a few lines, and a docker configuration of our own."""
+class RegistryTest(unittest.TestCase):
+    """A registry of a few lines, and a docker configuration of our own: passwords stay with it."""
 
     def setUp(self) -> None:
         """Have folders."""
@@ -188,10 +189,6 @@ class RegistryTestCase(unittest.TestCase):
         self.assertNotIn(PASSWORD, str(caught.exception))
         return caught.exception
 
-
-class TokenTest(RegistryTestCase):
-    """Registries with a token service."""
-
     def test_password_and_identity_token(self) -> None:
         """They are exchanged for a token of the named scope, the latter by POST."""
         registry = self.serve(with_token_service)
@@ -201,10 +198,6 @@ class TokenTest(RegistryTestCase):
         self.assertEqual({"service": ["tests"], "scope": ["repository:a/b:pull"]}, question)
         self.log_in(registry, identitytoken="identity", auth="eDo=")
         self.assertEqual(DIGEST, self.digest(registry))
-
-
-class ThiefTest(RegistryTestCase):
-    """Credentials stay with the registry they are for."""
 
     def test_another_host_that_asks(self) -> None:
         """Who is asked by a redirect gets no password, whichever way it asks for one."""
@@ -255,10 +248,6 @@ class ThiefTest(RegistryTestCase):
                 self.fails(registry, words)
         self.assertEqual([], thief.asked)
 
-
-class EndlessTest(RegistryTestCase):
-    """Whatever a registry sends, the answer is bounded in size and time."""
-
     def test_bodies(self) -> None:
         """No body is read to its end only because it has one: manifest, refusal or token."""
         endless = itertools.repeat(PIECE)
@@ -289,12 +278,8 @@ class EndlessTest(RegistryTestCase):
                 self.fails(registry, "did not answer within 0.5 s", timeout=0.5)
                 self.assertLess(time.monotonic() - began, 30)
 
-
-class InsecureTest(unittest.TestCase):
-    """Which registries docker talks to without a trusted certificate."""
-
-    def test_this_machine(self) -> None:
-        """Those of this machine, and those the daemon names, by host or network."""
+    def test_insecure(self) -> None:
+        """No certificate is asked for on this machine, and where the daemon says so."""
         for host, insecure, expected in (
             ("127.0.0.1:5000", (), True),
             ("localhost:5000", (), True),
@@ -306,3 +291,53 @@ class InsecureTest(unittest.TestCase):
         ):
             with self.subTest(host=host, insecure=insecure):
                 self.assertIs(expected, is_insecure(host, insecure))
+
+
+# As daemons and registries really say it.
+SAID = {
+    'Get "http://127.0.0.1:5001/v2/": dial tcp: connect: connection refused': Failure.NETWORK,
+    'Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: no such host': Failure.NETWORK,
+    "unexpected EOF": Failure.NETWORK,
+    "received unexpected HTTP status: 503 Service Unavailable": Failure.BUSY,
+    "toomanyrequests: You have reached your pull rate limit": Failure.BUSY,
+    "unauthorized: authentication required": Failure.DENIED,
+    "pull access denied for x, repository does not exist or may require 'docker login'": (
+        Failure.DENIED
+    ),
+    "manifest for x:1 not found: manifest unknown: manifest unknown": Failure.NOT_FOUND,
+    "no matching manifest for linux/s390x in the manifest list entries": Failure.NOT_FOUND,
+    "manifest verification failed for digest sha256:0": Failure.MISMATCH,
+    "write /var/lib/docker/tmp/GetImageBlob1: no space left on device": Failure.DISK,
+    "x509: certificate signed by unknown authority": Failure.UNTRUSTED,
+    "http: server gave HTTP response to HTTPS client": Failure.UNTRUSTED,
+    "something else": Failure.OTHER,
+}
+
+
+class ClassifyTest(unittest.TestCase):
+    """`classify` and `exit_status`."""
+
+    def test_text(self) -> None:
+        """The daemon's words tell the kind."""
+        for text, expected in SAID.items():
+            with self.subTest(text):
+                self.assertIs(expected, classify(EngineError(text)))
+
+    def test_names_that_do_not_resolve(self) -> None:
+        """A name nobody knows is tried once, a failed look-up twice, an outage often."""
+        for expected, text in (
+            (1, 'Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: no such host'),
+            (1, "registry r, asked for a:1: the name r does not resolve: Name not known"),
+            (2, 'Get "https://r/v2/": dial tcp: lookup r: Temporary failure in name resolution'),
+            (2, "dial tcp: lookup r on 10.0.0.1:53: server misbehaving"),
+            (5, "received unexpected HTTP status: 503 Service Unavailable"),
+            (1, "unauthorized: authentication required"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(expected, attempts_worth(EngineError(text), most=5))
+
+    def test_exit_status(self) -> None:
+        """One kind has its own status, several have 1, none has 0."""
+        self.assertEqual(0, exit_status([]))
+        self.assertEqual(5, exit_status([Failure.NOT_FOUND, Failure.NOT_FOUND]))
+        self.assertEqual(1, exit_status([Failure.NOT_FOUND, Failure.DENIED]))
