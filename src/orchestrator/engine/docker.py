@@ -397,13 +397,6 @@ class Engine:
         with self._pool.client(f"create volume {name}") as client:
             client.create_volume(name, labels={**labels, Label.NAME: name})
 
-    def volumes(self, *labels: str) -> Mapping[str, Mapping[str, str]]:
-        """The volumes that were created under these labels (``name`` or ``name=value``): theirs."""
-        with self._pool.client("list volumes") as client:
-            found = client.volumes(filters={"label": list(labels)})["Volumes"] or ()
-        named = {str(it["Name"]): it["Labels"] or {} for it in found}
-        return {name: its for name, its in named.items() if its.get(Label.NAME) == name}
-
 
 def _timestamp(at: str) -> float:
     """A time as the daemon writes it; 0 for none."""

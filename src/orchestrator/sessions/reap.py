@@ -30,30 +30,31 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 def snapshot(
-    engine: Engine, wanted: Mapping[str, str], *, kept: bool = False
+    engine: Engine,
+    wanted: Mapping[str, str | None],
+    *,
+    kept: bool = False,
+    kinds: Sequence[str] = KINDS,
 ) -> tuple[Sequence[Thing], Mapping[str, str]]:
-    """List what was created under these labels, without what only inherited them.
+    """List what was created under these labels (None: any value), and did not only inherit them.
 
     Beside the things are the kinds that the daemon does not list, with its reasons: a filter before
     its socket may forbid it. When it lists nothing at all, that is an `EngineError`.
     """
-    reaper = _reaper(engine, wanted, kept=kept)
+    labels = [name if value is None else f"{name}={value}" for name, value in wanted.items()]
+    way, timeout = engine.endpoint.way, engine.timeout
+    reaper = HttpReaper(way, *labels, timeout=timeout, kept=kept, kinds=kinds)
     for last in (False, True):
         try:
             return reaper.listed(), reaper.refused
         except SilentError as error:
             failed = f"The Docker daemon failed to list what is ours: {error}"
-            if len(reaper.refused) == len(KINDS):
+            if len(reaper.refused) == len(kinds):
                 raise EngineError(failed, status=403) from error
             if last:
                 raise EngineError(failed) from error
             engine.info()  # it says more about a daemon that is away, or is none
     raise AssertionError  # the last attempt returns or raises
-
-
-def _reaper(engine: Engine, wanted: Mapping[str, str], *, kept: bool = False) -> HttpReaper:
-    labels = [f"{name}={value}" for name, value in wanted.items()]
-    return HttpReaper(engine.endpoint.way, *labels, timeout=engine.timeout, kept=kept)
 
 
 def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) -> list[Thing]:
@@ -71,9 +72,7 @@ def remove_things(engine: Engine, things: Sequence[Thing], *, seconds: float) ->
 
 def remove_kept(engine: Engine, test_class: str) -> None:
     """Remove what was kept of earlier runs of a class: one question when there is nothing."""
-    label = f"{Label.CLASS}={test_class}"
-    way, timeout = engine.endpoint.way, engine.timeout
-    volumes = HttpReaper(way, label, timeout=timeout, kept=True, kinds=["volume"]).listed()
+    volumes, _ = snapshot(engine, {Label.CLASS: test_class}, kept=True, kinds=["volume"])
     markers = [volume for volume in volumes if Label.KEPT in volume.labels]
     named = " ".join(marker.labels[Label.KEPT] for marker in markers).split()
     things = [Thing(kind, name, name) for kind, _, name in (it.partition(":") for it in named)]
@@ -86,7 +85,8 @@ def remove_session(engine: Engine, session: str) -> list[Thing]:
     It waits a moment for creates that were still under way; that session's watchdog waits longer.
     What is still there is returned.
     """
-    reaper = _reaper(engine, {Label.SESSION: session})
+    label = f"{Label.SESSION}={session}"
+    reaper = HttpReaper(engine.endpoint.way, label, timeout=engine.timeout)
     try:
         return remove_until_quiet(reaper, seconds=_REAP_SECONDS, quiet=_SESSION_QUIET)[1]
     except SilentError as error:

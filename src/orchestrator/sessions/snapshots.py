@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine.api import Label
 from orchestrator.sessions.bare.removal import Thing
-from orchestrator.sessions.reap import remove_things
+from orchestrator.sessions.reap import remove_things, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,8 @@ class Snapshot:
 
 def list_snapshots(engine: Engine, *, key: str | None = None) -> Sequence[Snapshot]:
     """What is kept at a daemon, all or of one key; the one that was used last comes first."""
-    volumes = engine.volumes(Label.SNAPSHOT if key is None else f"{Label.SNAPSHOT}={key}")
+    listed, _ = snapshot(engine, {Label.SNAPSHOT: key}, kept=True, kinds=["volume"])
+    volumes = {volume.name: volume.labels for volume in listed}
     found = []
     for name, labels in volumes.items():
         with contextlib.suppress(KeyError, TypeError, ValueError):  # somebody else's
