@@ -1,14 +1,14 @@
 """The smallest image that runs, of one program that waits and, as PID 1, ignores SIGTERM."""
 
-import io
 import json
 import platform
 import struct
-import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import docker
+
+from tests.support.tiny_images import tar_of
 
 _BASE: Final = 0x400000
 _ELF_HEADER: Final = 64
@@ -27,19 +27,12 @@ def build_image(client: docker.APIClient, reference: str, *, changes: Sequence[s
     """Import the image under a reference such as ``name:tag``; changes are Dockerfile lines."""
     repository, _, tag = reference.rpartition(":")
     said: str = client.import_image_from_data(
-        _archive(), repository=repository, tag=tag, changes=['CMD ["/wait"]', *changes]
+        tar_of([("wait", _elf())], mode=0o755),
+        repository=repository,
+        tag=tag,
+        changes=['CMD ["/wait"]', *changes],
     )
     client.tag(json.loads(said.splitlines()[-1])["status"], repository, tag)  # Podman 4 does not
-
-
-def _archive() -> bytes:
-    program = _elf()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo("wait")
-        entry.size, entry.mode = len(program), 0o755
-        archive.addfile(entry, io.BytesIO(program))
-    return buffer.getvalue()
 
 
 def _elf() -> bytes:

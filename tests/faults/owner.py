@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import tarfile
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.sessions import Session, own_session
 from orchestrator.sessions.identity import Identity, this_process
 from orchestrator.settings import SUBNETS, Settings
+from tests.support.tiny_images import tar_of
 
 _LONG: Final = 3600
 
@@ -88,12 +88,7 @@ class Owner:
         session = self.session()
         name = f"orchestrator/built:{uuid.uuid4().hex[:24]}-{session.id[:8]}"
         recipe = f"FROM {self.options['image']}\nENV BUILT=1\n".encode()
-        context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as archive:
-            entry = tarfile.TarInfo("Dockerfile")
-            entry.size = len(recipe)
-            archive.addfile(entry, io.BytesIO(recipe))
-        context.seek(0)
+        context = io.BytesIO(tar_of([("Dockerfile", recipe)]))
         with session.creating("image", name):
             steps = self.engine.images.build(
                 context,

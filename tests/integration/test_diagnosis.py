@@ -26,8 +26,8 @@ def is_lost(box: Container) -> bool:
     return box.exec(["ls", "/lost"]).exit_code == 0
 
 
-class ToldTest(LeakCheckedTestCase):
-    """What is logged at the start, and what `info` has."""
+class DiagnosisTest(LeakCheckedTestCase):
+    """What is logged at the start and while they run, and what a failed test is told."""
 
     def test_a_line_tells_what_runs_where(self) -> None:
         """Image with digest, port, version; no password. `info` has the peak of memory."""
@@ -52,10 +52,6 @@ class ToldTest(LeakCheckedTestCase):
         for part in (f"image={image}", "@sha256:", port, "server=Redis 7"):
             self.assertIn(part, line)
         self.assertNotIn(password, "\n".join(logged.output))
-
-
-class NoteTest(LeakCheckedTestCase):
-    """The note of a failed test."""
 
     def test_it_is_short(self) -> None:
         """A line a service, then what it has logged since; nothing twice; it can be left out."""
@@ -88,10 +84,6 @@ class NoteTest(LeakCheckedTestCase):
         self.assertRegex(second, rf"test:\ncache: {server}    .*line 2\n\Z")
         self.assertIn("Services during this test:", ran.errors[0][1])
         self.assertEqual(["AssertionError: on purpose"] * 2, [it.split("\n")[-2] for it in others])
-
-
-class ContainerProblemTest(LeakCheckedTestCase):
-    """A failed test is told how its services' containers ended."""
 
     def test_what_a_server_met_with(self) -> None:
         """Its end, also for the next test, its last lines once; a process lost to OOM."""
@@ -154,10 +146,6 @@ class ContainerProblemTest(LeakCheckedTestCase):
                     self.assertRegex(str(error), told)
                     by_memory = "was killed for lack of memory (OOM)" in str(error)
                     self.assertIs(by_memory, error.oom_killed)
-
-
-class LogToTest(LeakCheckedTestCase):
-    """``log_to``: the container's log in the test's own logging."""
 
     def test_lines_come_while_it_runs(self) -> None:
         """Each start once, secrets masked, from a thread that ends with the class."""

@@ -11,7 +11,7 @@ NOWHERE = {"DOCKER_HOST": "unix:///nowhere.sock"}
 
 
 class MixinTest(LeakCheckedTestCase):
-    """A test class is the unit: its services live exactly as long as it does."""
+    """A class is the unit: its services live as long as it does; what fails leaves nothing."""
 
     def test_services_run_from_set_up_class_to_the_end_of_the_class(self) -> None:
         """SetUp, test, clean-ups and tearDown share one state; the next test has another."""
@@ -96,10 +96,6 @@ class MixinTest(LeakCheckedTestCase):
         result = ByHand("test_it").run()
         assert result is not None
         self.assertEqual((1, True), (result.testsRun, result.wasSuccessful()))
-
-
-class FailedStartTest(LeakCheckedTestCase):
-    """Whatever fails on the way, nothing is left."""
 
     def test_a_users_set_up_class_that_raises_leaves_nothing(self) -> None:
         """Class clean-ups remove the services when tearDownClass is never called."""

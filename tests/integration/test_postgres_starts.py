@@ -25,7 +25,7 @@ AWKWARD = """it's "100%" of p@ss: /\\w?ö€rd#&$HOME `x` ;--"""
 
 
 class BrokenTest(LeakCheckedTestCase):
-    """Each a class that cannot start."""
+    """Classes that cannot start, or fail: what is wrong is told, and passwords are not."""
 
     def assert_told(self, *expected: str, **options: Any) -> str:
         """Expect one error with these parts from a class whose server has these options."""
@@ -52,10 +52,6 @@ class BrokenTest(LeakCheckedTestCase):
         """The message lists them."""
         told = "'postgiss' cannot be created", "is not available. The image has", "pg_trgm"
         self.assert_told(*told, extensions=["postgiss"])
-
-
-class PasswordTest(LeakCheckedTestCase):
-    """Passwords are random, or whatever the user wants; and they stay secret."""
 
     def test_an_awkward_password_works_everywhere_and_is_shown_nowhere(self) -> None:
         """Quotes, spaces, %, unicode and shell characters are nothing special."""

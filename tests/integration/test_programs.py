@@ -11,36 +11,11 @@ from tests.support.processes import ProcessTestCase
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-class FrameworksTest(ProcessTestCase):
-    """Each passes with the framework's own command, and leaves nothing behind."""
-
-    def assert_passes(self, project: str, *argv: str, told: str) -> None:
-        """Run a command in a copy of a project."""
-        shutil.copytree(EXAMPLES / project, self.folder, dirs_exist_ok=True)
-        status, output = self.run_python(*argv)
-        self.assertEqual(0, status, output)
-        self.assertIn(told, output)
-
-    def test_django(self) -> None:
-        """`manage.py test`, also in parallel, and pytest-django."""
-        for argv, told in (
-            (("manage.py", "test", "--parallel", "2"), "Ran 3 tests"),
-            (("-m", "pytest", "-q"), "3 passed"),
-        ):
-            with self.subTest(argv):
-                self.assert_passes("django_shop", *argv, told=told)
-
-    def test_pytest_fixtures(self) -> None:
-        """Servers of the session, clean state for each test."""
-        self.assert_passes("pytest_shop", "-m", "pytest", "-q", told="3 passed")
-
-    def test_a_script(self) -> None:
-        """Without any test."""
-        self.assert_passes("", "script.py", told="select 6 * 7 => 42")
-
-
 PAGE = Path(__file__).parents[2] / "src" / "orchestrator" / "services" / "README.md"
+
+
 SERVICE, USE = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
 
 FAULTS = """
     import pymysql
@@ -73,23 +48,6 @@ FAULTS = """
 """
 
 
-class ServicesReadmeTest(ProcessTestCase):
-    """Adding a service is one small file."""
-
-    def test_the_pages_service_runs_lives_through_faults_and_hides_its_password(self) -> None:
-        """Its two blocks, as files, are a test that passes; and it has every fault there is."""
-        self.assertLessEqual(len(SERVICE.splitlines()), 60)
-        self.write("mysql.py", SERVICE)
-        self.write("test_orders.py", USE)
-        self.write("test_faults.py", FAULTS)
-        argv = ("-W", "error", "-m", "unittest", "-v", "test_faults")
-        status, output = self.run_python(*argv)
-        self.assertEqual(1, status, output)
-        self.assertIn("Ran 4 tests", output)
-        self.assertIn("FAILED (failures=1)", output)
-        self.assertIn("db: *** at ", output)
-
-
 FILE = """
 import unittest
 from orchestrator import Container, Redis, ServicesMixin
@@ -105,8 +63,51 @@ class TwoTest(ServicesMixin, unittest.TestCase):
 """
 
 
-class TimelineTest(ProcessTestCase):
-    """One page for a run."""
+def processes() -> str:
+    """The command lines of all processes of this machine."""
+    done = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+class ProgramsTest(ProcessTestCase):
+    """Each leaves nothing behind."""
+
+    def assert_passes(self, project: str, *argv: str, told: str) -> None:
+        """Run a command in a copy of a project."""
+        shutil.copytree(EXAMPLES / project, self.folder, dirs_exist_ok=True)
+        status, output = self.run_python(*argv)
+        self.assertEqual(0, status, output)
+        self.assertIn(told, output)
+
+    def test_django(self) -> None:
+        """`manage.py test`, also in parallel, and pytest-django."""
+        for argv, told in (
+            (("manage.py", "test", "--parallel", "2"), "Ran 3 tests"),
+            (("-m", "pytest", "-q"), "3 passed"),
+        ):
+            with self.subTest(argv):
+                self.assert_passes("django_shop", *argv, told=told)
+
+    def test_pytest_fixtures(self) -> None:
+        """Servers of the session, clean state for each test."""
+        self.assert_passes("pytest_shop", "-m", "pytest", "-q", told="3 passed")
+
+    def test_a_script(self) -> None:
+        """Without any test."""
+        self.assert_passes("", "script.py", told="select 6 * 7 => 42")
+
+    def test_the_pages_service_runs_lives_through_faults_and_hides_its_password(self) -> None:
+        """Its two blocks, as files, are a test that passes; and it has every fault there is."""
+        self.assertLessEqual(len(SERVICE.splitlines()), 60)
+        self.write("mysql.py", SERVICE)
+        self.write("test_orders.py", USE)
+        self.write("test_faults.py", FAULTS)
+        argv = ("-W", "error", "-m", "unittest", "-v", "test_faults")
+        status, output = self.run_python(*argv)
+        self.assertEqual(1, status, output)
+        self.assertIn("Ran 4 tests", output)
+        self.assertIn("FAILED (failures=1)", output)
+        self.assertIn("db: *** at ", output)
 
     def test_the_option_asks_for_the_page(self) -> None:
         """With the parallel runner, whose workers write to one page what they waited for."""
@@ -121,16 +122,6 @@ class TimelineTest(ProcessTestCase):
         self.assertRegex(text, "ServiceExitedError: box: .* exited with exit code 1")
         for phase in ("session", "network", "image", "create", "start", "probe", "prepare"):
             self.assertIn(f'title="{phase}: ', text)
-
-
-def processes() -> str:
-    """The command lines of all processes of this machine."""
-    done = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-class SuddenEndTest(ProcessTestCase):
-    """SIGKILL, at the worst moment."""
 
     def kill_when(self, text: str, source: str) -> None:
         """Run a test file, wait for a process with this command line, and kill the test's."""

@@ -82,36 +82,6 @@ class ServicesTest(LeakCheckedTestCase):
             self.assertEqual([b"kept"], clean.cache.client.keys())
 
 
-class LifeTest(LeakCheckedTestCase):
-    """What is entered ends with its block."""
-
-    def test_instances_are_apart(self) -> None:
-        """Nested, each has its own servers; a block that raises leaves none."""
-
-        class Small(Services):
-            cache = Redis()
-
-        with self.assertRaises(ZeroDivisionError), Small() as one, Small() as other:
-            self.assertNotEqual(one.cache.container_id, other.cache.container_id)
-            _ = 1 / 0
-        with self.assertRaisesRegex(ServiceNotRunningError, r"isolated\('x'\) needs running"):
-            self.enterContext(one.isolated("x"))
-
-    def test_one_service_alone(self) -> None:
-        """Its handle has clean state at once; it is neither entered twice nor where it runs."""
-        declared = Redis()
-        with declared as cache:
-            assert_type(cache, Redis)
-            cache.client.set("a", "1")
-            self.assertTrue(cache.url.startswith("redis://"))
-            with self.assertRaisesRegex(DeclarationError, "redis runs already"):
-                cache.__enter__()
-            with self.assertRaisesRegex(DeclarationError, "This Redis is entered already"):
-                declared.__enter__()
-        with self.assertRaisesRegex(DeclarationError, r"Shop\.cache runs with its class"):
-            Shop.cache.__enter__()
-
-
 KILLED = """
     import sys, time
     from orchestrator import Redis, Services
@@ -125,6 +95,8 @@ KILLED = """
     print(shop.shared.container_id == other.shared.container_id, flush=True)
     time.sleep(60)
 """
+
+
 MODULE = """
     import unittest
     from orchestrator import Redis, Services
@@ -140,31 +112,6 @@ MODULE = """
         def test_it(self):
             self.assertTrue(shop.cache.client.ping())
 """
-
-
-class ProcessTest(ProcessTestCase):
-    """In a program of its own, however that ends."""
-
-    def test_a_process_that_is_killed_leaves_nothing(self) -> None:
-        """As for a test class."""
-        self.write("script.py", KILLED)
-        process = self.start("script.py")
-        assert process.stdout
-        self.assertEqual("True\n", process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-
-    def test_a_module_has_one(self) -> None:
-        """Without a daemon it is skipped, where that is asked for; a script fails."""
-        self.write("test_module.py", MODULE)
-        self.write("script.py", KILLED)
-        status, output = self.run_python("-m", "unittest", "test_module.py")
-        self.assertEqual(0, status, output)
-        nowhere = {"DOCKER_HOST": "unix:///nowhere", "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "1"}
-        self.environ.update(nowhere)
-        status, output = self.run_python("-m", "unittest", "test_module.py")
-        self.assertIn("skipped=1", output)
-        status, output = self.run_python("script.py")
-        self.assertIn("EngineUnavailableError", output)
 
 
 SHARED = """
@@ -197,8 +144,34 @@ SHARED = """
 """
 
 
-class TestScopeTest(LeakCheckedTestCase):
-    """``scope="test"``: a server for each test."""
+class LifeTest(LeakCheckedTestCase):
+    """What is entered ends with its block, what is a test's with the test."""
+
+    def test_instances_are_apart(self) -> None:
+        """Nested, each has its own servers; a block that raises leaves none."""
+
+        class Small(Services):
+            cache = Redis()
+
+        with self.assertRaises(ZeroDivisionError), Small() as one, Small() as other:
+            self.assertNotEqual(one.cache.container_id, other.cache.container_id)
+            _ = 1 / 0
+        with self.assertRaisesRegex(ServiceNotRunningError, r"isolated\('x'\) needs running"):
+            self.enterContext(one.isolated("x"))
+
+    def test_one_service_alone(self) -> None:
+        """Its handle has clean state at once; it is neither entered twice nor where it runs."""
+        declared = Redis()
+        with declared as cache:
+            assert_type(cache, Redis)
+            cache.client.set("a", "1")
+            self.assertTrue(cache.url.startswith("redis://"))
+            with self.assertRaisesRegex(DeclarationError, "redis runs already"):
+                cache.__enter__()
+            with self.assertRaisesRegex(DeclarationError, "This Redis is entered already"):
+                declared.__enter__()
+        with self.assertRaisesRegex(DeclarationError, r"Shop\.cache runs with its class"):
+            Shop.cache.__enter__()
 
     def test_every_test_has_a_server_of_its_own(self) -> None:
         """It may depend on the class's, is on their network, and its log is kept like theirs."""
@@ -236,8 +209,29 @@ class TestScopeTest(LeakCheckedTestCase):
         self.assertEqual(["here\nhere\n"], logs)
 
 
-class ProcessScopeTest(ProcessTestCase):
-    """``scope="process"``: one server for all classes that inherit the declaration."""
+class ProcessTest(ProcessTestCase):
+    """In a program of its own, however that ends; ``scope="process"``."""
+
+    def test_a_process_that_is_killed_leaves_nothing(self) -> None:
+        """As for a test class."""
+        self.write("script.py", KILLED)
+        process = self.start("script.py")
+        assert process.stdout
+        self.assertEqual("True\n", process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+
+    def test_a_module_has_one(self) -> None:
+        """Without a daemon it is skipped, where that is asked for; a script fails."""
+        self.write("test_module.py", MODULE)
+        self.write("script.py", KILLED)
+        status, output = self.run_python("-m", "unittest", "test_module.py")
+        self.assertEqual(0, status, output)
+        nowhere = {"DOCKER_HOST": "unix:///nowhere", "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "1"}
+        self.environ.update(nowhere)
+        status, output = self.run_python("-m", "unittest", "test_module.py")
+        self.assertIn("skipped=1", output)
+        status, output = self.run_python("script.py")
+        self.assertIn("EngineUnavailableError", output)
 
     def test_subclasses_share_one_server_with_clean_state_for_each_test(self) -> None:
         """Emptied, on each class's network, with a log of its own; a killed one is started anew."""

@@ -35,6 +35,7 @@ _SECONDS: Final = 240.0  # for one step
 _WHOLE: Final = "yes"
 
 _DATABASE: Final = "tests.integration.test_postgres_isolation.DatabaseTest"
+_DIAGNOSIS: Final = "tests.integration.test_diagnosis.DiagnosisTest"
 _TRANSACTION: Final = "tests.integration.test_postgres_transaction.TransactionTest"
 # What is tried by tests that are there anyway: only what an engine may do in its own way.
 _TESTS: Final[Mapping[str, Sequence[str]]] = {
@@ -58,7 +59,7 @@ _TESTS: Final[Mapping[str, Sequence[str]]] = {
     "webhook": ["tests.examples.test_webhook"],
     "builds": ["tests.integration.test_container.BuildTest"],
     "Compose": ["tests.integration.test_compose.ComposeTest"],
-    "diagnosis": ["tests.integration.test_diagnosis.ContainerProblemTest"],
+    "diagnosis": [f"{_DIAGNOSIS}.test_what_a_server_met_with", f"{_DIAGNOSIS}.test_who_killed_it"],
     "`kill -9`": ["tests.faults.test_sudden_death.SuddenDeathTest.test_r06_sigkill"],
 }
 _COMMANDS: Final = ("pull", "doctor", "lock", "save, load", "reap")

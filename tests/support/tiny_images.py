@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,17 @@ INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 def digest_of(content: bytes) -> str:
     """The digest of some bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def tar_of(members: Iterable[tuple[str, bytes]], *, mode: int = 0o644) -> bytes:
+    """A tar with these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size, about.mode = len(content), mode
+            tar.addfile(about, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +52,7 @@ def tiny_image(
     *, platform: str = "linux/amd64", content: bytes = b"", layers: int = 1
 ) -> TinyImage:
     """Make an image that nobody has: every one holds a word of its own."""
-    plain = [_layer(content + uuid.uuid4().bytes, f"file{number}") for number in range(layers)]
+    plain = [tar_of([(f"file{it}", content + uuid.uuid4().bytes)]) for it in range(layers)]
     packed = [gzip.compress(layer, mtime=0) for layer in plain]
     system, architecture, *variant = platform.split("/")
     about: dict[str, Any] = {"os": system, "architecture": architecture}
@@ -129,15 +140,6 @@ class Pusher:
         headers = {"Content-Type": kind}
         self._session.put(url, data=content, headers=headers, timeout=60).raise_for_status()
         return digest_of(content)
-
-
-def _layer(content: bytes, name: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        about = tarfile.TarInfo(name)
-        about.size = len(content)
-        tar.addfile(about, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def _described(content: bytes, kind: str) -> dict[str, Any]:

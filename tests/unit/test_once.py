@@ -33,18 +33,6 @@ class Handle:
         return object()
 
 
-class OnceTest(unittest.TestCase):
-    """A property that is made by one thread, and kept."""
-
-    def test_two_threads_at_the_same_moment_get_the_same(self) -> None:
-        """The second waits for the first."""
-        handle = Handle()
-        with futures.ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda _: handle.client, range(2))
-        self.assertIs(first, second)
-        self.assertEqual(1, handle.makers)
-
-
 @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
 class ProcessLockTest(unittest.TestCase):
     """A child never waits for a thread that was left in its parent."""
@@ -76,8 +64,16 @@ class ProcessLockTest(unittest.TestCase):
         self.assertEqual(0, os.waitstatus_to_exitcode(status))
 
 
-class MissingTest(unittest.TestCase):
-    """The error is a command that mends it."""
+class OnceTest(unittest.TestCase):
+    """A property that is made by one thread; drivers that are missing."""
+
+    def test_two_threads_at_the_same_moment_get_the_same(self) -> None:
+        """The second waits for the first."""
+        handle = Handle()
+        with futures.ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda _: handle.client, range(2))
+        self.assertIs(first, second)
+        self.assertEqual(1, handle.makers)
 
     def test_what_a_class_cannot_do_without_is_told_before_it_starts(self) -> None:
         """With the attribute; a Postgres of which only the URL is used needs no driver."""

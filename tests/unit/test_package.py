@@ -65,8 +65,36 @@ _TELL = """
 """
 
 
-class ImportTest(unittest.TestCase):
-    """Each in a Python of its own, as this one has everything loaded."""
+def told(code: str) -> dict[str, list[str]]:
+    """What some code loads and does, in a new Python."""
+    script = "\n".join(map(textwrap.dedent, (_WATCH, code, _TELL)))
+    done = subprocess.run(  # -B: the first import would write byte code
+        [sys.executable, "-B", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode != 0:
+        raise AssertionError(done.stderr)
+    answer: dict[str, list[str]] = json.loads(done.stdout)
+    return answer
+
+
+BAD = {
+    "ORCHESTRATOR_UNLOCKED": "maybe",
+    "ORCHESTRATOR_PULL": "always",
+    "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "perhaps",
+    "ORCHESTRATOR_SUBNETS": "10.0.0.0/30",
+    "ORCHESTRATOR_ENGINE_TIMEOUT": "-1",
+    "ORCHESTRATOR_LOG_LINES": "many",
+    "ORCHESTRATOR_REGISTRIES": "https://ghcr.io",
+    "ORCHESTRATOR_HOST": "tcp://build.example:2375",
+}
+
+
+class PackageTest(unittest.TestCase):
+    """Its import, names and settings."""
 
     def test_declaring_loads_and_does_nothing(self) -> None:
         """For all of `__all__`: no driver, nothing heavy; no network, file or process."""
@@ -89,26 +117,6 @@ class ImportTest(unittest.TestCase):
             assert "docker.transport.sshconn" in sys.modules
         """
         self.assertIn("docker", told(code)["foreign"])
-
-
-def told(code: str) -> dict[str, list[str]]:
-    """What some code loads and does, in a new Python."""
-    script = "\n".join(map(textwrap.dedent, (_WATCH, code, _TELL)))
-    done = subprocess.run(  # -B: the first import would write byte code
-        [sys.executable, "-B", "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if done.returncode != 0:
-        raise AssertionError(done.stderr)
-    answer: dict[str, list[str]] = json.loads(done.stdout)
-    return answer
-
-
-class DidYouMeanTest(unittest.TestCase):
-    """A typo's error names what was meant."""
 
     def test_names_of_the_library(self) -> None:
         """Its classes, options, attributes, and the services of a class or without one."""
@@ -140,22 +148,6 @@ class DidYouMeanTest(unittest.TestCase):
             status, _, err = run_command(command)
             self.assertEqual(2, status)
             self.assertIn(f"there is no command '{command}'; {expected}", err)
-
-
-BAD = {
-    "ORCHESTRATOR_UNLOCKED": "maybe",
-    "ORCHESTRATOR_PULL": "always",
-    "ORCHESTRATOR_SKIP_WITHOUT_DOCKER": "perhaps",
-    "ORCHESTRATOR_SUBNETS": "10.0.0.0/30",
-    "ORCHESTRATOR_ENGINE_TIMEOUT": "-1",
-    "ORCHESTRATOR_LOG_LINES": "many",
-    "ORCHESTRATOR_REGISTRIES": "https://ghcr.io",
-    "ORCHESTRATOR_HOST": "tcp://build.example:2375",
-}
-
-
-class SettingsTest(unittest.TestCase):
-    """Variables are read when needed and checked on reading."""
 
     def test_a_malformed_value_names_its_variable(self) -> None:
         """Every bad value is an error that says which variable has it, and the value."""

@@ -45,8 +45,8 @@ class TcpTest(unittest.TestCase):
             Tcp().check(self.target)
 
 
-class PollTest(unittest.TestCase):
-    """The one loop with a deadline."""
+class WaitingTest(unittest.TestCase):
+    """The one loop with a deadline, lines of a log, and probes that cannot work."""
 
     def test_it_ends_with_a_true_answer_an_error_or_the_deadline(self) -> None:
         """What is false, or an error to be retried, is asked again; the last one counts."""
@@ -80,10 +80,6 @@ class PollTest(unittest.TestCase):
         self.assertGreaterEqual(asked[-1] - asked[-2], 0.019)
         self.assertLess(len(asked), 350)  # one every millisecond would be 1000
 
-
-class LogTest(unittest.TestCase):
-    """The daemon's answer, which is cut anywhere."""
-
     def test_lines_are_whole_wherever_the_answer_is_cut(self) -> None:
         """Within a frame's head, a line or a character; the last one may have no end."""
         frames = [b"one\r\ntw", b"", "o\nthr\u00e9e".encode()]
@@ -100,10 +96,6 @@ class LogTest(unittest.TestCase):
         lines = list(read_lines(itertools.repeat(b"." * 65536, 100)))
         self.assertEqual(100 * 65536, sum(map(len, lines)))
         self.assertLess(max(map(len, lines)), 2_000_000)
-
-
-class WrongProbeTest(unittest.TestCase):
-    """A probe that cannot work is told when it is made, not when its deadline has passed."""
 
     def test_each_kind_checks_what_it_is_given(self) -> None:
         """The error has the value and what was expected."""

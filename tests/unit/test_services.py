@@ -19,8 +19,15 @@ _THROWN = (
 )
 
 
-class CommandTest(unittest.TestCase):
-    """How a server is started."""
+class Own(Postgres):
+    """A service of the user's, which does something when it is ready."""
+
+    def prepare(self) -> None:
+        """Whatever it is."""
+
+
+class ServicesTest(unittest.TestCase):
+    """How a server is started, what may have been made before, what its log tells."""
 
     def test_settings_are_written_as_the_server_reads_them(self) -> None:
         """True is on, or yes; numbers are digits; words are words."""
@@ -42,17 +49,6 @@ class CommandTest(unittest.TestCase):
         ):
             with self.subTest(command=command, settings=settings, env=env):
                 self.assertIsNone(start_command(command, settings=settings, env=env))
-
-
-class Own(Postgres):
-    """A service of the user's, which does something when it is ready."""
-
-    def prepare(self) -> None:
-        """Whatever it is."""
-
-
-class ReusedTest(unittest.TestCase):
-    """Whose server, or data, may have been made before; in doubt, nobody's."""
 
     def test_warm(self) -> None:
         """Not what lives longer or shorter than the class, or has to happen in this process."""
@@ -80,10 +76,6 @@ class ReusedTest(unittest.TestCase):
                 self.assertIsNone(Postgres(**options).snapshot_key("sha256:0"))
         self.assertIsNone(Own().snapshot_key("sha256:0"))
 
-
-class WhyEndedTest(unittest.TestCase):
-    """The log of a server that ended tells why."""
-
     def test_postgres(self) -> None:
         """The init file that failed, else what it did not start for; not what ended a client."""
         before = "docker-entrypoint.sh: running /docker-entrypoint-initdb.d/000-a.sh\n"
@@ -110,10 +102,6 @@ class WhyEndedTest(unittest.TestCase):
         )
         ran = f"INFO Kafka Server started (kafka.server)\n{_THROWN}"
         self.assertEqual("", kafka.why_ended(ran))
-
-
-class NewsTest(unittest.TestCase):
-    """What of a broker's log a failed test is told."""
 
     def test_isolation_is_no_news(self) -> None:
         """Topics that are made and deleted are not; groups, warnings and errors are."""

@@ -19,9 +19,11 @@ from orchestrator.sessions.bare.watchdog import Messages
 from orchestrator.sessions.identity import Identity, Liveness, liveness, process_start, this_process
 from orchestrator.sessions.session import Session
 
+_ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
 
-class IdentityTest(unittest.TestCase):
-    """What goes into the owner label; only a proof counts as dead."""
+
+class SessionsTest(unittest.TestCase):
+    """Who owns what; only a proof counts as dead; the standard library alone removes."""
 
     def test_round_trip(self) -> None:
         """A label reads back as the identity it was made from, also with a later version's keys."""
@@ -70,10 +72,6 @@ class IdentityTest(unittest.TestCase):
                 owner = dataclasses.replace(here, **changes)
                 self.assertEqual(expected, liveness(owner, here=here))
 
-
-class SessionTest(unittest.TestCase):
-    """A session that has not created anything, and that nobody watches."""
-
     session = Session(endpoint=Endpoint(url="unix:///nowhere"))
 
     def test_labels(self) -> None:
@@ -101,13 +99,6 @@ class SessionTest(unittest.TestCase):
             self.assertRegex(name, re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9]$"))
         self.assertTrue(names[0].startswith(f"orchestrator-{self.session.id[:8]}-"))
         self.assertTrue(names[0].endswith("-db"))
-
-
-_ROOM = Path(orchestrator.sessions.bare.__file__).parents[1]
-
-
-class BareTest(unittest.TestCase):
-    """Standard library only, and little of it."""
 
     def test_imports(self) -> None:
         """Every file of it runs on its own with -I -S and loads nothing heavy."""
@@ -139,10 +130,6 @@ class BareTest(unittest.TestCase):
         self.assertFalse(lines.bye)
         lines.feed(b"e\n")
         self.assertTrue(lines.bye)
-
-
-class AgeTest(unittest.TestCase):
-    """Ages as people write them."""
 
     def test_ages(self) -> None:
         """Units and their combinations are seconds; anything else is named and refused."""

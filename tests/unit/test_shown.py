@@ -17,52 +17,6 @@ from orchestrator.progress import tell, telling
 from orchestrator.services.options import masked
 
 
-class ErrorsTest(unittest.TestCase):
-    """Errors are one tree, and travel between processes."""
-
-    def test_every_error_pickles_with_attributes_and_notes(self) -> None:
-        """A parallel runner can carry each between processes."""
-        extra = {"exit_code": 1, "oom_killed": True, "probe": "Tcp()", "seconds": 1.5}
-        base = errors.OrchestratorError
-        found = [value for value in vars(errors).values() if isinstance(value, type)]
-        kinds: Any = [value for value in found if issubclass(value, base)]
-        self.assertGreater(len(kinds), 13)
-        for kind in kinds:
-            given = {"service": "db", "logs": "one", **extra}
-            known: Any = {errors.EngineError: {"status": 5}, errors.EngineUnavailableError: {}}
-            keywords = given if issubclass(kind, errors.ServiceError) else known.get(kind, {})
-            error = kind("it broke", **keywords)
-            error.add_note("and this is why")
-            with self.subTest(kind.__name__):
-                copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-                self.assertEqual(
-                    (kind, str(error), vars(error)), (type(copy), str(copy), vars(copy))
-                )
-                self.assertEqual(["and this is why"], copy.__notes__)
-
-    def test_words_from_outside_are_harmless_on_a_terminal(self) -> None:
-        """Every error shows them so; what it carries as data is as it was."""
-        error = errors.ServiceError(
-            "no\x1b[2J", service="db", logs="a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n"
-        )
-        told = "no\\x1b[2J\nLast log lines of db:\n    a\\x1b]0;b\\x07\\x85\x1b[31mc\n    d\x1b[0m"
-        self.assertEqual(told, str(error))
-        self.assertEqual("a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n", error.logs)
-
-    def test_printable(self) -> None:
-        """Lines, tabs, colours and every script stay; what controls a terminal is shown."""
-        for expected, text in (
-            ("tab\tline\nñ 日本 👨‍👩‍👧", "tab\tline\nñ 日本 👨‍👩‍👧"),
-            ("\\x1b[2J\\x1b]0;title\\x07\\x1bc", "\x1b[2J\x1b]0;title\x07\x1bc"),
-            ("\\x9b2J\\x85\\x7f\\x00", "\x9b2J\x85\x7f\x00"),
-            ("\\u202egpj.exe\\u2066\\u2028", "\u202egpj.exe\u2066\u2028"),
-            ("\\ud800", "\ud800"),
-            ("\x1b[38:5:1mleft open\x1b[0m", "\x1b[38:5:1mleft open"),
-        ):
-            with self.subTest(text):
-                self.assertEqual(expected, errors.printable(text))
-
-
 class ProgressTest(unittest.TestCase):
     """`tell` and `telling`, with nobody who listens."""
 
@@ -109,8 +63,50 @@ class ProgressTest(unittest.TestCase):
         self.assertRegex(self.stream.getvalue(), r"db: starting failed after \d+\.\d s\n$")
 
 
-class PageTest(unittest.TestCase):
-    """`add_to_page`."""
+class ShownTest(unittest.TestCase):
+    """Errors are one tree and travel between processes; what is shown is harmless and no secret."""
+
+    def test_every_error_pickles_with_attributes_and_notes(self) -> None:
+        """A parallel runner can carry each between processes."""
+        extra = {"exit_code": 1, "oom_killed": True, "probe": "Tcp()", "seconds": 1.5}
+        base = errors.OrchestratorError
+        found = [value for value in vars(errors).values() if isinstance(value, type)]
+        kinds: Any = [value for value in found if issubclass(value, base)]
+        self.assertGreater(len(kinds), 13)
+        for kind in kinds:
+            given = {"service": "db", "logs": "one", **extra}
+            known: Any = {errors.EngineError: {"status": 5}, errors.EngineUnavailableError: {}}
+            keywords = given if issubclass(kind, errors.ServiceError) else known.get(kind, {})
+            error = kind("it broke", **keywords)
+            error.add_note("and this is why")
+            with self.subTest(kind.__name__):
+                copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+                self.assertEqual(
+                    (kind, str(error), vars(error)), (type(copy), str(copy), vars(copy))
+                )
+                self.assertEqual(["and this is why"], copy.__notes__)
+
+    def test_words_from_outside_are_harmless_on_a_terminal(self) -> None:
+        """Every error shows them so; what it carries as data is as it was."""
+        error = errors.ServiceError(
+            "no\x1b[2J", service="db", logs="a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n"
+        )
+        told = "no\\x1b[2J\nLast log lines of db:\n    a\\x1b]0;b\\x07\\x85\x1b[31mc\n    d\x1b[0m"
+        self.assertEqual(told, str(error))
+        self.assertEqual("a\x1b]0;b\x07\x85\x1b[31mc\r\nd\n", error.logs)
+
+    def test_printable(self) -> None:
+        """Lines, tabs, colours and every script stay; what controls a terminal is shown."""
+        for expected, text in (
+            ("tab\tline\nñ 日本 👨‍👩‍👧", "tab\tline\nñ 日本 👨‍👩‍👧"),
+            ("\\x1b[2J\\x1b]0;title\\x07\\x1bc", "\x1b[2J\x1b]0;title\x07\x1bc"),
+            ("\\x9b2J\\x85\\x7f\\x00", "\x9b2J\x85\x7f\x00"),
+            ("\\u202egpj.exe\\u2066\\u2028", "\u202egpj.exe\u2066\u2028"),
+            ("\\ud800", "\ud800"),
+            ("\x1b[38:5:1mleft open\x1b[0m", "\x1b[38:5:1mleft open"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(expected, errors.printable(text))
 
     def test_a_failed_start_says_why(self) -> None:
         """What the error says is text, not markup, and nothing is loaded from elsewhere."""
@@ -120,10 +116,6 @@ class PageTest(unittest.TestCase):
         told = "&lt;b&gt;db exited&lt;/b&gt;\nlog: \\x1b[31m\\u202e\\x07"
         self.assertIn(f"failed after 0.00 s: {told}", path.read_text())
         self.assertNotRegex(path.read_text(), "<script|src=|href=|url\\(|@import")
-
-
-class MaskTest(unittest.TestCase):
-    """What is random or long is hidden wherever it stands; an ordinary word is not."""
 
     def test_a_word_is_hidden_where_passwords_stand(self) -> None:
         """In URLs, and after a key that says what it is; a log without any `test` helps nobody."""

@@ -4,7 +4,7 @@ from tests.integration.runner.case import RunnerTestCase
 
 
 class CrashTest(RunnerTestCase):
-    """A worker dies."""
+    """A worker dies or hangs."""
 
     def test_every_way_to_die(self) -> None:
         """A death costs the running test or fixture; the rest runs, once, with its fixtures."""
@@ -154,10 +154,6 @@ class CrashTest(RunnerTestCase):
         self.assertIn("RuntimeError: a second time", ran.text)
         self.assertEqual(("ok", "ok"), (ran.outcomes["A.test_a"], ran.outcomes["B.test_b"]))
         self.assertLess(len((self.project / "imports").read_text()), 8)
-
-
-class HangTest(RunnerTestCase):
-    """A worker hangs."""
 
     def test_every_way_to_hang(self) -> None:
         """A hang is an error with its stack; what can be torn down is, and the rest runs."""

@@ -121,10 +121,6 @@ class InterruptTest(RunnerTestCase):
             self.assertEqual(0, running.wait(60))
         self.assertTrue((self.project / "down").exists())
 
-
-class ParentKilledTest(RunnerTestCase):
-    """The parent dies without a word."""
-
     def test_hung_worker(self) -> None:
         """When the parent is killed, a worker that hangs is interrupted, and torn down."""
         self.write(test_slow=SLOW)

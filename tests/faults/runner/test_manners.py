@@ -4,7 +4,7 @@ from tests.integration.runner.case import RunnerTestCase
 
 
 class MannersTest(RunnerTestCase):
-    """Bad manners."""
+    """Bad manners, also with signals."""
 
     def test_harmless(self) -> None:
         """What a test does to its own process, streams and folder disturbs no report."""
@@ -132,10 +132,6 @@ class MannersTest(RunnerTestCase):
         self.assertIn("did a test close descriptors not its own?", ran.text)
         self.assertTrue((self.project / "down").exists())
         self.assertEqual("", (self.project / "victim").read_text())
-
-
-class SignalsTest(RunnerTestCase):
-    """What tests do with signals."""
 
     def test_as_under_unittest(self) -> None:
         """Signals, handlers and threads are as Python has them, whatever a test does to them."""

@@ -1,9 +1,8 @@
 """Save and load against a real daemon, also of what puts other bytes under a locked name."""
 
-import io
+import gzip
 import json
 import os
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,13 @@ from orchestrator.images import LockedImage, ensure_image
 from orchestrator.settings import Settings
 from tests.support.image_case import ImageTestCase
 from tests.support.processes import Ran, run_command
-from tests.support.tiny_images import tiny_image
+from tests.support.tiny_images import tar_of, tiny_image
 
 NEVER = Settings(pull="never")
 
 
-class ArchiveTestCase(ImageTestCase):
-    """Two images that share nothing, pulled and locked."""
+class ArchiveTest(ImageTestCase):
+    """Two images that share nothing, pulled and locked; saved, loaded or refused."""
 
     def setUp(self) -> None:
         """Pull two images."""
@@ -68,10 +67,6 @@ class ArchiveTestCase(ImageTestCase):
         """The image id."""
         return image.platforms["linux/amd64"].config
 
-
-class RoundTripTest(ArchiveTestCase):
-    """Saved and loaded again."""
-
     def test_round_trip(self) -> None:
         """Plain, gzip and zstandard: what was saved is loaded, verified and usable."""
         for name in ("a.tar", "a.tar.gz", "a.tar.zst"):
@@ -119,10 +114,6 @@ class RoundTripTest(ArchiveTestCase):
         found = self.engine.images.find(second.reference.tagged)
         self.assertEqual(self.config(second), found and found.id)
 
-
-class RefusalTest(ArchiveTestCase):
-    """What is not written, and archives that are not what they should be."""
-
     def test_nothing_is_written(self) -> None:
         """Names that promise something else, images that are not here; what was there stays."""
         os.mkfifo("pipe")
@@ -145,26 +136,6 @@ class RefusalTest(ArchiveTestCase):
             ["a.tar", "images.lock", "pipe"], sorted(path.name for path in self.folder.iterdir())
         )
 
-    def test_damage(self) -> None:
-        """One cut off anywhere, or none at all, is refused; the whole one loads afterwards."""
-        archive = self.save()
-        whole, other = archive.read_bytes(), io.BytesIO()
-        with tarfile.open(fileobj=other, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("hello"))
-        size = len(whole)
-        for content in (
-            *(whole[:length] for length in (0, 2000, size // 2)),
-            b"hello",
-            other.getvalue(),
-        ):
-            with self.subTest(len(content)):
-                archive.write_bytes(content)
-                ran = run_command("load", "images.tar")
-                self.assert_refused(1, "empty|cut off|no whole|damaged", ran)
-        archive.write_bytes(whole)
-        self.assertEqual(0, run_command("load", "images.tar").status)
-        self.assert_usable()
-
     def test_for_another_lock(self) -> None:
         """What is not locked now is refused, with the digest that is, or from elsewhere."""
         first, second = self.images
@@ -183,29 +154,7 @@ class RefusalTest(ArchiveTestCase):
         self.assert_refused(1, pattern, run_command("load", "images.tar", env=foreign))
 
 
-Members = list[tuple[tarfile.TarInfo, bytes]]
-
-
-def file(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-    """One member."""
-    about = tarfile.TarInfo(name)
-    about.size = len(content)
-    return about, content
-
-
-def read(raw: bytes) -> Members:
-    """The members of a tar."""
-    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
-        return [(m, f.read() if (f := tar.extractfile(m)) else b"") for m in tar]
-
-
-def written(members: Members) -> bytes:
-    """A tar of members."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for about, content in members:
-            tar.addfile(about, io.BytesIO(content))
-    return out.getvalue()
+Members = list[tuple[str, bytes]]
 
 
 class HostileTest(ImageTestCase):
@@ -219,42 +168,37 @@ class HostileTest(ImageTestCase):
         self.write_lock(self.image)
         self.assertEqual(0, run_command("pull").status)
         self.assertEqual(0, run_command("save", "good.tar").status)
-        self.good = read(Path("good.tar").read_bytes())
+        with tarfile.open("good.tar") as tar:
+            self.good = [(it.name, f.read()) for it in tar if (f := tar.extractfile(it))]
         for name in (self.tag, self.image.reference.pinned):
             self.engine.images.remove(name)
         self.evil = tiny_image()
         self.addCleanup(self.engine.images.remove, self.evil.config)
-        [listed] = json.loads(next(c for m, c in self.good if m.name == "manifest.json"))
+        [listed] = json.loads(dict(self.good)["manifest.json"])
         self.config = listed["Config"]
 
-    def evil_files(self, *, config: str = "evil.json", layer: str = "evil.tar") -> Members:
-        """The attacker's image."""
-        packed = [b for d, b in self.evil.blobs.items() if d != self.evil.config]
-        plain = subprocess.run(["gzip", "-dc"], input=packed[0], capture_output=True, check=True)
-        return [file(config, self.evil.blobs[self.evil.config]), file(layer, plain.stdout)]
-
-    def manifest(self, config: str, layer: str, *tags: str) -> tuple[tarfile.TarInfo, bytes]:
+    def manifest(self, config: str, layer: str, *tags: str) -> tuple[str, bytes]:
         """A manifest of one image."""
         item = {"Config": config, "Layers": [layer], "RepoTags": list(tags)}
-        return file("manifest.json", json.dumps([item]).encode())
+        return "manifest.json", json.dumps([item]).encode()
 
     def attacks(self) -> Iterator[tuple[str, Members]]:
         """Archives by what they try."""
         config, good = self.config, self.good
-        evil = self.evil_files()
+        [packed] = [b for d, b in self.evil.blobs.items() if d != self.evil.config]
+        layer = ("evil.tar", gzip.decompress(packed))
+        evil = [("evil.json", self.evil.blobs[self.evil.config]), layer]
         yield "a second manifest", [*good, *evil, self.manifest("evil.json", "evil.tar", self.tag)]
-        rest = [(m, c) for m, c in good if m.name != "manifest.json"]
+        rest = [it for it in good if it[0] != "manifest.json"]
         yield "another image", [*rest, *evil, self.manifest("evil.json", "evil.tar", self.tag)]
         yield "another layer", [*rest, *evil, self.manifest(config, "evil.tar", self.tag)]
-        more = json.loads({m.name: c for m, c in good}["manifest.json"])
+        more = json.loads(dict(good)["manifest.json"])
         for tags in ([self.tag], ["orchestrator-test/evil:1"], []):
             both = [*more, {"Config": "evil.json", "Layers": ["evil.tar"], "RepoTags": tags}]
-            yield (
-                f"a second image {tags}",
-                [*rest, *evil, file("manifest.json", json.dumps(both).encode())],
-            )
+            several = ("manifest.json", json.dumps(both).encode())
+            yield f"a second image {tags}", [*rest, *evil, several]
         more[0]["RepoTags"].append("orchestrator-test/evil:1")
-        yield "a second tag", [*rest, file("manifest.json", json.dumps(more).encode())]
+        yield "a second tag", [*rest, ("manifest.json", json.dumps(more).encode())]
 
     def test_attacks(self) -> None:
         """None loads other bytes or moves a tag, and each is refused with a reason."""
@@ -265,7 +209,7 @@ class HostileTest(ImageTestCase):
         self.engine.images.tag(bystander.config, as_reference=self.tag)
         for name, members in self.attacks():
             with self.subTest(name):
-                Path("x.tar").write_bytes(written(members))
+                Path("x.tar").write_bytes(tar_of(members))
                 ran = run_command("load", "x.tar")
                 self.assertIn(ran.status, (1, 6), ran)
                 self.assertRegex(ran.err, r"orchestrator load: \S*\s?.*x\.tar")
@@ -283,9 +227,9 @@ class HostileTest(ImageTestCase):
             "digest": self.image.digest,
             "annotations": {"io.containerd.image.name": self.tag},
         }
-        index = file("index.json", json.dumps({"manifests": [top]}).encode())
-        rest = [(m, c) for m, c in self.good if m.name != "index.json"]
-        Path("x.tar").write_bytes(written([*rest, index]))
+        index = ("index.json", json.dumps({"manifests": [top]}).encode())
+        rest = [it for it in self.good if it[0] != "index.json"]
+        Path("x.tar").write_bytes(tar_of([*rest, index]))
         for tagged in (False, True):
             if tagged:
                 self.engine.images.tag(self.evil.config, as_reference=self.tag)

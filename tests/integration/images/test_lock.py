@@ -9,7 +9,7 @@ from tests.support.tiny_images import tiny_image
 
 
 class LockTest(ImageTestCase):
-    """Adding and updating entries."""
+    """Adding and updating entries; `--check` for a weekly job, `--hash` for a cache."""
 
     def setUp(self) -> None:
         """Shorten the pauses."""
@@ -82,10 +82,6 @@ class LockTest(ImageTestCase):
         self.assertIn("MANIFEST_UNKNOWN", ran.err)
         self.assertEqual(before, self.path.read_bytes())
         self.assertEqual([self.path], list(self.folder.iterdir()))
-
-
-class CheckTest(ImageTestCase):
-    """`lock --check`, for a weekly job, and `lock --hash`, for a cache."""
 
     def test_cache_key(self) -> None:
         """The key changes with an image, not with order, comments or platforms."""

@@ -42,8 +42,27 @@ class StartTest(ImageTestCase, LeakCheckedTestCase):
         self.assertRegex(text, r"\Aorchestrator.errors.EngineError: .*lock --update.*\n?\Z")
 
 
+WORKER = """
+import sys
+from orchestrator.engine import connect
+from orchestrator.errors import EngineError
+from orchestrator.images import LockedImage, ensure_image
+from orchestrator.images import failures
+from orchestrator.images.reference import parse_reference
+from orchestrator.settings import Settings
+
+failures.FIRST_PAUSE = 0.01
+settings = Settings(run=sys.argv[2])
+image = LockedImage(name=sys.argv[1], reference=parse_reference(sys.argv[1]))
+try:
+    ensure_image(connect(settings), image, settings=settings)
+except EngineError as error:
+    print(error)
+"""
+
+
 class EnsureImageTest(ImageTestCase):
-    """`ensure_image`."""
+    """`ensure_image`; what failed for a run fails at once for its next class."""
 
     def ensure(self, image: LockedImage, *, settings: Settings | None = None) -> str:
         """Ensure an image and return the id of what was found; keep what was shown."""
@@ -71,29 +90,6 @@ class EnsureImageTest(ImageTestCase):
         bare = LockedImage(name="x", reference=image.reference.with_digest(None))
         self.assertEqual(built.config, self.ensure(bare))
         self.assertEqual(built.config, self.ensure(bare, settings=Settings(pull="never")))
-
-
-WORKER = """
-import sys
-from orchestrator.engine import connect
-from orchestrator.errors import EngineError
-from orchestrator.images import LockedImage, ensure_image
-from orchestrator.images import failures
-from orchestrator.images.reference import parse_reference
-from orchestrator.settings import Settings
-
-failures.FIRST_PAUSE = 0.01
-settings = Settings(run=sys.argv[2])
-image = LockedImage(name=sys.argv[1], reference=parse_reference(sys.argv[1]))
-try:
-    ensure_image(connect(settings), image, settings=settings)
-except EngineError as error:
-    print(error)
-"""
-
-
-class KnownFailuresTest(ImageTestCase):
-    """What failed for a run fails at once for its next class."""
 
     def setUp(self) -> None:
         """Have a run, and no pauses."""

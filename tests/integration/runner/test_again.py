@@ -47,8 +47,8 @@ class C(unittest.TestCase):
 """
 
 
-class RetriesTest(RunnerTestCase):
-    """``--retries``."""
+class AgainTest(RunnerTestCase):
+    """``--retries``, ``--failed`` and ``--failed-first``."""
 
     def test_flaky(self) -> None:
         """What passes the second time is FLAKY, whatever failed; the rest runs once; status 0."""
@@ -95,10 +95,6 @@ class RetriesTest(RunnerTestCase):
         messages = [(it.tag, it.get("message")) for it in case]
         rounds = [(tag, f"round {n}") for n, tag in enumerate(["rerunFailure"] * 2, 1)]
         self.assertEqual([("failure", "round 3"), *rounds], messages)
-
-
-class FailedTest(RunnerTestCase):
-    """``--failed`` and ``--failed-first``."""
 
     def test_only(self) -> None:
         """What failed, with what its fixture or its import kept off, until it passes."""

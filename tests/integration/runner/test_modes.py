@@ -17,8 +17,8 @@ class C(unittest.TestCase):
 """
 
 
-class SelectionTest(RunnerTestCase):
-    """Which tests run."""
+class ModesTest(RunnerTestCase):
+    """Which tests run, in which order and where, and what is shown."""
 
     def test_names_folders_and_files(self) -> None:
         """As for unittest; a folder's tests and a file's have their own names; the rest is told."""
@@ -84,10 +84,6 @@ class SelectionTest(RunnerTestCase):
         for folder in place.relative_to(self.project).parents[:-1]:
             (self.project / folder / "__init__.py").touch()
 
-
-class OrderTest(RunnerTestCase):
-    """In which order, and where."""
-
     def test_fixtures_run_once(self) -> None:
         """Class and module fixtures run once, whatever the number of workers."""
         self.write(
@@ -144,10 +140,6 @@ class OrderTest(RunnerTestCase):
         self.assertEqual("OK", ran.verdict, ran.text)
         self.assertRegex(ran.text, "No more workers can be started: .+; [12] of 3 run the tests")
         self.assertEqual(["A1", "A2", "A3", "B1", "B2", "C1"], sorted(self.noted()))
-
-
-class DisplayTest(RunnerTestCase):
-    """What is shown."""
 
     def test_verbose(self) -> None:
         """-v has a line for each test with its docstring; --locals, --durations as in unittest."""

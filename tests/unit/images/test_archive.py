@@ -1,12 +1,10 @@
 """Archives that are refused before any daemon is asked, and how much of one is read."""
 
 import gzip
-import io
 import json
 import tarfile
 import tempfile
 import unittest
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
@@ -19,21 +17,10 @@ from orchestrator.images.archive import load_images
 from orchestrator.images.lockfile import LockedImage, LockedPlatform, LockFile
 from orchestrator.images.reference import parse_reference
 from orchestrator.settings import Settings
-from tests.support.tiny_images import digest_of
+from tests.support.tiny_images import digest_of, tar_of
 
 if TYPE_CHECKING:
     from orchestrator.engine.docker import Engine
-
-
-def tar_of(members: Mapping[str, bytes]) -> bytes:
-    """A tar with these files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(content)
-            tar.addfile(about, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def blob(content: bytes) -> str:
@@ -70,7 +57,7 @@ class AnyEngine:
 class ArchiveTest(unittest.TestCase):
     """A folder, and an entry that locks app:1 by its config, by which its image is known."""
 
-    raw = tar_of(MEMBERS)
+    raw = tar_of(MEMBERS.items())
 
     def setUp(self) -> None:
         """Make the folder."""
@@ -90,14 +77,14 @@ class ArchiveTest(unittest.TestCase):
         """A locked config, or in an archive of containerd's store a locked index, is enough."""
         for config, index in ((CONFIG, ""), (None, digest_of(b"manifest"))):
             with self.subTest(config), self.assertRaises(ReachedError):
-                self.load(tar_of(MEMBERS), config=config, index=index)
+                self.load(tar_of(MEMBERS.items()), config=config, index=index)
 
     def test_not_locked(self) -> None:
         """Another config, or none that is locked, is refused with what mends it."""
         with self.assertRaisesRegex(DigestMismatchError, "does not lock.*orchestrator save FILE"):
-            self.load(tar_of(MEMBERS), config=b"another")
+            self.load(tar_of(MEMBERS.items()), config=b"another")
         with self.assertRaisesRegex(DigestMismatchError, "note the digests.*orchestrator lock"):
-            self.load(tar_of(MEMBERS), config=None)
+            self.load(tar_of(MEMBERS.items()), config=None)
 
     def test_strange_documents(self) -> None:
         """Documents of another form, or that name more than there is, are a short LockError."""
@@ -116,7 +103,7 @@ class ArchiveTest(unittest.TestCase):
         ):
             with self.subTest(name=name, value=str(value)[:100]):
                 with self.assertRaises(LockError) as caught:
-                    self.load(tar_of({**MEMBERS, name: json.dumps(value).encode()}))
+                    self.load(tar_of({**MEMBERS, name: json.dumps(value).encode()}.items()))
                 self.assertLess(len(str(caught.exception)), 1000)
 
     @settings(max_examples=60, deadline=None)
@@ -157,24 +144,23 @@ class ArchiveTest(unittest.TestCase):
             return about.tobuf(tarfile.GNU_FORMAT)
 
         path = b"17 path=index.js\n"
-        many: dict[str, Callable[[], bytes]] = {
-            "a link": lambda: header("index.js", tarfile.SYMTYPE, link="manifest.json"),
-            "a hard link": lambda: header("index.js", tarfile.LNKTYPE, link="manifest.json"),
-            "a device": lambda: header("x", tarfile.CHRTYPE),
-            "holes": lambda: header("x", tarfile.GNUTYPE_SPARSE),
-            "a name outside": lambda: header("../x"),
-            "an absolute name": lambda: header("/manifest.json"),
-            "a name in two spellings": lambda: header("./x/../manifest.json"),
-            "a long name": lambda: header("x", tarfile.GNUTYPE_LONGNAME, size=1 << 30),
-            "a large header": lambda: header("x", tarfile.XHDTYPE, size=1 << 30),
-            "a name in a header": lambda: (
-                header("x", tarfile.XHDTYPE, size=len(path)) + path.ljust(512, b"\0")
-            ),
-            "files without end": lambda: b"".join(header(f"f{n}") for n in range(5000)),
+        many = {
+            "a link": header("index.js", tarfile.SYMTYPE, link="manifest.json"),
+            "a hard link": header("index.js", tarfile.LNKTYPE, link="manifest.json"),
+            "a device": header("x", tarfile.CHRTYPE),
+            "holes": header("x", tarfile.GNUTYPE_SPARSE),
+            "a name outside": header("../x"),
+            "an absolute name": header("/manifest.json"),
+            "a name in two spellings": header("./x/../manifest.json"),
+            "a long name": header("x", tarfile.GNUTYPE_LONGNAME, size=1 << 30),
+            "a large header": header("x", tarfile.XHDTYPE, size=1 << 30),
+            "a name in a header": header("x", tarfile.XHDTYPE, size=len(path))
+            + path.ljust(512, b"\0"),
+            "files without end": b"".join(header(f"f{n}") for n in range(5000)),
         }
         for what, member in many.items():
             with self.subTest(what), self.assertRaisesRegex(LockError, "is cut off or damaged"):
-                self.load(member() + self.raw)
+                self.load(member + self.raw)
 
     def test_bomb(self) -> None:
         """A small file that unpacks without end is given up."""
@@ -182,4 +168,4 @@ class ArchiveTest(unittest.TestCase):
             mock.patch("orchestrator.images.archive._UNPACKED_ALWAYS", 1 << 20),
             self.assertRaisesRegex(LockError, "unpacks to more than 100 times"),
         ):
-            self.load(gzip.compress(tar_of({"x": bytes(100 << 20)})))
+            self.load(gzip.compress(tar_of([("x", bytes(100 << 20))])))

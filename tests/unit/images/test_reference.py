@@ -26,8 +26,35 @@ def by_way_of(mirrors: str, reference: str) -> str:
     return str(mirrored(parse_reference(reference), settings=settings))
 
 
-class ParseReferenceTest(unittest.TestCase):
-    """`parse_reference`."""
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+
+
+LOCK = parse_lock(
+    f"""version = 1
+[images.redis]
+reference = "redis:7"
+digest = "{A}"
+platforms."linux/amd64" = {{ config = "{C}" }}
+[images.other]
+reference = "ghcr.io/team/app:1"
+digest = "{B}"
+""".encode(),
+    path=Path("images.lock"),
+)
+
+
+def resolve(image: str | None, *, default: str = "redis", **settings: Any) -> LockedImage:
+    """Resolve against the lock of this module."""
+    return resolve_image(image, default=default, lock=LOCK, settings=Settings(**settings))
+
+
+def locked(text: str, **args: str) -> str:
+    """The Dockerfile, each image marked."""
+    return with_images(text, lambda image: f"<{image}>", args=args)
+
+
+class ReferenceTest(unittest.TestCase):
+    """How a reference is read, where it comes from, what it is resolved to."""
 
     def test_normal_form(self) -> None:
         """Every way to write a reference has one form in full."""
@@ -64,10 +91,6 @@ class ParseReferenceTest(unittest.TestCase):
             self.assertIn(reason, str(caught.exception))
             self.assertIn(repr(text), str(caught.exception))
 
-
-class MirroredTest(unittest.TestCase):
-    """`mirrored`."""
-
     def test_rewriting(self) -> None:
         """The longest beginning counts, at the borders of parts; tag and digest stay."""
         both = "docker.io=m.example/hub, docker.io/team=own.example:5000 ghcr.io=m.example/gh"
@@ -95,30 +118,6 @@ class MirroredTest(unittest.TestCase):
                 Settings.from_environment({VARIABLE: value})
             self.assertIn(VARIABLE, str(caught.exception))
             self.assertNotIn("secret", str(caught.exception))
-
-
-A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
-LOCK = parse_lock(
-    f"""version = 1
-[images.redis]
-reference = "redis:7"
-digest = "{A}"
-platforms."linux/amd64" = {{ config = "{C}" }}
-[images.other]
-reference = "ghcr.io/team/app:1"
-digest = "{B}"
-""".encode(),
-    path=Path("images.lock"),
-)
-
-
-def resolve(image: str | None, *, default: str = "redis", **settings: Any) -> LockedImage:
-    """Resolve against the lock of this module."""
-    return resolve_image(image, default=default, lock=LOCK, settings=Settings(**settings))
-
-
-class ResolveImageTest(unittest.TestCase):
-    """`resolve_image`."""
 
     def test_found(self) -> None:
         """By the service's own entry, another entry's name, or a locked reference in any form."""
@@ -155,15 +154,6 @@ class ResolveImageTest(unittest.TestCase):
         ):
             with self.subTest(words), self.assertRaisesRegex(ImageNotLockedError, words):
                 resolve(image, default=default)
-
-
-def locked(text: str, **args: str) -> str:
-    """The Dockerfile, each image marked."""
-    return with_images(text, lambda image: f"<{image}>", args=args)
-
-
-class DockerfileTest(unittest.TestCase):
-    """`with_images`."""
 
     def test_each_image_is_replaced(self) -> None:
         """Whatever the case, the platform and the stage's name."""

@@ -56,8 +56,37 @@ def _names(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
-class OptionsTest(unittest.TestCase):
-    """Options."""
+# Lone surrogates too: file names and broken encodings put them into messages.
+UGLY = "<&]]>\x00\x1b\ud800\n\u2028é"
+
+
+OWNER = f"module.{UGLY}"
+
+
+TESTS = tuple(Test(id=f"{OWNER}.{it}", owner=OWNER, title=UGLY) for it in Outcome)
+
+
+UNIT = Unit(key=OWNER, tests=TESTS, files={OWNER: UGLY})
+
+
+PROBLEM = Problem(outcome=Outcome.ERROR, title=UGLY, kind=UGLY, message=UGLY, text=UGLY)
+
+
+RECORDS = tuple(
+    Record(
+        test=test,
+        outcome=outcome,
+        problems=(PROBLEM, PROBLEM),
+        reason=UGLY,
+        earlier=(PROBLEM,),
+        seconds=1e6,
+    )
+    for test, outcome in zip(TESTS, Outcome, strict=True)
+)
+
+
+class RunTest(unittest.TestCase):
+    """Options, messages, reports."""
 
     def test_every_option_of_unittest(self) -> None:
         """Whatever option this Python's unittest has, the command has too."""
@@ -121,29 +150,6 @@ class OptionsTest(unittest.TestCase):
         with self.assertRaisesRegex(OrchestratorError, "start, pattern and top"):
             _parsed("discover a b c d")
 
-
-# Lone surrogates too: file names and broken encodings put them into messages.
-UGLY = "<&]]>\x00\x1b\ud800\n\u2028é"
-OWNER = f"module.{UGLY}"
-TESTS = tuple(Test(id=f"{OWNER}.{it}", owner=OWNER, title=UGLY) for it in Outcome)
-UNIT = Unit(key=OWNER, tests=TESTS, files={OWNER: UGLY})
-PROBLEM = Problem(outcome=Outcome.ERROR, title=UGLY, kind=UGLY, message=UGLY, text=UGLY)
-RECORDS = tuple(
-    Record(
-        test=test,
-        outcome=outcome,
-        problems=(PROBLEM, PROBLEM),
-        reason=UGLY,
-        earlier=(PROBLEM,),
-        seconds=1e6,
-    )
-    for test, outcome in zip(TESTS, Outcome, strict=True)
-)
-
-
-class MessagesTest(unittest.TestCase):
-    """Messages survive the way, whatever text is in them."""
-
     def test_round_trip(self) -> None:
         """What is sent is what arrives, in one line of ASCII; a line that is none is an error."""
         line = b""
@@ -167,10 +173,6 @@ class MessagesTest(unittest.TestCase):
             with self.subTest(noise), self.assertRaises(MessageError):
                 decode(noise)
 
-
-class JunitTest(unittest.TestCase):
-    """JUnit."""
-
     def test_schema(self) -> None:
         """Whatever a run brought, the report is valid, and counts every test once."""
         unit = UnitResult(
@@ -191,10 +193,6 @@ class JunitTest(unittest.TestCase):
         self.assertEqual(len(TESTS) + 2, len(list(report.iter("testcase"))))
         self.assertEqual(str(len(TESTS) + 2), report.get("tests"))
 
-
-class ScoresTest(unittest.TestCase):
-    """What a worker notes of its tests where the parent can read it."""
-
     def test_what_is_noted(self) -> None:
         """The test that runs, and those that passed; who cannot note it has to send it."""
         ours, theirs = socket.socketpair()
@@ -213,10 +211,6 @@ class ScoresTest(unittest.TestCase):
         self.assertFalse(worker.passed(1 << 20, 0.5), "more tests than there is room for")
         os.close(channel._descriptor)
         self.assertFalse(worker.passed(2, 0.5), "the parent cannot be reached any more")
-
-
-class TextTest(unittest.TestCase):
-    """The terminal."""
 
     def test_words_from_outside_are_harmless(self) -> None:
         """A name or a note that would control the terminal is shown as text."""
