@@ -96,18 +96,24 @@ def find_endpoint(environ: Mapping[str, str] | None = None) -> Endpoint:
     environ = os.environ if environ is None else environ
     if url := environ.get("DOCKER_HOST", "").strip():
         verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-        secure = verify or bool(environ.get("DOCKER_TLS"))
         folder = Path(environ.get("DOCKER_CERT_PATH") or _config(environ))
-        url = _checked(url, "DOCKER_HOST", secure=secure)
-        secure = secure and not url.startswith(("unix:", "ssh:"))
-        tls, verify = folder if secure else None, verify or not secure
-        proxy = _proxy(url, environ, secure=secure)
-        return Endpoint(url=url, tls=tls, verify=verify, origin="DOCKER_HOST", proxy=proxy)
+        tls = folder if verify or environ.get("DOCKER_TLS") else None
+        return _endpoint(url, environ, tls=tls, verify=verify, origin="DOCKER_HOST")
     chosen_by = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else _config(environ) / _CONFIG
     name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
     if name and name != "default":
         return _from_context(name, environ, origin=f"docker context {name!r}, of {chosen_by}")
     return Endpoint(url=LOCAL)
+
+
+def _endpoint(
+    url: str, environ: Mapping[str, str], *, tls: Path | None, verify: bool, origin: str
+) -> Endpoint:
+    url = _checked(url, origin, secure=tls is not None)
+    if url.startswith(("unix:", "ssh:")):
+        tls = None
+    proxy = _proxy(url, environ, secure=tls is not None)
+    return Endpoint(url=url, tls=tls, verify=verify or tls is None, origin=origin, proxy=proxy)
 
 
 def _checked(url: str, source: str, *, secure: bool) -> str:
@@ -170,11 +176,7 @@ def _from_context(name: str, environ: Mapping[str, str], *, origin: str) -> Endp
         ) from error
     folder = contexts / "tls" / key / "docker"
     tls = folder if folder.is_dir() or skip else None
-    url = _checked(url, origin, secure=tls is not None)
-    if url.startswith(("unix:", "ssh:")):
-        tls, skip = None, False
-    proxy = _proxy(url, environ, secure=tls is not None)
-    return Endpoint(url=url, tls=tls, verify=not skip, origin=origin, proxy=proxy)
+    return _endpoint(url, environ, tls=tls, verify=not skip, origin=origin)
 
 
 def _proxy(url: str, environ: Mapping[str, str], *, secure: bool) -> tuple[str, str] | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.api import ImageInfo
     from orchestrator.engine.docker import Engine
-    from orchestrator.images.pull import Display
     from orchestrator.settings import Settings
 
 __all__ = [
@@ -41,7 +40,6 @@ def ensure_image(
     image: LockedImage,
     *,
     settings: Settings,
-    display: Display | None = None,
     stopping: threading.Event | None = None,
 ) -> ImageInfo:
     """Make sure that the locked bytes of an image are on this machine; pull them if not.
@@ -59,10 +57,5 @@ def ensure_image(
     from orchestrator.images.pull import pull_missing  # seldom needed
 
     return pull_missing(
-        engine,
-        image,
-        settings=settings,
-        platform=found.platform,
-        display=display,
-        stopping=stopping,
+        engine, image, settings=settings, platform=found.platform, stopping=stopping
     )

@@ -108,22 +108,22 @@ class LockFile:
         return [self.entries[name] for name in names or self.entries]
 
 
-def find_lock(settings: Settings, *, start: Path | None = None) -> LockFile:
+def find_lock(settings: Settings) -> LockFile:
     """Find and read the lock file; a `LockError` if it is missing where one is named, or malformed.
 
-    ``ORCHESTRATOR_IMAGES_LOCK`` counts first, then ``images.lock`` in the working directory (or
-    ``start``) and every folder above it, then the lock that comes with this package.
+    ``ORCHESTRATOR_IMAGES_LOCK`` counts first, then ``images.lock`` in the working directory and
+    every folder above it, then the lock that comes with this package.
     """
     named_by = None if settings.images_lock is None else "ORCHESTRATOR_IMAGES_LOCK"
-    return read_lock(lock_path(settings, start=start), named_by=named_by)
+    return read_lock(lock_path(settings), named_by=named_by)
 
 
-def lock_path(settings: Settings, *, start: Path | None = None) -> Path:
+def lock_path(settings: Settings) -> Path:
     """The lock file that `find_lock` reads."""
     if settings.images_lock is not None:
         return settings.images_lock
     try:
-        folder = (start or Path.cwd()).resolve()
+        folder = Path.cwd().resolve()
     except (OSError, RuntimeError) as error:
         raise LockError(f"the working directory cannot be read: {error}") from error
     candidates = (parent / FILE_NAME for parent in (folder, *folder.parents))

@@ -32,7 +32,7 @@ from orchestrator.images.registry import concurrent_map
 from orchestrator.progress import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orchestrator.engine.api import ImageInfo, PullProgress
     from orchestrator.engine.docker import Engine
@@ -49,7 +49,6 @@ def pull_missing(
     *,
     settings: Settings,
     platform: str | None,
-    display: Display | None,
     stopping: threading.Event | None,
 ) -> ImageInfo:
     """Pull an image that is not here, unless that is forbidden, or has failed in this run."""
@@ -59,31 +58,20 @@ def pull_missing(
             f"{image.reference.familiar} is not on this machine{on} and "
             "ORCHESTRATOR_PULL=never forbids to pull it. Run: python -m orchestrator pull"
         )
-    puller = Puller(
-        engine=engine,
-        settings=settings,
-        display=display or Display(),
-        stopping=stopping or threading.Event(),
-    )
-    with _trying_once(image, puller, platform=platform):
-        return puller.pull(image, platform=platform)[0]
-
-
-@contextlib.contextmanager
-def _trying_once(image: LockedImage, puller: Puller, *, platform: str | None) -> Iterator[None]:
-    """Fail at once where a pull of this image, or from its registry, has failed in this run."""
-    source, settings = mirrored(image.reference, settings=puller.settings), puller.settings
+    source = mirrored(image.reference, settings=settings)
     registry, itself = f"registry {source.registry}", f"image {source} {platform}"
     if before := failed_before(itself, registry, settings=settings):
         kind, message = before
         wrong = DigestMismatchError if kind == DigestMismatchError.__name__ else EngineError
         raise wrong(f"{image.reference.familiar} is not tried again in this run: {message}")
+    stopping = stopping or threading.Event()
+    puller = Puller(engine=engine, settings=settings, display=Display(), stopping=stopping)
     try:
-        yield
+        return puller.pull(image, platform=platform)[0]
     except (DigestMismatchError, EngineError) as error:
         # the daemon's own failures, and those of its disk, may be over with the next container
         passing = classify(error) in (Failure.OTHER, Failure.DISK)
-        if not passing and not puller.stopping.is_set():
+        if not passing and not stopping.is_set():
             key = registry if concerns_registry(error) else itself
             note_failure(key, type(error).__name__, str(error), settings=settings)
         raise
@@ -160,12 +148,12 @@ class Puller:
             # The classic store keeps one image per digest ("Cannot overwrite digest"), so a second
             # platform of an index is pulled by the digest of its own manifest.
             name, platform = source.with_digest(locked.manifest).pinned, None
-
-        def pull() -> None:
-            for step in daemon.pull(name, platform=platform, stopping=self.stopping):
-                self.display.step(shown, step)
-
         with self.display.pulling(shown) as transfer:
+
+            def pull() -> None:
+                for step in daemon.pull(name, platform=platform, stopping=self.stopping):
+                    transfer.add(step)
+
             try:
                 retrying(
                     pull,
@@ -217,12 +205,13 @@ def _explained(error: EngineError, image: LockedImage, name: str) -> Exception:
     return EngineError(message, status=error.status)
 
 
-@dataclass(kw_only=True)
 class Transfer:
-    """The progress of one pull. Sizes are bytes, as transferred (compressed)."""
+    """The progress of one pull, told now and then. Sizes are bytes, as transferred (compressed)."""
 
-    begun: float = field(default_factory=time.monotonic)
-    _layers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._begun = self._said = time.monotonic()
+        self._layers: dict[str, tuple[int, int]] = {}
 
     def add(self, step: PullProgress) -> None:
         """Count one step that the daemon reported."""
@@ -231,6 +220,9 @@ class Transfer:
         elif step.status in ("Download complete", "Verifying Checksum"):
             _, total = self._layers.get(step.layer, (0, 0))
             self._layers[step.layer] = (total, total)
+        if (now := time.monotonic()) - self._said >= _OFTEN:
+            self._said = now
+            self._say(f"pulling {self}")
 
     @property
     def total(self) -> int:
@@ -240,7 +232,7 @@ class Transfer:
     @property
     def seconds(self) -> float:
         """Seconds since its beginning."""
-        return time.monotonic() - self.begun
+        return time.monotonic() - self._begun
 
     def __str__(self) -> str:
         done = megabytes(sum(done for done, _ in self._layers.values()))
@@ -257,13 +249,11 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._pulls: dict[str, tuple[Transfer, float]] = {}
 
     @contextlib.contextmanager
     def pulling(self, name: str) -> Iterator[Transfer]:
-        """Tell of a pull while the block runs; `step` updates what is given."""
-        transfer = Transfer()
-        self._pulls[name] = transfer, transfer.begun
+        """Tell of a pull while the block runs."""
+        transfer = Transfer(lambda text: self._tell(name, text))
         self._tell(name, "pulling")
         try:
             yield transfer
@@ -272,14 +262,6 @@ class Display:
             raise
         size = megabytes(transfer.total)
         self.news(name, f"pulled and verified, {size} in {transfer.seconds:.1f} s")
-
-    def step(self, name: str, step: PullProgress) -> None:
-        """Update the progress of a pull."""
-        transfer, told = self._pulls[name]
-        transfer.add(step)
-        if (now := time.monotonic()) - told >= _OFTEN:
-            self._pulls[name] = transfer, now
-            self._tell(name, f"pulling {transfer}")
 
     def news(self, name: str, text: str, *, important: bool = False) -> None:
         """Tell something about an image."""

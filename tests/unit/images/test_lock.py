@@ -1,5 +1,6 @@
 """The lock file: what is read, the error for everything else, and what is written."""
 
+import contextlib
 import sys
 import tempfile
 import unittest
@@ -90,12 +91,14 @@ class LockFileTest(unittest.TestCase):
         (self.folder / "images.lock").write_text(GOOD, encoding="utf-8")
         (other := self.folder / "other.lock").write_text(GOOD, encoding="utf-8")
         (deep := self.folder / "a" / "b").mkdir(parents=True)
-        self.assertEqual(self.folder / "images.lock", find_lock(Settings(), start=deep).path)
-        self.assertEqual(other, find_lock(Settings(images_lock=other), start=deep).path)
+        self.enterContext(contextlib.chdir(deep))
+        self.assertEqual(self.folder / "images.lock", find_lock(Settings()).path)
+        self.assertEqual(other, find_lock(Settings(images_lock=other)).path)
 
     def test_default(self) -> None:
         """Without any, the packaged lock serves, whose entries are those of the project's own."""
-        lock = find_lock(Settings(), start=self.folder)
+        self.enterContext(contextlib.chdir(self.folder))
+        lock = find_lock(Settings())
         self.assertTrue(lock.is_default)
         self.assertEqual({"kafka", "postgres", "python", "redis", "redpanda"}, set(lock.entries))
         own = read_lock(Path(__file__).parents[3] / "images.lock")

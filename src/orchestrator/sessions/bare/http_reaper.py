@@ -36,6 +36,7 @@ _LISTS = {
     "volume": "/volumes?filters=",
     "image": "/images/json?filters=",
 }
+_REMOVALS = {"container": "?force=1&v=1", "network": "", "volume": "?force=1", "image": "?force=1"}
 
 
 class HttpReaper:
@@ -159,13 +160,8 @@ class KnownThings(HttpReaper):
 
 
 def _path(thing: Thing) -> str:
-    paths = {
-        "container": f"/containers/{thing.id}?force=1&v=1",
-        "network": f"/networks/{thing.id}",
-        "volume": f"/volumes/{_quoted(thing.id)}?force=1",
-        "image": f"/images/{thing.id}?force=1",
-    }
-    return paths[thing.kind]
+    name = _quoted(thing.id) if thing.kind == "volume" else thing.id
+    return f"/{thing.kind}s/{name}{_REMOVALS[thing.kind]}"
 
 
 def _things(kind: str, found: Any) -> Iterator[Thing]:
