@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import tempfile
-import time
 import unittest
 import uuid
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
 from orchestrator.settings import Settings
+from tests.faults.process import await_that
 from tests.faults.proxy import Proxy, answer, good
 
 
@@ -124,9 +124,7 @@ class EngineContractTest(unittest.TestCase):
     def test_logs_can_be_cut_by_tail_and_time(self) -> None:
         """Only the last lines, or only what came after a moment."""
         container = self.run_container("sh", "-c", "echo one; echo two; echo three")
-        deadline = time.monotonic() + 30
-        while self.status(container) != "exited":
-            self.assertLess(time.monotonic(), deadline)
+        await_that(lambda: self.status(container) == "exited", "it runs")
         self.assertEqual("two\nthree\n", self.engine.logs(container, tail=2))
         later = datetime.now(UTC) + timedelta(seconds=5)
         self.assertEqual("", self.engine.logs(container, since=later))

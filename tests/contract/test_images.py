@@ -4,13 +4,14 @@ import gzip
 import os
 import subprocess
 import tempfile
-import time
 import tomllib
 import unittest
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
+
+from tests.faults.process import await_that
 
 _INIT = "/docker-entrypoint-initdb.d"
 _MEMORY = "--tmpfs=/var/lib/postgresql/data"  # where initdb takes no time
@@ -68,10 +69,12 @@ class ImageTest(unittest.TestCase):
 
     def eventually(self, container: str, *argv: str) -> None:
         """Wait until a command succeeds in the container."""
-        deadline = time.monotonic() + 240
-        while subprocess.run(["docker", "exec", container, *argv], capture_output=True).returncode:  # noqa: PLW1510
-            self.assertLess(time.monotonic(), deadline, docker("logs", container))
-            time.sleep(0.3)  # an exec costs the daemon as much
+
+        def succeeds() -> bool:
+            done = subprocess.run(["docker", "exec", container, *argv], capture_output=True)  # noqa: PLW1510
+            return done.returncode == 0
+
+        await_that(succeeds, lambda: docker("logs", container), pause=0.3)  # an exec takes as long
 
     def assert_ends(self, container: str, because: str) -> None:
         """Wait until the container has ended, not with 0, and with these words."""

@@ -6,10 +6,17 @@ import unittest
 from orchestrator import Redis, ServicesMixin
 
 
-class ExpiryTest(ServicesMixin, unittest.TestCase):
-    """A server that says when a key has expired."""
+class CacheTest(ServicesMixin, unittest.TestCase):
+    """A server that says when a key has expired, and evicts what was not used for longest."""
 
-    cache = Redis(settings={"notify-keyspace-events": "Ex"})
+    cache = Redis(
+        maxmemory="4mb",
+        maxmemory_policy="allkeys-lru",
+        settings={
+            "notify-keyspace-events": "Ex",
+            "maxmemory-samples": "20",  # Redis looks at a sample, 5 by default
+        },
+    )
 
     def test_expiry_is_announced(self) -> None:
         """Who listens hears of an expired key, at the latest after five seconds."""
@@ -20,16 +27,6 @@ class ExpiryTest(ServicesMixin, unittest.TestCase):
             message = subscription.get_message(timeout=5)
         assert message is not None
         self.assertEqual(b"session", message["data"])
-
-
-class EvictionTest(ServicesMixin, unittest.TestCase):
-    """A server with room for four megabytes, that evicts what was not used for longest."""
-
-    cache = Redis(
-        maxmemory="4mb",
-        maxmemory_policy="allkeys-lru",
-        settings={"maxmemory-samples": "20"},  # Redis looks at a sample, 5 by default
-    )
 
     def test_least_recently_used_keys_go_first(self) -> None:
         """A key that is in use survives when the memory is used up; idle ones do not."""

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from orchestrator.sessions.bare.http_reaper import Dialer, exchange
 from tests.faults.daemon import Daemon
-from tests.faults.process import processes_with
+from tests.faults.process import await_that, processes_with
 
 _DEADLINE: Final = 180.0
 _IN_NAMESPACE: Final = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
@@ -40,12 +40,9 @@ class PrivateDaemon:
             self._process = subprocess.Popen(
                 [*_IN_NAMESPACE, "dockerd", *self._arguments()], stdout=log, stderr=log
             )
-        deadline = time.monotonic() + _DEADLINE
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log_text = self.log.read_text(errors="replace")[-2000:]
-                raise AssertionError(f"the private daemon does not answer: {log_text}")
-            time.sleep(0.05)
+        process = self._process
+        await_that(lambda: self._answers() or process.poll() is not None, "the daemon is silent")
+        assert process.poll() is None, self.log.read_text(errors="replace")[-2000:]
         return self
 
     def _kill_containers(self) -> None:

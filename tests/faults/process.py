@@ -5,11 +5,12 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,8 +124,28 @@ def processes_with(word: str, *, where: str = "cmdline") -> list[int]:
 
 def wait_until_no_process_with(argument: str, *, seconds: float = DEADLINE) -> None:
     """Wait until no process has this among its arguments; AssertionError at the deadline."""
+    said = f"processes with {argument} are left"
+    await_that(lambda: not processes_with(argument), said, seconds=seconds, pause=0.1)
+
+
+def await_that(
+    condition: Callable[[], object],
+    otherwise: str | Callable[[], str],
+    *,
+    seconds: float = DEADLINE,
+    pause: float = 0.01,
+) -> None:
+    """Wait until a condition holds; AssertionError at the deadline, with what there is to say."""
     deadline = time.monotonic() + seconds
-    while pids := processes_with(argument):
+    while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"processes left: {pids}")
-        time.sleep(0.1)  # it looks at every process there is
+            told = otherwise if isinstance(otherwise, str) else otherwise()
+            raise AssertionError(f"after {seconds:g} s: {told}")
+        time.sleep(pause)
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+        return True
+    return False

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-_DEADLINE: Final = 180.0
+from tests.faults.process import await_that
+
 CUT: Final = b"cut"
 _VERSION: Final = re.compile(r"/v[0-9.]+/")
 
@@ -97,11 +98,8 @@ class Proxy:
 
     def wait_until_answered(self, path: bytes) -> None:
         """Wait until the daemon has answered a request for this path; AssertionError if not."""
-        deadline = time.monotonic() + _DEADLINE
-        while not any(path in head for head in self._answered):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"no request for {path.decode()} was answered")
-            time.sleep(0.01)
+        said = f"no request for {path.decode()} was answered"
+        await_that(lambda: any(path in head for head in self._answered), said)
 
     def _serve(self) -> None:
         while True:

@@ -2,13 +2,11 @@
 
 import io
 import json
-import time
 import uuid
 
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase
-from tests.faults.daemon import DEADLINE
-from tests.faults.process import OwnerProcess
+from tests.faults.process import OwnerProcess, await_that
 from tests.support.processes import run_command
 
 
@@ -50,10 +48,7 @@ class InheritedTest(FaultCase):
 
     def _assert_only(self, theirs: set[str], owner: OwnerProcess) -> None:
         """Wait until all of ours is gone, and the watchdog too; then all of theirs is as it was."""
-        deadline = time.monotonic() + DEADLINE
-        while self._left() - theirs:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+        await_that(lambda: not self._left() - theirs, "ours is left")
         owner.await_watchdogs()
         self.assertEqual(theirs, self._left())
         for row in self.daemon.client.containers(filters={"label": Label.RUN}, all=True):

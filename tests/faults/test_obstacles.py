@@ -8,6 +8,7 @@ import docker.errors
 
 from orchestrator.engine.api import Label
 from tests.faults.case import FaultCase, repeated
+from tests.faults.process import await_that
 from tests.faults.proxy import CUT, Proxy, answer, forbidding
 
 
@@ -40,10 +41,7 @@ class ObstacleTest(FaultCase):
             owners = [self.start("create_slowly", url=proxy.url) for _ in signals]
             for owner in owners:
                 owner.expect("ready")
-            deadline = time.monotonic() + 30
-            while len(arrived) < len(owners):
-                self.assertLess(time.monotonic(), deadline, "no create arrived")
-                time.sleep(0.01)
+            await_that(lambda: len(arrived) == len(owners), "no create arrived")
             for owner, number in zip(owners, signals, strict=True):
                 since = owner.kill(number)
             for owner, number in zip(owners, signals, strict=True):

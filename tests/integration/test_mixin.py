@@ -68,18 +68,13 @@ class MixinTest(LeakCheckedTestCase):
         self.assert_error(Hasty, "Hasty.cache is not running", "super().setUpClass() first")
 
     def test_nothing_is_started_where_nothing_is_needed(self) -> None:
-        """Neither for a class without services nor for one that is skipped."""
+        """For a class without services."""
 
         class Plain(ServicesMixin, unittest.TestCase):
             def test_it(self) -> None: ...
 
-        @unittest.skip("not today")
-        class Skipped(Plain):
-            cache = Redis()
-
         with unittest.mock.patch.dict("os.environ", NOWHERE):
             self.assert_passes(Plain)
-            self.assertEqual(1, len(run_class(Skipped).skipped))
 
     def test_a_single_test_is_run_by_hand(self) -> None:
         """As a debugger does, or without a result of one's own; each has clean state."""

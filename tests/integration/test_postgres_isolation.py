@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,8 @@ from sqlalchemy import text
 
 from orchestrator import Postgres, Services
 from orchestrator.errors import ServiceError
+from orchestrator.probes.waiting import poll
+from tests.faults.process import await_that
 
 
 def run(handle: Postgres, *statements: str) -> None:
@@ -89,9 +90,7 @@ class DatabaseTest(unittest.TestCase):
                 self.addCleanup(connection.close)
                 connection.execute(statement)
         gone = f"select count(*) from pg_database where datname = '{one.database}'"
-        deadline = time.monotonic() + 30
-        while rows(self.shop.db, gone) != [0]:  # the test does not wait for that
-            self.assertLess(time.monotonic(), deadline, f"{one.database} is still there")
+        await_that(lambda: rows(self.shop.db, gone) == [0], "it is still there")  # no test waits
 
     def test_a_transaction_in_the_template_is_told(self) -> None:
         """What forbids cloning is named, with what to do."""
@@ -121,14 +120,15 @@ class DatabaseTest(unittest.TestCase):
     def test_a_copy_is_made_while_the_test_before_runs(self) -> None:
         """It is what the next test gets."""
         self.use("insert into t values (7)")
-        deadline, ahead = time.monotonic() + 60, set[object]()
-        while not ahead:
-            self.assertLess(time.monotonic(), deadline, "none was made")
+        ahead = set[object]()
+
+        def made() -> bool:
             with self.shop.isolated("one") as clean:
                 self.assertEqual([1], rows(clean.db, "select id from t"))
-                attempt = time.monotonic() + 10
-                while not (ahead := self.made("test_next_%")) and time.monotonic() < attempt:
-                    pass
+                ahead.update(poll(lambda: self.made("test_next_%"), timeout=10))
+            return bool(ahead)
+
+        await_that(made, "none was made")
         with self.shop.isolated("two") as clean:
             self.assertEqual([1], rows(clean.db, "select id from t"))
             self.assertFalse(ahead & self.made(), "another one was made")

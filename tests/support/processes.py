@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import unittest
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from orchestrator.engine.api import Label
 from orchestrator.images import find_lock
 from orchestrator.sessions import snapshot
 from orchestrator.settings import Settings
+from tests.faults.process import await_that
 
 DEADLINE: Final = 180.0  # a busy machine takes a minute for what takes seconds
 
@@ -116,11 +116,7 @@ class ProcessTestCase(unittest.TestCase):
 
     def await_that(self, condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
         """Wait until a condition holds; fail at the deadline with what `otherwise` says."""
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            if time.monotonic() > deadline:
-                self.fail(otherwise())
-            time.sleep(0.1)
+        await_that(condition, otherwise, pause=0.1)
 
     @staticmethod
     def _end(process: subprocess.Popen[str]) -> None:

@@ -4,12 +4,12 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.services.tls import Tls
+from tests.faults.process import await_that, listens
 from tests.support.tiny_images import Pusher
 
 PROGRAM = shutil.which("docker-registry")
@@ -84,13 +84,8 @@ def free_port(address: str) -> int:
 def wait_for_port(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a program accepts connections."""
     address, _, port = host.rpartition(":")
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((address, int(port)), 1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the registry did not start: {log.read_text(encoding='utf-8')}")
-        time.sleep(0.02)
+    await_that(lambda: listens(address, int(port)) or process.poll(), "the registry is silent")
+    assert process.poll() is None, log.read_text(encoding="utf-8")
 
 
 def make_certificate(folder: Path, address: str) -> None:

@@ -2,13 +2,13 @@
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.private_daemon import PrivateDaemon
-from tests.support.registries import DEADLINE, PROGRAM, Registry
+from tests.faults.process import await_that
+from tests.support.registries import PROGRAM, Registry
 
 # A second daemon would delete docker0 of the first with `--bridge none`: hence the namespace.
 _OPTIONS = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
@@ -57,11 +57,8 @@ def _served(registry: Registry, pid: int) -> Iterator[None]:
     address, _, port = registry.host.rpartition(":")
     knock = [*inside, "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
     try:
-        deadline = time.monotonic() + DEADLINE
-        while subprocess.run(knock, check=False, capture_output=True).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError("the registry did not start in the daemon's namespace")
-            time.sleep(0.05)
+        answers = lambda: not subprocess.run(knock, check=False, capture_output=True).returncode  # noqa: E731
+        await_that(answers, "the registry did not start in the daemon's namespace", pause=0.05)
         yield
     finally:
         process.kill()

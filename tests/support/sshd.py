@@ -6,14 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.faults.process import await_that, listens
+
 _UNPACKED: Final = Path(__file__).parents[2] / ".cache/sshd"  # by ci/setup
-_DEADLINE: Final = 60.0
 # As root it wants a user of its own, which only an installed one has; here only it sees that.
 _AS_ROOT: Final = (
     *("unshare", "--mount", "sh", "-c"),
@@ -99,18 +99,9 @@ def ssh_server(folder: Path, *, daemon: str) -> Iterator[str]:
             stderr=output,
         )
     try:
-        deadline = time.monotonic() + _DEADLINE
-        while not _listens(port):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"sshd does not answer: {log.read_text()}")
-            time.sleep(0.02)
+        await_that(lambda: listens("127.0.0.1", port) or server.poll(), "sshd is silent")
+        assert server.poll() is None, log.read_text()
         yield f"{script.parent}{os.pathsep}{os.environ['PATH']}"
     finally:
         server.terminate()
         server.wait()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 import unittest
 import unittest.mock
@@ -170,13 +169,3 @@ class PublishedAddressTest(unittest.TestCase):
         self.be_in_container(inside=True)
         found = published_address(HERE, bridge=lambda: LOOPBACK)
         self.assertEqual(LOOPBACK, found.host)
-
-    def test_a_host_that_only_ssh_knows_is_resolved_by_ssh(self) -> None:
-        """DOCKER_HOST=ssh://name works with a name of ~/.ssh/config, as it does for docker."""
-        with tempfile.TemporaryDirectory() as folder:
-            ssh = Path(folder, "ssh")
-            ssh.write_text(f"#!/bin/sh\necho user me\necho hostname {ELSEWHERE}\necho port 22\n")
-            ssh.chmod(0o755)
-            with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"):
-                found = published_address(Endpoint(url="ssh://me@builder"), bridge=no_bridge)
-        self.assertEqual(PublishedAddress(host=ELSEWHERE, bind_address=EVERYWHERE), found)

@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import tempfile
-import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from orchestrator import errors, progress
 from orchestrator.environment.timeline import Timeline, add_to_page
 from orchestrator.progress import tell, telling
 from orchestrator.services.options import masked
+from tests.faults.process import await_that
 
 
 class ProgressTest(unittest.TestCase):
@@ -52,11 +52,8 @@ class ProgressTest(unittest.TestCase):
         with telling("db", "starting", after=60):
             pass
         self.assertEqual("", self.stream.getvalue())
-        deadline = time.monotonic() + 60
         with telling("db", "starting", after=0.01):
-            while "db: starting, 0 s\n" not in self.stream.getvalue():
-                self.assertLess(time.monotonic(), deadline)
-                time.sleep(0.01)
+            await_that(lambda: "db: starting, 0 s\n" in self.stream.getvalue(), "it is not told")
         self.assertRegex(self.stream.getvalue(), r"\norchestrator: db: starting took \d+\.\d s\n$")
         with self.assertRaises(ValueError), telling("db", "starting", after=0):
             raise ValueError

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from unittest import mock
 
 from orchestrator import Container
+from tests.faults.process import await_that
 from tests.support.classes import LeakCheckedTestCase
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.image_case import ImageTestCase
@@ -63,10 +63,8 @@ class StoppedTest(ImageTestCase, LeakCheckedTestCase):
         for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.subTest(number):
                 process = self.begin("save", "images.tar.gz")
-                deadline = time.monotonic() + DEADLINE
-                while not list(self.folder.glob(".images.tar.gz.*")):
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.001)
+                begun = lambda: list(self.folder.glob(".images.tar.gz.*"))  # noqa: E731
+                await_that(begun, "no archive was begun", pause=0.001)
                 process.send_signal(number)
                 self.ended(process, status)
                 self.assertEqual({lock, earlier}, set(self.folder.iterdir()))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import unittest
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.faults.process import processes_with
+from tests.faults.process import await_that, processes_with
 
 DEADLINE = 180.0  # a busy machine takes a minute for what takes seconds
 WORKER = "orchestrator.runner.worker"
@@ -140,11 +139,7 @@ class RunnerTestCase(unittest.TestCase):
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until something holds; fail at the deadline."""
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            if time.monotonic() > deadline:
-                self.fail(f"waited {DEADLINE:g} s for {what}: {self.processes()}")
-            time.sleep(0.01)
+        await_that(condition, lambda: f"{what} is waited for: {self.processes()}")
 
     def wait_for_file(self, name: str) -> None:
         """Wait until a test has written a file."""

@@ -21,18 +21,12 @@ from orchestrator.runner.messages import (
     Collected,
     Ended,
     Finished,
-    FixtureBegan,
-    FixtureFailed,
     MessageError,
-    RunUnit,
-    ServicesUp,
     Setup,
-    Stop,
-    Written,
     decode,
     encode,
 )
-from orchestrator.runner.options import NORMAL, Options, Shard, Timeouts, configure, parsed
+from orchestrator.runner.options import NORMAL, Options, Shard, configure, parsed
 from orchestrator.runner.results import (
     Outcome,
     Output,
@@ -99,31 +93,6 @@ class RunTest(unittest.TestCase):
         missing = (_names(theirs._main_parser) | _names(theirs._discovery_parser)) - _names(ours)
         self.assertEqual(set(), missing)
 
-    def test_all_of_ours(self) -> None:
-        """Each option arrives where it belongs; without any, the defaults hold."""
-        self.assertEqual(Options(), _parsed(""))
-        expected = Options(
-            names=("a", "b"),
-            keep=("*x*", "y*"),
-            jobs=4,
-            timeouts=Timeouts(unit_class=1.5),
-            shuffle="7",
-            shard=Shard(number=2, count=3),
-            junit="j.xml",
-            logs="logs",
-            verbosity=2,
-            failfast=True,
-            buffer=True,
-            tb_locals=True,
-            durations=0,
-            failed="only",
-            retries=2,
-        )
-        ours = "a b -k x -k y* -j 4 --timeout 1.5 --shuffle=7 --shard 2/3 --junit j.xml --logs logs"
-        ours += " --failed --retries 2"
-        theirs = "-v -f -b -c --locals --durations 0"
-        self.assertEqual(expected, _parsed(f"{ours} {theirs}"))
-
     def test_wrong_values(self) -> None:
         """A wrong value is named, with what was expected."""
         for line, words in (
@@ -155,12 +124,7 @@ class RunTest(unittest.TestCase):
         line = b""
         for message in (
             Setup(options=Options(names=(UGLY,), shard=Shard(number=1, count=2)), report=True),
-            RunUnit(unit=OWNER, ids=(UGLY, ""), order=(1, 0)),
-            Stop(),
             Collected(units=(UNIT,), trouble=UGLY),
-            FixtureBegan(name=UGLY, owner=OWNER, written=Written(out=1)),
-            FixtureFailed(problem=PROBLEM, owner=OWNER),
-            ServicesUp(owner=OWNER, facts={UGLY: UGLY}, secrets=(UGLY,)),
             Ended(ordinal=0, records=RECORDS, over=False),
             Finished(seconds={OWNER: 0.5}, stopped=UGLY),
         ):
