@@ -24,7 +24,7 @@ from orchestrator.engine.docker_py import Client, docker, tls_context
 from orchestrator.errors import EngineError, EngineUnavailableError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from orchestrator.engine.endpoint import Endpoint
 
@@ -133,9 +133,7 @@ class ClientPool:
             with self._lent(seconds) as client:
                 yield client
         except (*_THEIRS, *_MISREAD) as error:
-            raise _translated(
-                error, doing, endpoint=self._endpoint, timeout=seconds, present=self._is_present
-            ) from _without_traceback(error)
+            raise self._translated(error, doing, timeout=seconds) from _without_traceback(error)
 
     @contextlib.contextmanager
     def _lent(self, seconds: float) -> Iterator[Client]:
@@ -197,7 +195,38 @@ class ClientPool:
             ):
                 secured.recv(1)
 
+    def _translated(self, error: Exception, doing: str, *, timeout: float) -> EngineError:
+        """The error of ours for one of docker-py, of requests, or of code that reads an answer."""
+        daemon, status = f"the Docker daemon at {self._endpoint.url}", None
+        if _SPEAKS_TLS in str(error):
+            return EngineUnavailableError(
+                f"T{daemon[1:]} speaks TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the "
+                "folder with ca.pem, cert.pem and key.pem"
+            )
+        if isinstance(error, docker.errors.APIError):
+            status = error.status_code
+            told = f"The Docker daemon failed to {doing}: {_text(error.explanation or str(error))}"
+        # docker-py puts the first request's timeout in an error of its own
+        elif isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
+            told = f"T{daemon[1:]} did not answer within {timeout:g} s when asked to {doing}"
+        elif _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and self._is_present()):
+            told = (
+                f"The connection to {daemon}, which had answered, broke when it was asked to "
+                f"{doing}: {_reason(error)}"
+            )
+        elif any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
+            told = f"Could not ask {daemon} to {doing}: {_reason(error)}"
+        elif isinstance(error, _MISREAD) and not isinstance(error, _THEIRS):
+            told = (
+                f"The answer of {daemon} cannot be understood, which was asked to {doing}: "
+                f"{type(error).__name__}: {error}"
+            )
+        else:
+            return _unavailable(error, doing, endpoint=self._endpoint)
+        return EngineError(told, status=status)
+
     def _is_present(self) -> bool:
+        """Whether it has answered, and listens: then a broken connection is no sign of absence."""
         try:
             self._ping()
         except OSError:
@@ -208,43 +237,6 @@ class ClientPool:
         """Close every idle connection."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
-
-
-def _translated(
-    error: Exception, doing: str, *, endpoint: Endpoint, timeout: float, present: Callable[[], bool]
-) -> EngineError:
-    """The error of ours for one of docker-py, of requests, or of code that reads an answer.
-
-    ``present`` is whether the daemon has answered before and still listens: a connection that
-    breaks then does not mean that there is none.
-    """
-    daemon, status = f"the Docker daemon at {endpoint.url}", None
-    if _SPEAKS_TLS in str(error):
-        return EngineUnavailableError(
-            f"T{daemon[1:]} speaks TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the "
-            "folder with ca.pem, cert.pem and key.pem"
-        )
-    if isinstance(error, docker.errors.APIError):
-        status = error.status_code
-        told = f"The Docker daemon failed to {doing}: {_text(error.explanation or str(error))}"
-    # docker-py puts the first request's timeout in an error of its own
-    elif isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
-        told = f"T{daemon[1:]} did not answer within {timeout:g} s when asked to {doing}"
-    elif _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and present()):
-        told = (
-            f"The connection to {daemon}, which had answered, broke when it was asked to {doing}: "
-            f"{_reason(error)}"
-        )
-    elif any(isinstance(it, OSError) and it.errno in _OWN_LIMITS for it in _chain(error)):
-        told = f"Could not ask {daemon} to {doing}: {_reason(error)}"
-    elif isinstance(error, _MISREAD) and not isinstance(error, _THEIRS):
-        told = (
-            f"The answer of {daemon} cannot be understood, which was asked to {doing}: "
-            f"{type(error).__name__}: {error}"
-        )
-    else:
-        return _unavailable(error, doing, endpoint=endpoint)
-    return EngineError(told, status=status)
 
 
 def _unavailable(error: Exception, doing: str, *, endpoint: Endpoint) -> EngineUnavailableError:

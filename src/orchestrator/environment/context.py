@@ -191,7 +191,7 @@ class StartContext:
                 return
         try:
             made = [Thing(kind, name, name) for kind, name in sorted(self._made)]
-            if made and self.session.remove_later(
+            if made and self.session.departing.hand_over(
                 made, test_class=self.test_class, seconds=_REMOVAL
             ):
                 self._made.clear()

@@ -30,10 +30,9 @@ from orchestrator.sessions.watchdog import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.engine import Endpoint
-    from orchestrator.sessions.bare.removal import Thing
 
 _LOG: Final = logging.getLogger(__name__)
 _UNWATCHED: Final = "%s; if this process is killed, the next start cleans up"
@@ -70,7 +69,7 @@ class Session:
         self._made: dict[str, str] = {}
         self._watchdogs: list[Watchdog] = []  # the last one is spoken to
         self._watchdog_lock = threading.Lock()
-        self.departing = Departing(endpoint.way, forget=self.forget)
+        self.departing = Departing(endpoint.way, self._watchdogs, forget=self.forget)
 
     def labels(
         self,
@@ -129,15 +128,6 @@ class Session:
             self.answered = True
             self._intents.pop(name, None)
             self._send(f"={kind} {name}")
-
-    def remove_later(self, things: Sequence[Thing], *, test_class: str, seconds: float) -> bool:
-        """Have the watchdog remove these while this process goes on; False if there is none.
-
-        `departing` tells what became of it.
-        """
-        return bool(self._watchdogs) and self.departing.hand_over(
-            things, to=self._watchdogs[-1], test_class=test_class, seconds=seconds
-        )
 
     @property
     def unsettled(self) -> frozenset[str]:

@@ -217,31 +217,35 @@ class Departing:
     ``forget`` is called with the name of what is gone.
     """
 
-    def __init__(self, way: Sequence[str], *, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self, way: Sequence[str], watchdogs: Sequence[Watchdog], *, forget: Callable[[str], None]
+    ) -> None:
         self._way = way
+        self._watchdogs = watchdogs
         self._forget = forget
         self._lock = threading.RLock()
         self._things: dict[str, _Departing] = {}
         self._left: dict[str, list[Thing]] = {}  # by class: what would not go
 
-    def hand_over(
-        self, things: Sequence[Thing], *, to: Watchdog, test_class: str, seconds: float
-    ) -> bool:
-        """Have a watchdog remove a class's things, containers first; whether it has taken that.
+    def hand_over(self, things: Sequence[Thing], *, test_class: str, seconds: float) -> bool:
+        """Have a watchdog remove a class's things, containers first; whether one has taken that.
 
         The seconds are for what does not go at the first attempt.
         """
+        if not self._watchdogs:
+            return False
         with self._lock:
             self._listen()
             until = time.monotonic() + seconds + _REMOVER_SECONDS
             try:
                 named = " ".join(f"{thing.kind}:{thing.name}" for thing in things)
-                to.send(f"~{seconds} {named}")
+                watchdog = self._watchdogs[-1]
+                watchdog.send(f"~{seconds} {named}")
             except WatchdogError:
                 return False
             for thing in things:
                 self._things[thing.name] = _Departing(
-                    thing=thing, test_class=test_class, watchdog=to, given_up_at=until
+                    thing=thing, test_class=test_class, watchdog=watchdog, given_up_at=until
                 )
         return True
 
