@@ -17,26 +17,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from orchestrator.engine.api import (
-    STDERR,
-    Ending,
-    ExecResult,
-    Label,
-    container_state,
-    engine_info,
-)
+from orchestrator.engine.api import STDERR, Ending, ExecResult, Label, container_state, engine_info
 from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
 from orchestrator.engine.create import HOST_GATEWAY, create_container
 from orchestrator.engine.endpoint import LOOPBACK, PublishedAddress, own_address, published_address
 from orchestrator.engine.files import Files
 from orchestrator.engine.images import Images
-from orchestrator.engine.streams import (
-    Cut,
-    open_stream,
-    read_log,
-    read_steps,
-    run_process,
-)
+from orchestrator.engine.streams import Cut, open_stream, read_log, read_steps, run_process
 from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:

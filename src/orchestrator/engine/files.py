@@ -95,12 +95,7 @@ class Files:
         self._pool = pool
 
     def copy_into(
-        self,
-        container: str,
-        copies: Sequence[Copy],
-        /,
-        *,
-        links: Mapping[str, str] | None = None,
+        self, container: str, copies: Sequence[Copy], /, *, links: Mapping[str, str] | None = None
     ) -> None:
         """Put files and folders into a created or running container, never a file over a folder.
 
@@ -172,11 +167,7 @@ class Files:
 
 
 def _pack(
-    copies: Sequence[Copy],
-    links: Mapping[str, str],
-    *,
-    folder: str,
-    read: Callable[[str], bytes],
+    copies: Sequence[Copy], links: Mapping[str, str], *, folder: str, read: Callable[[str], bytes]
 ) -> bytes:
     """Files and folders as a tar for a folder, links as links; devices, sockets, pipes stay out.
 

@@ -211,10 +211,7 @@ def read_log(pool: ClientPool, container: str, *, cut: Cut, **asked: float) -> I
     try:
         with pool.client(doing, timeout=_FOLLOWED) as client:
             terminal = client.inspect_container(container)["Config"]["Tty"]
-            with (
-                open_stream(client, "GET", path, params=params) as response,
-                cut.reading(response),
-            ):
+            with open_stream(client, "GET", path, params=params) as response, cut.reading(response):
                 pieces = read_at_once(response)
                 framed = (text for _, text in read_frames(pieces))
                 yield from read_lines(pieces if terminal else framed)

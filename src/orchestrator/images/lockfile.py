@@ -12,12 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.errors import (
-    ImageNotLockedError,
-    InvalidReferenceError,
-    LockError,
-    did_you_mean,
-)
+from orchestrator.errors import ImageNotLockedError, InvalidReferenceError, LockError, did_you_mean
 from orchestrator.images.reference import Reference, is_digest, parse_reference
 
 if TYPE_CHECKING:

@@ -129,9 +129,7 @@ def _arm() -> None:
     """Have sessions ended with the process, and not with its forked children."""
     atexit.register(_at_exit)
     os.register_at_fork(
-        before=_block_signals,
-        after_in_parent=_unblock_signals,
-        after_in_child=_in_forked_child,
+        before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_in_forked_child
     )
 
 

@@ -135,10 +135,7 @@ class Inventory:
 
 
 def inventory(
-    engine: Engine,
-    *,
-    labelled: Mapping[str, str] | None = None,
-    own: Collection[str] | None = None,
+    engine: Engine, *, labelled: Mapping[str, str] | None = None, own: Collection[str] | None = None
 ) -> Inventory:
     """List everything that was created in some session, and judge whether its owner lives.
 

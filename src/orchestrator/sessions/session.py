@@ -72,11 +72,7 @@ class Session:
         self.departing = Departing(endpoint.way, self._watchdogs, forget=self.forget)
 
     def labels(
-        self,
-        *,
-        test_class: str | None = None,
-        service: str | None = None,
-        scope: str | None = None,
+        self, *, test_class: str | None = None, service: str | None = None, scope: str | None = None
     ) -> dict[str, str]:
         """The labels that go into every create call of this session."""
         given = {Label.CLASS: test_class, Label.SERVICE: service, Label.SCOPE: scope}
