@@ -113,7 +113,8 @@ class RegistryClient:
                 until=begun + share * self._timeout,
             )
             try:
-                content = _in_time(question.answer, until=question.until)
+                # In a thread, as no timeout of a socket bounds the whole.
+                content = in_thread(question.answer).result(question.until - time.monotonic())
                 break
             except TimeoutError as error:
                 raise EngineError(f"{question}, {silent}") from error
@@ -298,8 +299,8 @@ class _Question:
             raise _Lost(url, error) from error
 
 
-def _in_time(do: Callable[[], T], *, until: float) -> T:
-    """Do something in a thread (no exit waits for it): no timeout of a socket bounds the whole."""
+def in_thread(do: Callable[[], T]) -> Future[T]:
+    """Do something in a thread that no exit waits for, as it would for a pool's."""
     result: Future[T] = Future()
 
     def run() -> None:
@@ -309,7 +310,7 @@ def _in_time(do: Callable[[], T], *, until: float) -> T:
             result.set_exception(error)
 
     threading.Thread(target=run, name="orchestrator-registry", daemon=True).start()
-    return result.result(until - time.monotonic())
+    return result
 
 
 def _read(response: HTTPResponse, *, until: float) -> bytes:
