@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import commands, isolation, start, suites
+from tests.benchmarks import isolation, start, suites
 from tests.benchmarks.machine import THEIR_PYTHON, cleaned, run
 
 SUBJECTS = (
@@ -17,8 +17,8 @@ SUBJECTS = (
     start.IDLE,
     start.SECURED_KAFKA,
     isolation.SUBJECT,
-    commands.IMPORT,
-    commands.SUPPLY,
+    suites.IMPORT,
+    suites.SUPPLY,
     suites.RUNNER,
     suites.NEXT,
     suites.WARM,

@@ -1,17 +1,13 @@
 """R1 to R3, R5, R6 as users meet them: a test class under unittest, pytest and our own runner."""
 
-import os
 import random
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Final
 
 from tests.faults.case import THOROUGH, FaultCase, repeated
-from tests.faults.process import DEADLINE
+from tests.support.processes import ProcessTestCase
 
 _SOURCE: Final = """
 import os, signal, sys, time, unittest
@@ -47,54 +43,32 @@ _WAIT: Final = "time.sleep(60)"
 _UNITTEST: Final = ("-m", "unittest", "test_shop")
 
 
-class UnittestTest(FaultCase):
+class UnittestTest(ProcessTestCase, FaultCase):  # type: ignore[misc]  # processes, not owners
     """A test class with a service, under ci/faults two."""
 
     def setUp(self) -> None:
         """Write the user's file."""
         super().setUp()
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        (self.folder / "test_shop.py").write_text(_SOURCE)
+        self.write("test_shop.py", _SOURCE)
+        image = {"IMAGE": self.image, "ORCHESTRATOR_UNLOCKED": "allow"}
+        self.environ |= {"DOCKER_HOST": self.daemon.url, **image}
 
-    def _run(self, *argv: str, place: str, action: str) -> subprocess.Popen[bytes]:
-        settings = {
-            "DOCKER_HOST": self.daemon.url,
-            "IMAGE": self.image,
-            "ORCHESTRATOR_RUN": self.run_id,
-            "ORCHESTRATOR_UNLOCKED": "allow",
-            "PLACE": place,
-            "ACTION": action,
-        }
-        process = subprocess.Popen(
-            [sys.executable, *argv],
-            cwd=self.folder,
-            env={**os.environ, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.addCleanup(process.communicate)
-        self.addCleanup(process.kill)
-        return process
+    def _run(self, *argv: str, place: str, action: str) -> subprocess.Popen[str]:
+        self.environ |= {"PLACE": place, "ACTION": action}
+        return self.start(*argv)
 
-    def _wait_for(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+    def _wait_for(self, process: subprocess.Popen[str], words: str) -> None:
         assert process.stdout is not None
-        seen = []
-        for said in process.stdout:
-            seen.append(said)
-            if said.strip().endswith(line):
-                return
-        self.fail(f"never said {line!r}: {seen}")
+        self.assertTrue(any(line.strip().endswith(words) for line in process.stdout), words)
 
-    def _ends(self, process: subprocess.Popen[bytes], *statuses: int, since: float = 0) -> None:
+    def _ends(self, process: subprocess.Popen[str], *statuses: int, since: float = 0) -> None:
         """It ends with one of these statuses (any but 0 by default), and nothing is left."""
-        output, _errors = process.communicate(timeout=DEADLINE)
-        since = since or time.monotonic()
-        self.assertNotEqual(0, process.returncode, output)
-        self.assertIn(process.returncode, statuses or (process.returncode,), output)
+        status, output = self.finish(process)
+        self.assertNotEqual(0, status, output)
+        self.assertIn(status, statuses or (status,), output)
         self.seconds.append(self.daemon.await_gone(self.run_id, since=since))
 
-    def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> float:
+    def _signal(self, process: subprocess.Popen[str], number: signal.Signals) -> float:
         now = time.monotonic()
         process.send_signal(number)
         return now
@@ -118,7 +92,7 @@ class UnittestTest(FaultCase):
             for place in _PLACES if THOROUGH else (usual,):
                 with self.subTest(signal=number.name, place=place):
                     process = self._run(*_UNITTEST, place=place, action=_WAIT)
-                    self._wait_for(process, b"here")
+                    self._wait_for(process, "here")
                     since = self._signal(process, number)
                     self._ends(process, 1, 130, -number, since=since)
 
@@ -126,7 +100,7 @@ class UnittestTest(FaultCase):
     def test_r03_interrupt_with_catch(self) -> None:
         """R3 unittest -c, whose handler of SIGINT must stay its own, leaves nothing."""
         process = self._run("-m", "unittest", "-c", "test_shop", place="test", action=_WAIT)
-        self._wait_for(process, b"here")
+        self._wait_for(process, "here")
         self._signal(process, signal.SIGINT)
         time.sleep(0.3)  # unittest lets the test end first; the second one does not
         self._ends(process, since=self._signal(process, signal.SIGINT))
@@ -136,7 +110,7 @@ class UnittestTest(FaultCase):
         """R3, R5 Ctrl-C or SIGTERM at a random moment of the services' start leaves nothing."""
         number = random.choice((signal.SIGINT, signal.SIGTERM))  # noqa: S311
         process = self._run(*_UNITTEST, place="setUpClass", action=_WAIT)
-        self._wait_for(process, b"reached setUpModule")
+        self._wait_for(process, "reached setUpModule")
         time.sleep(random.uniform(0, 0.8))  # noqa: S311  # the moment is the point
         self._ends(process, since=self._signal(process, number))
 
@@ -145,6 +119,6 @@ class UnittestTest(FaultCase):
         """R3 Ctrl-C to pytest leaves nothing."""
         argv = ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "test_shop.py")
         process = self._run(*argv, place="test", action=_WAIT)
-        self._wait_for(process, b"here")
+        self._wait_for(process, "here")
         since = self._signal(process, signal.SIGINT)
         self._ends(process, 2, -signal.SIGINT, since=since)  # either between pytest's own hooks
