@@ -112,7 +112,9 @@ class SweepTest(FaultCase):
             self.plant(dataclasses.replace(other, host="elsewhere/1f")),
             self.plant(dataclasses.replace(other, host=me.host.partition("/")[0] + "/")),
         }
-        malformed = {self.plant(label) for label in ("", "nonsense", '{"pid":-1}', "[" * 10_000)}
+        good, true = me.to_label(), me.to_label().replace(f'"pid":{me.pid}', '"pid":true')
+        labels = ("", "null", "[" * 10_000, good.replace('"pid":', '"pid":-'), true)
+        malformed = {self.plant(label) for label in labels}
         report = self.reap()
         self.assertEqual({dead}, self.sessions(report["removed"]))
         self.assertEqual(unknown | malformed, self.sessions(report["kept"]))
