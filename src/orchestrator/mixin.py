@@ -268,17 +268,16 @@ def _attribute(cls: type, name: str) -> object:
 
 def _check_in_place(cls: type) -> None:
     """Raise DeclarationError where something has replaced a service on the class since."""
-    if (environment := vars(cls).get(ENVIRONMENT)) is not None:
-        if all(_attribute(cls, alias) is it for alias, it in environment.services.items()):
-            return
-        declared = declared_services(cls)
-        for alias, service in environment.services.items():
-            if declared.get(alias) is not service:
-                found = type(getattr(cls, alias, None)).__name__
-                raise DeclarationError(
-                    f"{cls.__qualname__}.{alias}, a declared {type(service).__name__}, has been "
-                    f"replaced by {found} since the class's start; give one of them another name"
-                )
+    environment = vars(cls).get(ENVIRONMENT)
+    for alias, service in environment.services.items() if environment else ():
+        if _attribute(cls, alias) is service:
+            continue
+        if declared_services(cls).get(alias) is not service:  # else it is of a Compose file
+            found = type(getattr(cls, alias, None)).__name__
+            raise DeclarationError(
+                f"{cls.__qualname__}.{alias}, a declared {type(service).__name__}, has been "
+                f"replaced by {found} since the class's start; give one of them another name"
+            )
 
 
 def _why_not_set_up(cls: type) -> str:

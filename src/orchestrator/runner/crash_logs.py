@@ -81,10 +81,8 @@ class CrashLogs:
         except OrchestratorError as error:  # it may be going already
             log = f"(no log: {error})\n"
         log = masked(log, secrets)
-        lines = log.rstrip().split("\n")
-        lines = lines[max(0, len(lines) - self._lines) :]
-        said = "\n".join([f"Last log lines of {alias}:", indented("\n".join(lines))])
-        said = said if lines else ""
+        last = "\n".join(log.rstrip().split("\n")[-self._lines :])
+        said = f"Last log lines of {alias}:\n{indented(last)}" if self._lines else ""
         if self._folder is not None:
             owner = container.labels.get(Label.CLASS, "")
             try:

@@ -37,7 +37,7 @@ _LISTS: Final = {
 }
 _PROBLEMS: Final = (Outcome.ERROR, Outcome.FAILURE, Outcome.UNEXPECTED_SUCCESS)
 _WORST_FIRST: Final = list(Outcome)
-_ErrorHolder: Any = unittest.suite._ErrorHolder  # type: ignore[attr-defined]  # a fixture's error
+_ErrorHolder: Any = unittest.suite._ErrorHolder  # type: ignore[attr-defined]  # a name, as of a fixture
 
 
 class _Trace(str):
@@ -46,19 +46,6 @@ class _Trace(str):
     __slots__ = ("kind", "message")
     kind: str
     message: str
-
-
-@dataclass(frozen=True)
-class _Past:
-    """What stands for a test in the result's lists once it has run."""
-
-    name: str
-
-    def id(self) -> str:
-        return self.name
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(kw_only=True)
@@ -352,9 +339,10 @@ def _parts(entry: Any) -> tuple[Any, str]:
 def _light(entry: Any) -> Any:
     """An entry with a name for its test."""
     test, *rest = entry if isinstance(entry, tuple) else (entry,)
-    if isinstance(test, _Past):
+    if isinstance(test, _ErrorHolder):
         return entry
-    return (_Past(str(test)), *rest) if rest else _Past(str(test))
+    name = _ErrorHolder(str(test))
+    return (name, *rest) if rest else name
 
 
 def _problem(outcome: Outcome, entry: Any) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -221,24 +222,13 @@ def _idle_seconds() -> float | None:
     return None
 
 
-def memory_budget() -> int | None:
-    """Bytes that all services together may use, or None when this cannot be known."""
-    known = [free for free in (_free_memory(), _free_in_group()) if free is not None]
-    return int(min(known) * _SHARE) if known else None
-
-
-def _free_memory() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
-def _free_in_group() -> int | None:
+def memory_budget() -> int:
+    """Bytes that all services together may use."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # where nothing else is known
+    with suppress(OSError):
+        if found := re.search(r"MemAvailable: +(\d+) kB", _MEMINFO.read_text(encoding="ascii")):
+            free = int(found[1]) * 1024
     with suppress(OSError, ValueError):  # "max" is no number: there is no limit
         limit, usage = (int((_CGROUP / f"memory.{it}").read_text()) for it in ("max", "current"))
-        return max(0, limit - usage)
-    return None
+        free = min(free, max(0, limit - usage))
+    return int(free * _SHARE)
