@@ -75,13 +75,14 @@ def telling(about: str, text: str, *, after: float = _SLOW) -> Iterator[None]:
 class News:
     """The latest of everything that takes a while, for a terminal; a log has few lines of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prefix: str = "") -> None:
         self.latest: dict[str, str] = {}
+        self._prefix = prefix
         self._due: dict[str, float] = {}
 
-    def take(self, about: str, line: str, *, over: bool) -> bool:
-        """Note the latest about one thing; returns whether a log has it."""
-        now = time.monotonic()
+    def take(self, about: str, text: str, *, over: bool) -> str:
+        """Note the latest about one thing; returns the line that a log has of it, if any."""
+        line, now = printable(f"{self._prefix}{about}: {text}", lines=False), time.monotonic()
         due = over or now >= self._due.get(about, 0.0)
         if over:
             self.latest.pop(about, None)
@@ -90,7 +91,7 @@ class News:
             self.latest[about] = line
             if due:
                 self._due[about] = now + _NEWS
-        return due
+        return line if text and due else ""
 
 
 @functools.cache
@@ -103,13 +104,12 @@ class _Stderr:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._news = News()
+        self._news = News(prefix="orchestrator: ")
         self._drawn = 0
 
     def show(self, about: str, text: str, *, over: bool) -> None:
-        stream, line = sys.stderr, printable(f"orchestrator: {about}: {text}", lines=False)
         with self._lock:
-            due = self._news.take(about, line, over=over)
+            stream, line = sys.stderr, self._news.take(about, text, over=over)
             if stream.isatty():
                 size = shutil.get_terminal_size()
                 latest = self._news.latest.values()
@@ -118,9 +118,9 @@ class _Stderr:
                 begin = "\n" if live and "unittest" in sys.modules else ""
                 stream.write(f"\x1b[{self._drawn}F\x1b[0J" if self._drawn else begin)
                 self._drawn = len(live)
-                lines = [line, *live] if text and over else live
+                lines = [line, *live] if line and over else live
                 stream.write("".join(f"{line}\n" for line in lines))
-            elif text and due:
+            elif line:
                 stream.write(f"{line}\n")
             stream.flush()
 

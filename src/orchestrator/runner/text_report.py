@@ -111,9 +111,8 @@ class Text:
 
     def told(self, about: str, text: str, *, over: bool) -> None:
         """Show how far something is that takes a while, such as a pull."""
-        about, text = (printable(it, lines=False) for it in (about, text))
-        due = self._news.take(about, line := f"{about}: {text}", over=over)
-        if text and due and self._verbosity > QUIET and (over or not self._live):
+        line = self._news.take(about, text, over=over)
+        if line and self._verbosity > QUIET and (over or not self._live):
             self._line(line)
 
     def tick(self, workers: Sequence[WorkerHandle]) -> None:
