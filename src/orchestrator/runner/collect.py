@@ -218,7 +218,21 @@ def described(test: Any) -> Test:
 
 def id_of(test: Any) -> str:
     """The name by which a test is known: a suite's is its class."""
-    return owner_of(test) if is_suite(test) or not hasattr(test, "id") else str(test.id())
+    if is_suite(test) or not hasattr(test, "id"):
+        return owner_of(test)
+    try:
+        return str(test.id())
+    except Exception:  # noqa: BLE001 - some can tell only while they run
+        return _usual_id(test)
+
+
+def name_of(test: Any) -> str:
+    """A test in unittest's words."""
+    try:
+        return class_name(type(test)) if is_suite(test) else str(test)
+    except Exception:  # noqa: BLE001 - the same
+        id_ = _usual_id(test)
+        return f"{id_.rpartition('.')[2]} ({id_})"
 
 
 def class_name(cls: type) -> str:
@@ -235,13 +249,16 @@ def owner_of(test: Any) -> str:
 
 def title_of(test: Any) -> str:
     """A test in unittest's words: its name, and its docstring's first line below."""
-    if is_suite(test):
-        return class_name(type(test))
     try:
-        summary = test.shortDescription()
+        summary = "" if is_suite(test) else test.shortDescription()
     except Exception:  # noqa: BLE001 - a broken description must not lose the test
-        summary = None
-    return f"{test}\n{summary}" if summary else str(test)
+        summary = ""
+    name = name_of(test)
+    return f"{name}\n{summary}" if summary else name
+
+
+def _usual_id(test: Any) -> str:
+    return f"{class_name(type(test))}.{getattr(test, '_testMethodName', 'runTest')}"
 
 
 def _source(test: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.runner import unpatched
-from orchestrator.runner.collect import described, id_of, is_suite, owner_of, title_of
+from orchestrator.runner.collect import described, id_of, is_suite, name_of, owner_of, title_of
 from orchestrator.runner.messages import Began, Ended, FixtureFailed
 from orchestrator.runner.results import Outcome, Problem, Record
 
@@ -341,7 +341,7 @@ def _light(entry: Any) -> Any:
     test, *rest = entry if isinstance(entry, tuple) else (entry,)
     if isinstance(test, _ErrorHolder):
         return entry
-    name = _ErrorHolder(str(test))
+    name = _ErrorHolder(name_of(test))
     return (name, *rest) if rest else name
 
 

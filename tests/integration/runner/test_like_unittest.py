@@ -109,7 +109,7 @@ class LikeUnittestTest(RunnerTestCase):
                 def test_d(self): self.assertEqual("sqlite", self.backend)
             """,
         )
-        outcomes = self._assert_the_same()
+        outcomes = self._assert_the_same("-v")
         self.assertEqual("failure", outcomes["A.test_a(two)"])
 
     def test_patches_stay_with_the_tests(self) -> None:
@@ -135,11 +135,25 @@ class LikeUnittestTest(RunnerTestCase):
             globals().update((cls.__name__, cls) for cls in map(made, NAMES))
             """
         )
+        self._assert_the_same("-v")
+
+    def test_names_that_fixtures_make(self) -> None:
+        """A test that can tell its name only while it runs is collected all the same."""
+        self.write(
+            test_named="""
+            class A(unittest.TestCase):
+                def setUp(self): self.name = "set up"
+                def __str__(self): return self.name
+                def id(self): return self.name
+                def test_a(self): pass
+                def test_b(self): self.fail("no")
+            """
+        )
         self._assert_the_same()
 
-    def _assert_the_same(self) -> dict[str, str]:
+    def _assert_the_same(self, *options: str) -> dict[str, str]:
         """Run the project both ways and compare; the outcomes of ours."""
-        done = self.run_unittest("-v")
+        done = self.run_unittest(*options)
         ran = self.run_suite("-j", "2")
         self.assertIn("\nRan ", done.stderr)
         self.assertEqual(_facts(done.stderr, done.returncode), _facts(ran.text, ran.status))
