@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MODULE_FIXTURES: Final = ("setUpModule", "tearDownModule")
 _TO_SUPER: Final = re.compile(r"super\([\w, ]*\)\.setUpClass\(\)")
+_HERE: Final = Path.cwd()  # a test may go elsewhere, and may remove that
 _PLAIN_DECORATORS: Final = ("classmethod", "override", "typing.override")
 # How unittest's suite runs its tests, as it was before anybody could replace a part.
 _USUAL: Final = {
@@ -278,7 +279,7 @@ def _file(test: Any) -> str | None:
 
 
 def _relative(path: str) -> str:
-    relative = os.path.relpath(path)
+    relative = os.path.relpath(_HERE / path, _HERE)
     return path if relative.startswith(os.pardir) else relative
 
 

@@ -151,6 +151,29 @@ class LikeUnittestTest(RunnerTestCase):
         )
         self._assert_the_same()
 
+    def test_a_folder_that_is_gone(self) -> None:
+        """A class may leave its worker in a folder that is gone; others run on there."""
+        self.write(
+            test_gone='''
+            import doctest, tempfile
+            def documented():
+                """
+                >>> 1 + 1
+                2
+                """
+            class A(unittest.TestCase):
+                def test_a(self):
+                    with tempfile.TemporaryDirectory() as folder:
+                        os.chdir(folder)
+                def test_b(self): pass
+            def load_tests(loader, tests, pattern):
+                return unittest.TestSuite([tests, doctest.DocTestSuite(__name__)])
+            '''
+        )
+        ran = self.run_suite("-j", "1")
+        self.assertEqual("OK", ran.verdict, ran.text)
+        self.assertIn("DocTestCase (test_gone.py).test_gone.documented", ran.outcomes)
+
     def _assert_the_same(self, *options: str) -> dict[str, str]:
         """Run the project both ways and compare; the outcomes of ours."""
         done = self.run_unittest(*options)
