@@ -28,7 +28,7 @@ from orchestrator.services.once import OwnStack
 from orchestrator.services.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.environment.environment import Environment
 
@@ -39,6 +39,7 @@ else:
 _REPORTS: Final = ("addError", "addFailure", "addSubTest")
 REPORTS: Final = "_orchestrator_reports"
 """What a run has that tells at its end what would not go."""
+_WITHOUT: Final = "_orchestrator_without_services"  # what a class has that declares none
 _FELL_THROUGH: Final = 70  # the exit status of a child that returned from its test
 __unittest = __tracebackhide__ = True  # unittest and pytest leave our frames out of tracebacks
 
@@ -53,17 +54,37 @@ class _EveryTestIsSkipped:
     def __get__(self, instance: object, cls: type[TestCase]) -> bool:
         if ENVIRONMENT in vars(cls):  # each test of a running class asks, too
             return False
-        tests = [getattr(cls, name) for name in unittest.defaultTestLoader.getTestCaseNames(cls)]
-        return bool(tests) and all(getattr(test, "__unittest_skip__", False) for test in tests)
+        skips = False
+        for test in _tests(cls):
+            if not (skips := bool(getattr(test, "__unittest_skip__", False))):
+                break
+        return skips
 
 
 class _ReasonToSkip:
     """The reason, where all tests have the same; else unittest takes that of each test."""
 
     def __get__(self, instance: object, cls: type[TestCase]) -> str:
-        names = unittest.defaultTestLoader.getTestCaseNames(cls)
-        reasons = {getattr(getattr(cls, name), "__unittest_skip_why__", "") for name in names}
-        return str(reasons.pop()) if len(reasons) == 1 else ""
+        reasons: set[str] = set()
+        for test in _tests(cls):
+            reasons.add(getattr(test, "__unittest_skip_why__", ""))
+            if len(reasons) > 1:
+                return ""
+        return str(reasons.pop()) if reasons else ""
+
+
+def _tests(cls: type[TestCase]) -> Iterator[object]:
+    """The test methods of a class, one by one: each test asks, and the first may be enough."""
+    loader = unittest.defaultTestLoader
+    names: Iterable[str] = (
+        name
+        for base in cls.__mro__
+        for name in vars(base)
+        if name.startswith(loader.testMethodPrefix)
+    )
+    if loader.testNamePatterns:  # of ``-k``
+        names = loader.getTestCaseNames(cls)
+    return filter(callable, (getattr(cls, name, None) for name in names))
 
 
 class ServicesMixin(_Base):
@@ -259,7 +280,13 @@ def _left_behind() -> Mapping[str, Exception]:
 
 
 def _has_services(cls: type) -> bool:
-    return ENVIRONMENT in vars(cls) or bool(declared_services(cls))
+    """Whether a class has some; each test asks, but only the first looks through all names."""
+    if ENVIRONMENT in vars(cls) or _WITHOUT in vars(cls):
+        return ENVIRONMENT in vars(cls)
+    if found := bool(declared_services(cls)):
+        return found
+    setattr(cls, _WITHOUT, True)
+    return False
 
 
 def _attribute(cls: type, name: str) -> object:

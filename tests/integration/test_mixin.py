@@ -1,5 +1,6 @@
 """``ServicesMixin`` with real containers: when services live, and what each test sees."""
 
+import time
 import unittest
 import unittest.mock
 
@@ -75,6 +76,19 @@ class MixinTest(LeakCheckedTestCase):
 
         with unittest.mock.patch.dict("os.environ", NOWHERE):
             self.assert_passes(Plain)
+
+    def test_many_tests_without_services(self) -> None:
+        """What the mixin takes of each test of a class does not grow with their number."""
+        seconds = {}
+        for number in (50, 1000):
+            tests = {f"test_{n}": lambda _: None for n in range(number)}
+            suite = unittest.defaultTestLoader.loadTestsFromTestCase(
+                type("Many", (ServicesMixin, unittest.TestCase), tests)
+            )
+            began = time.process_time()
+            suite.run(unittest.TestResult())
+            seconds[number] = (time.process_time() - began) / number
+        self.assertLess(seconds[1000], 6 * seconds[50])
 
     def test_a_single_test_is_run_by_hand(self) -> None:
         """As a debugger does, or without a result of one's own; each has clean state."""
