@@ -45,6 +45,7 @@ class Schedule:
         self._ahead_budget = ahead
         self._seconds = estimates((waiting.unit for waiting in units), recorded)
         self._waiting = list(units)
+        self.seconds = sum(self._seconds.values())  # that what waits will take one worker
         if seed is not None:
             random.Random(seed).shuffle(self._waiting)  # noqa: S311 - an order, not a secret
         else:
@@ -55,11 +56,6 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def seconds(self) -> float:
-        """How long what waits will take one worker."""
-        return sum(self._seconds[waiting.unit.key] for waiting in self._waiting)
-
     def next(
         self, running: Sequence[UnitResult], *, ran: Collection[str] = ()
     ) -> UnitResult | None:
@@ -68,8 +64,7 @@ class Schedule:
         for waiting in self._waiting:
             fits = not _memory(waiting) or not used or _fits(used, waiting, self._budget)
             if waiting.unit.key not in ran and fits:
-                self._waiting.remove(waiting)
-                return waiting
+                return self._taken(waiting)
         return None
 
     def next_ahead(
@@ -81,8 +76,12 @@ class Schedule:
             return None
         if not _fits(_memory(*running), waiting, self._ahead_budget):
             return None
-        self._waiting.remove(waiting)
-        return waiting
+        return self._taken(waiting)
+
+    def _taken(self, unit: UnitResult) -> UnitResult:
+        self._waiting.remove(unit)
+        self.seconds -= self._seconds[unit.unit.key]
+        return unit
 
     @property
     def starts_ahead(self) -> bool:
@@ -96,6 +95,7 @@ class Schedule:
     def put_back(self, unit: UnitResult, *, last: bool = False) -> None:
         """Run what a crash left over before anything else, or what failed when all else is over."""
         self._waiting.insert(len(self._waiting) if last else 0, unit)
+        self.seconds += self._seconds[unit.unit.key]
 
     def clear(self) -> None:
         """Start nothing more."""
