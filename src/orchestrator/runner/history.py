@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -119,17 +119,19 @@ def estimates(units: Iterable[Unit], recorded: Mapping[str, float]) -> dict[str,
     }
 
 
-def failed_in(unit: Unit, failed: Collection[str]) -> list[int]:
-    """The ordinals of the tests that are known to have failed.
+def failed_in(units: Iterable[Unit], failed: Collection[str]) -> dict[str, set[int]]:
+    """The ordinals of the tests that are known to have failed, by unit.
 
     Where a module could not be imported, that is all of its tests.
     """
     modules = tuple(f"{it.removeprefix(_FAILED)}." for it in failed if is_import(it))
-    return [
-        ordinal
-        for ordinal, test in enumerate(unit.tests)
-        if test.id in failed or test.id.startswith(modules)
-    ]
+    known = frozenset(failed)
+    found: dict[str, set[int]] = defaultdict(set)
+    for unit in units:
+        for ordinal, test in enumerate(unit.tests):
+            if test.id in known or test.id.startswith(modules):
+                found[unit.key].add(ordinal)
+    return found
 
 
 def is_import(id_: str) -> bool:

@@ -126,7 +126,7 @@ def shuffled(unit: Unit, seed: str) -> list[int]:
 
 def _reordered(unit: Unit, order: Sequence[int], *, first: Collection[int]) -> list[int]:
     """The unit's ordinals, some first, and their classes; the tests of a class stay together."""
-    owners = [unit.tests[ordinal].owner for ordinal in [*first, *order]]
+    owners = [*dict.fromkeys(unit.tests[it].owner for it in [*sorted(first), *order])]
     return sorted(order, key=lambda it: (owners.index(unit.tests[it].owner), it not in first))
 
 
@@ -169,9 +169,9 @@ def choose(
 
 def _failed_before(
     units: Sequence[Unit], ids: Collection[str], *, note: Callable[[str], None]
-) -> dict[str, list[int]]:
+) -> Mapping[str, Collection[int]]:
     """The ordinals of what failed when it last ran, by unit; empty when nothing did."""
-    found = {unit.key: places for unit in units if (places := failed_in(unit, ids))}
+    found = failed_in(units, ids)
     here = {unit.tests[ordinal].id for unit in units for ordinal in found.get(unit.key, ())}
     count, gone = len(here), sorted(it for it in {*ids} - here if not is_import(it))
     text = f"{count} test{'s'[: count != 1]} failed when last run"
