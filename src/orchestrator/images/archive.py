@@ -59,7 +59,7 @@ _RENAMES: Final = re.compile(rb"(?:^|\n)\d{1,7} (?:path|linkpath|GNU\.)")
 # Docker's stores before version 25, and Podman, link layers that are in the archive already.
 _LAYER: Final = re.compile(r"[0-9a-f]{64}/layer\.tar")
 _LAYER_TARGET: Final = re.compile(r"\.\./[0-9a-f]{64}(/layer)?\.tar")
-_CONTAINERD_NAME: Final = "io.containerd.image.name"
+_CONTAINERD_NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
 def save_images(
@@ -126,22 +126,21 @@ def load_images(
     with _open_archive(path) as source:
         listed = _listed(source, name=str(path))
     entries = _entries(listed, lock, name=str(path))
-    check_allowed((entry for its in entries.values() for entry in its), settings=settings)
-    tags = [entry.reference.tagged for its in entries.values() for entry in its]
-    before = {name: engine.images.find(name) for name in (*tags, *entries)}
+    check_allowed((entry for _, entry in entries), settings=settings)
+    tags, configs = (entry.reference.tagged for _, entry in entries), (it for it, _ in entries)
+    before = {name: engine.images.find(name) for name in dict.fromkeys((*tags, *configs))}
     try:
         with _open_archive(path) as source:
             for _ in engine.images.load(iter(lambda: source.read(_PIECE), b"")):
                 pass
-        for config, its in entries.items():
-            for entry in its:
-                _check_loaded(engine, entry, config)
+        for config, entry in entries:
+            _check_loaded(engine, entry, config)
     except BaseException as error:
         _restore(engine, before)
         if isinstance(error, EngineError) and not isinstance(error, EngineUnavailableError):
             error.args = (f"{path}: {error}; nothing of it was kept",)
         raise
-    return [entry for its in entries.values() for entry in its]
+    return [entry for _, entry in entries]
 
 
 def _check_loaded(engine: Engine, entry: LockedImage, config: str) -> None:
@@ -183,15 +182,15 @@ class _Listed:
 
 def _entries(
     listed: Sequence[_Listed], lock: LockFile, *, name: str
-) -> Mapping[str, Sequence[LockedImage]]:
-    """By the digest of each image's config, the entries that lock it."""
+) -> Sequence[tuple[str, LockedImage]]:
+    """The entries that lock the images, each with the digest of its image's config."""
     found = {}
     for image in listed:
         its = [e for e in lock.entries.values() if not image.digests.isdisjoint(e.digests)]
         if not its or image.tags - {entry.reference.tagged for entry in its}:
             raise _refusal(image, lock, name=name)
-        found[image.config] = its
-    return found
+        found.update({entry.name: (image.config, entry) for entry in its})
+    return [*found.values()]
 
 
 def _refusal(image: _Listed, lock: LockFile, *, name: str) -> DigestMismatchError:
@@ -218,16 +217,15 @@ def _listed(source: _Source, *, name: str) -> Sequence[_Listed]:
         for member, content in _members(source):
             digests[member] = f"sha256:{hashlib.sha256(content).hexdigest()}"
             if member in ("manifest.json", "index.json"):
-                with contextlib.suppress(ValueError, RecursionError):
-                    documents[member] = json.loads(content)
-    except tarfile.TarError as error:
+                documents[member] = json.loads(content, object_pairs_hook=_as_go_reads_it)
+    except (tarfile.TarError, ValueError, RecursionError) as error:
         raise LockError(f"{name} is cut off or damaged: {error}") from error
     found = []
     try:
         named = _named_by_layout(documents.get("index.json"))
         for item in documents["manifest.json"]:
-            config = digests[posixpath.normpath(item["Config"])]
-            tags = {parse_reference(tag).tagged for tag in item.get("RepoTags") or ()}
+            config = digests[posixpath.normpath(item["config"])]
+            tags = {parse_reference(tag).tagged for tag in item.get("repotags") or ()}
             found.append(_Listed(config, tags, named))
     except (LookupError, TypeError, AttributeError, InvalidReferenceError) as error:
         raise LockError(
@@ -241,12 +239,22 @@ def _listed(source: _Source, *, name: str) -> Sequence[_Listed]:
     return found
 
 
+def _as_go_reads_it(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON by its keys in small letters: the daemon takes them in any case."""
+    found = {key.casefold(): value for key, value in pairs}
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
 def _named_by_layout(index: Any) -> Mapping[str, str]:
     """The digests by their tags, as containerd's store reads an archive: by its OCI layout."""
-    listed = index["manifests"] if index else ()
-    notes = [(each["digest"], each.get("annotations") or {}) for each in listed]
-    named = {note[_CONTAINERD_NAME]: digest for digest, note in notes if _CONTAINERD_NAME in note}
-    return {parse_reference(name).tagged: str(digest) for name, digest in named.items()}
+    named: dict[str, str] = {}
+    for listed in index["manifests"] if index else ():
+        notes = listed.get("annotations") or {}
+        if name := next(filter(None, map(notes.get, _CONTAINERD_NAMES)), None):
+            named[parse_reference(name).tagged] = str(listed["digest"])
+    return named
 
 
 def _members(source: _Source) -> Iterator[tuple[str, bytes]]:

@@ -87,7 +87,12 @@ class ArchiveTest(unittest.TestCase):
             self.load(tar_of(MEMBERS.items()), config=None)
 
     def test_strange_documents(self) -> None:
-        """Documents of another form, or that name more than there is, are a short LockError."""
+        """Documents of another form, or that name more than there is, are a short LockError.
+
+        Also to the daemon, for which keys may be in any case, and whose containerd has other names.
+        """
+        deep = b'{"manifests": [], "x": %b}' % (b"[" * 5000 + b"]" * 5000)
+        other = {"org.opencontainers.image.ref.name": "docker.io/library/b:1"}
         for name, value in (
             ("manifest.json", {}),
             ("manifest.json", [1]),
@@ -97,13 +102,18 @@ class ArchiveTest(unittest.TestCase):
             ("manifest.json", [{**LISTED, "RepoTags": ["APP:1"]}]),
             ("manifest.json", [{**LISTED, "Config": "x" * 100_000}]),
             ("manifest.json", [{**LISTED, "RepoTags": [f"app:{n}" for n in range(10_000)]}]),
+            ("manifest.json", [{**LISTED, "config": blob(LAYER)}]),
+            ("manifest.json", [LISTED, {"Config": blob(CONFIG), "repotags": ["b:1"]}]),
+            ("index.json", deep),
+            ("index.json", {"manifests": [{**TOP, "annotations": other}]}),
             ("index.json", [1]),
             ("index.json", {"manifests": [{**TOP, "annotations": {**TOP, "x": 1}}, 5]}),
             ("index.json", json.loads(json.dumps({"manifests": [TOP]}).replace("app:1", "b:1"))),
         ):
             with self.subTest(name=name, value=str(value)[:100]):
+                raw = value if isinstance(value, bytes) else json.dumps(value).encode()
                 with self.assertRaises(LockError) as caught:
-                    self.load(tar_of({**MEMBERS, name: json.dumps(value).encode()}.items()))
+                    self.load(tar_of({**MEMBERS, name: raw}.items()))
                 self.assertLess(len(str(caught.exception)), 1000)
 
     @settings(max_examples=60, deadline=None)
