@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import kafka
     from kafka.consumer.fetcher import ConsumerRecord
 
-    from orchestrator.probes import Probe, Target
+    from orchestrator.probes import Probe
     from orchestrator.services.hooks import Runtime
 
 EXTERNAL_PORT: Final = 9092
@@ -47,12 +47,13 @@ _ABOUT_TOPICS: Final = re.compile(
     r"storage|coordinator\.common))\b[^()]*\)$"
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
-# A Metadata request, version 4, for no topic: key, version, correlation id, client id, topics, no.
-_METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0)
-_METADATA_HEAD: Final = struct.Struct("!iiii")  # length, correlation id, throttle time, brokers
-# An ApiVersions request, version 0: key, version, correlation id, client id.
-_VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id")
-_VERSIONS_HEAD: Final = struct.Struct("!iih")  # length, correlation id, error
+# What a broker is asked, and what its answer begins with, of which the last number counts.
+# Metadata, version 4, of no topic: key, version, correlation id, client id, topics, no; then
+# length, correlation id, throttle time, brokers.
+_METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0), struct.Struct("!iiii")
+# ApiVersions, version 0: key, version, correlation id, client id; then length, correlation id,
+# error.
+_VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id"), struct.Struct("!iih")
 
 
 class Broker(Service):
@@ -117,7 +118,21 @@ class Broker(Service):
     def readiness(self) -> Probe:
         """It lists itself as a broker that takes requests."""
         kafka_python()  # takes a while to import, and nothing else is to do while the server starts
-        return Call(answers_the_admin if self._checks else lists_itself)
+        return Call(self._takes_requests)
+
+    def _takes_requests(self, _: Service) -> None:
+        """Ask for metadata: a broker that takes no requests yet does not list itself.
+
+        One that checks who asks tells nobody more than which requests it knows; it opens the
+        listeners for clients last, when it is registered and takes requests.
+        """
+        request, head = _VERSIONS if self._checks else _METADATA
+        with connect(self, port=ADMIN_PORT if self._checks else EXTERNAL_PORT) as connection:
+            connection.sendall(struct.pack("!i", len(request)) + request)
+            answer = connection.recv(4096)
+        last = head.unpack_from(answer)[-1] if len(answer) >= head.size else -1
+        if last != 0 if self._checks else last < 1:
+            raise NotReadyError("the broker does not take requests yet")
 
     def prepare(self) -> None:
         """Connect; the tests of the class share the connection that creates their topics."""
@@ -373,26 +388,3 @@ class Broker(Service):
             yield
         except kafka_python().errors.KafkaError as error:
             raise ServiceError(f"{self.alias}: {what}: {error}", service=self.alias) from error
-
-
-def lists_itself(target: Target) -> None:
-    """Ask for metadata: a broker that does not take requests yet is not listed."""
-    if _last_number(target, _METADATA, _METADATA_HEAD, port=EXTERNAL_PORT) < 1:
-        raise NotReadyError("the broker does not list itself yet")
-
-
-def answers_the_admin(target: Target) -> None:
-    """Ask which requests are known, the only question that needs no password.
-
-    A broker opens the listeners for clients last, when it is registered and takes requests.
-    """
-    if _last_number(target, _VERSIONS, _VERSIONS_HEAD, port=ADMIN_PORT) != 0:
-        raise NotReadyError("the broker does not answer yet")
-
-
-def _last_number(target: Target, request: bytes, head: struct.Struct, *, port: int) -> int:
-    """The last number in the head of an answer; -1 without one."""
-    with connect(target, port=port) as connection:
-        connection.sendall(struct.pack("!i", len(request)) + request)
-        answer = connection.recv(4096)
-    return int(head.unpack_from(answer)[-1]) if len(answer) >= head.size else -1

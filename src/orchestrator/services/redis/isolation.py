@@ -130,25 +130,22 @@ class ServerState:
             yield {}
             return
         if self._part:
-            with self.own_user(f"{self._part}.{test}") as login:
-                yield login
+            with self.own_user(f"{self._part}.{test}") as own:
+                yield own
             return
+        make: Sequence[str] = _EMPTY
+        login: dict[str, Any] = {}
         with self._possible(isolation):
-            if isolation == "flush":
-                changes: Mapping[str, Any] = {}
-                before = self._begin([_EMPTY])
-                drop: Sequence[Sequence[str]] = ()
-            else:
+            if isolation == "prefix":
                 password = random_password()
-                make_user = self._make_user(test, password)
-                changes = {"_username": test, "password": password, "_make_user": make_user}
-                before = self._begin([make_user], user=test)
-                drop = (("ACL", "DELUSER", test), ("EVAL", _DELETE, "0", f"{test}:"))
+                make = self._make_user(test, password)
+                login = {"_username": test, "password": password, "_make_user": make}
+            before = self._begin(make, user=test if login else None)
         try:
-            yield changes
+            yield login
         finally:
             with self._possible(isolation):
-                self._restore(before, test=test, drop=drop)
+                self._restore(before, test=test, drop=_drop_user(test) if login else ())
 
     @contextlib.contextmanager
     def own_user(self, name: str) -> Iterator[Mapping[str, Any]]:
@@ -160,7 +157,7 @@ class ServerState:
             yield {"_username": name, "password": password}
         finally:
             with self._possible("prefix"):
-                _check(self._ask((("ACL", "DELUSER", name), ("EVAL", _DELETE, "0", f"{name}:"))))
+                _check(self._ask(_drop_user(name)))
 
     @contextlib.contextmanager
     def _possible(self, isolation: Isolation) -> Iterator[None]:
@@ -183,12 +180,12 @@ class ServerState:
         may_call = [*_HARMLESS.split(), *(["-function"] if self._has_functions else [])]
         return ("ACL", "SETUSER", test, "reset", "on", verifier(password), *may_use, *may_call)
 
-    def _begin(self, commands: Sequence[Sequence[str]], *, user: str | None = None) -> _Before:
-        """See what is there before a test, and execute commands, in one round trip.
+    def _begin(self, command: Sequence[str], *, user: str | None) -> _Before:
+        """See what is there before a test, and execute a command, in one round trip.
 
-        `user` is whom one of them makes.
+        `user` is whom it makes.
         """
-        clients, counts, loaded, _ = self._look(commands)
+        clients, counts, loaded, _ = self._look([command])
         if user is None and (loaded != self._loaded or counts != self._counts):
             scripts = [_NO_SCRIPTS, *([_NO_FUNCTIONS] if self._has_functions else [])]
             _check(self._ask(scripts))
@@ -292,6 +289,10 @@ class ServerState:
 def verifier(password: str) -> str:
     """A password as an ACL rule that does not tell it."""
     return f"#{hashlib.sha256(password.encode()).hexdigest()}"
+
+
+def _drop_user(name: str) -> Sequence[Sequence[str]]:
+    return ("ACL", "DELUSER", name), ("EVAL", _DELETE, "0", f"{name}:")
 
 
 def _check(replies: Iterable[object]) -> None:
