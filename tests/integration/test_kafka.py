@@ -78,6 +78,9 @@ class KafkaTest(ServicesMixin, unittest.TestCase):
         bad += [("topic", {"name": "a", "partitions": count}) for count in (0, 1.5, True)]
         bad += [("consume", {"topic": "a", "count": count}) for count in (0, 1.0)]
         bad += [("consume", {"topic": "a", "timeout": seconds}) for seconds in (-1, "10", None)]
+        group = {"group": "a", "topic": "a"}
+        bad += [("wait_for_group", {**group, "timeout": it}) for it in (None, float("nan"))]
+        bad += [("wait_for_group", {**group, "lag": -1}), ("topic", {"name": "a", "settings": [1]})]
         for method, arguments in bad:
             with self.subTest(method, **arguments), self.assertRaises(DeclarationError):
                 getattr(self.events, method)(**arguments)

@@ -297,6 +297,7 @@ class Broker(Service):
             raise DeclarationError(
                 f"{topic!r} cannot have {partitions!r} partitions: expected 1 or more"
             )
+        options.check_environment("topic", "settings", {} if settings is None else settings)
         with self._lock.held():
             if topic not in self._created:
                 with self._translate_errors(f"the topic {topic!r} could not be made"):
@@ -340,8 +341,7 @@ class Broker(Service):
         """
         if not isinstance(count, int) or count < 1:
             raise DeclarationError(f"consume(count={count!r}) cannot be used: expected 1 or more")
-        if not isinstance(timeout, (int, float)) or not timeout >= 0:
-            raise DeclarationError(f"consume(timeout={timeout!r}) cannot be used: expected seconds")
+        _check_timeout("consume", timeout)
         reader = self._clients.reader(topic, self._state.partition_count)
         place = f"of {count} records came from topic {topic!r} in {timeout:g} s"
         with self._translate_errors(f"0 {place}"):
@@ -373,6 +373,9 @@ class Broker(Service):
         Raises:
             ServiceError: It was not so in time; the message says how it was.
         """
+        _check_timeout("wait_for_group", timeout)
+        if lag is not None and (type(lag) is not int or lag < 0):
+            raise DeclarationError(f"wait_for_group(lag={lag!r}) cannot be used: expected a count")
         with self._translate_errors(f"group {group!r} was not waited for"):
             self._state.wait_for_group(group, topic, lag=lag, timeout=timeout)
 
@@ -388,3 +391,8 @@ class Broker(Service):
             yield
         except kafka_python().errors.KafkaError as error:
             raise ServiceError(f"{self.alias}: {what}: {error}", service=self.alias) from error
+
+
+def _check_timeout(method: str, timeout: object) -> None:
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:  # nan is not
+        raise DeclarationError(f"{method}(timeout={timeout!r}) cannot be used: expected seconds")
