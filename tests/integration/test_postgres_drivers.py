@@ -3,10 +3,12 @@
 import asyncio
 import configparser
 import contextlib
+import inspect
 import sys
 import unittest
 import unittest.mock
 from collections.abc import Callable
+from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
@@ -26,55 +28,41 @@ SCHEMA = "select current_schema()"
 PATH = '"My Schema", "$user", public'
 
 
-def by_psycopg(url: str) -> object:
-    """Its connect()."""
-    with psycopg.connect(url) as connection:
-        return connection.execute(WHERE).fetchone()
+def by_dbapi(module: Any) -> Callable[[str], object]:
+    """A driver's connect()."""
 
+    def ask(url: str) -> object:
+        with contextlib.closing(module.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute(WHERE)
+            return cursor.fetchone()[0]
 
-def by_psycopg2(url: str) -> object:
-    """Its connect()."""
-    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(WHERE)
-        return cursor.fetchone()
-
-
-def by_asyncpg(url: str) -> object:
-    """A pool, which resets its connections."""
-
-    async def ask() -> list[object]:
-        async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
-            await pool.fetchval("select set_config('search_path', 'pg_catalog', false)")
-            return [await pool.fetchval(WHERE)]
-
-    return asyncio.run(ask())
+    return ask
 
 
 def by_sqlalchemy(driver: str) -> Callable[[str], object]:
     """An engine for a driver."""
 
     def ask(url: str) -> object:
-        engine = sqlalchemy.create_engine(url.replace("postgresql:", f"postgresql+{driver}:"))
-        try:
-            with engine.connect() as connection:
-                return [connection.scalar(sqlalchemy.text(WHERE))]
-        finally:
-            engine.dispose()
+        url = url.replace("postgresql:", f"postgresql+{driver}:")
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            return connection.scalar(text(WHERE))
 
     return ask
 
 
-def by_sqlalchemy_and_asyncpg(url: str) -> object:
+async def by_asyncpg(url: str) -> object:
+    """A pool, which resets its connections."""
+    async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
+        await pool.fetchval("select set_config('search_path', 'pg_catalog', false)")
+        return await pool.fetchval(WHERE)
+
+
+async def by_sqlalchemy_and_asyncpg(url: str) -> object:
     """An engine for asyncio."""
-
-    async def ask() -> list[object]:
-        engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"))
-        async with engine.connect() as connection:
-            found = [await connection.scalar(sqlalchemy.text(WHERE))]
-        await engine.dispose()
-        return found
-
-    return asyncio.run(ask())
+    url = url.replace("postgresql:", "postgresql+asyncpg:")
+    async with create_async_engine(url, poolclass=sqlalchemy.NullPool).connect() as connection:
+        return await connection.scalar(text(WHERE))
 
 
 class Nothing(tortoise.Model):
@@ -83,36 +71,29 @@ class Nothing(tortoise.Model):
     id = tortoise.fields.IntField(primary_key=True)
 
 
-def by_tortoise(url: str) -> object:
+async def by_tortoise(url: str) -> object:
     """Its connection, by asyncpg."""
-
-    async def ask() -> list[object]:
-        await tortoise.Tortoise.init(db_url=url, modules={"models": [__name__]})
-        found = await tortoise.connections.get("default").execute_query_dict(f"{WHERE} as found")
-        await tortoise.Tortoise.close_connections()
-        return [found[0]["found"]]
-
-    return asyncio.run(ask())
+    await tortoise.Tortoise.init(db_url=url, modules={"models": [__name__]})
+    found = await tortoise.connections.get("default").execute_query_dict(f"{WHERE} as found")
+    await tortoise.Tortoise.close_connections()
+    return found[0]["found"]
 
 
 def by_config_parser(url: str) -> object:
     """Alembic's sqlalchemy.url, with psycopg."""
     parser = configparser.ConfigParser()
     parser.read_string(f"[alembic]\nsqlalchemy.url = {url}")
-    return by_psycopg(parser["alembic"]["sqlalchemy.url"])
+    return by_dbapi(psycopg)(parser["alembic"]["sqlalchemy.url"])
 
 
 DRIVERS: dict[str, Callable[[str], object]] = {
-    "psycopg": by_psycopg,
-    "psycopg2": by_psycopg2,
+    **{module.__name__: by_dbapi(module) for module in (psycopg, psycopg2)},
     "asyncpg": by_asyncpg,
     **{f"SQLAlchemy, {it}": by_sqlalchemy(it) for it in ("psycopg", "psycopg2", "pg8000")},
     "SQLAlchemy, asyncpg": by_sqlalchemy_and_asyncpg,
     "Tortoise": by_tortoise,
     "ConfigParser": by_config_parser,
 }
-
-
 BOOKS = MetaData()
 Table("books", BOOKS, Column("id", Integer, primary_key=True))
 
@@ -157,8 +138,9 @@ class DriversTest(ServicesMixin, unittest.TestCase):
         for name, ask in DRIVERS.items():
             with self.subTest(name, handle=handle):
                 found = ask(handle.url)
-                expected = f"{user} {handle.database} {handle.schema}"
-                self.assertEqual([expected], list(found))  # type: ignore[call-overload]
+                if inspect.iscoroutine(found):
+                    found = asyncio.run(found)
+                self.assertEqual(f"{user} {handle.database} {handle.schema}", found)
 
     def test_every_driver_takes_the_url(self) -> None:
         """The user is the declared one, whoever logs in."""
@@ -183,7 +165,7 @@ class DriversTest(ServicesMixin, unittest.TestCase):
                 self.assertRaisesRegex(sqlalchemy.exc.OperationalError, "terminat|closed"),
                 engine.connect() as connection,
             ):
-                connection.execute(sqlalchemy.text(WHERE))
+                connection.execute(text(WHERE))
             with self.assertRaisesRegex(sqlalchemy.exc.OperationalError, "test_before_1"):
                 engine.connect()
 
@@ -210,7 +192,7 @@ class DriversTest(ServicesMixin, unittest.TestCase):
         with self.none.connect() as connection:
             self.assertEqual((True,), connection.execute(asked).fetchone())
         with self.none.engine.connect() as connection:
-            self.assertTrue(connection.scalar(sqlalchemy.text(asked)))
+            self.assertTrue(connection.scalar(text(asked)))
         url = f"{self.none.url}?sslmode=verify-full&sslrootcert={self.none.ca_file}"
         psycopg.connect(url).close()
         inside = self.none.exec(["psql", "-tc", asked, self.none.internal_url])

@@ -34,7 +34,7 @@ _BY_URL = """
         with context.begin_transaction():
             context.run_migrations()
 """
-_BY_CONNECTION = """
+BY_CONNECTION = """
     from alembic import context
     context.configure(connection=context.config.attributes["connection"])
     with context.begin_transaction():
@@ -95,7 +95,7 @@ class FailedTest(ProcessTestCase):
         """A function, and an Alembic config; no frames but the user's, no password."""
         self.write("test_books.py", _FAILS)
         (self.folder / "script/versions").mkdir(parents=True)
-        self.write("script/env.py", _BY_CONNECTION)
+        self.write("script/env.py", BY_CONNECTION)
         self.write("script/versions/1_books.py", _REVISION.replace('"id", I', '"id", NoSuch, I'))
         # As a runner's parent does, this process holds what its run knows.
         self.assertFalse(has_failures(settings=Settings(run=self.run_id)))
@@ -137,7 +137,7 @@ class AlembicTest(LeakCheckedTestCase):
         """URL, connection, asyncio, `alembic init`; loggers and handlers are as they were."""
         by_url = _BY_URL.replace("URL", 'context.config.get_main_option("sqlalchemy.url")')
         first, *others = configs = [
-            self.config(env) for env in (by_url, _BY_CONNECTION, _BY_ASYNC_ENGINE)
+            self.config(env) for env in (by_url, BY_CONNECTION, _BY_ASYNC_ENGINE)
         ]
         others.append(self.initialised())
         file = self.enterContext(tempfile.NamedTemporaryFile("r"))

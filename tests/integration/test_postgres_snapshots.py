@@ -20,13 +20,8 @@ from orchestrator.engine import connect, find_endpoint
 from orchestrator.images import find_lock
 from orchestrator.sessions import Snapshot, limit_snapshots, list_snapshots, remove_snapshots
 from orchestrator.settings import Settings
+from tests.integration.test_postgres_migrations import BY_CONNECTION
 
-_ENV = """
-    from alembic import context
-    context.configure(connection=context.config.attributes["connection"])
-    with context.begin_transaction():
-        context.run_migrations()
-"""
 _REVISION = """
     from pathlib import Path
     from alembic import op
@@ -93,7 +88,7 @@ class SnapshotTest(unittest.TestCase):
         self.addCleanup(runs.unlink)
         revision = folder / "versions" / "1_books.py"
         revision.write_text(textwrap.dedent(_REVISION.format(runs=str(runs))))
-        (folder / "env.py").write_text(textwrap.dedent(_ENV))
+        (folder / "env.py").write_text(textwrap.dedent(BY_CONNECTION))
         script = textwrap.dedent(_OTHER_PROCESS).replace("Shop", self._testMethodName)
         command = [sys.executable, "-c", script, str(folder), self.name]
 
