@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,8 +15,19 @@ if TYPE_CHECKING:
 KILLED: Final = 128 + 9
 """The exit code of what SIGKILL ended."""
 STDOUT, STDERR = 1, 2
+_NOT_FOUND: Final = 404
 TEST_PROCESS: Final = "host.docker.internal"
 """What containers call the machine of the test process."""
+
+
+class IgnoreMissing:
+    """Ends its block early, without an error, when the daemon knows nothing of that name."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        return isinstance(error, EngineError) and error.status == _NOT_FOUND
 
 
 class Label:
@@ -322,6 +336,18 @@ def product_of(version: Mapping[str, Any]) -> str:
     """Whether the daemon's answer about its version is of "Docker" or of "Podman"."""
     parts = [str(part.get("Name")) for part in version.get("Components") or ()]
     return "Podman" if any("Podman" in part for part in parts) else "Docker"
+
+
+def gateway_of(network: Mapping[str, Any]) -> str | None:
+    """The IPv4 address of the daemon's machine in a network, as the daemon describes that."""
+    for config in network["IPAM"]["Config"] or []:
+        if ":" in config.get("Subnet", ""):
+            continue
+        if gateway := config.get("Gateway"):
+            return str(gateway)
+        if subnet := config.get("Subnet"):  # some daemons name only this; it has the first
+            return str(ipaddress.ip_network(subnet)[1])
+    return None
 
 
 def engine_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineInfo:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.endpoint import Endpoint
 
-_NOT_FOUND: Final = 404
 _OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
 _ID: Final = re.compile(r"[0-9a-f]{64}")
 # What a connection that breaks raises: within an answer, and before or within it.
@@ -77,16 +76,6 @@ def short_name(thing: str) -> str:
     """A container or network in a message: the service of one of ours, a name, or a short id."""
     ours = _OURS.fullmatch(thing)
     return ours[1] if ours else thing[:12] if _ID.fullmatch(thing) else thing
-
-
-class IgnoreMissing:
-    """Ends its block early, without an error, when the daemon knows nothing of that name."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        return isinstance(error, EngineError) and error.status == _NOT_FOUND
 
 
 class ClientPool:

@@ -1,4 +1,7 @@
-"""What a container is created with, and what Podman needs to create the same one."""
+"""What a container is created with, as the API has it; what Podman needs to create the same one.
+
+Without docker-py, whose import need not be waited for.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine.api import TEST_PROCESS, Label
-from orchestrator.engine.client import IgnoreMissing
-from orchestrator.engine.docker_py import docker
+from orchestrator.engine.api import TEST_PROCESS, IgnoreMissing, Label
 from orchestrator.errors import EngineError, EngineWarning, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from orchestrator.engine.api import ContainerSpec, RunOptions
+    from orchestrator.engine.api import ContainerSpec
     from orchestrator.engine.client import ClientPool
 
 HOST_GATEWAY: Final = "host-gateway"  # the daemon puts the address there
@@ -67,79 +68,110 @@ def _gateway(pool: ClientPool, network: str) -> str | None:
 
 
 def _create(pool: ClientPool, spec: ContainerSpec, hosts: Mapping[str, str]) -> str:
+    # Its removal by force would be SIGTERM, and SIGKILL after this time only.
+    body = container_body(spec, hosts=hosts, stop_timeout=0 if pool.is_podman else None)
     with pool.client(f"create container {spec.name}") as client:
-        config = client.create_container_config(
-            spec.image,
-            command=spec.command and list(spec.command),
-            environment=dict(spec.env),
-            entrypoint=spec.entrypoint and list(spec.entrypoint),
-            user=spec.user,
-            labels={**spec.labels, Label.NAME: spec.name},
-            ports=[tuple(port.split("/")) for port in spec.ports],
-            host_config=_host_config(client, spec, hosts),
-            networking_config=_networking(client, spec),
-            # Its removal by force would be SIGTERM, and SIGKILL after this time only.
-            stop_timeout=0 if pool.is_podman else None,
-            **_set(spec.options, "working_dir", "hostname", "domainname", "tty", "stdin_open"),
-        )
-        created = client.create_container_from_config(config, spec.name, spec.options.platform)
-    for said in created.get("Warnings") or ():
+        answer = client.create_container_from_config(body, spec.name, spec.options.platform)
+        return created_id(answer)
+
+
+def created_id(answer: Mapping[str, Any]) -> str:
+    """The id of a container; what the engine cannot do is a warning."""
+    for said in answer.get("Warnings") or ():
         # Without the container's name, so that Python shows the same words once.
         told = f"The Docker daemon, of a container that it created: {said}"
         warnings.warn(printable(told, lines=False), EngineWarning, stacklevel=2)
-    return str(created["Id"])
+    return str(answer["Id"])
 
 
-def _host_config(client: Any, spec: ContainerSpec, hosts: Mapping[str, str]) -> Any:
-    # No restart policy, ever: `always` brings a container back after a reboot.
-    return client.create_host_config(
-        port_bindings={port: (spec.bind_address, host) for port, host in spec.ports.items()},
-        network_mode=f"container:{spec.joins}" if spec.joins else spec.network,
-        tmpfs=dict(spec.tmpfs) or None,
-        # Not as `binds`: the daemon would make a folder where the source is missing.
-        mounts=[
-            *(
-                docker.types.Mount(path, source, type="bind", read_only=True)
-                for path, source in spec.mounts.items()
-            ),
-            *(
-                docker.types.Mount(
-                    it.path,
-                    it.volume,
-                    type="volume",
-                    read_only=it.read_only,
-                    no_copy=it.no_copy,
-                    labels=dict(it.labels) or None,
-                )
-                for it in spec.volumes
-            ),
+def container_body(
+    spec: ContainerSpec, *, hosts: Mapping[str, str], stop_timeout: int | None = None
+) -> dict[str, Any]:
+    """What ``POST /containers/create`` takes."""
+    options = spec.options
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Cmd": _listed(spec.command),
+        "Entrypoint": _listed(spec.entrypoint),
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "User": spec.user,
+        "Labels": {**spec.labels, Label.NAME: spec.name},
+        "ExposedPorts": {port: {} for port in spec.ports},
+        "WorkingDir": options.working_dir,
+        "Hostname": options.hostname,
+        "Domainname": options.domainname,
+        "Tty": options.tty,
+        "OpenStdin": options.stdin_open,
+        "StopTimeout": stop_timeout,
+        "HostConfig": _host_config(spec, hosts),
+    }
+    if spec.network is not None:
+        networks = {spec.network: {"Aliases": list(spec.aliases)}}
+        body["NetworkingConfig"] = {"EndpointsConfig": networks}
+    # An empty command is not the image's own.
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _host_config(spec: ContainerSpec, hosts: Mapping[str, str]) -> dict[str, Any]:
+    options = spec.options
+    config = {
+        # No restart policy, ever: `always` brings a container back after a reboot.
+        "NetworkMode": f"container:{spec.joins}" if spec.joins else spec.network or "default",
+        "PortBindings": {
+            port: [{"HostIp": spec.bind_address, "HostPort": str(published)}]
+            for port, published in spec.ports.items()
+        },
+        "Tmpfs": dict(spec.tmpfs),
+        "Mounts": _mounts(spec),
+        "Devices": [
+            {"PathOnHost": it, "PathInContainer": it, "CgroupPermissions": "rwm"}
+            for it in spec.devices
         ],
-        devices=list(spec.devices),
-        cap_drop=None if spec.capabilities is None else ["ALL"],
-        cap_add=None if spec.capabilities is None else list(spec.capabilities),
-        security_opt=None if spec.capabilities is None else ["no-new-privileges"],
-        mem_limit=spec.memory,
-        memswap_limit=spec.memory,
-        nano_cpus=None if spec.cpus is None else int(spec.cpus * _NANO_CPUS),
-        pids_limit=spec.pids,
-        shm_size=spec.shm_size,
-        ulimits=[
-            docker.types.Ulimit(name=name, soft=soft, hard=hard)
-            for name, (soft, hard) in spec.options.ulimits.items()
+        "Memory": spec.memory,
+        "MemorySwap": spec.memory,
+        "NanoCpus": int((spec.cpus or 0) * _NANO_CPUS),
+        "PidsLimit": spec.pids,
+        "ShmSize": spec.shm_size,
+        "Ulimits": [
+            {"Name": name, "Soft": soft, "Hard": hard}
+            for name, (soft, hard) in options.ulimits.items()
         ],
-        **_set(spec.options, "init", "read_only", "group_add", "sysctls"),
-        extra_hosts=dict(hosts),
-        **_set(spec.options, "dns", "dns_search", "dns_opt"),
+        "Init": options.init,
+        "ReadonlyRootfs": options.read_only,
+        "GroupAdd": [str(it) for it in options.group_add],
+        "Sysctls": {name: str(value) for name, value in options.sysctls.items()},
+        "ExtraHosts": [f"{name}:{address}" for name, address in hosts.items()],
+        "Dns": list(options.dns),
+        "DnsSearch": list(options.dns_search),
+        "DnsOptions": list(options.dns_opt),
+    }
+    if spec.capabilities is not None:
+        config |= {
+            "CapDrop": ["ALL"],
+            "CapAdd": list(spec.capabilities),
+            "SecurityOpt": ["no-new-privileges"],
+        }
+    return {name: value for name, value in config.items() if value}
+
+
+def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
+    # Not as binds: the daemon would make a folder where the source is missing.
+    mounts: list[dict[str, Any]] = [
+        {"Type": "bind", "Target": path, "Source": source, "ReadOnly": True}
+        for path, source in spec.mounts.items()
+    ]
+    mounts += (
+        {
+            "Type": "volume",
+            "Target": it.path,
+            "Source": it.volume,
+            "ReadOnly": it.read_only,
+            "VolumeOptions": {"NoCopy": it.no_copy, "Labels": dict(it.labels)},
+        }
+        for it in spec.volumes
     )
+    return mounts
 
 
-def _set(options: RunOptions, *names: str) -> dict[str, Any]:
-    """Those that are not as the engine has them anyway."""
-    return {name: value for name in names if (value := getattr(options, name))}
-
-
-def _networking(client: Any, spec: ContainerSpec) -> Any:
-    if spec.network is None:
-        return None
-    endpoint = client.create_endpoint_config(aliases=list(spec.aliases))
-    return client.create_networking_config({spec.network: endpoint})
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)

@@ -17,8 +17,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from orchestrator.engine.api import STDERR, Ending, ExecResult, Label, container_state, engine_info
-from orchestrator.engine.client import ClientPool, IgnoreMissing, short_name
+from orchestrator.engine.api import (
+    STDERR,
+    Ending,
+    ExecResult,
+    IgnoreMissing,
+    Label,
+    container_state,
+    engine_info,
+    gateway_of,
+)
+from orchestrator.engine.client import ClientPool, short_name
 from orchestrator.engine.create import HOST_GATEWAY, create_container
 from orchestrator.engine.endpoint import LOOPBACK, PublishedAddress, own_address, published_address
 from orchestrator.engine.files import Files
@@ -98,13 +107,7 @@ class Engine:
     def bridge_gateway(self) -> str | None:
         """The address of the default bridge on the daemon's machine, or None without one."""
         with IgnoreMissing(), self._pool.client("inspect the default bridge") as client:
-            for config in client.inspect_network("bridge")["IPAM"]["Config"] or []:
-                if ":" in config.get("Subnet", ""):
-                    continue  # ports are published on IPv4
-                if gateway := config.get("Gateway"):
-                    return str(gateway)
-                if subnet := config.get("Subnet"):  # some daemons name only this; it has the first
-                    return str(ipaddress.ip_network(subnet)[1])
+            return gateway_of(client.inspect_network("bridge"))
         return None
 
     def close(self) -> None:

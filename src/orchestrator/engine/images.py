@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from orchestrator.engine.api import ImageInfo, Label, PullProgress, image_info
-from orchestrator.engine.client import IgnoreMissing
+from orchestrator.engine.api import IgnoreMissing, ImageInfo, Label, PullProgress, image_info
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.streams import open_stream, read_pieces, read_steps, read_until_stopped
 from orchestrator.errors import EngineError

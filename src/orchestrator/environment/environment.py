@@ -8,16 +8,12 @@ import logging
 import os
 import time
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine import find_endpoint
 from orchestrator.environment.context import StartContext, left_behind
-from orchestrator.environment.launch import (
-    ending_well,
-    launch,
-    release,
-    source_of,
-)
+from orchestrator.environment.late_engine import LateEngine
+from orchestrator.environment.launch import ending_well, launch, release, source_of
 from orchestrator.environment.timeline import OF_CLASS
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
@@ -27,9 +23,8 @@ from orchestrator.services.service import in_order, needed
 from orchestrator.sessions import remove_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from orchestrator.engine.docker import Engine
     from orchestrator.environment.timeline import Timeline
     from orchestrator.environment.warm import Origin
     from orchestrator.errors import EngineUnavailableError
@@ -66,7 +61,7 @@ class Environment:
         origin: Origin | None = None,
     ) -> None:
         self.handles: Mapping[Service, Service] = {}
-        self._engine: Engine | None = None
+        self._engine: LateEngine | None = None
         self._session: Session | None = None
         self.services = services
         self._test_class = test_class
@@ -129,8 +124,7 @@ class Environment:
             source_of(service, lock=lock, settings=settings)
             of = f"{self._test_class}: {alias} = {type(service).__name__}(…)"
             check_installed(service.required_modules(), of=of)
-        with importing_much():
-            engine = self._engine = self._open_engine()
+        engine = self._engine = LateEngine(settings, find_endpoint())
         self._ending.callback(engine.close)
         context = StartContext(
             engine=engine,
@@ -139,25 +133,13 @@ class Environment:
             test_class=self._test_class,
             timeline=self._timeline,
         )
-        if not self._has_only_shared:
+        # Where all is the run's, nothing is asked of the engine, unless a test does.
+        if {it.scope for it in self.services.values()} != {"run"}:
             with context.span(OF_CLASS, "session"):
                 session = self._session = context.session
             context = dataclasses.replace(context, network=session.name("network"))
         self._contexts = [context]
         return self._launch(_LONGER, context, ending=self._ending)
-
-    @property
-    def _has_only_shared(self) -> bool:
-        """Whether all is the run's: then nothing is asked of the engine, unless a test does."""
-        return {it.scope for it in self.services.values()} == {"run"}
-
-    def _open_engine(self) -> Engine:
-        endpoint = find_endpoint()
-        if not self._has_only_shared:
-            return connect(self._settings, endpoint=endpoint)
-        from orchestrator.environment.keeper import LateEngine
-
-        return cast("Engine", LateEngine(self._settings, endpoint))
 
     def skips(self, error: EngineUnavailableError) -> bool:
         """Whether the tests are skipped, because that is asked for where there is no daemon.
@@ -186,7 +168,7 @@ class Environment:
                 pool.submit(remove_kept, context.engine, self._test_class)  # of its last run
             else:
                 networking.set_result(None)
-            pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
+            pool.submit(_import, self._engine if context.network else None, drivers)
 
             def start(alias: str) -> Service:
                 for other in needed(alias, self.services):
@@ -301,3 +283,10 @@ class Environment:
                 )
                 for declaration, handle in handles.items()
             }
+
+
+def _import(engine: LateEngine | None, drivers: Iterable[str]) -> None:
+    """Import docker-py and drivers, which take a tenth of a second each, while containers start."""
+    with importing_much(), contextlib.suppress(OrchestratorError, ImportError):
+        _ = engine and engine.made  # an error is for who asks something
+    load_early(drivers)

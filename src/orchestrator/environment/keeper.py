@@ -23,20 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect
 from orchestrator.files import private_folder
 from orchestrator.services.hooks import Runtime
-from orchestrator.services.once import locked_property
 from orchestrator.services.service import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.engine import Endpoint
     from orchestrator.engine.docker import Engine
     from orchestrator.environment.context import StartContext
     from orchestrator.services.service import Service
-    from orchestrator.settings import Settings
 
 PATIENCE: Final = 2.0
 """Seconds for one message between processes that live."""
@@ -360,32 +356,3 @@ def taken(declaration: Service, given: Handed, context: StartContext) -> Service
 def published(engine: Engine) -> Mapping[str, str]:
     """Where an engine publishes ports, for a `LateEngine`."""
     return {"host": engine.host, "bind_address": engine.bind_address}
-
-
-class LateEngine:
-    """An engine that is opened when something is asked of it: docker-py takes long to import."""
-
-    def __init__(self, settings: Settings, endpoint: Endpoint) -> None:
-        self._settings = settings
-        self.endpoint = endpoint
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened, name)
-
-    def know(self, told: Mapping[str, str]) -> None:
-        """Know where ports are, as another process said that has servers there."""
-        vars(self).update(told)
-
-    @property
-    def answered(self) -> bool:
-        """Whether the daemon has answered: somebody's servers run on it."""
-        return "host" in vars(self)
-
-    @locked_property
-    def _opened(self) -> Engine:
-        return connect(self._settings, endpoint=self.endpoint)
-
-    def close(self) -> None:
-        """Close what was opened."""
-        if "_opened" in vars(self):
-            self._opened.close()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.environment import keeper
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import ending_well, launch, release
 from orchestrator.environment.warm import described
 from orchestrator.errors import DeclarationError, OrchestratorError, ServiceError
@@ -216,9 +217,8 @@ class ServersOfRun:
             answer = self._ask(request, alias=alias)
         if "error" in answer:
             raise answer["error"]
-        engine: Any = context.engine
-        if isinstance(engine, keeper.LateEngine):
-            engine.know(answer["engine"])
+        if isinstance(context.engine, LateEngine):
+            context.engine.know(answer["engine"])
         return keeper.taken(self._services[alias], answer["server"], context)
 
     def part(self, server: Service, ending: OwnStack) -> Service:

@@ -21,13 +21,12 @@ import types
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engine import find_endpoint
 from orchestrator.environment.context import StartContext
 from orchestrator.environment.keeper import (
     MAIN_MODULE,
-    LateEngine,
     UnlikeError,
     ask,
     connected,
@@ -38,6 +37,7 @@ from orchestrator.environment.keeper import (
     spawn,
     taken,
 )
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import release
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.docker import Engine
     from orchestrator.services.once import OwnStack
     from orchestrator.settings import Settings
 
@@ -144,7 +143,7 @@ class Origin:
             late = LateEngine(self._settings, self._endpoint)
             late.know(answer["engine"])
             context = StartContext(
-                engine=cast("Engine", late),
+                engine=late,
                 settings=self._settings,
                 lock=find_lock(self._settings),
                 test_class=self._name,

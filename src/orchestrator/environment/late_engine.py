@@ -1,0 +1,165 @@
+"""`LateEngine`: what a start asks of the daemon before docker-py is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from orchestrator.engine import connect
+from orchestrator.engine.api import Label, gateway_of, image_info, product_of
+from orchestrator.engine.create import HOST_GATEWAY, container_body, created_id
+from orchestrator.engine.endpoint import published_address
+from orchestrator.services.once import locked_property
+from orchestrator.sessions.bare.http_reaper import Dialer, exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.engine import Endpoint
+    from orchestrator.engine.api import ContainerSpec, ImageInfo
+    from orchestrator.engine.docker import Engine
+    from orchestrator.engine.endpoint import PublishedAddress
+    from orchestrator.engine.images import Images
+    from orchestrator.settings import Settings
+else:
+    Engine = Images = object
+
+_PATIENCE: Final = 1.0  # seconds for a daemon's version; a slow one is docker-py's to wait for
+
+
+class LateEngine(Engine):
+    """An `Engine` that imports docker-py, which takes 0.1 s, when that is needed.
+
+    What each first start asks of a Docker daemon on this machine is asked without it. All else is
+    asked by it, and so is again what was refused or not answered: its errors tell why.
+    """
+
+    def __init__(self, settings: Settings, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.timeout = settings.engine_timeout
+        self._settings = settings
+        self._has_answered = False
+        self.images = _Images(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
+
+    @locked_property
+    def made(self) -> Engine:
+        """The engine with docker-py, once something was asked of it."""
+        return connect(self._settings, endpoint=self.endpoint)
+
+    @property
+    def _is_made(self) -> bool:
+        return "made" in vars(self)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the daemon has answered, if to the process that has servers there."""
+        return self._has_answered or (self._is_made and self.made.answered)
+
+    def know(self, told: Mapping[str, str]) -> None:
+        """Know where ports are, as another process said that has servers there."""
+        vars(self).update(told)
+        self._has_answered = True
+
+    def close(self) -> None:
+        """Close every connection to the daemon."""
+        if self._is_made:
+            self.made.close()
+
+    @locked_property
+    def host(self) -> str:
+        """The address at which published ports are reached from this process."""
+        return self._published.host
+
+    @locked_property
+    def bind_address(self) -> str:
+        """The address on the daemon's machine to publish ports on."""
+        return self._published.bind_address
+
+    @locked_property
+    def _published(self) -> PublishedAddress:
+        def bridge() -> str | None:
+            found = self.endpoint.socket and self._ask("GET", "/networks/bridge", seconds=_PATIENCE)
+            return gateway_of(found) if found else self.made.bridge_gateway()
+
+        return published_address(self.endpoint, bridge=bridge, host=self._settings.host)
+
+    @locked_property
+    def test_process(self) -> str:
+        """The address at which containers reach this process."""
+        return HOST_GATEWAY if self._is_plain else self.made.test_process
+
+    def create_network(self, name: str, /, **options: Any) -> str:
+        """Create a bridge network, and return its id."""
+        if options.get("subnet") is None:
+            wanted = {
+                "Name": name,
+                "Driver": "bridge",
+                "Labels": {**options["labels"], Label.NAME: name},
+                "CheckDuplicate": True,
+                "Internal": options.get("internal", False),
+            }
+            if (answer := self.ask("POST", "/networks/create", wanted)) is not None:
+                return str(answer["Id"])
+        return self.made.create_network(name, **options)
+
+    def create_container(self, spec: ContainerSpec, /) -> str:
+        """Create a container and return its id; what the engine cannot do is a warning."""
+        options = spec.options
+        if not (options.read_only or options.platform):
+            body = container_body(spec, hosts=options.extra_hosts)
+            path = f"/containers/create?name={quote(spec.name)}"
+            if (answer := self.ask("POST", path, body)) is not None:
+                return created_id(answer)
+        return self.made.create_container(spec)
+
+    def start_container(self, container: str, /) -> None:
+        """Start a created or stopped container."""
+        if self.ask("POST", f"/containers/{quote(container)}/start") is None:
+            self.made.start_container(container)
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What the daemon answers; None where docker-py has to ask it."""
+        if self._is_made or not self._is_plain:
+            return None
+        return self._ask(method, path, body=body, seconds=self.timeout)
+
+    @locked_property
+    def _is_plain(self) -> bool:
+        """Whether it is a Docker daemon on this machine, in networks that are this machine's."""
+        if not self.endpoint.socket or self.host != self.bind_address:
+            return False
+        about = self._ask("GET", "/version", seconds=_PATIENCE)
+        self._has_answered = about is not None
+        return (
+            about is not None and product_of(about) == "Docker" and "rootlesskit" not in str(about)
+        )
+
+    def _ask(self, method: str, path: str, *, body: object = None, seconds: float) -> Any:
+        sent = b"" if body is None else json.dumps(body).encode()
+        deadline = time.monotonic() + seconds
+        [answer] = exchange(Dialer(self.endpoint.way), [(method, path, sent)], deadline=deadline)
+        if answer.status in (200, 201, 204):
+            with contextlib.suppress(ValueError):
+                return json.loads(answer.body or b"{}")
+        return None
+
+
+class _Images(Images):
+    """The same of its images: one is found without docker-py."""
+
+    def __init__(self, engine: LateEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine.made.images, name)
+
+    def find(self, reference: str, /) -> ImageInfo | None:
+        """The image under a reference, or None when it is not on this machine."""
+        answer = self._engine.ask("GET", f"/images/{quote(reference)}/json")
+        return image_info(answer) if answer else self._engine.made.images.find(reference)
