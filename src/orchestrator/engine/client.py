@@ -81,10 +81,10 @@ def short_name(thing: str) -> str:
 class ClientPool:
     """Clients to one daemon, each lent to one thread at a time (docker-py issue 3229)."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, *, timeout: float, about: Mapping[str, Any]) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
-        self._about: Mapping[str, Any] = {}  # the daemon's version
+        self._about = about  # the daemon's version, once it has answered
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
 
     @property
@@ -122,7 +122,7 @@ class ClientPool:
             with self._lent(seconds) as client:
                 yield client
         except (*_THEIRS, *_MISREAD) as error:
-            raise self._translated(error, doing, timeout=seconds) from _without_traceback(error)
+            raise self.translated(error, doing, timeout=seconds) from _without_traceback(error)
 
     @contextlib.contextmanager
     def _lent(self, seconds: float) -> Iterator[Client]:
@@ -184,7 +184,7 @@ class ClientPool:
             ):
                 secured.recv(1)
 
-    def _translated(self, error: Exception, doing: str, *, timeout: float) -> EngineError:
+    def translated(self, error: Exception, doing: str, *, timeout: float) -> EngineError:
         """The error of ours for one of docker-py, of requests, or of code that reads an answer."""
         daemon, status = f"the Docker daemon at {self._endpoint.url}", None
         if _SPEAKS_TLS in str(error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from orchestrator.engine import connect
@@ -16,7 +16,7 @@ from orchestrator.services.once import locked_property
 from orchestrator.sessions.bare.http_reaper import Dialer, exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.engine import Endpoint
     from orchestrator.engine.api import ContainerSpec, ImageInfo
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     Engine = Images = object
 
+T = TypeVar("T")
+_DONE: Final = (200, 201, 204)
 _PATIENCE: Final = 1.0  # seconds for a daemon's version; a slow one is docker-py's to wait for
 
 
@@ -84,8 +86,10 @@ class LateEngine(Engine):
     @locked_property
     def _published(self) -> PublishedAddress:
         def bridge() -> str | None:
-            found = self.endpoint.socket and self._ask("GET", "/networks/bridge", seconds=_PATIENCE)
-            return gateway_of(found) if found else self.made.bridge_gateway()
+            with contextlib.suppress(OSError, LookupError, TypeError, ValueError):
+                if self.endpoint.socket:
+                    return gateway_of(self._ask("GET", "/networks/bridge", seconds=_PATIENCE))
+            return self.made.bridge_gateway()
 
         return published_address(self.endpoint, bridge=bridge, host=self._settings.host)
 
@@ -96,58 +100,71 @@ class LateEngine(Engine):
 
     def create_network(self, name: str, /, **options: Any) -> str:
         """Create a bridge network, and return its id."""
+        wanted = {
+            "Name": name,
+            "Driver": "bridge",
+            "Labels": {**options["labels"], Label.NAME: name},
+            "CheckDuplicate": True,
+            "Internal": options.get("internal", False),
+        }
+        doing, path = f"create network {name}", "/networks/create"
+        made = None
         if options.get("subnet") is None:
-            wanted = {
-                "Name": name,
-                "Driver": "bridge",
-                "Labels": {**options["labels"], Label.NAME: name},
-                "CheckDuplicate": True,
-                "Internal": options.get("internal", False),
-            }
-            if (answer := self.ask("POST", "/networks/create", wanted)) is not None:
-                return str(answer["Id"])
-        return self.made.create_network(name, **options)
+            made = self.ask(doing, "POST", path, body=wanted, read=lambda it: str(it["Id"]))
+        return made or self.made.create_network(name, **options)
 
     def create_container(self, spec: ContainerSpec, /) -> str:
         """Create a container and return its id; what the engine cannot do is a warning."""
-        options = spec.options
+        doing, path = f"create container {spec.name}", f"/containers/create?name={quote(spec.name)}"
+        made, options = None, spec.options
         if not (options.read_only or options.platform):
             body = container_body(spec, hosts=options.extra_hosts)
-            path = f"/containers/create?name={quote(spec.name)}"
-            if (answer := self.ask("POST", path, body)) is not None:
-                return created_id(answer)
-        return self.made.create_container(spec)
+            made = self.ask(doing, "POST", path, body=body, read=created_id)
+        return made or self.made.create_container(spec)
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
-        if self.ask("POST", f"/containers/{quote(container)}/start") is None:
+        doing, path = f"start container {container}", f"/containers/{quote(container)}/start"
+        if not self.ask(doing, "POST", path, read=lambda _: True):
             self.made.start_container(container)
 
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """What the daemon answers; None where docker-py has to ask it."""
+    def ask(
+        self, doing: str, method: str, path: str, *, body: object = None, read: Callable[[Any], T]
+    ) -> T | None:
+        """Read what the daemon answers; None where docker-py has to ask it.
+
+        Raises:
+            EngineError: It did not answer, or cannot be understood.
+        """
         if self._is_made or not self._is_plain:
             return None
-        return self._ask(method, path, body=body, seconds=self.timeout)
+        try:
+            answer = self._ask(method, path, body=body, seconds=self.timeout)
+            return read(answer) if answer is not None else None
+        except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self.made.translated(error, doing) from None
 
     @locked_property
     def _is_plain(self) -> bool:
         """Whether it is a Docker daemon on this machine, in networks that are this machine's."""
         if not self.endpoint.socket or self.host != self.bind_address:
             return False
-        about = self._ask("GET", "/version", seconds=_PATIENCE)
+        try:
+            about = self._ask("GET", "/version", seconds=_PATIENCE)
+        except (OSError, ValueError):
+            return False
         self._has_answered = about is not None
-        return (
-            about is not None and product_of(about) == "Docker" and "rootlesskit" not in str(about)
-        )
+        return bool(about) and product_of(about) == "Docker" and "rootlesskit" not in str(about)
 
     def _ask(self, method: str, path: str, *, body: object = None, seconds: float) -> Any:
+        """What the daemon answers; None when it refuses."""
         sent = b"" if body is None else json.dumps(body).encode()
         deadline = time.monotonic() + seconds
         [answer] = exchange(Dialer(self.endpoint.way), [(method, path, sent)], deadline=deadline)
-        if answer.status in (200, 201, 204):
-            with contextlib.suppress(ValueError):
-                return json.loads(answer.body or b"{}")
-        return None
+        if not answer.status:
+            late = time.monotonic() > deadline
+            raise TimeoutError("timed out") if late else ConnectionResetError(answer.body.decode())
+        return json.loads(answer.body or b"{}") if answer.status in _DONE else None
 
 
 class _Images(Images):
@@ -161,5 +178,6 @@ class _Images(Images):
 
     def find(self, reference: str, /) -> ImageInfo | None:
         """The image under a reference, or None when it is not on this machine."""
-        answer = self._engine.ask("GET", f"/images/{quote(reference)}/json")
-        return image_info(answer) if answer else self._engine.made.images.find(reference)
+        doing, path = f"inspect image {reference}", f"/images/{quote(reference)}/json"
+        found = self._engine.ask(doing, "GET", path, read=image_info)
+        return found or self._engine.made.images.find(reference)
