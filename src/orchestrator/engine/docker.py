@@ -234,11 +234,6 @@ class Engine:
             pieces[-1] = (STDERR, f"({told})\n".encode())
         return ExecResult(exit_code=exit_code, pieces=pieces)
 
-    def changes(self, container: str, /) -> Sequence[str]:
-        """The paths that differ from the image; what is in memory or in volumes is not seen."""
-        with self._pool.client(f"compare container {short_name(container)}") as client:
-            return [str(change["Path"]) for change in client.diff(container) or ()]
-
     def peak_memory(self, container: str, /) -> int | None:
         """The most bytes the container has used, or None; the daemon would take a second."""
         lines = self._read_first(container, _PEAKS).split("\n")

@@ -176,6 +176,10 @@ class StartContext:
         self._remove([("container", name)])
         self._made.remove(("container", name))
 
+    def outlive(self, kind: str, name: str) -> None:
+        """Let something go with the session instead."""
+        self._made.remove((kind, name))
+
     def clear(self) -> None:
         """Have everything made here removed: containers side by side, then the network.
 

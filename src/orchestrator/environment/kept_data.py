@@ -11,9 +11,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engine.api import Copy, Label, VolumeMount
+from orchestrator.engine.api import Label, VolumeMount
 from orchestrator.errors import EngineUnavailableError, OrchestratorError, printable
-from orchestrator.services.hooks import SNAPSHOT, SNAPSHOT_DATA
+from orchestrator.services.hooks import SNAPSHOT
 from orchestrator.services.once import ProcessLock
 from orchestrator.sessions import (
     Snapshot,
@@ -51,6 +51,8 @@ class KeptData:
         self._context = context
         self._image = image
         self._key: SnapshotKey | None = None
+        self._volume = ""
+        self._is_first = False
         if context.settings.snapshots:
             self._key = declaration.snapshot_key(image)
 
@@ -77,7 +79,9 @@ class KeptData:
         """Prepare the server in the block; then take its data, if they may be of use again."""
         began = time.monotonic()
         yield
-        if self._key is None or not self._is_worth_it(time.monotonic() - began):
+        if self._key is None or not self._volume:
+            return
+        if self._is_first and not self._key.lasting and time.monotonic() - began < _WORTH_IT:
             return
         try:
             with self._context.span(self._alias, "snapshot"):
@@ -87,16 +91,14 @@ class KeptData:
             level = logging.INFO if isinstance(error, OrchestratorError) else logging.WARNING
             _log.log(level, "no snapshot is made of %s: %s", self._alias, why)
 
-    def _is_worth_it(self, seconds: float) -> bool:
-        """Whether to take one; what only this process can meet again may never be."""
+    def _may_be_taken(self) -> bool:
+        """Whether there is none yet, and no other service of the class makes it right now."""
         assert self._key is not None  # noqa: S101 - for the type checker
         with _lock.held():
             known = _OF_PROCESS.setdefault(self._context.session, {})
-            met = self._key.text in known
+            self._is_first = self._key.text not in known
             known.setdefault(self._key.text, None)
-            if self._key.lasting:
-                return not met  # another service of the class may make it right now
-            return seconds > _WORTH_IT if not met else known[self._key.text] is None
+            return self._is_first or not (self._key.lasting or known[self._key.text])
 
     def _found(self) -> Snapshot | None:
         if self._key is None:
@@ -120,49 +122,39 @@ class KeptData:
         with contextlib.suppress(OrchestratorError):
             remove_snapshots(context.engine, [found])
 
+    def mounts(self, snapshot: Snapshot | None) -> list[VolumeMount]:
+        """The volume of a snapshot, read-only; else an empty one, if its data may be of use."""
+        context = self._context
+        labels = context.session.labels()
+        if snapshot is not None:  # one that has gone since is an empty one of ours
+            name = labels[Label.NAME] = snapshot.volume
+            return [
+                VolumeMount(volume=name, path=SNAPSHOT, read_only=True, no_copy=True, labels=labels)
+            ]
+        if self._key is None or not self._may_be_taken():
+            return []
+        if not self._volume:
+            name = context.session.name("snapshot")
+            with context.creating("volume", name):
+                labels[Label.SNAPSHOT] = self._key.text
+                context.engine.create_volume(name, labels=labels)
+            self._volume = name
+        return [VolumeMount(volume=self._volume, path=SNAPSHOT, no_copy=True)]
+
     def _take(self, handle: Service, key: SnapshotKey) -> None:
         context, session = self._context, self._context.session
-        tar = handle.snapshot()
-        if len(tar) > context.settings.snapshots:
-            return
         made = Snapshot(
             key=key.text,
-            volume=session.name("snapshot"),
-            size=len(tar),
+            volume=self._volume,
+            size=handle.snapshot(),
             test_class=context.test_class,
             service=self._alias,
         )
-        try:
-            self._fill(made, tar)
-            if key.lasting:
-                keep_snapshot(context.engine, session, made)
-            else:
-                _OF_PROCESS[session][key.text] = made
-        except BaseException:
-            with contextlib.suppress(OrchestratorError):
-                remove_snapshots(context.engine, [made])
-            session.forget(made.volume)
-            raise
+        if made.size > context.settings.snapshots:
+            return
+        context.outlive("volume", made.volume)
+        if key.lasting:
+            keep_snapshot(context.engine, session, made)
+        else:
+            _OF_PROCESS[session][key.text] = made
         limit_snapshots(context.engine, context.settings.snapshots)
-
-    def _fill(self, made: Snapshot, tar: bytes) -> None:
-        """Through a container that never runs: that of the server has no way to it."""
-        context, engine = self._context, self._context.engine
-        labels = {**context.session.labels(), Label.SNAPSHOT: made.key}
-        with context.session.creating("volume", made.volume):
-            engine.create_volume(made.volume, labels=labels)
-        mount = VolumeMount(volume=made.volume, path=SNAPSHOT, no_copy=True)
-        with context.filler(mount, image=self._image) as filler:
-            engine.files.copy_into(filler, [Copy(path=SNAPSHOT_DATA, source=tar)])
-
-
-def snapshot_mounts(snapshot: Snapshot | None, context: StartContext) -> list[VolumeMount]:
-    """The volume of a snapshot, read-only; one that has gone since is an empty one of ours."""
-    if snapshot is None:
-        return []
-    labels = {**context.session.labels(), Label.NAME: snapshot.volume}
-    return [
-        VolumeMount(
-            volume=snapshot.volume, path=SNAPSHOT, read_only=True, no_copy=True, labels=labels
-        )
-    ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engine.api import KILLED, TEST_PROCESS, ContainerSpec, Copy, VolumeMount
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
-from orchestrator.environment.kept_data import KeptData, snapshot_mounts
+from orchestrator.environment.kept_data import KeptData
 from orchestrator.errors import (
     DeclarationError,
     EngineError,
@@ -66,6 +66,7 @@ class _Order:
     context: StartContext
     image: str
     image_id: str
+    kept: KeptData
     await_network: Callable[[], None]
 
 
@@ -87,16 +88,17 @@ def launch(
     whose = context.test_class or "process"
     # A service that is alone is called by its own name.
     about = alias if whose.lower() == alias else f"{whose}: {alias}"
+    kept = KeptData(declaration, alias, context, image=image_id)
     order = _Order(
         declaration=declaration,
         alias=alias,
         context=context,
         image=image,
         image_id=image_id,
+        kept=kept,
         await_network=await_network,
     )
     with telling(about, "starting"):
-        kept = KeptData(declaration, alias, context, image=image_id)
         handle = kept.restored(partial(_ready, order)) or _ready(order)
         with context.span(alias, "prepare"), translate_errors(handle, "could not be prepared"):
             handle.started()
@@ -198,7 +200,7 @@ def _started(order: _Order, snapshot: Snapshot | None) -> Service:
         for network in extras.networks:
             names = [*host_names(alias), *network.aliases]
             runtime.networks[context.further_network(network)] = names
-        spec = _spec(handle, context, extras)
+        spec = _spec(handle, order, extras)
         with context.span(alias, "create"), context.creating("container", runtime.container):
             runtime.container_id = engine.create_container(spec)
         with context.span(alias, "files"):
@@ -250,8 +252,8 @@ def _check_starved(handle: Service, error: EngineError) -> None:
         ) from error
 
 
-def _spec(handle: Service, context: StartContext, extras: Extras) -> ContainerSpec:
-    runtime = handle.running
+def _spec(handle: Service, order: _Order, extras: Extras) -> ContainerSpec:
+    runtime, context = handle.running, order.context
     network, aliases = next(iter(runtime.networks.items()))
     reached = {TEST_PROCESS: context.engine.test_process}
     return ContainerSpec(
@@ -282,7 +284,7 @@ def _spec(handle: Service, context: StartContext, extras: Extras) -> ContainerSp
             )
             for it in extras.volumes
         ]
-        + (snapshot_mounts(runtime.snapshot, context) if runtime.snapshot else []),
+        + order.kept.mounts(runtime.snapshot),
         options=replace(extras, extra_hosts={**reached, **extras.extra_hosts}),
     )
 

@@ -323,12 +323,16 @@ class Hooks(Declaration):
 
         Asked of the declaration, with the id of the image. When a server was prepared for the same
         before, `running.snapshot` says so when the hooks are asked for files and entry point, the
-        data are at `SNAPSHOT_DATA`, and `restored` is called instead of `prepare`.
+        data are at `SNAPSHOT_DATA`, and `restored` is called instead of `prepare`. Else `snapshot`
+        may be called after it.
         """
         return None
 
-    def snapshot(self) -> bytes:
-        """A tar with the data as `prepare` left them; why there is none is an OrchestratorError."""
+    def snapshot(self) -> int:
+        """Write the data, as `prepare` left them, to `SNAPSHOT_DATA`: how many bytes.
+
+        Why there is no snapshot of them is an OrchestratorError.
+        """
         raise NotImplementedError
 
     def restored(self) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import DeclarationError, EngineError
 from orchestrator.services import faults, options
-from orchestrator.services.hooks import host_names
+from orchestrator.services.hooks import SNAPSHOT_DATA, host_names
 from orchestrator.services.once import OwnStack, driver, locked_property
 from orchestrator.services.postgres import isolation, setup, snapshots
 from orchestrator.services.postgres.handle import PostgresHandle, schema
 from orchestrator.services.postgres.leftovers import Leftovers
-from orchestrator.services.postgres.server import MEMORY, USER, ServerState
+from orchestrator.services.postgres.server import MEMORY, ServerState
 from orchestrator.services.tls import Tls
 
 if TYPE_CHECKING:
@@ -122,28 +122,20 @@ class Postgres(PostgresHandle):
         """All that the data depend on, of data in memory."""
         return snapshots.key_of(self, image, own=Postgres) if self._in_memory else None
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> int:
         """The data directory, as it was at one moment."""
+        running = self.running
         with contextlib.closing(self._admin_of(self.database)) as admin:
             admin.run("checkpoint")  # so that nothing has to be recovered
-        from concurrent.futures import ThreadPoolExecutor  # declaring loads no more than it needs
-
-        running = self.running
-        extras = [it.path for it in self.server_extras().copies]
-        take = ["sh", "-c", snapshots.TAKE, "orchestrator", MEMORY]
-        with ThreadPoolExecutor(1, "orchestrator-snapshot") as pool:
-            changes = pool.submit(running.engine.changes, running.container)
-            done = running.engine.exec(running.container, take, user=USER, stdin=b"")
-        if done.exit_code != 0:
-            raise EngineError(f"The data of {self.alias} cannot be packed: {done.stderr.strip()}")
-        tar = done.stdout_bytes
-        snapshots.check_fit(
-            tar,
-            passwords=[*self._role_passwords.values(), running.password],
-            changes=changes.result(),
-            ours={*self.server_files(), *extras, *self.files, *self.tmpfs},
-        )
-        return tar
+            take = ["sh", "-c", snapshots.TAKE, snapshots.PACK, MEMORY]
+            done = running.engine.exec(running.container, take, user="0")
+            if done.exit_code != 0:
+                raise EngineError(f"The data of {self.alias} are not kept: {done.stderr.strip()}")
+            held = snapshots.patterns([*self._role_passwords.values(), running.password])
+            [(size, holds)] = admin.run(snapshots.HOLDS, [held, SNAPSHOT_DATA])
+        if holds:
+            raise EngineError(f"The data of {self.alias} are not kept: they hold a password")
+        return int(size)
 
     def restored(self) -> None:
         """The passwords are this server's: the connection is the first test's."""

@@ -6,33 +6,30 @@ import base64
 import hashlib
 import hmac
 import inspect
-import io
 import os
 import re
 import sys
-import tarfile
 import uuid
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from orchestrator.errors import DeclarationError, OrchestratorError
+from orchestrator.errors import DeclarationError
 from orchestrator.services.files import copies
 from orchestrator.services.hooks import SNAPSHOT_DATA, Hooks, SnapshotKey
 from orchestrator.services.postgres.setup import is_alembic, is_metadata, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
-_FORMAT: Final = 3  # of snapshots, and of how it is made
+_FORMAT: Final = 4  # of snapshots, and of how it is made
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _PLAIN: Final = (str, int, float, bool, type(None))
 STATEMENTS: Final = "ORCHESTRATOR_STATEMENTS"
 """The variable with the SQL that is executed before a server listens, as `script` writes it."""
-_OF_A_START: Final = ("/orchestrator", "/run", "/var/run")
 _ROUNDS: Final = 4096  # as the server has them
 # The server's processes stop, so that what is read is what a crash at this moment leaves: it
 # recovers from its log as from any crash. kill(2): -1 spares the caller and the first process. A
@@ -52,26 +49,45 @@ while [ $tries -lt 500 ]; do
     break
 done
 """
-TAKE: Final = rf"""
-cd "$1" || exit
-for it in gosu su-exec setpriv; do command -v "$it" >/dev/null && as=$it; done
-[ -n "$as" ] || {{ echo 'the image has nothing to become another user with' >&2; exit 1; }}
+# As whom the server runs.
+_AS: Final = r"""
+as='setpriv --reuid=postgres --regid=postgres --init-groups --'
+for it in gosu su-exec; do ! command -v "$it" >/dev/null || as="$it postgres"; done
+"""
+# By the server's user, who can write nowhere else than it could. What is newer than the container's
+# first moment is what its start has changed. A crash empties a table that is not logged: its file
+# is called so.
+PACK: Final = rf"""
+cd "$0" || exit
+none_of() {{ [ -z "$2" ] || {{ printf '%s %s\n' "$1" "$2" >&2; exit 1; }}; }}
+none_of 'some data lie elsewhere:' "$(find . -type l | head -n 1)"
+none_of 'a table is unlogged:' "$(find . -name '[0-9]*_init' | head -n 1)"
+none_of 'the start has changed' "$(find / -xdev ! -type d -newer /etc/hostname \
+    ! -path '/orchestrator*' ! -path '/run/*' ! -path '/var/run/*' \
+    ! -path /etc/hosts ! -path /etc/resolv.conf 2>/dev/null | head -n 1)"
 {STOP}
 tar cf - $(ls -A | grep -vx -e postmaster.pid -e postmaster.opts)
 taken=$?
 kill -CONT -1
 exit $taken
 """
-# A crash empties a table that is not logged. Its file is called so.
-_UNLOGGED: Final = re.compile(r"/[0-9]+_init$")
+# Into a file that only root can change. There is one process, which spares itself.
+TAKE: Final = f'{_AS} exec $as sh -c "$0" "$1" >{SNAPSHOT_DATA}'
+HOLDS: Final = """
+select size, (
+    select bool_or(pg_read_binary_file(file, at, piece + 1024) like any(%s))
+    from generate_series(0, size, piece) as at
+)
+from (values (%s, 8388608)) as it(file, piece), lateral pg_stat_file(file)
+"""
+"""What tells the size of a file, and whether it has one of these; its pieces overlap."""
 # The settings are the arguments. The server never listens before the passwords are this one's. All
 # that it needs comes with the container: writing files into that would take as long as the copy.
 _START: Final = r"""
 set -e
 [ -e "$PGDATA" ] || PLACE "$PGDATA"
 UNLESS
-as='setpriv --reuid=postgres --regid=postgres --init-groups --'
-for it in gosu su-exec; do ! command -v "$it" >/dev/null || as="$it postgres"; done
+AS
 export HOME=/var/lib/postgresql
 chown postgres "${PGDATA%/*}"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -113,32 +129,6 @@ esac
 """
 
 
-def check_fit(
-    tar: bytes, *, passwords: Iterable[str], changes: Iterable[str], ours: Collection[str]
-) -> None:
-    """Raise OrchestratorError unless other servers may start from data that were taken.
-
-    Args:
-        tar: The data.
-        passwords: Those of this server's, none of which may be in there.
-        changes: Paths outside of the data that differ from the image.
-        ours: Those that we have written, and what is mounted.
-    """
-    changes = list(changes)
-    folders = {str(it) for path in (*changes, *ours) for it in PurePosixPath(path).parents}
-    for path in changes:
-        if path not in folders and path not in ours and not path.startswith(_OF_A_START):
-            raise OrchestratorError(f"the start has changed {path}")
-    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-        for member in archive:
-            if member.issym() or member.islnk():
-                raise OrchestratorError("some data lie elsewhere")
-            if _UNLOGGED.search(member.name):
-                raise OrchestratorError("a table is unlogged")
-    if any(it.encode() in tar for it in passwords):
-        raise OrchestratorError("the data hold a password")
-
-
 def entrypoint(snapshot: int | None, *, memory: str | None) -> Sequence[str]:
     """What starts a server instead of its image's entry point; settings are its arguments.
 
@@ -146,7 +136,7 @@ def entrypoint(snapshot: int | None, *, memory: str | None) -> Sequence[str]:
         snapshot: The size of the tar that it starts from, if not from nothing.
         memory: The folder for its data, if they are not where the image has them.
     """
-    script = _START.replace("UNLESS", "" if snapshot else _UNLESS)
+    script = _START.replace("UNLESS", "" if snapshot else _UNLESS).replace("\nAS\n", _AS)
     copy = _COPY.replace("TAR", SNAPSHOT_DATA).replace("SIZE", str(snapshot))
     script = script.replace("FILL", copy if snapshot else _INITIALISE)
     script = script.replace("PLACE", f"ln -s {memory}" if memory else "mkdir -p")
@@ -161,6 +151,11 @@ def script(statements: Iterable[str]) -> str:
 def set_password(role: str, password: str) -> str:
     """The statement that gives a role its password."""
     return f"alter role {quoted(role)} login password {literal(_verifier(password))}"
+
+
+def patterns(passwords: Iterable[str]) -> list[bytes]:
+    """What is like each of these, with anything around it."""
+    return [b"%" + re.sub(r"([\\%_])", r"\\\1", it).encode() + b"%" for it in passwords]
 
 
 def _verifier(password: str) -> str:
