@@ -14,7 +14,7 @@ import re
 import signal
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from orchestrator.engine.api import (
@@ -62,8 +62,10 @@ class Engine:
     are reached, when the guess is wrong.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float, host: str | None = None) -> None:
-        self._pool = ClientPool(endpoint, timeout=timeout)
+    def __init__(
+        self, endpoint: Endpoint, *, timeout: float, host: str | None, about: Mapping[str, Any]
+    ) -> None:
+        self._pool = ClientPool(endpoint, timeout=timeout, about=about)
         self.endpoint = endpoint
         self.timeout = timeout
         self._host = host
@@ -109,6 +111,10 @@ class Engine:
         with IgnoreMissing(), self._pool.client("inspect the default bridge") as client:
             return gateway_of(client.inspect_network("bridge"))
         return None
+
+    def translated(self, error: Exception, doing: str) -> EngineError:
+        """The error of ours for one of asking the daemon without docker-py."""
+        return self._pool.translated(error, doing, timeout=self.timeout)
 
     def close(self) -> None:
         """Close every connection to the daemon."""

@@ -43,7 +43,8 @@ class LateEngine(Engine):
         self.endpoint = endpoint
         self.timeout = settings.engine_timeout
         self._settings = settings
-        self._has_answered = False
+        self._about: Any = None  # its version
+        self._is_known = False
         self.images = _Images(self)
 
     def __getattr__(self, name: str) -> Any:
@@ -52,7 +53,7 @@ class LateEngine(Engine):
     @locked_property
     def made(self) -> Engine:
         """The engine with docker-py, once something was asked of it."""
-        return connect(self._settings, endpoint=self.endpoint)
+        return connect(self._settings, endpoint=self.endpoint, about=self._about)
 
     @property
     def _is_made(self) -> bool:
@@ -61,12 +62,12 @@ class LateEngine(Engine):
     @property
     def answered(self) -> bool:
         """Whether the daemon has answered, if to the process that has servers there."""
-        return self._has_answered or (self._is_made and self.made.answered)
+        return self._is_known or bool(self._about) or (self._is_made and self.made.answered)
 
     def know(self, told: Mapping[str, str]) -> None:
         """Know where ports are, as another process said that has servers there."""
         vars(self).update(told)
-        self._has_answered = True
+        self._is_known = True
 
     def close(self) -> None:
         """Close every connection to the daemon."""
@@ -160,8 +161,10 @@ class LateEngine(Engine):
             about = self._ask("GET", "/version", seconds=_PATIENCE)
         except (OSError, ValueError):
             return False
-        self._has_answered = about is not None
-        return bool(about) and product_of(about) == "Docker" and "rootlesskit" not in str(about)
+        if not about or product_of(about) != "Docker" or "rootlesskit" in str(about):
+            return False
+        self._about = about
+        return True
 
     def _ask(self, method: str, path: str, *, body: object = None, seconds: float) -> Any:
         """What the daemon answers; None when it refuses."""
