@@ -122,7 +122,9 @@ class ClientPool:
             with self._lent(seconds) as client:
                 yield client
         except (*_THEIRS, *_MISREAD) as error:
-            raise self.translated(error, doing, timeout=seconds) from _without_traceback(error)
+            raise self.translated(
+                error, doing, timeout=seconds, answered=self.answered
+            ) from _without_traceback(error)
 
     @contextlib.contextmanager
     def _lent(self, seconds: float) -> Iterator[Client]:
@@ -184,8 +186,13 @@ class ClientPool:
             ):
                 secured.recv(1)
 
-    def translated(self, error: Exception, doing: str, *, timeout: float) -> EngineError:
-        """The error of ours for one of docker-py, of requests, or of code that reads an answer."""
+    def translated(
+        self, error: Exception, doing: str, *, timeout: float, answered: bool
+    ) -> EngineError:
+        """The error of ours for one of docker-py, of requests, or of code that reads an answer.
+
+        A connection that breaks is no sign of absence where the daemon has answered, and listens.
+        """
         daemon, status = f"the Docker daemon at {self._endpoint.url}", None
         if _SPEAKS_TLS in str(error):
             return EngineUnavailableError(
@@ -198,7 +205,9 @@ class ClientPool:
         # docker-py puts the first request's timeout in an error of its own
         elif isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
             told = f"T{daemon[1:]} did not answer within {timeout:g} s when asked to {doing}"
-        elif _is_from(error, _CUT_WITHIN) or (_is_from(error, _CUTS) and self._is_present()):
+        elif _is_from(error, _CUT_WITHIN) or (
+            answered and _is_from(error, _CUTS) and self._listens()
+        ):
             told = (
                 f"The connection to {daemon}, which had answered, broke when it was asked to "
                 f"{doing}: {_reason(error)}"
@@ -214,13 +223,12 @@ class ClientPool:
             return _unavailable(error, doing, endpoint=self._endpoint)
         return EngineError(told, status=status)
 
-    def _is_present(self) -> bool:
-        """Whether it has answered, and listens: then a broken connection is no sign of absence."""
+    def _listens(self) -> bool:
         try:
             self._ping()
         except OSError:
             return False
-        return self.answered
+        return True
 
     def close(self) -> None:
         """Close every idle connection."""

@@ -113,8 +113,8 @@ class Engine:
         return None
 
     def translated(self, error: Exception, doing: str) -> EngineError:
-        """The error of ours for one of asking the daemon without docker-py."""
-        return self._pool.translated(error, doing, timeout=self.timeout)
+        """The error of ours for one of asking the daemon, which has answered, without docker-py."""
+        return self._pool.translated(error, doing, timeout=self.timeout, answered=True)
 
     def close(self) -> None:
         """Close every connection to the daemon."""

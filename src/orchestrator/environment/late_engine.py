@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -53,6 +54,7 @@ class LateEngine(Engine):
     @locked_property
     def made(self) -> Engine:
         """The engine with docker-py, once something was asked of it."""
+        importlib.import_module("orchestrator.engine.docker")  # it may tell its version meanwhile
         return connect(self._settings, endpoint=self.endpoint, about=self._about)
 
     @property
