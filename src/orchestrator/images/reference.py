@@ -33,9 +33,11 @@ _FROM: Final = re.compile(
     r"(?P<head>\s*FROM\s+(?:--\S+\s+)*)(?P<image>\S+)(?P<tail>(?:\s+AS\s+(?P<stage>\S+))?\s*)",
     re.IGNORECASE,
 )
-_COPY: Final = re.compile(
-    r"(?P<head>\s*(?:COPY|ADD)\s+(?:--\S+\s+)*?--from=)(?P<image>\S+)(?P<tail>\s.*)", re.IGNORECASE
-)
+# COPY --from=IMAGE, and with Podman RUN --mount=type=bind,from=IMAGE
+_FLAGS: Final = re.compile(r"\s*(?:COPY|ADD|RUN)\s+(?:--\S+\s+)+", re.IGNORECASE)
+_IN_FLAGS: Final = re.compile(r"(?<=[-=,]from=)[^\s,]+", re.IGNORECASE)
+_GOES_ON: Final = re.compile(r"(?<!\\)\\[ \t]*$")
+_ESCAPE: Final = re.compile(r"\s*#\s*escape\s*=\s*`", re.IGNORECASE)
 _ARG: Final = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?\s*", re.IGNORECASE)
 
 
@@ -163,7 +165,7 @@ def mirrored(reference: Reference, *, settings: Settings) -> Reference:
 
 
 def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, str]) -> str:
-    """Replace the image of every ``FROM`` and ``COPY --from`` in a Dockerfile.
+    """Replace the image of every ``FROM``, ``COPY --from`` and ``RUN --mount`` in a Dockerfile.
 
     ``args`` has values for the ``ARG`` before the first ``FROM``. It is a DeclarationError when an
     image is named by a variable without a value, or there is none.
@@ -171,35 +173,49 @@ def with_images(text: str, replace: Callable[[str], str], *, args: Mapping[str, 
     known: dict[str, str] = {}
     stages: set[str] = set()
     begun = False
-    lines = []
-    for line, starts in _instructions(text):
-        found = starts and (_FROM.fullmatch(line) or _COPY.fullmatch(line))
-        if starts and not begun and (argument := _ARG.fullmatch(line)):
-            value = args.get(argument[1], argument[2])
+    done = []
+
+    def replaced(written: str) -> str:
+        image = _expanded(written, known)
+        is_stage = image.lower() in {"scratch", *stages} or image.isdigit()
+        return image if is_stage else replace(image)
+
+    for instruction, lines in _instructions(text):
+        changed = instruction
+        if found := _FROM.fullmatch(instruction):
+            changed = f"{found['head']}{replaced(found['image'])}{found['tail']}"
+            begun = True
+            stages.add((found["stage"] or "").lower())
+        elif found := _FLAGS.match(instruction):
+            flags = _IN_FLAGS.sub(lambda it: replaced(it[0]), found[0])
+            changed = f"{flags}{instruction[found.end() :]}"
+        elif not begun and (found := _ARG.fullmatch(instruction)):
+            value = args.get(found[1], found[2])
             if value is not None:
-                known[argument[1]] = value.strip("\"'")
-        if found:
-            image = _expanded(found["image"], known)
-            if image.lower() not in {"scratch", *stages} and not image.isdigit():
-                image = replace(image)
-            if "stage" in found.groupdict():
-                begun = True
-                stages.add((found["stage"] or "").lower())
-            line = f"{found['head']}{image}{found['tail']}"  # noqa: PLW2901 - the line, rewritten
-        lines.append(line)
+                known[found[1]] = value.strip("\"'")
+        done.append(lines if changed == instruction else changed)
     if not begun:
         raise DeclarationError("the Dockerfile has no FROM that can be read")
-    return "\n".join(lines)
+    return "\n".join(done)
 
 
-def _instructions(text: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether an instruction begins there, and no earlier one continues."""
-    goes_on = False
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    """Each instruction in one line, as the engine puts it together, and as it is written."""
+    instruction, lines = "", []
     for line in text.splitlines():
-        remark = line.lstrip().startswith("#")
-        yield line, not goes_on and not remark
-        if not remark and line.strip():
-            goes_on = line.rstrip().endswith("\\")
+        if _ESCAPE.match(line):
+            raise DeclarationError("the Dockerfile has `escape=`, for Windows; end lines with \\")
+        is_remark = line.lstrip().startswith("#")
+        lines.append(line)
+        if lines[1:] and (is_remark or not line.strip()):
+            continue  # within an instruction that goes on
+        goes_on = None if is_remark else _GOES_ON.search(line)
+        instruction += line[: goes_on.start()] if goes_on else line
+        if not goes_on:
+            yield instruction, "\n".join(lines)
+            instruction, lines = "", []
+    if lines:
+        yield instruction, "\n".join(lines)
 
 
 def _expanded(image: str, known: Mapping[str, str]) -> str:

@@ -163,6 +163,9 @@ class ReferenceTest(unittest.TestCase):
             "FROM --platform=linux/amd64 redis": "FROM --platform=linux/amd64 <redis>",
             "FROM a\nCOPY --from=busybox:1 /a /b": "FROM <a>\nCOPY --from=<busybox:1> /a /b",
             "FROM a\nCOPY --chown=1 --from=b /a /b": "FROM <a>\nCOPY --chown=1 --from=<b> /a /b",
+            "FROM \\\n# a remark\n a\nCOPY \\ \n--from=b /a /b": "FROM  <a>\nCOPY --from=<b> /a /b",
+            "FROM a\nRUN --mount=from=b,dst=/b ls": "FROM <a>\nRUN --mount=from=<b>,dst=/b ls",
+            "FROM a\nRUN echo \\\\\nFROM b": "FROM <a>\nRUN echo \\\\\nFROM <b>",
         }.items():
             with self.subTest(text):
                 self.assertEqual(expected, locked(text))
@@ -178,10 +181,12 @@ class ReferenceTest(unittest.TestCase):
         text = 'FROM a\nRUN psql -c "select 1 \\\n# a remark\n  FROM b"\n# FROM c'
         self.assertEqual(text.replace("FROM a", "FROM <a>"), locked(text))
 
-    def test_a_file_without_an_image_is_refused(self) -> None:
-        """It is not a Dockerfile."""
+    def test_a_file_that_cannot_be_read_is_refused(self) -> None:
+        """One without an image, and one whose lines go on in another way."""
         with self.assertRaisesRegex(DeclarationError, "no FROM"):
             locked("RUN true")
+        with self.assertRaisesRegex(DeclarationError, "escape="):
+            locked("# escape=`\nFROM a\nLABEL path=c:\\\nFROM b")
 
     def test_variables(self) -> None:
         """They have what is given, else their default; without a value they are an error."""
