@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "ORCHESTRATOR_PROGRESS"
 _PATIENCE: Final = 0.1  # seconds: a reader that is busy loses some news, and stops nobody
 _SLOW: Final = 5.0  # seconds that a start may take without a word
+_LONGEST_FOLDER: Final = 72  # bytes; what a socket's path may have, without the rest of ours
 _NEWS: Final = 15.0  # seconds between two lines about one thing in a log
 
 
@@ -128,13 +130,21 @@ class _Stderr:
 class Listener:
     """Where news arrive, for a selector: a socket in a folder that nobody else can write to."""
 
-    def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, "progress")  # noqa: PTH118 - for the environment
+    def __init__(self) -> None:
+        # The path of a socket is short.
+        place = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None  # noqa: S108
+        self._folder = tempfile.TemporaryDirectory(prefix="orchestrator-", dir=place)
+        self.path = os.path.join(self._folder.name, "progress")  # noqa: PTH118 - for the environment
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
-        self._socket.bind(self.path)
+        with suppress(OSError):  # some file systems have no sockets: then there are no news
+            self._socket.bind(self.path)
         self.fileno = self._socket.fileno
-        self.close = self._socket.close
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._socket.close()
+        self._folder.cleanup()
 
     def news(self) -> list[tuple[str, str, bool]]:
         """What has arrived: about what, the text, and whether it is the last."""

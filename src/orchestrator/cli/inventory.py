@@ -113,9 +113,7 @@ def seconds(text: str) -> float:
 
 @argument("--dry-run", action="store_true", help="only say what would be removed")
 @argument(
-    "--all",
-    action="store_true",
-    help="also what living owners use, and what has malformed labels",
+    "--all", action="store_true", help="also what living owners use, and what has malformed labels"
 )
 @argument("--session", metavar="ID", help="only this session (as shown by ps)")
 @argument("--run", metavar="ID", dest="run_id", help="only the sessions of this run")

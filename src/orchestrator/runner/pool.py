@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -107,10 +107,7 @@ class WorkerPool:
         self._looked = 0.0  # when it was last seen who is dead
         self._selector = selectors.DefaultSelector()
         self._selector.register(interrupts, selectors.EVENT_READ)
-        self._stack = ExitStack()
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="orchestrator-"))
-        self._progress = Listener(folder)
-        self._stack.callback(self._progress.close)
+        self._progress = Listener()
         self._selector.register(self._progress, selectors.EVENT_READ)
         self._environ = {**environ, VARIABLE: self._progress.path}
 
@@ -124,7 +121,7 @@ class WorkerPool:
             for _event in self.events():
                 pass
         self._selector.close()
-        self._stack.close()
+        self._progress.close()
 
     def start(self, *, report: bool, spare: bool = False) -> None:
         """Start a worker, which collects the tests first; it reports them, or only that it has."""

@@ -1,6 +1,7 @@
 """Selecting, ordering and showing tests."""
 
 import re
+from unittest.mock import patch
 
 from tests.integration.runner.case import RunnerTestCase
 
@@ -161,7 +162,8 @@ class ModesTest(RunnerTestCase):
         self.assertEqual("", ran.stdout)
 
     def test_progress(self) -> None:
-        """What takes a while is told while it happens, not when its class is over."""
+        """What takes a while is told while it happens, also where the path of TMPDIR is long."""
+        (folder := self.project / ("long" * 30)).mkdir()
         self.write(
             test_slow="""
             from orchestrator.progress import tell
@@ -176,7 +178,7 @@ class ModesTest(RunnerTestCase):
                 def test_a(self): pass
             """
         )
-        with self.started() as running:
+        with patch.dict("os.environ", TMPDIR=str(folder)), self.started() as running:
             self.wait_for_note(running, "db: pulling, 0 of 80 MB")
             (self.project / "go").touch()
             text = self.ended(running).text
