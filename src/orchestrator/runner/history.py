@@ -171,7 +171,7 @@ def in_shard(
         plan = known[0] if known else {"shards": {}, "started": [], "failed": []}
         if (
             plan["shards"].keys() != {unit.key for unit in units}
-            or {*plan["started"]} >= {*range(1, shard.count + 1)}  # this begins the next set
+            or len({*plan["started"]}) == shard.count  # this begins the next set
         ):
             shards = _balanced(units, shard.count, past.seconds)
             plan = {"name": name, "shards": shards, "started": [], "failed": past.failed}
@@ -184,7 +184,7 @@ def in_shard(
 
 def _balanced(units: Sequence[Unit], count: int, recorded: Mapping[str, float]) -> dict[str, int]:
     """Longest first, each into the shard that has least so far."""
-    loads = [0.0] * count
+    loads = [0.0] * min(count, len(units))  # no more can have one
     shards = {}
     known = estimates(units, recorded)
     for key in sorted(known, key=lambda key: (-known[key], key)):

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,7 +76,6 @@ class Run:
         self._interrupted = False  # by Ctrl-C or a signal, or by a test's KeyboardInterrupt
         self._asked = 0  # how many interrupts have been acted on
         self._run_id = environ["ORCHESTRATOR_RUN"]
-        self._crash_logs: CrashLogs | None = None  # until a class with services runs
         self._pool = WorkerPool(options, environ=environ, interrupts=interrupts, told=text.told)
 
     def work(self) -> Results:
@@ -109,7 +109,7 @@ class Run:
         if self._schedule is not None:
             self._start_workers()
         if any(running.unit.services for running in self._pool.running()):
-            self._service_logs().prepare()
+            self._crash_logs.prepare()
         self._text.tick(self._pool.workers)
 
     def _start_workers(self) -> None:
@@ -132,13 +132,13 @@ class Run:
         self._fixture_failed(self._apart("collection"), problem)
         self._stop("no worker could be started")
 
-    def _service_logs(self) -> CrashLogs:
-        if self._crash_logs is None:
-            from orchestrator.runner.crash_logs import CrashLogs
+    @cached_property
+    def _crash_logs(self) -> CrashLogs:
+        from orchestrator.runner.crash_logs import CrashLogs  # plain suites need none of this
 
-            self._crash_logs = CrashLogs(run=self._run_id, folder=self._options.logs)
-            self._ending.callback(self._crash_logs.close)
-        return self._crash_logs
+        logs = CrashLogs(run=self._run_id, folder=self._options.logs)
+        self._ending.callback(logs.close)
+        return logs
 
     def _status(self) -> Status:
         if self._interrupted:
@@ -282,7 +282,7 @@ class Run:
         """A worker is dead: record what it was doing."""
         status, unit, logs = worker.reap(), worker.unit, ""
         if status != 0 and worker.served:
-            logs = self._service_logs().take(pid=worker.pid, secrets=worker.secrets)
+            logs = self._crash_logs.take(pid=worker.pid, secrets=worker.secrets)
         if unit is not None:
             self._cut_short(worker, unit, status=status, logs=logs)
             self._left(worker, unit)

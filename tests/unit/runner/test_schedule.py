@@ -200,6 +200,13 @@ class HistoryTest(unittest.TestCase):
         shards = [unit for shard in self._shards(units, 2) for unit in shard]
         self.assertEqual(units, sorted(shards, key=units.index))
 
+    def test_more_shards_than_classes(self) -> None:
+        """The first shards have a class each, the others none, however many there are."""
+        units = [_unit("A"), _unit("B")]
+        shards = [Shard(number=n, count=10**9) for n in (1, 2, 3)]
+        found = [in_shard(units, shard, self.history)[0] for shard in shards]
+        self.assertEqual([[units[0]], [units[1]], []], found)
+
     def _write_ten(self, writer: int) -> None:
         for number in range(10):
             self.history.record({f"test.Class{writer}x{number}": 1.0})
