@@ -1,13 +1,28 @@
-"""Postgres, Redis and Kafka: what can be said about a declaration or a log without a server."""
+"""Services without a server: how they start, what is made once, certificates, what logs tell."""
 
+import contextlib
+import os
+import signal
+import ssl
+import stat
+import sys
+import threading
 import unittest
+import warnings
+from concurrent import futures
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from orchestrator import Kafka, Postgres, Redis
+from orchestrator import Kafka, Postgres, Redis, Services
 from orchestrator.environment.warm import may_be_warm
+from orchestrator.errors import MissingDriverError
 from orchestrator.services import kafka
 from orchestrator.services.kafka import start_command
+from orchestrator.services.once import ProcessLock, locked_property
 from orchestrator.services.postgres import server as postgres
+from orchestrator.services.postgres import setup
+from orchestrator.services.tls import PemFiles, Tls
 from orchestrator.settings import Settings
 
 _SHUT_DOWN = "CREATE TABLE\nLOG:  database system is shut down\n"
@@ -119,3 +134,145 @@ class ServicesTest(unittest.TestCase):
         )
         lines = [f"[2026-11-27 08:36:10,587] {line}" for line in (*topics, *news)]
         self.assertEqual(lines[-3:], list(filter(Kafka().is_news, lines)))
+
+
+HOSTS = ("localhost", "docker", "127.0.0.1", "::1", "my_events", "my--events", "_x_")
+
+
+def handshake(tls: Tls, client: ssl.SSLContext, host: str) -> None:
+    """Let a client connect to a server by a host name."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with PemFiles() as files:
+        server.load_cert_chain(files.write("server.pem", tls.server.pem))
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(ours, theirs, server_hostname=host),
+        server.wrap_bio(theirs, ours, server_side=True),
+    ]
+    for side in sides * 2:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+
+class TlsTest(unittest.TestCase):
+    """What one authority signs is trusted by its own clients, and by nobody else."""
+
+    def test_a_server_is_trusted_under_each_of_its_names(self) -> None:
+        """Addresses, names that only Docker allows; under no other, by no other authority."""
+        tls = Tls.create(HOSTS)
+        self.assertNotIn("PRIVATE", repr(tls))
+        context = tls.client_context
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+        for host in HOSTS:
+            with self.subTest(host):
+                handshake(tls, context, host)
+        for server, host in ((tls, "elsewhere"), (Tls.create(HOSTS), "localhost")):
+            with self.assertRaises(ssl.SSLCertVerificationError):
+                handshake(server, context, host)
+
+    def test_without_trustme_the_error_names_the_extra(self) -> None:
+        """It is needed by those only who use TLS."""
+        with (
+            mock.patch.dict("sys.modules", {"trustme": None}),
+            self.assertRaisesRegex(MissingDriverError, r"unittest-orchestrator\[tls\]"),
+        ):
+            Tls.create(HOSTS)
+
+    def test_files_are_the_users_own_and_go(self) -> None:
+        """They may hold keys; a forked child leaves them."""
+        with PemFiles() as files:
+            path = Path(files.write("key.pem", b"secret"))
+            child = os.fork()
+            if child == 0:
+                files.close()
+                os._exit(0)
+            self.assertEqual(0, os.waitpid(child, 0)[1])
+            self.assertEqual(b"secret", path.read_bytes())
+            self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
+            self.assertEqual(0o700, stat.S_IMODE(path.parent.stat().st_mode))
+        self.assertFalse(path.parent.exists())
+
+
+class Handle:
+    """Makes its client when that is first read."""
+
+    def __init__(self) -> None:
+        self.makers = 0
+        self.crowd = threading.Barrier(2)
+
+    @locked_property
+    def client(self) -> object:
+        """A client, unless two threads make it at the same moment."""
+        self.makers += 1
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.crowd.wait(0.2)  # whoever else makes one is here by then
+        return object()
+
+
+@unittest.skipUnless(hasattr(os, "fork"), "no fork here")
+class ProcessLockTest(unittest.TestCase):
+    """A child never waits for a thread that was left in its parent."""
+
+    def test_a_child_may_take_what_was_held_at_the_fork(self) -> None:
+        """By another thread, which does not exist in it, or by the one that forks."""
+        lock, mine = ProcessLock(), ProcessLock()
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock.held():
+                held.set()
+                over.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(over.set)
+        held.wait(10)
+        with mine.held(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads are the point here
+            child = os.fork()
+        if not child:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            with lock.held(), mine.held():
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status))
+
+
+class OnceTest(unittest.TestCase):
+    """A property that is made by one thread; drivers that are missing."""
+
+    def test_two_threads_at_the_same_moment_get_the_same(self) -> None:
+        """The second waits for the first."""
+        handle = Handle()
+        with futures.ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda _: handle.client, range(2))
+        self.assertIs(first, second)
+        self.assertEqual(1, handle.makers)
+
+    def test_what_a_class_cannot_do_without_is_told_before_it_starts(self) -> None:
+        """With the attribute; a Postgres of which only the URL is used needs no driver."""
+
+        class Shop(Services):
+            url_only = Postgres(isolation="none", image="never.invalid/it@sha256:" + 64 * "0")
+            db = Postgres()
+
+        gone: dict[str, Any] = {"psycopg": None}
+        words = r"Shop: db = Postgres\(.*'psycopg'.*install 'unittest-orchestrator\[postgres\]'"
+        with (
+            mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, words),
+        ):
+            Shop().__enter__()
+
+    def test_alembic_is_installed_by_its_own_name(self) -> None:
+        """No extra brings it: only whoever has migrations of that kind needs it."""
+        gone: dict[str, Any] = {"alembic": None, "alembic.command": None}
+        config = mock.MagicMock(attributes={})
+        handle = mock.MagicMock(migrate=config)
+        with (
+            mock.patch.dict(sys.modules, gone),
+            self.assertRaisesRegex(MissingDriverError, "Run: pip install alembic$"),
+        ):
+            setup.migrate(handle, key=lambda _: None)
