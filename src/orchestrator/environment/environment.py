@@ -133,11 +133,13 @@ class Environment:
             test_class=self._test_class,
             timeline=self._timeline,
         )
+        scopes = [it.scope for it in self.services.values()]
         # Where all is the run's, nothing is asked of the engine, unless a test does.
-        if {it.scope for it in self.services.values()} != {"run"}:
+        if set(scopes) != {"run"}:
             with context.span(OF_CLASS, "session"):
                 session = self._session = context.session
-            context = dataclasses.replace(context, network=session.name("network"))
+            if scopes != ["process"]:  # which has a network of its own, and nobody to reach it
+                context = dataclasses.replace(context, network=session.name("network"))
         self._contexts = [context]
         return self._launch(_LONGER, context, ending=self._ending)
 
@@ -168,7 +170,7 @@ class Environment:
                 pool.submit(remove_kept, context.engine, self._test_class)  # of its last run
             else:
                 networking.set_result(None)
-            pool.submit(_import, self._engine if context.network else None, drivers)
+            pool.submit(_import, self._engine if self._session else None, drivers)
 
             def start(alias: str) -> Service:
                 for other in needed(alias, self.services):

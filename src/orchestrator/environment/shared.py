@@ -24,7 +24,7 @@ from concurrent import futures
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine import find_endpoint
 from orchestrator.environment import keeper
 from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import ending_well, launch, release
@@ -83,13 +83,15 @@ def start_apart(
 
 
 def joined(server: Service, alias: str, context: StartContext) -> Service:
-    """A class's handle of such a server, reachable by alias on the class's network.
+    """A class's handle of such a server, reachable by alias on the class's network, if it has one.
 
     It leaves that network when the network is removed.
     """
-    runtime, network = server.running, context.network
-    runtime.engine.connect_network(network, container=runtime.container, aliases=host_names(alias))
-    networks = {**runtime.networks, network: host_names(alias)}
+    runtime, names = server.running, host_names(alias)
+    networks = {**runtime.networks}
+    if network := context.network:
+        runtime.engine.connect_network(network, container=runtime.container, aliases=names)
+        networks[network] = names
     return join(server, replace(runtime, alias=alias, networks=networks))
 
 
@@ -118,7 +120,7 @@ def of_process(declaration: Service, alias: str, context: StartContext) -> Servi
         if not has_ended(handle):
             return handle
         _end_of_process(running.pop(declaration), remove=True)
-    engine = connect(context.settings, endpoint=context.session.endpoint)
+    engine = LateEngine(context.settings, context.session.endpoint)
     own = replace(apart(alias, context), engine=engine)
     try:
         handle = start_apart(declaration, alias, own, needs={})
