@@ -1,7 +1,5 @@
 """Measure, print a table for each subject, and write all samples as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

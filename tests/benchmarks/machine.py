@@ -1,7 +1,5 @@
 """Processes and containers of the benchmarks; all of it is gone afterwards."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -10,11 +8,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 THEIR_PYTHON: Final = ROOT / ".cache" / "testcontainers" / "bin" / "python"

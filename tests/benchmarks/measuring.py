@@ -1,17 +1,12 @@
 """What a measurement is: samples by variant, their medians and ratios, what is expected of them."""
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    Figures = Mapping[str, float]  # what was measured, to seconds
-    Measure = Callable[[], Figures]
+Figures = Mapping[str, float]  # what was measured, to seconds
+Measure = Callable[[], Figures]
 
 FLOOR = "docker run"
 OURS = "orchestrator"
@@ -23,11 +18,11 @@ class Expectation:
     """What must hold of a row; `figure` is None when that was not measured."""
 
     text: str
-    figure: Callable[[Row], float | None]
+    figure: Callable[["Row"], float | None]
     limit: float
     missed: str = "MISSED"
 
-    def verdict(self, row: Row) -> str:
+    def verdict(self, row: "Row") -> str:
         """Whether it holds, in a line."""
         value = self.figure(row)
         told = "not measured" if value is None else "met" if value <= self.limit else self.missed

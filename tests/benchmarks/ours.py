@@ -73,7 +73,7 @@ def watch(*services: str) -> Figures:
         class Watched(kind):  # type: ignore[misc]  # which kind is known when it runs
             def server_env(self) -> Any:
                 if name not in observers:
-                    argv = [sys.executable, "-m", "tests.benchmarks.protocol", name, str(self.port)]
+                    argv = [sys.executable, "-m", "tests.benchmarks.floor", name, str(self.port)]
                     observer = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
                     observers[name] = observer
                     assert observer.stdout

@@ -1,9 +1,7 @@
 """The life of a class: to its first round trips, to notice of readiness."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tests.benchmarks import floor
 from tests.benchmarks.machine import THEIR_PYTHON, image, run_worker
@@ -11,17 +9,14 @@ from tests.benchmarks.measuring import (
     FLOOR,
     OURS,
     THEIRS,
+    Expectation,
+    Measure,
     Row,
     Subject,
     at_most,
     at_most_times,
     take_turns,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tests.benchmarks.measuring import Expectation, Measure
 
 NAMES = ("postgres", "redis", "kafka")
 TOGETHER = "all three"

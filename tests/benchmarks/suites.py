@@ -1,16 +1,14 @@
 """Whole suites under the runner, and single commands: the import, `pull`, `save` and `load`."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.benchmarks.floor import run_classes
 from tests.benchmarks.machine import THEIR_PYTHON, image, run, run_worker
@@ -19,6 +17,8 @@ from tests.benchmarks.measuring import (
     OURS,
     THEIRS,
     Expectation,
+    Figures,
+    Measure,
     Row,
     Subject,
     at_most,
@@ -26,11 +26,6 @@ from tests.benchmarks.measuring import (
     take_turns,
 )
 from tests.benchmarks.start import NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.benchmarks.measuring import Figures, Measure
 
 UNITTEST = "unittest"
 ONE, TWO = "-j1", "-j2"
