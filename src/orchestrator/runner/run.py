@@ -407,11 +407,11 @@ class Run:
     def _output(
         self, worker: WorkerHandle, *, until: messages.Written | None = None, title: str = ""
     ) -> None:
-        """Show what was printed since the last time; what a class has printed is kept, too."""
+        """Show what was printed since the last time."""
         start, worker.shown = worker.shown, until or worker.output.written()
         if output := worker.output.read(start, worker.shown):
             if worker.unit is not None:
-                title = worker.owner or worker.unit.unit.key
-                kept = worker.unit.outputs
-                kept[title] = kept.get(title, Output()) + output
+                title, kept = worker.owner or worker.unit.unit.key, worker.unit.outputs
+                if self._options.junit is not None:  # nobody else asks for it
+                    kept[title] = kept.get(title, Output()) + output
             self._text.output(title, output.err, stdout=worker.output.stdout(start, worker.shown))

@@ -1,6 +1,8 @@
 """Selecting, ordering and showing tests."""
 
 import re
+import subprocess
+import sys
 from unittest.mock import patch
 
 from tests.integration.runner.case import RunnerTestCase
@@ -160,6 +162,24 @@ class ModesTest(RunnerTestCase):
         self.assertIn("answer = 42", ran.text)
         self.assertRegex(ran.text, r"Slowest test durations\n-+\n0\.\d+s +test_slow \(")
         self.assertEqual("", ran.stdout)
+
+    def test_much_output(self) -> None:
+        """What classes print is shown, and not kept, where no report is to have it."""
+        self.write(
+            test_much="""
+            class Test(unittest.TestCase):
+                def test_a(self): os.write(1, b"y" * (3 << 20))
+            for n in range(40):
+                globals()[f"T{n}"] = type(f"T{n}", (Test,), {"__module__": __name__})
+            """
+        )
+        code = "from orchestrator.cli import main; main(['test']); "
+        code += "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=self.project, capture_output=True, check=True)
+        self.assertIn(b"Ran 41 tests", done.stderr)
+        self.assertEqual(41 * (3 << 20), done.stdout.count(b"y"))
+        self.assertLess(int(done.stdout.rpartition(b"y")[2]), 100 << 10, "KiB")
 
     def test_progress(self) -> None:
         """What takes a while is told while it happens, also where the path of TMPDIR is long."""
