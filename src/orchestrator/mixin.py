@@ -296,10 +296,11 @@ def _attribute(cls: type, name: str) -> object:
 def _check_in_place(cls: type) -> None:
     """Raise DeclarationError where something has replaced a service on the class since."""
     environment = vars(cls).get(ENVIRONMENT)
-    for alias, service in environment.services.items() if environment else ():
-        if _attribute(cls, alias) is service:
-            continue
-        if declared_services(cls).get(alias) is not service:  # else it is of a Compose file
+    services = environment.services.items() if environment else ()
+    elsewhere = [(alias, it) for alias, it in services if _attribute(cls, alias) is not it]
+    declared = declared_services(cls) if elsewhere else {}
+    for alias, service in elsewhere:
+        if declared.get(alias) is not service:  # else it is of a Compose file
             found = type(getattr(cls, alias, None)).__name__
             raise DeclarationError(
                 f"{cls.__qualname__}.{alias}, a declared {type(service).__name__}, has been "

@@ -120,7 +120,7 @@ class Run:
             else:
                 self._pool.assign(self._schedule)
         except OSError as error:  # descriptors or processes are used up
-            said = f"No more workers can be started: {error.strerror}"
+            said = f"No more workers can be started: {error.strerror or error}"
             if staying := sum(it.stays for it in self._pool.workers):
                 if staying < self._pool.jobs:
                     self._text.note(f"{said}; {staying} of {self._pool.jobs} run the tests")
