@@ -223,16 +223,17 @@ class Kafka(Broker):
 
     def server_files(self) -> Mapping[str, bytes]:
         """Passwords and keys: in files, so that neither environment nor arguments hold them."""
-        if not self._checks:
-            return {}
         secured = self._secured
+        if secured.admin is None:
+            return {}
         by_file = f'{_PLAIN} user_{USER}="{secured.password}"'
         clients = by_file if secured.mechanism in ("", "PLAIN") else _SCRAM
-        own = f'{_PLAIN} username="{ADMIN}" password="{secured.admin_password}"'
+        password = secured.admin.password
+        own = f'{_PLAIN} username="{ADMIN}" password="{password}" user_{ADMIN}="{password}"'
         jaas = f"""\
 external.KafkaServer {{ {clients}; }};
 internal.KafkaServer {{ {clients}; }};
-KafkaServer {{ {own} user_{ADMIN}="{secured.admin_password}"; }};
+KafkaServer {{ {own}; }};
 """
         tls = secured.tls
         stores = {} if tls is None else {_KEY_STORE: tls.server.pem, _TRUST_STORE: tls.authority}

@@ -13,6 +13,7 @@ from orchestrator.probes import Call, NotReadyError, connect
 from orchestrator.services import options
 from orchestrator.services.hooks import address, host_names
 from orchestrator.services.kafka.clients import (
+    ADMIN,
     USER,
     BrokerSecurity,
     Clients,
@@ -22,7 +23,6 @@ from orchestrator.services.kafka.clients import (
 )
 from orchestrator.services.kafka.topics import BrokerState
 from orchestrator.services.once import locked_property
-from orchestrator.services.options import Secret
 from orchestrator.services.service import Service
 from orchestrator.services.tls import Tls
 
@@ -47,12 +47,10 @@ _ABOUT_TOPICS: Final = re.compile(
     r"storage|coordinator\.common))\b[^()]*\)$"
 )
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
-# What a broker is asked, and what its answer begins with, of which the last number counts.
-# Metadata, version 4, of no topic: key, version, correlation id, client id, topics, no; then
-# length, correlation id, throttle time, brokers.
+# What a broker is asked, and how its answer begins, of which the last number counts: Metadata,
+# version 4, of no topic (length, correlation id, throttle time, brokers), and ApiVersions, version
+# 0 (length, correlation id, error). Requests have key, version, correlation id, client id.
 _METADATA: Final = struct.pack("!hhih2siB", 3, 4, 1, 2, b"id", 0, 0), struct.Struct("!iiii")
-# ApiVersions, version 0: key, version, correlation id, client id; then length, correlation id,
-# error.
 _VERSIONS: Final = struct.pack("!hhih2s", 18, 0, 1, 2, b"id"), struct.Struct("!iih")
 
 
@@ -95,9 +93,13 @@ class Broker(Service):
             changes["_secured"] = BrokerSecurity(
                 protocol=self.security.upper(),
                 mechanism=self.mechanism if self.security.startswith("sasl_") else "",
-                password=Secret(runtime.password),
-                admin_mechanism=self._admin_mechanism,
-                admin_password=Secret(options.random_password()),
+                password=options.Secret(runtime.password),
+                admin=BrokerSecurity(
+                    protocol="SASL_PLAINTEXT",
+                    mechanism=self._admin_mechanism,
+                    user=ADMIN,
+                    password=options.Secret(options.random_password()),
+                ),
                 tls=Tls.create(names, client=client) if self.security.endswith("ssl") else None,
             )
         return super()._bound(runtime, **changes)
@@ -149,7 +151,9 @@ class Broker(Service):
         """
         secured = self._secured
         if self._names_users:
-            secured = replace(secured, user=name, password=Secret(options.random_password()))
+            secured = replace(
+                secured, user=name, password=options.Secret(options.random_password())
+            )
         handle = self.copy_with(_test=name, _part=name, _secured=secured)
         if self._names_users:
             state = handle._state  # noqa: SLF001 - of our own copy
@@ -183,7 +187,8 @@ class Broker(Service):
 
     def secrets(self) -> Sequence[str]:
         """Both passwords."""
-        return (self._secured.password, self._secured.admin_password) if self._checks else ()
+        admin = self._secured.admin
+        return (self._secured.password, admin.password) if admin else ()
 
     def is_news(self, line: str) -> bool:
         """Not what the broker says of making and deleting topics, as every isolation does."""
@@ -203,7 +208,8 @@ class Broker(Service):
     @locked_property
     def _clients(self) -> Clients:
         """The clients that were opened through this handle."""
-        admin = {"bootstrap_servers": self._admin_bootstrap, **self._secured.admin_settings()}
+        security = self._secured.admin or self._secured
+        admin = {"bootstrap_servers": self._admin_bootstrap, **security.client_settings()}
         return Clients(self.client_settings, admin=admin, secrets=self.secrets())
 
     @locked_property

@@ -57,32 +57,24 @@ class BrokerSecurity:
     """What a broker asks its clients for, and the answers, made for one class; by default nothing.
 
     A broker that checks anything has one more published listener, which no test uses: the service's
-    own administration comes by it, as the user ``admin``. So whatever the clients' listeners ask
-    for, or do not, they give nobody more than a client's rights. Without SASL, `mechanism` is
-    empty.
+    own administration comes by it, as `admin`. So whatever the clients' listeners ask for, or do
+    not, they give nobody more than a client's rights. Without SASL, `mechanism` is empty.
     """
 
     protocol: str = "PLAINTEXT"
     mechanism: str = ""
     user: str = USER
     password: Secret = field(default=Secret(), repr=False)
-    admin_mechanism: str = ""
-    admin_password: Secret = field(default=Secret(), repr=False)
     tls: Tls | None = None
+    admin: BrokerSecurity | None = None
 
     def client_settings(self) -> dict[str, Any]:
-        """kafka-python's keyword arguments for a test's client."""
+        """kafka-python's keyword arguments."""
         context = {} if self.tls is None else {"ssl_context": self.tls.client_context}
         return {**self._login(), **context}
 
-    def admin_settings(self) -> Mapping[str, Any]:
-        """kafka-python's keyword arguments for the administrator."""
-        if not self.admin_mechanism:
-            return {}
-        return _login("SASL_PLAINTEXT", self.admin_mechanism, ADMIN, self.admin_password)
-
     def confluent_settings(self) -> dict[str, str]:
-        """confluent-kafka's settings for a test's client."""
+        """confluent-kafka's settings."""
         settings = {
             name.replace("_plain_", "_").replace("_", "."): value
             for name, value in self._login().items()
@@ -105,18 +97,14 @@ class BrokerSecurity:
         return paths
 
     def _login(self) -> dict[str, str]:
-        if self.mechanism:
-            return _login(self.protocol, self.mechanism, self.user, self.password)
-        return {} if self.tls is None else {"security_protocol": self.protocol}
-
-
-def _login(protocol: str, mechanism: str, user: str, password: Secret) -> dict[str, str]:
-    return {
-        "security_protocol": protocol,
-        "sasl_mechanism": mechanism,
-        "sasl_plain_username": user,
-        "sasl_plain_password": password,
-    }
+        if not self.mechanism:
+            return {} if self.tls is None else {"security_protocol": self.protocol}
+        return {
+            "security_protocol": self.protocol,
+            "sasl_mechanism": self.mechanism,
+            "sasl_plain_username": self.user,
+            "sasl_plain_password": self.password,
+        }
 
 
 def kafka_python() -> ModuleType:

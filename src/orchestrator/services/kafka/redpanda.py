@@ -78,10 +78,9 @@ class Redpanda(Broker):
 
     def server_env(self) -> Mapping[str, str]:
         """The administrator, by the only way there is to have one from the first start on."""
-        if not self._checks:
-            return {}
-        password = self._secured.admin_password
-        return {"RP_BOOTSTRAP_USER": f"{ADMIN}:{password}:{self._admin_mechanism}"}
+        admin = self._secured.admin
+        said = admin and f"{admin.user}:{admin.password}:{admin.mechanism}"
+        return {"RP_BOOTSTRAP_USER": said} if said else {}
 
     def server_files(self) -> Mapping[str, bytes]:
         """The settings of node and cluster, and certificates."""
