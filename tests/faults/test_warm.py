@@ -103,7 +103,7 @@ _WAITS = """
 
 
 class WarmTest(WarmTestCase):
-    """What a run finds, and leaves."""
+    """What a run finds, and leaves; whoever is killed, nothing is left, and the next run passes."""
 
     def test_second_run_takes_what_was_made_for_it_unused(self) -> None:
         """Under any runner; folder and socket are the user's alone; ``warm --stop`` ends it all."""
@@ -140,49 +140,6 @@ class WarmTest(WarmTestCase):
         folder.chmod(0o755)
         self.serve()
         self.assertEqual([], self.keepers())
-
-
-class ChangeTest(WarmTestCase):
-    """What has changed since gets new servers, never those that were kept."""
-
-    def test_whatever_has_changed(self) -> None:
-        """A file that the module reads, a module it imports, images.lock, a variable of ours."""
-        lock = self.folder / "images.lock"
-        lock.write_text(Path(os.environ["ORCHESTRATOR_IMAGES_LOCK"]).read_text())
-        self.environ["ORCHESTRATOR_IMAGES_LOCK"] = str(lock)
-        data = self.folder / "data.txt"
-        data.write_text("64mb")
-        self.write("helper.py", "SIZE = open('data.txt').read()\n")
-        test = TEST.replace("import sys", "import os, sys, helper")
-        self.write("test_warm.py", test.replace("Redis()", "Redis(maxmemory=helper.SIZE)"))
-
-        def append(path: Path) -> None:
-            with path.open("a") as file:
-                file.write("# changed\n")
-
-        self.serve()
-        changes: dict[str, Callable[[], object]] = {
-            "a file, also one that is no code": lambda: data.write_text("65mb"),
-            "a module": lambda: append(self.folder / "helper.py"),
-            "images.lock": lambda: append(lock),
-            "a variable": lambda: self.environ.update(ORCHESTRATOR_SUBNETS="10.216.0.0/15"),
-        }
-        for what, change in changes.items():
-            session = self.keeper()["session"]
-            kept = self.kept(session)
-            change()
-            with self.subTest(what):
-                self.assertNotIn(self.serve(), kept)
-                self.await_gone(session)
-        self.keeper()
-        self.write("helper.py", "import os\nos.system('true')\nSIZE = '64mb'\n")
-        self.serve()
-        by_whom = "it was made by another program"  # and nobody saw what that has read
-        self.await_that(lambda: by_whom in self.told(), self.told)
-
-
-class DeathTest(WarmTestCase):
-    """Whoever is killed, nothing is left, and the next run passes."""
 
     def test_killed_or_frozen(self) -> None:
         """A server that ended is not taken; a dead keeper's go; a frozen one is not waited for."""
@@ -293,8 +250,43 @@ _THREE = """
 """
 
 
-class EveryServiceTest(WarmTestCase):
-    """Postgres, Redis and Kafka; a file that is run as a script."""
+class ChangeTest(WarmTestCase):
+    """What has changed gets new servers; of what has not, nothing is of the class before."""
+
+    def test_whatever_has_changed(self) -> None:
+        """A file that the module reads, a module it imports, images.lock, a variable of ours."""
+        lock = self.folder / "images.lock"
+        lock.write_text(Path(os.environ["ORCHESTRATOR_IMAGES_LOCK"]).read_text())
+        self.environ["ORCHESTRATOR_IMAGES_LOCK"] = str(lock)
+        data = self.folder / "data.txt"
+        data.write_text("64mb")
+        self.write("helper.py", "SIZE = open('data.txt').read()\n")
+        test = TEST.replace("import sys", "import os, sys, helper")
+        self.write("test_warm.py", test.replace("Redis()", "Redis(maxmemory=helper.SIZE)"))
+
+        def append(path: Path) -> None:
+            with path.open("a") as file:
+                file.write("# changed\n")
+
+        self.serve()
+        changes: dict[str, Callable[[], object]] = {
+            "a file, also one that is no code": lambda: data.write_text("65mb"),
+            "a module": lambda: append(self.folder / "helper.py"),
+            "images.lock": lambda: append(lock),
+            "a variable": lambda: self.environ.update(ORCHESTRATOR_SUBNETS="10.216.0.0/15"),
+        }
+        for what, change in changes.items():
+            session = self.keeper()["session"]
+            kept = self.kept(session)
+            change()
+            with self.subTest(what):
+                self.assertNotIn(self.serve(), kept)
+                self.await_gone(session)
+        self.keeper()
+        self.write("helper.py", "import os\nos.system('true')\nSIZE = '64mb'\n")
+        self.serve()
+        by_whom = "it was made by another program"  # and nobody saw what that has read
+        self.await_that(lambda: by_whom in self.told(), self.told)
 
     def test_nothing_of_the_class_before_and_migrated_once_for_each(self) -> None:
         """No table, key, topic, login or setting of the run before; the taker does not migrate."""

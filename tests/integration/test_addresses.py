@@ -80,8 +80,40 @@ class AddressTestCase(unittest.TestCase):
         return ran.returncode == 0
 
 
-class ProxyTest(AddressTestCase):
-    """Web proxies of the environment."""
+@contextlib.contextmanager
+def tunnel_to(port: int) -> Iterator[str]:
+    """The URL of a web proxy that leads whoever asks for a tunnel to a port of this machine."""
+
+    class Tunnel(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.0 200 Connection established\r\n\r\n")
+            with (
+                contextlib.suppress(ConnectionRefusedError),
+                socket.create_connection(("127.0.0.1", port)) as there,
+            ):
+                back = threading.Thread(target=pump, args=(there, self.connection))
+                back.start()
+                pump(self.connection, there)
+                back.join()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        serving.join()
+
+
+class ProxyAndTlsTest(AddressTestCase):
+    """Web proxies of the environment; certificates: what is checked, and what one is told."""
 
     nowhere: ClassVar = dict.fromkeys(
         ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1"
@@ -147,42 +179,6 @@ class ProxyTest(AddressTestCase):
         said = b"".join(seen).replace(b"Proxy-Authorization: Basic", b"proxy-authorization: basic")
         self.assertGreater(said.count(login), 1)
         self.assertNotIn(b"//fd00", said, "an IPv6 address stands in brackets")
-
-
-@contextlib.contextmanager
-def tunnel_to(port: int) -> Iterator[str]:
-    """The URL of a web proxy that leads whoever asks for a tunnel to a port of this machine."""
-
-    class Tunnel(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while self.rfile.readline().strip():
-                pass
-            self.wfile.write(b"HTTP/1.0 200 Connection established\r\n\r\n")
-            with (
-                contextlib.suppress(ConnectionRefusedError),
-                socket.create_connection(("127.0.0.1", port)) as there,
-            ):
-                back = threading.Thread(target=pump, args=(there, self.connection))
-                back.start()
-                pump(self.connection, there)
-                back.join()
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while piece := source.recv(1 << 16):
-                target.sendall(piece)
-            target.shutdown(socket.SHUT_WR)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        serving.join()
-
-
-class TlsTest(AddressTestCase):
-    """Certificates: what is checked, and what one is told who is not trusted."""
 
     authority: ClassVar = trustme.CA()
     stranger: ClassVar = trustme.CA()

@@ -13,7 +13,6 @@ import kafka
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from orchestrator import Kafka, Redpanda, ServicesMixin
-from orchestrator.errors import DeclarationError
 from orchestrator.images import find_lock
 from orchestrator.settings import Settings
 
@@ -242,25 +241,3 @@ class ImagesTest(ServicesMixin, unittest.TestCase):
                 info = events.info()
                 self.assertRegex(str(info["server"]), version)
                 self.assertTrue(info["cluster"])
-
-
-class DeclaredTest(unittest.TestCase):
-    """Settings that cannot be are refused where they are declared."""
-
-    def test_settings(self) -> None:
-        """Redpanda's are cluster properties, with values that JSON has; Kafka's are text."""
-        Redpanda(settings={"log_segment_ms": 60_000, "superusers": ["ada"], "enable_sasl": False})
-        bad: tuple[tuple[type[Kafka | Redpanda], object, str], ...] = (
-            (Redpanda, "log_segment_ms", "cluster properties"),
-            (Redpanda, {"log.segment.ms": 1}, "cluster properties"),
-            (Redpanda, {"a": [1]}, "cluster properties"),
-            (Kafka, {"num.partitions": 3}, "expected text, such as '3'"),
-            (Kafka, {"Num.Partitions": "3"}, "'Num.Partitions'"),
-            (Kafka, {"listeners": "X://:1"}, "cannot set 'listeners'"),
-        )
-        for kind, settings, expected in bad:
-            with (
-                self.subTest(kind, settings=settings),
-                self.assertRaisesRegex(DeclarationError, rf"settings.*{expected}"),
-            ):
-                kind(settings=settings)  # type: ignore[arg-type]

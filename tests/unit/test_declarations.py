@@ -10,7 +10,7 @@ from unittest import mock
 
 import django.test
 
-from orchestrator import Container, Kafka, Postgres, Redis, Service, ServicesMixin
+from orchestrator import Container, Kafka, Postgres, Redis, Redpanda, Service, ServicesMixin
 from orchestrator.errors import DeclarationError, ServiceNotRunningError
 from orchestrator.probes import All, Exec, Http, Tcp
 
@@ -60,7 +60,12 @@ BAD: dict[type[Service], dict[str, list[Any]]] = {
         "tls": ["yes"],
         "password": ["", "hush\0hush", "hush\ud800"],
     },
-    Kafka: {"security": ["none"], "settings": [{"a": 1}], "mechanism": ["PLAIN"]},
+    Kafka: {
+        "security": ["none"],
+        "settings": [{"num.partitions": 3}, {"Num.Partitions": "3"}, {"listeners": "X://:1"}],
+        "mechanism": ["PLAIN"],
+    },
+    Redpanda: {"settings": ["log_segment_ms", {"log.segment.ms": 1}, {"a": [1]}]},
     Container: {
         "build": ["", 3, "b", "\0"],
         "entrypoint": ["sleep 3"],
@@ -93,6 +98,7 @@ class DeclarationTest(unittest.TestCase):
 
     def test_a_bad_value_is_an_error_that_names_service_and_option(self) -> None:
         """When the class is made; no secret is shown, not even a wrong one."""
+        Redpanda(settings={"log_segment_ms": 60_000, "superusers": ["ada"], "enable_sasl": False})
         tried = [
             (kind, {**({"image": "a"} if kind is Container else {}), option: value})
             for service, bad in BAD.items()

@@ -41,8 +41,73 @@ class Own(Postgres):
         """Whatever it is."""
 
 
+HOSTS = ("localhost", "docker", "127.0.0.1", "::1", "my_events", "my--events", "_x_")
+
+
+def handshake(tls: Tls, client: ssl.SSLContext, host: str) -> None:
+    """Let a client connect to a server by a host name."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with PemFiles() as files:
+        server.load_cert_chain(files.write("server.pem", tls.server.pem))
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(ours, theirs, server_hostname=host),
+        server.wrap_bio(theirs, ours, server_side=True),
+    ]
+    for side in sides * 2:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+
+class Handle:
+    """Makes its client when that is first read."""
+
+    def __init__(self) -> None:
+        self.makers = 0
+        self.crowd = threading.Barrier(2)
+
+    @locked_property
+    def client(self) -> object:
+        """A client, unless two threads make it at the same moment."""
+        self.makers += 1
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.crowd.wait(0.2)  # whoever else makes one is here by then
+        return object()
+
+
+@unittest.skipUnless(hasattr(os, "fork"), "no fork here")
+class ProcessLockTest(unittest.TestCase):
+    """A child never waits for a thread that was left in its parent."""
+
+    def test_a_child_may_take_what_was_held_at_the_fork(self) -> None:
+        """By another thread, which does not exist in it, or by the one that forks."""
+        lock, mine = ProcessLock(), ProcessLock()
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock.held():
+                held.set()
+                over.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(over.set)
+        held.wait(10)
+        with mine.held(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads are the point here
+            child = os.fork()
+        if not child:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            with lock.held(), mine.held():
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status))
+
+
 class ServicesTest(unittest.TestCase):
-    """How a server is started, what may have been made before, what its log tells."""
+    """How a server is started, what was made before, what is made once, what logs tell."""
 
     def test_settings_are_written_as_the_server_reads_them(self) -> None:
         """True is on, or yes; numbers are digits; words are words."""
@@ -135,28 +200,6 @@ class ServicesTest(unittest.TestCase):
         lines = [f"[2026-11-27 08:36:10,587] {line}" for line in (*topics, *news)]
         self.assertEqual(lines[-3:], list(filter(Kafka().is_news, lines)))
 
-
-HOSTS = ("localhost", "docker", "127.0.0.1", "::1", "my_events", "my--events", "_x_")
-
-
-def handshake(tls: Tls, client: ssl.SSLContext, host: str) -> None:
-    """Let a client connect to a server by a host name."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with PemFiles() as files:
-        server.load_cert_chain(files.write("server.pem", tls.server.pem))
-    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [
-        client.wrap_bio(ours, theirs, server_hostname=host),
-        server.wrap_bio(theirs, ours, server_side=True),
-    ]
-    for side in sides * 2:
-        with contextlib.suppress(ssl.SSLWantReadError):
-            side.do_handshake()
-
-
-class TlsTest(unittest.TestCase):
-    """What one authority signs is trusted by its own clients, and by nobody else."""
-
     def test_a_server_is_trusted_under_each_of_its_names(self) -> None:
         """Addresses, names that only Docker allows; under no other, by no other authority."""
         tls = Tls.create(HOSTS)
@@ -191,57 +234,6 @@ class TlsTest(unittest.TestCase):
             self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode))
             self.assertEqual(0o700, stat.S_IMODE(path.parent.stat().st_mode))
         self.assertFalse(path.parent.exists())
-
-
-class Handle:
-    """Makes its client when that is first read."""
-
-    def __init__(self) -> None:
-        self.makers = 0
-        self.crowd = threading.Barrier(2)
-
-    @locked_property
-    def client(self) -> object:
-        """A client, unless two threads make it at the same moment."""
-        self.makers += 1
-        with contextlib.suppress(threading.BrokenBarrierError):
-            self.crowd.wait(0.2)  # whoever else makes one is here by then
-        return object()
-
-
-@unittest.skipUnless(hasattr(os, "fork"), "no fork here")
-class ProcessLockTest(unittest.TestCase):
-    """A child never waits for a thread that was left in its parent."""
-
-    def test_a_child_may_take_what_was_held_at_the_fork(self) -> None:
-        """By another thread, which does not exist in it, or by the one that forks."""
-        lock, mine = ProcessLock(), ProcessLock()
-        held, over = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with lock.held():
-                held.set()
-                over.wait(10)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(over.set)
-        held.wait(10)
-        with mine.held(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads are the point here
-            child = os.fork()
-        if not child:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)
-            with lock.held(), mine.held():
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        self.assertEqual(0, os.waitstatus_to_exitcode(status))
-
-
-class OnceTest(unittest.TestCase):
-    """A property that is made by one thread; drivers that are missing."""
 
     def test_two_threads_at_the_same_moment_get_the_same(self) -> None:
         """The second waits for the first."""
