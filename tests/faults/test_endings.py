@@ -162,6 +162,13 @@ class EndingTest(FaultCase):
             self._all_endings(proxy.url, "/usr/bin/env", *settings)
 
     @repeated(3)
+    def test_web_proxy(self) -> None:
+        """By a web proxy, which alone knows the daemon, SIGTERM and SIGKILL leave nothing."""
+        with Proxy(self.daemon.url, tcp=True) as proxy:
+            by_way = f"HTTP_PROXY={proxy.url.replace('tcp:', 'http:')}"
+            self._all_endings("tcp://daemon.invalid:2375", "/usr/bin/env", by_way)
+
+    @repeated(3)
     def test_ssh(self) -> None:
         """Over ssh, to a host of ~/.ssh/config, SIGTERM and SIGKILL leave nothing."""
         if not shutil.which("docker"):

@@ -76,7 +76,8 @@ class SuddenDeathTest(FaultCase):
         owner.await_watchdogs()
 
     def _watched(self) -> tuple[OwnerProcess, int]:
-        owner = self.started("again", before=["/usr/bin/env", "SECRET=1", "DOCKER_TLS=x"])
+        environ = ["SECRET=1", "DOCKER_TLS=x", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]
+        owner = self.started("again", before=["/usr/bin/env", *environ])
         [watchdog] = owner.watchdogs()
         return owner, watchdog
 
@@ -89,7 +90,7 @@ class SuddenDeathTest(FaultCase):
         self.assertLessEqual(_status(watchdog, "VmRSS"), 12 * 1024)
         pairs = Path(f"/proc/{watchdog}/environ").read_bytes().decode().split("\0")
         names = {pair.partition("=")[0] for pair in pairs if pair}
-        self.assertLessEqual({"DOCKER_TLS", "PATH"}, names)
+        self.assertLessEqual({"DOCKER_TLS", "PATH", "SSL_CERT_FILE"}, names)
         self.assertFalse({"SECRET", "ORCHESTRATOR_RUN"} & names)
         for fd in (0, 1, 2):
             self.assertEqual("/dev/null", os.readlink(f"/proc/{watchdog}/fd/{fd}"))  # noqa: PTH115

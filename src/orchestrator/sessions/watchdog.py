@@ -42,9 +42,17 @@ _MAIN: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from bare.watchdog import main; main(sys.argv[1:])"
 )
-# What the watchdog's Python and ssh need, and nothing by which a CI runner could know it for a
-# child of the job: some kill every process that carries their tag in its environment.
-_KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSH_AUTH_SOCK")
+# What the watchdog's Python, TLS and ssh need, and nothing by which a CI runner could know it for
+# a child of the job: some kill every process that carries their tag in its environment.
+_KEPT: Final = (
+    "PATH",
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "SSH_AUTH_SOCK",
+)
 _START_SECONDS: Final = 10.0
 _SEND_SECONDS: Final = 5.0
 _CHUNK: Final = 65536
@@ -143,6 +151,7 @@ def start_watchdog(
     ours.settimeout(_START_SECONDS)
     python = os.path.abspath(sys.executable)  # noqa: PTH100  # a venv's link must stay
     argv = [python, "-I", "-S", "-c", _MAIN, str(_FOLDER), f"{Label.SESSION}={session}"]
+    kept = {*_KEPT, endpoint.proxy[0]} if endpoint.proxy else _KEPT
     with theirs, _own_pidfd() as pidfd, _signals_blocked(), contextlib.ExitStack() as ending:
         argv.append("-" if pidfd is None else str(pidfd))
         inherited = [] if pidfd is None else [pidfd]
@@ -164,7 +173,7 @@ def start_watchdog(
                 env={
                     name: value
                     for name, value in os.environ.items()
-                    if name in _KEPT or name.startswith("DOCKER_")
+                    if name in kept or name.startswith("DOCKER_")
                 },
                 start_new_session=True,
                 pass_fds=inherited,
