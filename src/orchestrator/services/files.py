@@ -166,11 +166,10 @@ def read(running: Runtime, path: str, *, mounted: Collection[str]) -> bytes:
     try:
         found = running.engine.exec(running.container, ["cat", path], user="0")
     except EngineError as error:
-        raise _missing(running, path) from error
+        raise _error(running, f"there is no file {path}") from error
     if found.exit_code:
-        if "s a directory" in found.stderr:
-            raise ServiceError(f"{running.alias}: {path} is a folder", service=running.alias)
-        raise _missing(running, path)
+        is_folder = "s a directory" in found.stderr
+        raise _error(running, f"{path} is a folder" if is_folder else f"there is no file {path}")
     return found.stdout_bytes
 
 
@@ -201,15 +200,10 @@ def write(
         argv = ["sh", "-c", _WRITE, "sh", path, bits, str(owner)]
         done = engine.exec(container, argv, user="0", stdin=data)
     except EngineError as error:
-        raise ServiceError(
-            f"{running.alias}: {path} cannot be written: {error}", service=running.alias
-        ) from error
+        raise _error(running, f"{path} cannot be written: {error}") from error
     if done.exit_code:
-        raise ServiceError(
-            f"{running.alias}: {path}, which is in memory, cannot be written: "
-            f"{done.output.strip()}",
-            service=running.alias,
-        )
+        why = done.output.strip()
+        raise _error(running, f"{path}, which is in memory, cannot be written: {why}")
 
 
 def _check_path(running: Runtime, method: str, path: object) -> None:
@@ -226,5 +220,5 @@ def _is_in_memory(running: Runtime, path: str, mounted: Collection[str]) -> bool
     return place_in_memory(path, mounted) != ""
 
 
-def _missing(running: Runtime, path: str) -> ServiceError:
-    return ServiceError(f"{running.alias}: there is no file {path}", service=running.alias)
+def _error(running: Runtime, what: str) -> ServiceError:
+    return ServiceError(f"{running.alias}: {what}", service=running.alias)

@@ -104,10 +104,10 @@ def slowed(
     _check_slowness(latency=latency, jitter=jitter, loss=loss)
     running: Runtime = service.running
     if running.engine.is_podman and running.engine.is_rootless:
-        raise ServiceError(
-            f"{service.alias} cannot be slowed: rootless Podman leads this machine's connections "
-            "around the server's network. Use Docker, or Podman with root",
-            service=service.alias,
+        raise _error(
+            service,
+            "cannot be slowed: rootless Podman leads this machine's connections around the "
+            "server's network. Use Docker, or Podman with root",
         )
     with running.helper(
         running.container,
@@ -127,9 +127,7 @@ def kill(service: Target, signal: str = "SIGKILL") -> None:
     running: Runtime = service.running
     running.engine.kill_container(running.container, signal=signal)
     if not poll(lambda: _has_ended(service), timeout=_END):
-        raise ServiceError(
-            f"{service.alias} still runs {_END:g} s after {signal}", service=service.alias
-        )
+        raise _error(service, f"still runs {_END:g} s after {signal}")
 
 
 def restart(service: Target) -> None:
@@ -186,7 +184,8 @@ def _await_slowness(helper: str, service: Target) -> None:
     poll(slow_or_over, timeout=_SLOW)
     said = engine.logs(helper)
     if "slow" not in said.split():
-        raise ServiceError(
-            f"{service.alias} could not be slowed: {said.strip() or 'no answer'}",
-            service=service.alias,
-        )
+        raise _error(service, f"could not be slowed: {said.strip() or 'no answer'}")
+
+
+def _error(service: Target, what: str) -> ServiceError:
+    return ServiceError(f"{service.alias} {what}", service=service.alias)
