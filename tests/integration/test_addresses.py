@@ -21,6 +21,7 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from orchestrator.engine import connect, find_endpoint
 from orchestrator.engine.api import Label
@@ -246,6 +247,22 @@ class ProxyAndTlsTest(AddressTestCase):
         )
         (self.folder / "key.pem").unlink()
         self.assertIn("but beside it no key.pem", self.refused(where))
+
+    def test_a_key_with_a_password_cannot_be_used(self) -> None:
+        """Nobody is asked for it, by what lists without docker-py either."""
+        where = {**self.serve(clients=True), "DOCKER_TLS_VERIFY": "1"}
+        mine = self.authority.issue_cert("me")
+        self.give(mine)
+        key = serialization.load_pem_private_key(mine.private_key_pem.bytes(), password=None)
+        form = serialization.PrivateFormat.PKCS8
+        locked = serialization.BestAvailableEncryption(b"secret")
+        pem = key.private_bytes(serialization.Encoding.PEM, form, locked)
+        (self.folder / "key.pem").write_bytes(pem)
+        with (
+            self.engine(**where) as engine,
+            self.assertRaisesRegex(EngineError, "cannot be used; they may be none"),
+        ):
+            snapshot(engine, {Label.SESSION: "nobody's"})
 
 
 class SshTest(AddressTestCase):

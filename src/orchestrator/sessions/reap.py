@@ -43,7 +43,11 @@ def snapshot(
     """
     labels = [name if value is None else f"{name}={value}" for name, value in wanted.items()]
     way, timeout = engine.endpoint.way, engine.timeout
-    reaper = HttpReaper(way, *labels, timeout=timeout, kept=kept, kinds=kinds)
+    try:
+        reaper = HttpReaper(way, *labels, timeout=timeout, kept=kept, kinds=kinds)
+    except OSError as error:
+        engine.info()  # it says more about certificates that cannot be used
+        raise EngineError(f"The Docker daemon cannot be asked: {error}") from error
     for last in (False, True):
         try:
             return reaper.listed(), reaper.refused

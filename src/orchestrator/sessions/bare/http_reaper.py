@@ -229,7 +229,7 @@ class Dialer:
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
             if cert:
-                self._tls.load_cert_chain(cert, key)
+                self._tls.load_cert_chain(cert, key, password=bytes)  # nobody is asked for one
 
     def connect(self, timeout: float) -> Connection:
         """A connection, whose every operation then has this many seconds."""
