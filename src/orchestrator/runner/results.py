@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+
+
+_SHOWN: Final = 3
 
 
 class Outcome(StrEnum):
@@ -271,3 +274,9 @@ class Results:
         """Whether nothing failed and nothing was left out."""
         fixtures = any(unit.fixtures for unit in self.units)
         return not fixtures and not any(record.failed for record in self.records())
+
+
+def some(ids: Collection[str]) -> str:
+    """The first of some tests, and how many more there are."""
+    shown = ", ".join(sorted(ids)[:_SHOWN]) or "none"
+    return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown

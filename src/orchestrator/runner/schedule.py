@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.runner.history import estimates, failed_in, in_shard, is_import
-from orchestrator.runner.results import UnitResult
+from orchestrator.runner.results import UnitResult, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -173,11 +173,11 @@ def _failed_before(
     """The ordinals of what failed when it last ran, by unit; empty when nothing did."""
     found = failed_in(units, ids)
     here = {unit.tests[ordinal].id for unit in units for ordinal in found.get(unit.key, ())}
-    count, gone = len(here), sorted(it for it in {*ids} - here if not is_import(it))
+    count, gone = len(here), [it for it in {*ids} - here if not is_import(it)]
     text = f"{count} test{'s'[: count != 1]} failed when last run"
     note(text if count else "No test failed when last run: every test runs")
     if gone:
-        note(f"Not among these tests: {', '.join(gone)}")
+        note(f"Not among these tests: {some(gone)}")
     return found
 
 

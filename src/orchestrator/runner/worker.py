@@ -29,7 +29,7 @@ from orchestrator.runner.messages import (
     Written,
 )
 from orchestrator.runner.result import Result
-from orchestrator.runner.results import Problem
+from orchestrator.runner.results import Problem, some
 from orchestrator.runner.suite import UnitSuite
 from orchestrator.runner.unpatched import DUMP, Interruption, Watch, moved_up
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _INTERRUPTED: Final = 130
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _OLD_ASSERTS: Final = r"Please use assert\w+ instead."
-_SHOWN: Final = 3
 _BETWEEN_LOOKS: Final = 0.01  # seconds
 
 
@@ -218,8 +217,8 @@ def _matched(
         if sorted(there) != sorted(here):
             raise LookupError(
                 f"{order.unit} holds {len(here)} tests in this worker and {len(there)} in "
-                f"the one that collected first; only here: {_some(set(here) - set(there))}; only "
-                f"there: {_some(set(there) - set(here))}. Tests must be collected the same each "
+                f"the one that collected first; only here: {some(set(here) - set(there))}; only "
+                f"there: {some(set(there) - set(here))}. Tests must be collected the same each "
                 "time"
             )
         by_id: dict[str, list[tuple[Test, Any]]] = defaultdict(list)
@@ -233,11 +232,6 @@ def _matched(
 def _comparable(id_: str) -> str:
     """An id without the memory addresses in it, which differ from process to process."""
     return _ADDRESS.sub("0x…", id_)
-
-
-def _some(ids: set[str]) -> str:
-    shown = ", ".join(sorted(ids)[:_SHOWN]) or "none"
-    return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown
 
 
 def main(argv: Sequence[str]) -> int:

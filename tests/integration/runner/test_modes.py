@@ -136,7 +136,7 @@ class ModesTest(RunnerTestCase):
     def test_few_descriptors(self) -> None:
         """Where no more workers can be started, those that there are run everything."""
         self.write(test_letters=LETTERS)
-        few = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); "
+        few = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28)); "
         few += "from orchestrator.cli import main; sys.exit(main(['test', *sys.argv[1:]]))"
         with self.started("-j", "3", command=["-c", few]) as running:
             ran = self.ended(running)
