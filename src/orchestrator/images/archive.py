@@ -54,8 +54,8 @@ _USTAR: Final = slice(257, 262)  # where a tar's first header says what it is
 _GZIP_LEVEL: Final = 3  # level 6 takes twice as long for a twentieth less
 _OTHERS: Final = (".zip", ".7z", ".xz", ".txz", ".bz2", ".tbz2", ".tbz", ".lz4", ".br")
 _FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_SIZE: Final = re.compile(rb"(?:^|\n)\d{1,3} size=(\d{1,19})\n")  # of a layer over 8 GiB
-_RENAMES: Final = re.compile(rb"(?:^|\n)\d{1,7} (?:path|linkpath|GNU\.)")
+_RENAMES: Final = (b"path", b"linkpath", b"GNU.")
+_DIGITS: Final = 18  # of a number that the daemon can read
 # Docker's stores before version 25, and Podman, link layers that are in the archive already.
 _LAYER: Final = re.compile(r"[0-9a-f]{64}/layer\.tar")
 _LAYER_TARGET: Final = re.compile(r"\.\./[0-9a-f]{64}(/layer)?\.tar")
@@ -289,14 +289,30 @@ def _headers(source: _Source) -> Iterator[tarfile.TarInfo]:
         if member.size < 0:
             raise tarfile.ReadError("a size below zero")
         if member.type == tarfile.XHDTYPE and member.size <= _LARGEST_HEADER:
-            text = b"".join(_exactly(source, member.size))
+            size = _size_in(b"".join(_exactly(source, member.size)))
             b"".join(_exactly(source, -member.size % _BLOCK))
-            if _RENAMES.search(text):
-                raise tarfile.ReadError("a header that names files")
-            size = int(found[1]) if (found := _SIZE.search(text)) else None
             continue
         member.size, size = member.size if size is None else size, None
         yield member
+
+
+def _size_in(header: bytes) -> int | None:
+    """The size that a header in records (pax(1)) gives, as of a layer over 8 GiB.
+
+    They are read by their lengths, as the daemon does: a value may hold what looks like another.
+    """
+    records: dict[bytes, bytes] = {}
+    while header:
+        length = header.partition(b" ")[0]
+        end = int(length) if length.isdigit() and len(length) <= _DIGITS else 0
+        key, _, value = header[len(length) + 1 : end - 1].partition(b"=")
+        if not key or key in records or header[end - 1 : end] != b"\n" or key.startswith(_RENAMES):
+            raise tarfile.ReadError("a header that names files, or cannot be read in one way")
+        records[key], header = value, header[end:]
+    size = records.get(b"size", b"0")
+    if not size.isdigit() or len(size) > _DIGITS:
+        raise tarfile.ReadError("a size that is no number")
+    return int(size) if b"size" in records else None
 
 
 def _exactly(source: _Source, size: int) -> Iterator[bytes]:

@@ -154,6 +154,7 @@ class ArchiveTest(unittest.TestCase):
             return about.tobuf(tarfile.GNU_FORMAT)
 
         path = b"17 path=index.js\n"
+        sizes = b"12 size=%d\n9 size=0\n" % len(MEMBERS["index.json"])
         many = {
             "a link": header("index.js", tarfile.SYMTYPE, link="manifest.json"),
             "a hard link": header("index.js", tarfile.LNKTYPE, link="manifest.json"),
@@ -166,6 +167,8 @@ class ArchiveTest(unittest.TestCase):
             "a large header": header("x", tarfile.XHDTYPE, size=1 << 30),
             "a name in a header": header("x", tarfile.XHDTYPE, size=len(path))
             + path.ljust(512, b"\0"),
+            "two sizes in a header": header("x", tarfile.XHDTYPE, size=len(sizes))
+            + sizes.ljust(512, b"\0"),
             "files without end": b"".join(header(f"f{n}") for n in range(5000)),
         }
         for what, member in many.items():
