@@ -128,8 +128,9 @@ def measure_parallel(rounds: int) -> Sequence[Row]:
 
 def measure_next(rounds: int) -> Sequence[Row]:
     """What a class waits for when the one before it has taken as long as a start does."""
+    start = _suite(_THREE, 1, *_RUNNER, ONE)["start"]
     turns = {
-        "next": {OURS: partial(_suite, _THREE, 4, *_RUNNER, ONE, seconds="3")},
+        "next": {OURS: partial(_suite, _THREE, 4, *_RUNNER, ONE, seconds=f"{start:.2f}")},
         "migrations": {
             OURS: partial(_suite, _MIGRATED, 10, *_RUNNER, ONE),
             SHARED: partial(_suite, _MIGRATED, 10, *_RUNNER, ONE, scope="process"),
@@ -158,8 +159,9 @@ def _suite(
         moments = Path(folder, "moments")
         if moments.exists():
             times = [float(line) for line in moments.read_text().split()]
+            figures["start"] = times[0] - began
             gaps = (after - before for before, after in zip(times[1::2], times[2::2], strict=False))
-            figures["gap"] = max(gaps)
+            figures["gap"] = max(gaps, default=0.0)
         return figures
 
 
