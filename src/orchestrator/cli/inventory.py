@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from orchestrator import sessions
 from orchestrator.cli import argument, counted, table
-from orchestrator.engine import connect
 from orchestrator.environment import warm as warm_keepers
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.errors import OrchestratorError, printable
 from orchestrator.settings import Settings, duration
 
@@ -41,7 +41,7 @@ _MEGABYTE: Final = 1 << 20
 @argument("--json", action="store_true", help="print a JSON array")
 def ps(arguments: argparse.Namespace) -> int:
     """Show what is running now, by session, class and service."""
-    with contextlib.closing(connect(Settings.from_environment())) as engine:
+    with contextlib.closing(LateEngine(Settings.from_environment())) as engine:
         found = sessions.inventory(engine)
         things = [it for it in found.things if not it.snapshot]  # which `snapshots` shows
         things.sort(key=lambda it: (it.session, it.test_class, it.service, it.id))
@@ -137,7 +137,7 @@ def reap(arguments: argparse.Namespace) -> int:
     daemon refuses to list some kind of thing (a filter before its socket may), or when the session
     or run that was asked for still owns something; 2 on a usage error or without a daemon.
     """
-    with contextlib.closing(connect(Settings.from_environment())) as engine:
+    with contextlib.closing(LateEngine(Settings.from_environment())) as engine:
         selection = sessions.Selection(
             everything=arguments.all,
             session=arguments.session and _full_id(engine, arguments.session),
@@ -225,7 +225,7 @@ def snapshots(arguments: argparse.Namespace) -> int:
 
     Exit status: 0; 1 when something would not go; 2 on a usage error or without a daemon.
     """
-    with contextlib.closing(connect(Settings.from_environment())) as engine:
+    with contextlib.closing(LateEngine(Settings.from_environment())) as engine:
         found = sessions.list_snapshots(engine)
         left = sessions.remove_snapshots(engine, found) if arguments.clear else ()
     for thing in left:

@@ -10,7 +10,6 @@ import time
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import find_endpoint
 from orchestrator.environment.context import StartContext, left_behind
 from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import ending_well, launch, release, source_of
@@ -18,12 +17,12 @@ from orchestrator.environment.timeline import OF_CLASS
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.probes.waiting import answers
-from orchestrator.services.once import OwnStack, check_installed, importing_much, load_early
+from orchestrator.services.once import OwnStack, check_installed, load_early
 from orchestrator.services.service import in_order, needed
 from orchestrator.sessions import remove_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.environment.timeline import Timeline
     from orchestrator.environment.warm import Origin
@@ -124,7 +123,7 @@ class Environment:
             source_of(service, lock=lock, settings=settings)
             of = f"{self._test_class}: {alias} = {type(service).__name__}(…)"
             check_installed(service.required_modules(), of=of)
-        engine = self._engine = LateEngine(settings, find_endpoint())
+        engine = self._engine = LateEngine(settings)
         self._ending.callback(engine.close)
         context = StartContext(
             engine=engine,
@@ -170,7 +169,7 @@ class Environment:
                 pool.submit(remove_kept, context.engine, self._test_class)  # of its last run
             else:
                 networking.set_result(None)
-            pool.submit(_import, self._engine if self._session else None, drivers)
+            pool.submit(load_early, drivers)  # a tenth of a second each, while containers start
 
             def start(alias: str) -> Service:
                 for other in needed(alias, self.services):
@@ -285,10 +284,3 @@ class Environment:
                 )
                 for declaration, handle in handles.items()
             }
-
-
-def _import(engine: LateEngine | None, drivers: Iterable[str]) -> None:
-    """Import docker-py and drivers, which take a tenth of a second each, while containers start."""
-    with importing_much(), contextlib.suppress(OrchestratorError, ImportError):
-        _ = engine and engine.made  # an error is for who asks something
-    load_early(drivers)

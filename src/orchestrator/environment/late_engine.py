@@ -1,4 +1,4 @@
-"""`LateEngine`: what a start asks of the daemon before docker-py is imported."""
+"""`LateEngine`: what a plain class asks of the daemon, without docker-py."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from orchestrator.engine import connect
-from orchestrator.engine.api import Label, gateway_of, image_info, product_of
+from orchestrator.engine import connect, find_endpoint
+from orchestrator.engine.api import Label, container_state, gateway_of, image_info, product_of
 from orchestrator.engine.create import HOST_GATEWAY, container_body, created_id
 from orchestrator.engine.endpoint import published_address
-from orchestrator.services.once import locked_property
+from orchestrator.services.once import importing_much, locked_property
 from orchestrator.sessions.bare.http_reaper import Dialer, exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orchestrator.engine import Endpoint
-    from orchestrator.engine.api import ContainerSpec, ImageInfo
+    from orchestrator.engine.api import ContainerSpec, ContainerState, ImageInfo
     from orchestrator.engine.docker import Engine
     from orchestrator.engine.endpoint import PublishedAddress
     from orchestrator.engine.images import Images
@@ -36,12 +36,12 @@ _PATIENCE: Final = 1.0  # seconds for a daemon's version; a slow one is docker-p
 class LateEngine(Engine):
     """An `Engine` that imports docker-py, which takes 0.1 s, when that is needed.
 
-    What each first start asks of a Docker daemon on this machine is asked without it. All else is
-    asked by it, and so is again what was refused or not answered: its errors tell why.
+    What each start asks of a Docker daemon on this machine is asked without it. All else is asked
+    by it, and so is again what was refused: its errors tell why.
     """
 
-    def __init__(self, settings: Settings, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, settings: Settings, endpoint: Endpoint | None = None) -> None:
+        self.endpoint = endpoint or find_endpoint()
         self.timeout = settings.engine_timeout
         self._settings = settings
         self._about: Any = None  # its version
@@ -54,7 +54,8 @@ class LateEngine(Engine):
     @locked_property
     def made(self) -> Engine:
         """The engine with docker-py, once something was asked of it."""
-        importlib.import_module("orchestrator.engine.docker")  # it may tell its version meanwhile
+        with importing_much():
+            importlib.import_module("orchestrator.engine.docker")
         return connect(self._settings, endpoint=self.endpoint, about=self._about)
 
     @property
@@ -116,13 +117,6 @@ class LateEngine(Engine):
             made = self.ask(doing, "POST", path, body=wanted, read=lambda it: str(it["Id"]))
         return made or self.made.create_network(name, **options)
 
-    def create_volume(self, name: str, /, *, labels: Mapping[str, str]) -> None:
-        """Create an empty volume."""
-        wanted = {"Name": name, "Labels": {**labels, Label.NAME: name}}
-        doing = f"create volume {name}"
-        if not self.ask(doing, "POST", "/volumes/create", body=wanted, read=lambda _: True):
-            self.made.create_volume(name, labels=labels)
-
     def create_container(self, spec: ContainerSpec, /) -> str:
         """Create a container and return its id; what the engine cannot do is a warning."""
         doing, path = f"create container {spec.name}", f"/containers/create?name={quote(spec.name)}"
@@ -137,6 +131,11 @@ class LateEngine(Engine):
         doing, path = f"start container {container}", f"/containers/{quote(container)}/start"
         if not self.ask(doing, "POST", path, read=lambda _: True):
             self.made.start_container(container)
+
+    def container(self, container: str, /) -> ContainerState | None:
+        """The container now, or None when it is gone."""
+        doing, path = f"inspect container {container}", f"/containers/{quote(container)}/json"
+        return self.ask(doing, "GET", path, read=container_state) or self.made.container(container)
 
     def ask(
         self, doing: str, method: str, path: str, *, body: object = None, read: Callable[[Any], T]

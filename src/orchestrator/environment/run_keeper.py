@@ -18,9 +18,9 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect
 from orchestrator.environment import keeper
 from orchestrator.environment.context import StartContext
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import release
 from orchestrator.environment.shared import WAIT, Root, apart, has_ended, start_apart
 from orchestrator.errors import OrchestratorError, ServiceError
@@ -72,7 +72,7 @@ class RunKeeper(keeper.Keeper):
 
     def keep(self) -> None:
         """Return when nobody of the run is left."""
-        threading.Thread(target=lambda: self._context, daemon=True).start()  # docker-py takes long
+        threading.Thread(target=lambda: self._context, daemon=True).start()  # nobody waits
         while not self.over.wait(_TICK):
             with self.lock:
                 self._roots = {root for root in self._roots if root.lives}
@@ -93,7 +93,7 @@ class RunKeeper(keeper.Keeper):
     def _context(self) -> StartContext:
         settings = replace(Settings.from_environment(), warm=0.0, run=self._run, timeline=None)
         context = StartContext(
-            engine=connect(settings), settings=settings, lock=find_lock(settings), test_class=""
+            engine=LateEngine(settings), settings=settings, lock=find_lock(settings), test_class=""
         )
         _ = context.session  # it is made when it is first read
         return context

@@ -22,10 +22,10 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engine import connect
 from orchestrator.environment import declared_services, keeper, warm
 from orchestrator.environment.environment import Environment
 from orchestrator.environment.keeper import OF_SERVERS, OF_THE_RUN, UnlikeError, note
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.environment.launch import release
 from orchestrator.images import failures
 from orchestrator.images.lockfile import lock_path
@@ -156,7 +156,7 @@ class WarmKeeper(keeper.Keeper):
         settings = replace(
             Settings.from_environment(), warm=0.0, run=None, logs=None, timeline=None
         )
-        engine = connect(settings)
+        engine = LateEngine(settings)
         with contextlib.closing(engine):
             self._session = own_session(engine, settings=settings)
         self._account.begin()
