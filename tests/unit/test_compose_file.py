@@ -25,6 +25,7 @@ REFUSED = {
     "'deploy.replicas' other than 1": "{image: a, deploy: {replicas: 3}}",
     "'networks.back' names 'back', which 'networks' does not": "{image: a, networks: {back: }}",
     "'build.context' is 'https:": "{build: {context: 'https://example.com/a.git'}}",
+    "'build' is 'https:": "{build: 'https://example.com/a.git'}",
     "'volumes[0]' is './xxx": "{image: a, volumes: ['./%s:/x']}" % ("x" * 300),
     "'hostname' is 'a b'": "{image: a, hostname: a b}",
     "in a volume that is read-only": "{image: a, volumes: ['v:/x:ro', './a.env:/x/a']}",

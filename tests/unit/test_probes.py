@@ -105,6 +105,8 @@ class WaitingTest(unittest.TestCase):
             (lambda: LogLine("ready ("), "LogLine.*no regular expression"),
             (lambda: LogLine("ready", times=0), "LogLine.times=0.*a count"),
             (lambda: Http("http://localhost/health"), "Http.*a path"),
+            (lambda: Http("/a b"), "Http.*in ASCII"),
+            (lambda: Exec(None), "Exec.None"),  # type: ignore[arg-type]
             (lambda: Http(timeout="5"), "Http.timeout='5'"),  # type: ignore[arg-type]
             (lambda: Call(42), "Call.42.*a function"),  # type: ignore[arg-type]
             (lambda: All(Tcp), "All.*expected probes such as"),  # type: ignore[arg-type]
