@@ -54,23 +54,17 @@ class _EveryTestIsSkipped:
     def __get__(self, instance: object, cls: type[TestCase]) -> bool:
         if ENVIRONMENT in vars(cls):  # each test of a running class asks, too
             return False
-        skips = False
-        for test in _tests(cls):
-            if not (skips := bool(getattr(test, "__unittest_skip__", False))):
-                break
-        return skips
+        skipped = (getattr(test, "__unittest_skip__", False) for test in _tests(cls))
+        return bool(next(skipped, False)) and all(skipped)
 
 
 class _ReasonToSkip:
     """The reason, where all tests have the same; else unittest takes that of each test."""
 
     def __get__(self, instance: object, cls: type[TestCase]) -> str:
-        reasons: set[str] = set()
-        for test in _tests(cls):
-            reasons.add(getattr(test, "__unittest_skip_why__", ""))
-            if len(reasons) > 1:
-                return ""
-        return str(reasons.pop()) if reasons else ""
+        reasons = (getattr(test, "__unittest_skip_why__", "") for test in _tests(cls))
+        first = next(reasons, "")
+        return str(first) if all(reason == first for reason in reasons) else ""
 
 
 def _tests(cls: type[TestCase]) -> Iterator[object]:
