@@ -9,6 +9,7 @@ import unittest
 import uuid
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ from orchestrator.engine import Endpoint, connect
 from orchestrator.engine.api import TEST_PROCESS, ContainerSpec, Label, RunOptions
 from orchestrator.engine.docker import Engine
 from orchestrator.engine.endpoint import own_address
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.errors import EngineError, EngineWarning
 from orchestrator.images import ensure_image, find_lock
 from orchestrator.sessions import Thing, remove_things, snapshot
@@ -90,6 +92,27 @@ class EngineContractTest(unittest.TestCase):
             left = pool.map(lambda thing: remove_things(self.engine, [thing], seconds=30), gone)
             self.assertEqual([[]] * 4, list(left))
         self.assertEqual("gone", self.status(container))
+
+    def test_a_start_needs_no_docker_py(self) -> None:
+        """What it asks has the same answers without, a refusal too."""
+        late = LateEngine(Settings.from_environment())
+        self.addCleanup(late.close)
+        network = f"contract-{uuid.uuid4().hex[:12]}"
+        late.create_network(network, labels=self.marks)
+        self.assertEqual(self.engine.images.find(self.image), late.images.find(self.image))
+        self.assertEqual(self.engine.test_process, late.test_process)
+        spec = ContainerSpec(name="", image=self.image, labels=self.marks, network=network)
+        for engine in (self.engine, late):
+            name = f"contract-{uuid.uuid4().hex[:12]}"
+            created = engine.create_container(replace(spec, name=name, command=["sleep", "60"]))
+            engine.start_container(created)
+            self.assertEqual(self.engine.container(created), late.container(name))
+            self.assertIn(network, getattr(late.container(name), "networks", {}))
+        self.assertEqual(self.engine.is_podman, "made" in vars(late))
+        for engine in (self.engine, late):
+            with self.assertRaisesRegex(EngineError, "failed to create network") as caught:
+                engine.create_network(network, labels=self.marks)
+            self.assertEqual(409, caught.exception.status)
 
     def test_exec_gives_exit_code_and_output(self) -> None:
         """Both streams, however long; the exit code is that of the end, not of a closed output."""
