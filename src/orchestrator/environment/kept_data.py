@@ -56,6 +56,11 @@ class KeptData:
         if context.settings.snapshots:
             self._key = declaration.snapshot_key(image)
 
+    @property
+    def takes(self) -> bool:
+        """Whether the server has a volume for its data."""
+        return bool(self._volume)
+
     def restored(self, ready: Callable[[Snapshot | None], Service]) -> Service | None:
         """The service, started from a snapshot; None when there is none that is good."""
         found, context = self._found(), self._context

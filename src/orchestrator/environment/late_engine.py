@@ -117,6 +117,13 @@ class LateEngine(Engine):
             made = self.ask(doing, "POST", path, body=wanted, read=lambda it: str(it["Id"]))
         return made or self.made.create_network(name, **options)
 
+    def create_volume(self, name: str, /, *, labels: Mapping[str, str]) -> None:
+        """Create an empty volume."""
+        wanted, doing = {"Name": name, "Labels": {**labels, Label.NAME: name}}, "create volume"
+        path = "/volumes/create"
+        if not self.ask(f"{doing} {name}", "POST", path, body=wanted, read=lambda _: True):
+            self.made.create_volume(name, labels=labels)
+
     def create_container(self, spec: ContainerSpec, /) -> str:
         """Create a container and return its id; what the engine cannot do is a warning."""
         doing, path = f"create container {spec.name}", f"/containers/create?name={quote(spec.name)}"

@@ -17,6 +17,7 @@ from orchestrator.engine.api import KILLED, TEST_PROCESS, ContainerSpec, Copy, V
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.environment.kept_data import KeptData
+from orchestrator.environment.late_engine import LateEngine
 from orchestrator.errors import (
     DeclarationError,
     EngineError,
@@ -219,6 +220,8 @@ def _started(order: _Order, snapshot: Snapshot | None) -> Service:
             context.remove_container(runtime.container)  # somebody took the port since we looked
         else:
             context.follow(handle)
+            if order.kept.takes and isinstance(engine, LateEngine):
+                _ = engine.made  # docker-py, while the server starts: it packs the data
             return handle
     raise AssertionError  # the last attempt returns or raises
 

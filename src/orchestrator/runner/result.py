@@ -15,10 +15,34 @@ from orchestrator.runner.results import Outcome, Problem, Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
-    from typing import TypeAlias
+    from typing import Protocol, TextIO, TypeAlias
 
+    from orchestrator.runner.channel import WorkerScores
+    from orchestrator.runner.collect import PlainSuites
+    from orchestrator.runner.messages import Message, Written
+    from orchestrator.runner.options import Options
     from orchestrator.runner.results import Test
-    from orchestrator.runner.worker import Worker
+
+    class RunsUnits(Protocol):
+        """The worker, as suites and results know it."""
+
+        options: Options
+        scores: WorkerScores
+        suites: PlainSuites
+        streams: tuple[TextIO, TextIO]
+
+        @property
+        def asked_to_end(self) -> bool:
+            """Whether the parent has interrupted it."""
+
+        def between_tests(self) -> None:
+            """Look whether the parent has something to say."""
+
+        def report(self, message: Message, /) -> None:
+            """Send from within a test."""
+
+        def written(self) -> Written:
+            """How much it has written to its output so far."""
 
     ExcInfo: TypeAlias = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -87,7 +111,7 @@ class Result(unittest.TestResult):
 
     _orchestrator_reports = True  # to the mixin: the worker tells at its end what would not go
 
-    def __init__(self, worker: Worker, names: Mapping[int, Test]) -> None:
+    def __init__(self, worker: RunsUnits, names: Mapping[int, Test]) -> None:
         super().__init__()
         options = worker.options
         self.failfast = options.failfast and not options.retries  # else the parent stops us

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from orchestrator.runner.result import Result
-    from orchestrator.runner.worker import Worker
+    from orchestrator.runner.result import Result, RunsUnits
 
 __unittest = True  # unittest leaves the frames of such modules out of tracebacks
 _CLEANUPS: Final = ("doClassCleanups", tuple)  # with what those that are no TestCase have
@@ -30,7 +29,7 @@ _TestSuite: Any = unittest.TestSuite  # its hooks are not in the type stubs
 class UnitSuite(_TestSuite):  # type: ignore[misc]
     """The tests of one unit, with their ordinals, run once; what has run is held no longer."""
 
-    def __init__(self, worker: Worker, tests: deque[tuple[int, Any]]) -> None:
+    def __init__(self, worker: RunsUnits, tests: deque[tuple[int, Any]]) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
         self._worker = worker
