@@ -208,6 +208,7 @@ def start_ahead(cls: type) -> None:
     environment = environment_of(cls)
     environment.start()
     setattr(cls, _AHEAD, environment)
+    environment.open_early()
 
 
 def started_ahead(cls: type) -> Environment | None:

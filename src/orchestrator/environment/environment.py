@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from concurrent import futures
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.environment.context import StartContext, left_behind
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _LONGER: Final[tuple[Scope, ...]] = ("class", "process", "run")  # than a test
+_OURS: Final = f"{__package__.partition('.')[0]}."
 _log: Final = logging.getLogger("orchestrator.environment")
 
 
@@ -180,6 +182,8 @@ class Environment:
                     return self._shared(alias, context, await_network=network, ending=ending)
                 handle = launch(declaration, alias, context, await_network=network)
                 ending.callback(release, handle)
+                if not all(it.done() for it in running.values() if it is not running[alias]):
+                    _open_early(handle)
                 return handle
 
             try:
@@ -221,12 +225,19 @@ class Environment:
             server = shared.joined(server, alias, context)
         return of_run.part(server, ending)
 
+    def open_early(self) -> None:
+        """Have connections and all else that the first test needs, while nobody waits for them."""
+        for handle in self.handles.values():
+            _open_early(handle)
+
     def lives(self, *, patience: float = 2.0) -> bool:
         """Whether all of it runs and answers within so many seconds."""
-        try:
-            return all(answers(it, patience=patience) for it in self.handles.values())
-        except OrchestratorError:
-            return False
+        ask = partial(answers, patience=patience)
+        with futures.ThreadPoolExecutor(len(self.handles), "orchestrator-ask") as pool:
+            try:
+                return all(pool.map(ask, self.handles.values()))
+            except OrchestratorError:
+                return False
 
     @property
     def keeps_failed(self) -> bool:
@@ -284,3 +295,10 @@ class Environment:
                 )
                 for declaration, handle in handles.items()
             }
+
+
+def _open_early(handle: Service) -> None:
+    """Give clean state and drop it; what goes wrong does so again when it is a test's."""
+    if handle.scope == "class" and type(handle).isolated.__module__.startswith(_OURS):
+        with contextlib.suppress(Exception), handle._isolated_when_read("early"):  # noqa: SLF001 - ours
+            pass
