@@ -37,6 +37,10 @@ class ProcessLock:
         with self._locks.setdefault(os.getpid(), threading.RLock()):
             yield
 
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        """Be pickled as a new one."""
+        return type(self), ()
+
 
 class OwnStack(contextlib.ExitStack):
     """An exit stack that does nothing in a forked child; a pickle or deep copy of it is empty."""
