@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LONGER: Final[tuple[Scope, ...]] = ("class", "process", "run")  # than a test
 _OURS: Final = f"{__package__.partition('.')[0]}."
+_LOOK: Final = 0.5  # seconds
 _log: Final = logging.getLogger("orchestrator.environment")
 
 
@@ -189,9 +190,7 @@ class Environment:
             try:
                 for alias in [name for name in in_order(self.services) if name in aliases]:
                     running[alias] = pool.submit(start, alias)
-                steps: list[futures.Future[Any]] = [networking, *running.values()]
-                for step in futures.wait(steps, return_when=futures.FIRST_EXCEPTION).done:
-                    step.result()
+                _await_all({networking, *running.values()})
             except BaseException:
                 context.stopping.set()  # the others are not waited for
                 raise
@@ -302,3 +301,12 @@ def _open_early(handle: Service) -> None:
     if handle.scope == "class" and type(handle).isolated.__module__.startswith(_OURS):
         with contextlib.suppress(Exception), handle._isolated_when_read("early"):  # noqa: SLF001 - ours
             pass
+
+
+def _await_all(steps: set[futures.Future[Any]]) -> None:
+    """Wait for all, or for one that fails, which raises what it did."""
+    while steps:  # Python misses a Ctrl-C that comes just as it begins to wait without an end
+        first = futures.FIRST_EXCEPTION
+        done, steps = futures.wait(steps, timeout=_LOOK, return_when=first)
+        for step in done:
+            step.result()

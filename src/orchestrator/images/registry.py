@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import threading
@@ -26,6 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AT_ONCE: Final = 8
+_LOOK: Final = 0.5  # seconds
 _INDEXES: Final = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -56,6 +58,11 @@ def concurrent_map(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
             return do(item)
 
     results = [in_thread(functools.partial(one, item)) for item in items]
+    for result in results:
+        while not result.done():
+            # Python misses a Ctrl-C that comes just as it begins to wait without an end.
+            with contextlib.suppress(TimeoutError):
+                result.exception(_LOOK)
     return [result.result() for result in results]
 
 
