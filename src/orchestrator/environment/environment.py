@@ -164,6 +164,7 @@ class Environment:
         ending.callback(context.clear)
         ending.callback(context.keep_logs)
         drivers = [name for alias in aliases for name in self.services[alias].client_modules]
+        awaited = {other for alias in aliases for other in needed(alias, self.services)}
         running: dict[str, futures.Future[Service]] = {}
         with futures.ThreadPoolExecutor(len(aliases) + 2, "orchestrator-start") as pool:
             networking: futures.Future[None] = futures.Future()
@@ -183,7 +184,8 @@ class Environment:
                     return self._shared(alias, context, await_network=network, ending=ending)
                 handle = launch(declaration, alias, context, await_network=network)
                 ending.callback(release, handle)
-                if not all(it.done() for it in running.values() if it is not running[alias]):
+                others_start = sum(it.done() for it in tuple(running.values())) < len(aliases) - 1
+                if others_start and alias not in awaited:
                     _open_early(handle)
                 return handle
 
