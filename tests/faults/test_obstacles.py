@@ -168,7 +168,7 @@ class ObstacleTest(FaultCase):
         client.rename(renamed["Id"], f"kept-{uuid.uuid4().hex[:8]}")
         containers = [renamed["Id"], *(client.create_container(image)["Id"] for image in images)]
         for container in containers:
-            self.addCleanup(client.remove_container, container, force=True)
+            self.addCleanup(client.remove_container, container, force=True, v=True)
             client.start(container)
         return {built["Id"], *images, *containers}
 
