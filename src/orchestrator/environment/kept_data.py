@@ -49,7 +49,6 @@ class KeptData:
     ) -> None:
         self._alias = alias
         self._context = context
-        self._image = image
         self._key: SnapshotKey | None = None
         self._volume = ""
         self._is_first = False
@@ -136,14 +135,14 @@ class KeptData:
             return [
                 VolumeMount(volume=name, path=SNAPSHOT, read_only=True, no_copy=True, labels=labels)
             ]
-        if self._key is None or not self._may_be_taken():
-            return []
-        if not self._volume:
+        if self._key is not None and not self._volume and self._may_be_taken():
             name = context.session.name("snapshot")
             with context.creating("volume", name):
                 labels[Label.SNAPSHOT] = self._key.text
                 context.engine.create_volume(name, labels=labels)
             self._volume = name
+        if not self._volume:
+            return []
         return [VolumeMount(volume=self._volume, path=SNAPSHOT, no_copy=True)]
 
     def _take(self, handle: Service, key: SnapshotKey) -> None:
@@ -157,9 +156,9 @@ class KeptData:
         )
         if made.size > context.settings.snapshots:
             return
-        context.outlive("volume", made.volume)
         if key.lasting:
             keep_snapshot(context.engine, session, made)
         else:
             _OF_PROCESS[session][key.text] = made
+        context.outlive("volume", made.volume)
         limit_snapshots(context.engine, context.settings.snapshots)
