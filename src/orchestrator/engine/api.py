@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +17,16 @@ KILLED: Final = 128 + 9
 """The exit code of what SIGKILL ended."""
 STDOUT, STDERR = 1, 2
 _NOT_FOUND: Final = 404
+_OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
+_ID: Final = re.compile(r"[0-9a-f]{64}")
 TEST_PROCESS: Final = "host.docker.internal"
 """What containers call the machine of the test process."""
+
+
+def short_name(thing: str) -> str:
+    """A container or network in a message: the service of one of ours, a name, or a short id."""
+    ours = _OURS.fullmatch(thing)
+    return ours[1] if ours else thing[:12] if _ID.fullmatch(thing) else thing
 
 
 class IgnoreMissing:

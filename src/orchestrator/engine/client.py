@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engine.endpoint import Endpoint
 
-_OURS: Final = re.compile(r"orchestrator-[0-9a-f]{8}-\d+-(.+)")  # as sessions name them
-_ID: Final = re.compile(r"[0-9a-f]{64}")
 # What a connection that breaks raises: within an answer, and before or within it.
 _CUT_WITHIN: Final = (http.client.IncompleteRead, requests.exceptions.ChunkedEncodingError)
 _CUTS: Final = (
@@ -70,12 +68,6 @@ _CERTIFICATE: Final = {
 }
 _HEARING: Final = 2.0  # seconds
 _FIRST_PAUSES: Final = (0.05, 0.2)  # seconds before the first request is repeated
-
-
-def short_name(thing: str) -> str:
-    """A container or network in a message: the service of one of ours, a name, or a short id."""
-    ours = _OURS.fullmatch(thing)
-    return ours[1] if ours else thing[:12] if _ID.fullmatch(thing) else thing
 
 
 class ClientPool:

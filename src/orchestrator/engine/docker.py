@@ -26,8 +26,9 @@ from orchestrator.engine.api import (
     container_state,
     engine_info,
     gateway_of,
+    short_name,
 )
-from orchestrator.engine.client import ClientPool, short_name
+from orchestrator.engine.client import ClientPool
 from orchestrator.engine.create import HOST_GATEWAY, create_container
 from orchestrator.engine.endpoint import LOOPBACK, PublishedAddress, own_address, published_address
 from orchestrator.engine.files import Files

@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from orchestrator.engine.api import Copy, IgnoreMissing
-from orchestrator.engine.client import short_name
+from orchestrator.engine.api import Copy, IgnoreMissing, short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.engine.streams import open_stream
 from orchestrator.errors import EngineError

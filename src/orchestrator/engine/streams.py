@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import requests.exceptions
 import urllib3.exceptions
 
-from orchestrator.engine.client import short_name
+from orchestrator.engine.api import short_name
 from orchestrator.engine.docker_py import docker
 from orchestrator.errors import EngineError
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engine.docker import Engine
+    from orchestrator.environment.late_engine import LateEngine
     from orchestrator.environment.timeline import Timeline
     from orchestrator.images.lockfile import LockFile
     from orchestrator.services.hooks import Network, Volume
@@ -58,7 +59,7 @@ _OVERLAP: Final = re.compile(r"(?i)overlaps with other one|pool overlaps|invalid
 class StartContext:
     """Where the services of one class are started; it removes what was made there."""
 
-    engine: Engine
+    engine: LateEngine
     settings: Settings
     lock: LockFile
     test_class: str  # its full name; empty for what outlives it

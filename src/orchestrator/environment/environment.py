@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.environment.context import StartContext, left_behind
 from orchestrator.environment.late_engine import LateEngine
-from orchestrator.environment.launch import ending_well, launch, release, source_of
+from orchestrator.environment.launch import ending_well, is_ours, launch, release, source_of
 from orchestrator.environment.timeline import OF_CLASS
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _LONGER: Final[tuple[Scope, ...]] = ("class", "process", "run")  # than a test
-_OURS: Final = f"{__package__.partition('.')[0]}."
 _LOOK: Final = 0.5  # seconds
 _log: Final = logging.getLogger("orchestrator.environment")
 
@@ -300,7 +299,7 @@ class Environment:
 
 def _open_early(handle: Service) -> None:
     """Give clean state and drop it; what goes wrong does so again when it is a test's."""
-    if handle.scope == "class" and type(handle).isolated.__module__.startswith(_OURS):
+    if handle.scope == "class" and is_ours(handle, "isolated"):
         with contextlib.suppress(Exception), handle._isolated_when_read("early"):  # noqa: SLF001 - ours
             pass
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from orchestrator.engine import connect, find_endpoint
-from orchestrator.engine.api import Label, container_state, gateway_of, image_info, product_of
+from orchestrator.engine.api import (
+    Label,
+    container_state,
+    gateway_of,
+    image_info,
+    product_of,
+    short_name,
+)
 from orchestrator.engine.create import HOST_GATEWAY, container_body, created_id
 from orchestrator.engine.endpoint import published_address
 from orchestrator.services.once import importing_much, locked_property
@@ -55,8 +61,7 @@ class LateEngine(Engine):
     def made(self) -> Engine:
         """The engine with docker-py, once something was asked of it."""
         with importing_much():
-            importlib.import_module("orchestrator.engine.docker")
-        return connect(self._settings, endpoint=self.endpoint, about=self._about)
+            return connect(self._settings, endpoint=self.endpoint, about=self._about)
 
     @property
     def _is_made(self) -> bool:
@@ -135,13 +140,19 @@ class LateEngine(Engine):
 
     def start_container(self, container: str, /) -> None:
         """Start a created or stopped container."""
-        doing, path = f"start container {container}", f"/containers/{quote(container)}/start"
+        doing, path = (
+            f"start container {short_name(container)}",
+            f"/containers/{quote(container)}/start",
+        )
         if not self.ask(doing, "POST", path, read=lambda _: True):
             self.made.start_container(container)
 
     def container(self, container: str, /) -> ContainerState | None:
         """The container now, or None when it is gone."""
-        doing, path = f"inspect container {container}", f"/containers/{quote(container)}/json"
+        doing, path = (
+            f"inspect container {short_name(container)}",
+            f"/containers/{quote(container)}/json",
+        )
         return self.ask(doing, "GET", path, read=container_state) or self.made.container(container)
 
     def ask(

@@ -17,7 +17,6 @@ from orchestrator.engine.api import KILLED, TEST_PROCESS, ContainerSpec, Copy, V
 from orchestrator.environment.context import free_port
 from orchestrator.environment.diagnosis import summary
 from orchestrator.environment.kept_data import KeptData
-from orchestrator.environment.late_engine import LateEngine
 from orchestrator.errors import (
     DeclarationError,
     EngineError,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("orchestrator.environment")
 
+_OURS: Final = f"{__package__.partition('.')[0]}."
 _PORT_ATTEMPTS: Final = 8
 _PORT_TAKEN: Final = ("port is already allocated", "address already in use", "failed to bind")
 # What engines say of a container whose first process did not live to see its program.
@@ -128,6 +128,11 @@ def _ready(order: _Order, snapshot: Snapshot | None = None) -> Service:
     if context.stopping.is_set():
         raise ServiceError(f"{alias} was not waited for: another failed", service=alias)
     return handle
+
+
+def is_ours(service: Service, hook: str) -> bool:
+    """Whether a service does something in our way, and in no user's."""
+    return str(getattr(type(service), hook).__module__).startswith(_OURS)
 
 
 def release(handle: Service) -> None:
@@ -220,7 +225,7 @@ def _started(order: _Order, snapshot: Snapshot | None) -> Service:
             context.remove_container(runtime.container)  # somebody took the port since we looked
         else:
             context.follow(handle)
-            if order.kept.takes and isinstance(engine, LateEngine):
+            if order.kept.takes:
                 _ = engine.made  # docker-py, while the server starts: it packs the data
             return handle
     raise AssertionError  # the last attempt returns or raises

@@ -72,7 +72,7 @@ class RunKeeper(keeper.Keeper):
 
     def keep(self) -> None:
         """Return when nobody of the run is left."""
-        threading.Thread(target=lambda: self._context, daemon=True).start()  # nobody waits
+        threading.Thread(target=lambda: self._context, daemon=True).start()  # while it is asked
         while not self.over.wait(_TICK):
             with self.lock:
                 self._roots = {root for root in self._roots if root.lives}

@@ -219,8 +219,7 @@ class ServersOfRun:
             answer = self._ask(request, alias=alias)
         if "error" in answer:
             raise answer["error"]
-        if isinstance(context.engine, LateEngine):
-            context.engine.know(answer["engine"])
+        context.engine.know(answer["engine"])
         return keeper.taken(self._services[alias], answer["server"], context)
 
     def part(self, server: Service, ending: OwnStack) -> Service:

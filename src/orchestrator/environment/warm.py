@@ -38,7 +38,7 @@ from orchestrator.environment.keeper import (
     taken,
 )
 from orchestrator.environment.late_engine import LateEngine
-from orchestrator.environment.launch import release
+from orchestrator.environment.launch import is_ours, release
 from orchestrator.errors import OrchestratorError
 from orchestrator.images import find_lock
 from orchestrator.images.lockfile import lock_path
@@ -57,7 +57,6 @@ MOST: Final = 4
 """How many classes are kept ready for one user, and asked for by one process."""
 SOCKET: Final = ".sock"
 _REMOVAL: Final = 30.0  # seconds for an answer that comes after a removal
-_OURS: Final = f"{__package__.partition('.')[0]}."
 _DEEPEST: Final = 40
 _IMPORTED: Final = time.time()
 _log: Final = logging.getLogger("orchestrator.environment")
@@ -90,10 +89,7 @@ def may_be_warm(services: Mapping[str, Service], settings: Settings) -> bool:
         and all(
             service.scope == "class"
             and service.log_to is None
-            and all(
-                getattr(type(service), hook).__module__.startswith(_OURS)
-                for hook in ("started", "prepare", "_bound", "_joined")
-            )
+            and all(is_ours(service, hook) for hook in ("started", "prepare", "_bound", "_joined"))
             for service in services.values()
         )
     )
